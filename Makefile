@@ -1,0 +1,106 @@
+# Everything a newcomer types. Each target sets up what it needs in .venv, from this folder's files alone; nothing global.
+# `make help` lists the targets. Works with GNU make 3.81 and later and any POSIX shell.
+
+# Which Python makes .venv. Empty: the one .venv has, else the first of python3.11, 3.12, 3.13 and python3 that will do.
+PYTHON ?=
+# Free disk asked for before anything is downloaded. .venv takes 1.6 GB with the CPU build of torch. On Linux without a
+# CPU wheel at hand pip takes the CUDA build: then have about 10 GB (make NEED_GB=10 ...).
+NEED_GB ?= 3
+# Test processes, and further arguments for pytest: make test PYTEST_ARGS="-k tokenizer -x"
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INPUTS := pyproject.toml constraints.txt requirements-parity.txt
+
+# Installed once, nothing goes to the network; nothing from outside .venv gets in.
+export HF_HUB_OFFLINE := 1
+export PIP_USER := 0
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check lint format install install-dev benchmark clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 - \2/p' Makefile | awk -F ' - ' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+# ---- The product ----------------------------------------------------------------------------------------------------
+
+demo: install ## generate a data set, train, evaluate, report: minutes on two CPU cores; results in artifacts/demo
+	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_srv datasets.output_path=artifacts/demo/dataset
+	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_srv training.general.dataset=artifacts/demo/dataset training.general.output_path=artifacts/demo/model training.general.overwrite=true
+	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_srv evaluation.dataset=artifacts/demo/dataset evaluation.model_dir=artifacts/demo/model evaluation.save_folder=artifacts/demo/evaluation
+
+# ---- The checks -----------------------------------------------------------------------------------------------------
+
+test: check ## everything CI runs: the same as check
+
+check: lint ## lint, then all tests; under 10 minutes on two CPU cores
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
+
+lint: install-dev ## ruff (format and rules), mypy --strict, the import contract; no tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: install-dev ## put the code into ruff's format and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+benchmark: install-dev ## measure speeds (benchmarks/*.py), one after the other
+	@set -e; for file in benchmarks/*.py; do echo "$(RUN) $$file"; $(RUN) "$$file"; done
+
+# ---- The environment ------------------------------------------------------------------------------------------------
+
+install: ## make .venv with the package (editable) and its pinned dependencies
+	@$(call provide,run,-e .)
+
+install-dev: ## the same with the tools for tests and checks
+	@$(call provide,dev,-e '.[dev]')
+
+clean: ## remove caches and build products; .venv, artifacts, data sets and models stay
+	rm -rf build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call provide,LEVEL,REQUIREMENT): have .venv at LEVEL (run or dev), or do nothing when it already is.
+# The stamp .venv/.LEVEL holds what the environment was made of: the files in INPUTS by content, this folder, the Python.
+# It is written last, so a failed or killed installation leaves none; one killed in the middle (.unfinished) starts over.
+# The build tools come first and the package is built with them (--no-build-isolation): pinned, and later offline.
+define provide
+state() { cat $(INPUTS) | cksum; pwd -P; $(BIN)/python -VV 2>&1; }; \
+wanted() { [ -z "$(PYTHON)" ] || [ "$$("$(PYTHON)" -VV 2>&1)" = "$$($(BIN)/python -VV 2>&1)" ]; }; \
+usable() { [ ! -e $(VENV)/.unfinished ] && grep -qsF "$$(pwd -P)/$(BIN)/" $(BIN)/pip \
+	&& $(BIN)/python scripts/check_machine.py 2>/dev/null && wanted; }; \
+[ -f $(VENV)/.$(1) ] && [ "$$(state)" = "$$(cat $(VENV)/.$(1))" ] && wanted && exit 0; \
+if ! usable; then \
+	python="$(PYTHON)"; \
+	for candidate in python3.11 python3.12 python3.13 python3; do \
+		[ -z "$(PYTHON)" ] && "$$candidate" -c pass >/dev/null 2>&1 || continue; \
+		"$$candidate" scripts/check_machine.py 2>/dev/null && python="$$candidate" && break; \
+		python="$${python:-$$candidate}"; \
+	done; \
+	"$${python:-python3}" -c pass >/dev/null 2>&1 || { \
+		echo "error: $${python:-python3} does not run, but Python 3.11, 3.12 or 3.13 is needed: install one" \
+			"and give it: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }; \
+	"$$python" scripts/check_machine.py $(NEED_GB) || exit 1; \
+	echo "making $(VENV) with $$("$$python" -V)"; \
+	"$$python" -m venv --clear $(VENV) || exit 1; \
+fi; \
+rm -f $(VENV)/.run $(VENV)/.dev; \
+touch $(VENV)/.unfinished; \
+$(PIP) install --quiet -c constraints.txt hatchling setuptools \
+	&& $(PIP) install -c constraints.txt --no-build-isolation $(2) \
+	&& { [ $(1) = run ] || $(PIP) install --no-deps -r requirements-parity.txt; }; \
+status=$$?; \
+rm -f $(VENV)/.unfinished; \
+[ $$status = 0 ] || { \
+	echo "error: the installation did not finish, for the reason above: mend it and run the same command again" >&2; exit 1; }; \
+state > $(VENV)/.run; \
+[ $(1) = run ] || state > $(VENV)/.dev
+endef

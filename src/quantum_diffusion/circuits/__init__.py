@@ -1,0 +1,1 @@
+"""Circuits as data: gates, tokens, random generation, simplification, labels. Never imports torch."""

@@ -1,0 +1,35 @@
+"""What another quantum library must offer to exchange circuits with this package and to check its results.
+
+A backend is for reading, drawing and verifying single circuits; bulk work stays in `simulate` and `labels`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.circuit import Circuit
+
+Native = TypeVar("Native")
+
+
+class CircuitBackend(Protocol[Native]):
+    """Translation to and from a library's own circuit type `Native`, and that library's simulation."""
+
+    def to_native(self, circuit: Circuit) -> Native:
+        """Return the circuit in the library's own type, qubit q as its qubit q."""
+        ...
+
+    def from_native(self, native: Native) -> Circuit:
+        """Return the library's circuit in ours; `GateSetError` for whatever `Circuit` cannot hold."""
+        ...
+
+    def unitary(self, circuit: Circuit) -> NDArray[np.complex128]:
+        """Return the unitary, complex128 [D, D] with D = 2**num_qubits, qubit q as bit q of the index."""
+        ...
+
+    def schmidt_rank_vector(self, circuit: Circuit) -> list[int]:
+        """Return the rank (1 or 2) of each qubit's reduced state after the circuit ran on |0...0>."""
+        ...

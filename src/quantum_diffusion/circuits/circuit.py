@@ -1,0 +1,84 @@
+"""A quantum circuit as plain frozen data, and its OpenQASM 2 text.
+
+This is the form in which circuits leave the arrays: to be read, drawn, exported or handed to another library.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.errors import GateSetError, unknown_name
+
+# Gates that the original OpenQASM 2 header lacks (later copies have them, and readers accept both).
+_QASM2_DEFINITIONS = {
+    "swap": "gate swap a,b { cx a,b; cx b,a; cx a,b; }",
+    "cswap": "gate cswap c,a,b { cx b,a; ccx c,a,b; cx b,a; }",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One gate on given qubits.
+
+    Attributes:
+        gate: Name of the gate.
+        controls: Control qubits, from 0.
+        targets: Target qubits, from 0.
+    """
+
+    gate: str
+    controls: tuple[int, ...]
+    targets: tuple[int, ...]
+
+    @property
+    def qubits(self) -> tuple[int, ...]:
+        """Controls, then targets: Qiskit's order of arguments."""
+        return self.controls + self.targets
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """A sequence of instructions on `num_qubits` qubits that start in |0...0>.
+
+    Example:
+        >>> bell = Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
+        >>> bell.gate_counts
+        {'h': 1, 'cx': 1}
+    """
+
+    num_qubits: int
+    instructions: tuple[Instruction, ...]
+
+    def __post_init__(self) -> None:
+        for instruction in self.instructions:
+            if instruction.gate not in GATES:
+                raise GateSetError(unknown_name("gate", instruction.gate, GATES))
+            gate = GATES[instruction.gate]
+            qubits = instruction.qubits
+            if (len(instruction.controls), len(instruction.targets)) != (gate.num_controls, gate.num_targets):
+                raise GateSetError(
+                    f"{gate.name!r} takes {gate.num_controls} controls and {gate.num_targets} targets, "
+                    f"given {instruction}"
+                )
+            if len(set(qubits)) != len(qubits) or not all(0 <= q < self.num_qubits for q in qubits):
+                raise GateSetError(f"{instruction} does not fit a circuit of {self.num_qubits} qubits")
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    @property
+    def gate_counts(self) -> dict[str, int]:
+        """How often each gate occurs, in order of first use."""
+        return dict(Counter(instruction.gate for instruction in self.instructions))
+
+    def to_qasm2(self) -> str:
+        """Return the circuit as an OpenQASM 2.0 program over `qelib1.inc`."""
+        lines = ["OPENQASM 2.0;", 'include "qelib1.inc";']
+        lines += [_QASM2_DEFINITIONS[name] for name in self.gate_counts if name in _QASM2_DEFINITIONS]
+        lines.append(f"qreg q[{self.num_qubits}];")
+        for instruction in self.instructions:
+            operands = ",".join(f"q[{qubit}]" for qubit in instruction.qubits)
+            lines.append(f"{instruction.gate} {operands};")
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,191 @@
+"""Schmidt rank vectors: which qubits of a circuit's output state are entangled with the rest.
+
+Entry q is the rank of qubit q's reduced state: 1 (separable from the rest) or 2 (entangled). Clifford circuits are
+labelled by following the stabilizer tableau in integers; all others by their state vector.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable
+from quantum_diffusion.circuits.simulate import Complex, apply_step
+from quantum_diffusion.errors import GateSetError
+
+SchmidtRanks = NDArray[np.int8]
+
+MINOR_TOLERANCE = 1e-9
+"""The largest 2x2 minor of a product state in float64 is about 1e-16; of an evenly spread entangled state of n qubits
+about 2**(1 - n), that is 2e-6 for 20."""
+
+_STATE_BYTES = 64 * 2**20
+"""Memory for one block of state vectors."""
+
+
+def schmidt_rank_vectors(ids: Ids, table: InstructionTable) -> SchmidtRanks:
+    """Label circuits with their Schmidt rank vector (SRV).
+
+    Args:
+        ids: int16 [N, T]; the circuits act on |0...0>.
+        table: The instructions the ids number; at most 64 qubits for Clifford pools, about 20 for others.
+
+    Returns:
+        int8 [N, Q] of 1 and 2.
+
+    Raises:
+        GateSetError: There are more than 64 qubits.
+
+    Reference:
+        Fürrutter, Muñoz-Gil, Briegel, "Quantum circuit synthesis with diffusion models", arXiv 2311.02041.
+    """
+    return _ranks(ids, table, every_prefix=False)
+
+
+def prefix_rank_vectors(ids: Ids, table: InstructionTable) -> SchmidtRanks:
+    """Label every prefix of circuits: int8 [N, T, Q], entry t after the first t + 1 time steps; see above."""
+    return _ranks(ids, table, every_prefix=True)
+
+
+def _ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRanks:
+    if table.pool.is_clifford:
+        return _tableau_ranks(ids, table, every_prefix)
+    block = max(1, _STATE_BYTES // (16 * 2**table.num_qubits))
+    parts = [_state_ranks(ids[i : i + block], table, every_prefix) for i in range(0, max(len(ids), 1), block)]
+    return np.concatenate(parts)
+
+
+def _tableau_ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRanks:
+    """Follow, for every qubit, the X and Z columns of the n stabilizer generators as n-bit integers.
+
+    Signs do not matter. Qubit q is separable exactly when one Pauli axis is fixed on it, that is when the pairs
+    (x, z) over the generators span at most one dimension: x == 0, z == 0 or x == z.
+    """
+    num_circuits, num_steps = ids.shape
+    num_qubits = table.num_qubits
+    if num_qubits > 64:
+        raise GateSetError(
+            f"labels of {num_qubits} qubits were asked for, but at most 64 are supported: use fewer qubits"
+        )
+    dtype = np.uint8 if num_qubits <= 8 else np.uint32 if num_qubits <= 32 else np.uint64
+    x = np.zeros((num_qubits, num_circuits), dtype=dtype)
+    z = np.repeat(np.array([1 << q for q in range(num_qubits)], dtype=dtype)[:, None], num_circuits, axis=1)
+    flat_x, flat_z = x.reshape(-1), z.reshape(-1)
+
+    prefixes = np.empty((num_circuits, num_steps if every_prefix else 0, num_qubits), dtype=np.int8)
+    for step in range(num_steps):
+        step_ids = ids[:, step]
+        step_gates = table.gate_index[step_ids]
+        for index, gate in enumerate(table.pool):
+            action = _TABLEAU_ACTIONS[gate.name]
+            if action is None:
+                continue
+            rows = np.flatnonzero(step_gates == index)
+            operands = table.operands[step_ids[rows]].astype(np.int64) * num_circuits + rows[:, None]
+            action(flat_x, flat_z, *operands.T[: gate.num_qubits])
+        if every_prefix:
+            prefixes[:, step] = _ranks_of_columns(x, z).T
+    return prefixes if every_prefix else np.ascontiguousarray(_ranks_of_columns(x, z).T)
+
+
+def _ranks_of_columns(x: _Column, z: _Column) -> SchmidtRanks:
+    entangled: NDArray[np.bool_] = (x != 0) & (z != 0) & (x != z)
+    return entangled.astype(np.int8) + np.int8(1)
+
+
+_Column = NDArray[np.unsignedinteger]
+_Index = NDArray[np.int64]
+
+
+def _h(x: _Column, z: _Column, q: _Index) -> None:
+    x[q], z[q] = z[q], x[q]
+
+
+def _s(x: _Column, z: _Column, q: _Index) -> None:
+    z[q] ^= x[q]
+
+
+def _cx(x: _Column, z: _Column, control: _Index, target: _Index) -> None:
+    x[target] ^= x[control]
+    z[control] ^= z[target]
+
+
+def _cz(x: _Column, z: _Column, control: _Index, target: _Index) -> None:
+    z[target] ^= x[control]
+    z[control] ^= x[target]
+
+
+def _cy(x: _Column, z: _Column, control: _Index, target: _Index) -> None:
+    _s(x, z, target)  # cy = s . cx . sdg on the target; signs do not matter, so sdg is s
+    _cx(x, z, control, target)
+    _s(x, z, target)
+
+
+def _swap(x: _Column, z: _Column, first: _Index, second: _Index) -> None:
+    x[first], x[second] = x[second], x[first]
+    z[first], z[second] = z[second], z[first]
+
+
+_TABLEAU_ACTIONS = {
+    "h": _h,
+    "s": _s,
+    "sdg": _s,
+    "cx": _cx,
+    "cy": _cy,
+    "cz": _cz,
+    "swap": _swap,
+    "x": None,  # Paulis only change signs
+    "y": None,
+    "z": None,
+}
+assert set(_TABLEAU_ACTIONS) == {gate.name for gate in GATES.values() if gate.is_clifford}
+
+
+def _state_ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRanks:
+    num_circuits, num_steps = ids.shape
+    states = np.zeros((num_circuits, 2**table.num_qubits, 1), dtype=np.complex128)
+    states[:, 0] = 1
+    prefixes = np.empty((num_circuits, num_steps if every_prefix else 0, table.num_qubits), dtype=np.int8)
+    for step in range(num_steps):
+        apply_step(states, ids[:, step], table)
+        if every_prefix:
+            prefixes[:, step] = ranks_of_states(states[:, :, 0])
+    return prefixes if every_prefix else ranks_of_states(states[:, :, 0])
+
+
+def ranks_of_states(states: Complex) -> SchmidtRanks:
+    """Return the rank of every qubit's reduced state.
+
+    A qubit is separable when the two halves of the state (qubit = 0, qubit = 1) are parallel, that is when all 2x2
+    minors vanish. Comparing with the largest column is enough and, unlike the determinant of the reduced density
+    matrix, keeps the full precision of the amplitudes.
+
+    Args:
+        states: complex128 [N, D], normalised.
+
+    Returns:
+        int8 [N, Q] of 1 and 2.
+    """
+    num_circuits, size = states.shape
+    num_qubits = size.bit_length() - 1
+    ranks = np.ones((num_circuits, num_qubits), dtype=np.int8)
+    rows = np.arange(num_circuits)
+    for qubit in range(num_qubits):
+        halves = states.reshape(num_circuits, size >> (qubit + 1), 2, 2**qubit)
+        zero = halves[:, :, 0].reshape(num_circuits, size // 2)  # [N, D/2]
+        one = halves[:, :, 1].reshape(num_circuits, size // 2)
+        pivot = np.argmax(np.abs(zero) ** 2 + np.abs(one) ** 2, axis=1)
+        minors = zero[rows, pivot, None] * one - one[rows, pivot, None] * zero
+        ranks[:, qubit] += (np.abs(minors) > MINOR_TOLERANCE).any(axis=1)
+    return ranks
+
+
+def srv_prompt(ranks: SchmidtRanks | list[int]) -> str:
+    """Return the prompt that asks for a Schmidt rank vector, as genQC writes it.
+
+    Example:
+        >>> srv_prompt([1, 2, 2])
+        'Generate SRV: [1, 2, 2]'
+    """
+    return f"Generate SRV: {[int(rank) for rank in ranks]}"

@@ -1,0 +1,268 @@
+"""The commands: `quantum-diffusion {generate,train,evaluate,sample}`, and the scripts of the same names.
+
+Each parses key=value through Hydra, builds one object from its typed configuration and calls it. Heavy imports are
+inside the functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quantum_diffusion.config.schema import (
+    DatasetConfig,
+    EvaluationConfig,
+    SampleConfig,
+    Section,
+    TrainingConfig,
+)
+from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
+
+INTERRUPTED = 130
+"""Exit status after an interrupt (128 + SIGINT), as shells use it."""
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+def generate(config: DatasetConfig) -> int:
+    """Make a data set of labelled circuits."""
+    from pathlib import Path
+
+    from quantum_diffusion import console
+    from quantum_diffusion.data.generation import DatasetGenerator
+
+    generator = DatasetGenerator(config)
+    with console.progress_bar("generating", visible=True) as advance:
+        report = generator.write(advance)
+    console.show_generation(report, Path(config.output_path))
+    return 0
+
+
+def train(config: TrainingConfig) -> int:
+    """Train a model on a data set and save it."""
+    from quantum_diffusion import console
+    from quantum_diffusion.tracking.plots import save_loss_curve
+    from quantum_diffusion.training.training import RUN_FOLDER, DiffusionTrainer
+
+    trainer = DiffusionTrainer(config, [console.TrainingBar()] if config.general.verbose else [])
+    summary = trainer.run()
+    save_loss_curve(summary.folder / RUN_FOLDER, summary.folder / "loss_curve.png")
+    if summary.status != "finished":
+        console.out.print(f"interrupted; the same command continues from {summary.folder / RUN_FOLDER}")
+        return INTERRUPTED
+    if config.general.verbose:
+        shown = (
+            "epochs",
+            "steps",
+            "samples_seen",
+            "seconds",
+            "training_loss",
+            "validation_loss",
+            "num_parameters",
+            "device",
+        )
+        rows = [(key.replace("_", " "), _plain(summary.metadata[key])) for key in shown]
+        console.show_table("Training", [*rows, ("model", str(summary.folder))])
+    return 0
+
+
+def evaluate(config: EvaluationConfig) -> int:
+    """Sample from a model, verify every circuit by simulation, and report."""
+    from quantum_diffusion import console
+    from quantum_diffusion.evaluation.evaluator import Evaluator
+    from quantum_diffusion.evaluation.report.tables import summary_rows
+
+    evaluator = Evaluator(config)
+    with console.progress_bar("sampling", config.verbose) as advance:
+        result = evaluator.run(advance)
+    if config.verbose:
+        verified = sum(map(len, result.verified.values()))
+        fewest = min(map(len, result.verified.values()))
+        footer = (
+            f"\n{verified} verified distinct circuits, {fewest} or more for each of {len(result.verified)} prompts,\n"
+            f"and all figures are in {result.folder}: metrics.json, metrics.md, *.png, circuits/*/*.qasm"
+        )
+        console.show_table("Evaluation", summary_rows(result.metrics), footer)
+    return 0
+
+
+def sample(config: SampleConfig) -> int:
+    """Give verified circuits for a Schmidt rank vector."""
+    from quantum_diffusion import console
+    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+    from quantum_diffusion.evaluation.sampling import find_circuits, write_circuits
+
+    with console.progress_bar("sampling", visible=True) as advance:
+        found = find_circuits(config, advance)
+    backend = QiskitBackend()
+    console.show_circuits(found.circuits, [backend.draw_text(circuit) for circuit in found.circuits])
+    console.out.print(
+        f"\n{len(found.circuits)} distinct circuits verified to have SRV {list(config.srv)} "
+        f"({found.num_exact} of {found.num_sampled} samples were exact)"
+    )
+    if config.save_folder is not None:
+        write_circuits(found.circuits, config)
+        console.out.print(f"written as OpenQASM 2 to {config.save_folder}")
+    return 0 if len(found.circuits) >= config.num_circuits else 1
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the section of the configuration it reads, the schema, and what it does."""
+
+    section: str
+    schema: type[Section]
+    run: Callable[[Any], int]
+
+
+COMMANDS = {
+    "generate": Command("datasets", DatasetConfig, generate),
+    "train": Command("training", TrainingConfig, train),
+    "evaluate": Command("evaluation", EvaluationConfig, evaluate),
+    "sample": Command("sample", SampleConfig, sample),
+}
+
+
+# -------------------------------------------------------------------------------------------- entry points
+
+
+def main() -> None:
+    """Entry point of `quantum-diffusion`."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0)
+    if arguments[0] == "--version":
+        import quantum_diffusion
+
+        print(f"quantum_diffusion {quantum_diffusion.__version__}")
+        sys.exit(0)
+    if arguments[0] not in COMMANDS:
+        print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(run_command(arguments[0], arguments[1:]))
+
+
+def run_script(name: str) -> None:
+    """Entry point of `scripts/*.py`: run one command with the script's own arguments."""
+    sys.exit(run_command(name, sys.argv[1:]))
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run a command and return its exit status: 0 done, 1 an error that is explained, 130 interrupted."""
+    command = COMMANDS[name]
+    if "-h" in arguments or "--help" in arguments:
+        print(help_text(name))
+        return 0
+    logging.captureWarnings(True)
+    try:
+        return _with_hydra(command, arguments)
+    except QuantumDiffusionError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _with_hydra(command: Command, arguments: Sequence[str]) -> int:
+    import hydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+
+    from quantum_diffusion.config.store import config_folder, prepare_overrides, section
+    from quantum_diffusion.errors import ConfigError
+
+    prepared = prepare_overrides(arguments)
+    parser = OverridesParser.create()
+    for argument in prepared:
+        if not argument.startswith("-"):
+            try:
+                parser.parse_override(argument)
+            except HydraException:
+                raise ConfigError(
+                    f"cannot read {argument.lstrip('+')!r}: quote values with spaces or special characters, e.g. "
+                    "'training.general.dataset=\"./my data\"'"
+                ) from None
+    statuses: list[int] = []
+    failures: list[BaseException] = []
+
+    def task(composed: DictConfig) -> None:
+        try:
+            statuses.append(command.run(section(composed, command.section, command.schema)))
+        except (QuantumDiffusionError, KeyboardInterrupt) as problem:
+            failures.append(problem)  # raised again outside, where Hydra cannot dress it as a crash
+
+    own = sys.argv
+    sys.argv = [own[0], *prepared]
+    try:
+        hydra.main(config_path=str(config_folder().resolve()), config_name="config", version_base="1.3")(task)()
+    finally:
+        sys.argv = own
+    if failures:
+        raise failures[0]
+    return max(statuses, default=1)
+
+
+# -------------------------------------------------------------------------------------------------- help
+
+
+def usage() -> str:
+    """Return the text of `quantum-diffusion --help`."""
+    lines = ["usage: quantum-diffusion COMMAND [key=value ...]", "", "commands:"]
+    lines += [f"  {name:10s} {command.run.__doc__}" for name, command in COMMANDS.items()]
+    lines += ["", "`quantum-diffusion COMMAND --help` lists a command's presets and keys."]
+    return "\n".join(lines)
+
+
+def help_text(name: str) -> str:
+    """Return a command's help: its presets, and every key with type, default and meaning."""
+    from quantum_diffusion.config.store import preset_names
+
+    command = COMMANDS[name]
+    presets = preset_names(command.section)
+    lines = [f"usage: quantum-diffusion {name} [preset] [key=value ...]", "", str(command.run.__doc__), ""]
+    if presets:
+        lines += [f"presets: {command.section}={{{','.join(presets)}}}", ""]
+    lines += ["keys (default): meaning"]
+    lines += [
+        f"  {key} ({default}): {meaning}" for key, default, meaning in describe_keys(command.schema, command.section)
+    ]
+    return "\n".join(lines)
+
+
+def describe_keys(schema: type[Section], prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (dotted key, default, meaning) of every key of a schema, nested sections included."""
+    from typing import get_args
+
+    for name, field in schema.model_fields.items():
+        kinds = [field.annotation, *get_args(field.annotation)]
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+        if not sections:
+            default = "required" if field.is_required() else _plain(field.get_default(call_default_factory=True))
+            yield f"{prefix}.{name}", default, " ".join((field.description or "").split())
+        for nested in sections:
+            note = f"[{nested.__name__.removesuffix('Params')}] " if len(sections) > 1 else ""
+            for key, default, meaning in describe_keys(nested, f"{prefix}.{name}"):
+                yield key, default, note + meaning
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple):
+        return "[" + ",".join(_plain(entry) for entry in value) + "]"
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+if __name__ == "__main__":
+    main()

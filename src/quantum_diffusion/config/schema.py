@@ -1,0 +1,489 @@
+"""Every option of the product: its name, type, default, range and one line of meaning, stated here and nowhere else.
+
+Presets in `conf/` list differences from these defaults; the rest of the code receives these frozen objects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Scale = Annotated[float, Field(ge=0, le=100)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+Objective = Literal["epsilon", "v", "x0"]
+Loss = Literal["mse", "cross_entropy"]
+GaussianSampler = Literal["ddim", "ddpm", "dpmsolver++", "unipc"]
+Order = Literal["random", "left_to_right", "confidence"]
+GuidanceMode = Literal["plain", "rescaled"]
+GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are refused and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+# ------------------------------------------------------------------------------------------- validation
+
+
+def _with_params(data: Any, default: str, classes: Mapping[str, type[Section]]) -> Any:
+    """Build the `params` of a {type, params} section with the class its type names."""
+    if not isinstance(data, Mapping):
+        return data
+    kind = data.get("type", default)
+    params = data.get("params")
+    if kind in classes and (params is None or isinstance(params, Mapping)):
+        try:
+            return {**data, "type": kind, "params": classes[kind].model_validate(params or {})}
+        except ValidationError as error:
+            raise ValueError("params" + _join(_explain(error, classes[kind]))) from None
+    return data
+
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def validate(schema: type[ConfigT], values: Any, prefix: str) -> ConfigT:
+    """Turn plain values into a typed configuration.
+
+    Args:
+        schema: The section to build.
+        values: Plain mapping, e.g. from YAML.
+        prefix: Dotted key under which users know the section ("training").
+
+    Raises:
+        ConfigError: One line that names the first wrong key and says what would be right.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(prefix + _join(_explain(error, schema))) from None
+
+
+def _join(located: tuple[str, str]) -> str:
+    location, message = located
+    return f".{location}: {message}" if location else f": {message}"
+
+
+def _explain(error: ValidationError, schema: type[Section]) -> tuple[str, str]:
+    """Word the first error as (dotted location, message)."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    location, message, kind = ".".join(path), str(first["msg"]), first["type"]
+    if kind == "extra_forbidden":
+        return location, unknown_name("key", path[-1], _section_at(schema, path[:-1]).model_fields)
+    if kind == "literal_error":
+        return location, unknown_name("value", first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+    if kind == "missing":
+        return location, "is required: give it on the command line as key=value"
+    if kind == "value_error":
+        text = str(first["ctx"]["error"])
+        nested = re.match(r"params(\S*?): (.*)", text)
+        return (f"{location}.params{nested[1]}", nested[2]) if nested else (location, text)
+    return location, f"{message[0].lower()}{message[1:]}, given {first['input']!r}"
+
+
+def _section_at(schema: type[Section], path: list[str]) -> type[Section]:
+    for name in path:
+        field = schema.model_fields.get(name)
+        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+        if not sections:
+            break
+        schema = sections[0]
+    return schema
+
+
+# ---------------------------------------------------------------------------------------------- datasets
+
+
+class DatasetConfig(Section):
+    """What `generate_dataset.py` makes (keys `datasets.*`)."""
+
+    gate_set: tuple[str, ...] = ("h", "cx")
+    """Gates of the vocabulary, in token order."""
+    generation_gate_set: tuple[str, ...] | None = None
+    """Gates circuits are drawn from, a subset of gate_set; null means all of them."""
+    num_qubits: Annotated[int, Field(ge=1, le=20)] = 3
+    """Qubits of every circuit."""
+    num_samples: Positive = 100_000
+    """Distinct circuits to make; fewer are delivered (and reported) when fewer exist."""
+    min_gates: NonNegative = 2
+    """Fewest gates of a circuit, counted after simplification."""
+    max_gates: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Most gates of a circuit, and the time steps of the data set."""
+    condition_type: Literal["SRV"] = "SRV"
+    """What circuits are labelled with: the Schmidt rank vector."""
+    optimize: Literal["none", "rules"] = "rules"
+    """Simplification before labelling: "rules" cancels neighbouring inverse gates."""
+    seed: NonNegative = 0
+    """The same configuration and seed give the same bytes, whatever n_jobs is."""
+    n_jobs: int = -1
+    """Worker processes; -1 takes every core."""
+    engine: Literal["local"] = "local"
+    """Where workers run: "local" uses processes on this machine."""
+    output_path: str = "./datasets/dataset"
+    """Folder to write; it must not hold another data set."""
+    balance_max: Positive | None = None
+    """Most circuits of one prompt; null keeps the natural distribution."""
+    coupling: tuple[tuple[int, int], ...] | None = None
+    """Pairs of connected qubits; null connects all."""
+    overwrite: bool = False
+    """Replace a data set that is already in output_path."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DatasetConfig:
+        if self.min_gates > self.max_gates:
+            raise ValueError(
+                f"min_gates ({self.min_gates}) is larger than max_gates ({self.max_gates}): swap or raise one"
+            )
+        extra = [name for name in self.generation_gate_set or () if name not in self.gate_set]
+        if extra:
+            raise ValueError(
+                f"generation_gate_set has {extra}, which gate_set {list(self.gate_set)} lacks: add them there"
+            )
+        if self.n_jobs == 0 or self.n_jobs < -1:
+            raise ValueError(f"n_jobs is {self.n_jobs}: give -1 for every core, or 1 or more")
+        return self
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+class GeneralConfig(Section):
+    """Where a training run reads and writes, and on what it runs (keys `training.general.*`)."""
+
+    dataset: str
+    """Data set folder, or a folder of data set folders."""
+    output_path: str = "./models/model"
+    """Folder of the trained model."""
+    model_name: str | None = None
+    """Sub-folder of output_path for this model; null writes into output_path itself."""
+    experiment_name: str = "experiment"
+    """Name under which the run is logged."""
+    device: str = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    seed: NonNegative = 0
+    """Seed of weights, split, batches, noise and dropout."""
+    verbose: bool = True
+    """Show the progress bar and the summary."""
+    init_from_pipeline_dir: str | None = None
+    """Saved model whose weights are the start; null starts from random weights."""
+    resume: str = "auto"
+    """auto continues an interrupted run in output_path, never starts again, a path names a checkpoint."""
+    overwrite: bool = False
+    """Replace a finished model in output_path."""
+
+
+class LoopConfig(Section):
+    """How the model is trained (keys `training.training.*`)."""
+
+    batch_size: Positive = 256
+    """Circuits a step."""
+    num_epochs: Positive = 10
+    """Passes over the training circuits."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adamw"
+    """muon treats weight matrices with Muon and all other weights with AdamW."""
+    learning_rate: Rate = 3e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Decoupled weight decay of adamw and muon."""
+    lr_scheduler: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
+    """Course of the learning rate; one_cycle rises to its peak and falls to zero, cosine warms up shortly."""
+    warmup_fraction: Fraction = 0.1
+    """Share of the steps in which the learning rate rises (one_cycle, cosine)."""
+    objective: Objective = "x0"
+    """What the network predicts: the noise, the velocity, or the clean circuit."""
+    loss: Loss = "cross_entropy"
+    """mean squared error, or cross-entropy on the clean circuit (objective x0)."""
+    prefix_head_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Weight of an auxiliary head that predicts the label after every prefix (transformer only); 0 leaves it out."""
+    condition_dropout: Fraction = 0.1
+    """Share of prompts replaced by the null condition, for guidance."""
+    ema_decay: Fraction | None = 0.999
+    """Decay of the averaged weights that are validated and saved; null saves the last weights."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; null does not clip."""
+    validation_fraction: Fraction = 0.05
+    """Share of the circuits kept for validation."""
+    batching: Literal["max_padded", "bucketed"] = "max_padded"
+    """Pad every batch to the data set's size, or group circuits by size and cut batches to it."""
+    low_variance_timesteps: bool = True
+    """Spread the noise levels of a batch evenly (arXiv 2107.00630) instead of drawing each on its own."""
+    permute_qubits: bool = False
+    """Renumber the qubits of circuit and label at random: exact augmentation of SRV data."""
+    balance_max: Positive | None = None
+    """Most circuits of one prompt that are trained on; null takes all."""
+    max_samples: Positive | None = None
+    """Most circuits that are trained on; null takes all."""
+    max_steps: Positive | None = None
+    """Stop after this many steps; null trains num_epochs."""
+    log_every: Positive = 20
+    """Steps between two logged training losses."""
+    num_threads: Positive | None = None
+    """CPU threads of torch; null takes one a core."""
+
+
+class UNetParams(Section):
+    """The field's conditional U-Net (genQC's key names)."""
+
+    model_features: tuple[Positive, ...] = (128, 128, 256)
+    """Channels of each level, multiples of 32."""
+    clr_dim: Positive = 4
+    """Width of the gate embedding."""
+    t_emb_size: Positive = 256
+    """Width of the time embedding."""
+    num_heads: tuple[Positive, ...] = (8, 8, 2)
+    """Attention heads of each level."""
+    num_res_blocks: tuple[Positive, ...] = (2, 2, 4)
+    """Residual blocks of each level."""
+    transformer_depths: tuple[NonNegative, ...] = (1, 2, 1)
+    """Transformer blocks of each level."""
+
+    @model_validator(mode="after")
+    def _check(self) -> UNetParams:
+        levels = len(self.model_features)
+        if levels < 2 or not levels == len(self.num_heads) == len(self.num_res_blocks) == len(self.transformer_depths):
+            raise ValueError(
+                "model_features, num_heads, num_res_blocks and transformer_depths need one entry a level, two or more, "
+                f"given {levels}, {len(self.num_heads)}, {len(self.num_res_blocks)} and {len(self.transformer_depths)}"
+            )
+        for features, heads in zip(self.model_features, self.num_heads, strict=True):
+            if features % 32 or features % heads:
+                raise ValueError(f"model_features {features} must be a multiple of 32 and of its {heads} heads")
+        return self
+
+
+class TransformerParams(Section):
+    """A light transformer with one token a time step."""
+
+    width: Positive = 128
+    """Channels of a token."""
+    depth: Positive = 3
+    """Blocks."""
+    num_heads: Positive = 4
+    """Attention heads."""
+    feed_forward: Positive = 4
+    """Width of the feed-forward layer as a multiple of `width`."""
+    clr_dim: Positive = 4
+    """Width of the gate embedding (Gaussian processes only)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TransformerParams:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class PromptEncoderParams(Section):
+    """The condition encoder that needs no download: words of a small fixed vocabulary, then a transformer."""
+
+    width: Positive = 128
+    """Channels E of the condition."""
+    depth: NonNegative = 1
+    """Transformer blocks; 0 leaves the word and position embeddings alone."""
+    num_heads: Positive = 4
+    """Attention heads."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PromptEncoderParams:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class GaussianParams(Section):
+    """Gaussian diffusion over embedded cells."""
+
+    num_train_timesteps: Annotated[int, Field(ge=10)] = 1000
+    """Noise levels."""
+    beta_schedule: Literal["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"] = "cos_alpha"
+    """How noise grows; cos_alpha: alpha_bar is the squared cosine of a straight ramp."""
+    beta_start: Rate = 1e-4
+    """First beta of the linear schedules."""
+    beta_end: Rate = 0.02
+    """Last beta of the linear schedules."""
+    zero_terminal_snr: bool = False
+    """Let the last level be pure noise (arXiv 2305.08891); not with objective epsilon."""
+    input_perturbation: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Extra noise on the input that the target does not see (arXiv 2301.11706)."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Randomness of DDIM steps, from 0 (none) to 1 (as DDPM)."""
+    guidance_scale: Scale = 7.5
+    """Guidance used in sampling unless another is asked for; 1 is none."""
+    guidance_mode: GuidanceMode = "plain"
+    """plain, or rescaled with phi 0.7 (arXiv 2305.08891)."""
+    sample_steps: Positive = 20
+    """Sampling steps unless others are asked for."""
+
+
+class MaskedParams(Section):
+    """Masked (absorbing) diffusion over instructions: one token is one gate on given qubits."""
+
+    suffix_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of training circuits whose gates are masked from the end instead of at random places."""
+    order: Order = "random"
+    """Order in which sampling fills time steps."""
+    guidance_scale: Scale = 3.0
+    """Guidance used in sampling unless another is asked for; 1 is none."""
+    sample_steps: Positive | None = None
+    """Sampling steps unless others are asked for; null fills one time step a step."""
+
+
+class ModelConfig(Section):
+    """The backbone (keys `training.model.*`)."""
+
+    type: Literal["transformer", "unet"] = "transformer"
+    """Which backbone."""
+    params: UNetParams | TransformerParams = TransformerParams()
+    """Its parameters."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, data: Any) -> Any:
+        return _with_params(data, "transformer", {"unet": UNetParams, "transformer": TransformerParams})
+
+
+class TextEncoderConfig(Section):
+    """The condition encoder (keys `training.text_encoder.*`)."""
+
+    type: Literal["prompt"] = "prompt"
+    """Which encoder; "prompt" needs no download."""
+    params: PromptEncoderParams = PromptEncoderParams()
+    """Its parameters."""
+
+
+class SchedulerConfig(Section):
+    """The diffusion process (keys `training.scheduler.*`)."""
+
+    type: Literal["masked", "ddim", "ddpm", "dpmsolver++", "unipc"] = "masked"
+    """masked, or a Gaussian process named by its default sampler."""
+    params: GaussianParams | MaskedParams = MaskedParams()
+    """Its parameters."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, data: Any) -> Any:
+        return _with_params(
+            data, "masked", {"masked": MaskedParams, **dict.fromkeys(GAUSSIAN_SAMPLERS, GaussianParams)}
+        )
+
+
+class TrainingConfig(Section):
+    """What `train_model.py` does (keys `training.*`)."""
+
+    general: GeneralConfig
+    training: LoopConfig = LoopConfig()
+    model: ModelConfig = ModelConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> TrainingConfig:
+        loop, model, process = self.training, self.model.type, self.scheduler
+        if isinstance(process.params, MaskedParams):
+            if model != "transformer":
+                raise ValueError(
+                    f"model.type={model} predicts cells, but scheduler.type=masked works on instructions: "
+                    "use model.type=transformer, or scheduler.type=ddim"
+                )
+            if (loop.objective, loop.loss) != ("x0", "cross_entropy"):
+                raise ValueError(
+                    f"scheduler.type=masked learns the clean circuit: training.objective={loop.objective} with "
+                    f"training.loss={loop.loss} is impossible, use x0 with cross_entropy"
+                )
+            if loop.batching == "bucketed":
+                raise ValueError(
+                    "training.batching=bucketed cuts batches to their circuits' length, which scheduler.type=masked "
+                    "has to learn: use max_padded"
+                )
+        elif loop.loss == "cross_entropy" and loop.objective != "x0":
+            raise ValueError(
+                f"training.loss=cross_entropy needs training.objective=x0, given {loop.objective}: "
+                "change one of them (or use training.loss=mse)"
+            )
+        elif loop.objective == "epsilon" and process.params.zero_terminal_snr:
+            raise ValueError(
+                "scheduler.params.zero_terminal_snr=true with training.objective=epsilon divides by zero at the last "
+                "noise level: use objective v or x0, or zero_terminal_snr=false"
+            )
+        if loop.prefix_head_weight > 0 and model != "transformer":
+            raise ValueError(
+                f"training.prefix_head_weight={loop.prefix_head_weight} needs model.type=transformer, "
+                f"given {model}: set it to 0"
+            )
+        return self
+
+
+# -------------------------------------------------------------------------------------- sampling, evaluation
+
+
+class SamplingConfig(Section):
+    """How circuits are sampled (keys `evaluation.model_params.*` and `sample.model_params.*`)."""
+
+    guidance_scale: Scale | None = None
+    """Strength of the prompt; 1 is none, null takes the model's own default."""
+    guidance_mode: GuidanceMode | None = None
+    """plain or rescaled (Gaussian models only); null takes the model's own default."""
+    sample_steps: Positive | None = None
+    """Denoising steps; null takes the model's own default."""
+    scheduler: Literal["masked", "ddim", "ddpm", "dpmsolver++", "unipc"] | None = None
+    """Sampler; null takes the one the model was trained with."""
+    order: Order | None = None
+    """Order of filling (masked models only); null takes the model's own default."""
+    auto_batch_size: Positive = 512
+    """Circuits sampled at once; results do not depend on it."""
+
+
+class EvaluationConfig(Section):
+    """What `evaluate_model.py` does (keys `evaluation.*`)."""
+
+    dataset: str
+    """Data set the model was trained on: its prompts are asked for, its circuits decide what is novel."""
+    model_dir: str
+    """Folder of a saved model."""
+    num_samples: Positive = 1000
+    """Circuits to sample, spread evenly over the prompts."""
+    save_folder: str | None = None
+    """Where results go; null writes to `evaluation` inside model_dir."""
+    seed: NonNegative = 0
+    """Seed of the samples and of the baselines."""
+    device: str = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    max_drawings: NonNegative = 12
+    """Circuits drawn in the picture."""
+    verbose: bool = True
+    """Show the progress bar and the table."""
+    model_params: SamplingConfig = SamplingConfig()
+
+
+class SampleConfig(Section):
+    """What `quantum-diffusion sample` does (keys `sample.*`)."""
+
+    model_dir: str
+    """Folder of a saved model."""
+    srv: tuple[Annotated[int, Field(ge=1, le=2)], ...]
+    """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
+    num_circuits: Positive = 4
+    """Verified distinct circuits wanted."""
+    max_tries: Positive = 1024
+    """Most circuits to sample."""
+    max_gates: Positive | None = None
+    """Drop longer circuits; null keeps all."""
+    save_folder: str | None = None
+    """Where to write the circuits as OpenQASM 2; null only prints them."""
+    seed: NonNegative = 0
+    """Seed of the samples."""
+    device: str = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    model_params: SamplingConfig = SamplingConfig()

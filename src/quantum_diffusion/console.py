@@ -1,0 +1,122 @@
+"""What the commands show: progress bars and summary tables, through rich.
+
+Library code never prints; this module and `cli` are the only ones that do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.data.generation import GenerationReport
+from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
+
+Advance = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(title: str, visible: bool) -> Iterator[Advance | None]:
+    """Show a bar while something is counted; yields None when nothing is to be shown."""
+    if not visible:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+class TrainingBar(FitObserver):
+    """A progress bar with loss, samples a second and time left, and a line an epoch."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=out, transient=True)
+        self._rate = 0.0
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        """Show the bar."""
+        if step:
+            out.print(f"continuing at step {step} of {total_steps}")
+        self._progress.start()
+        self._task = self._progress.add_task("training", total=total_steps, completed=step, state="")
+
+    def on_step(self, record: StepRecord) -> None:
+        """Move the bar."""
+        self._rate = record.samples_per_second
+        state = f"loss {record.loss:.4f}  {record.samples_per_second:,.0f} samples/s"
+        self._progress.update(self._task, completed=record.step, state=state)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Print the epoch's line."""
+        validation = "" if record.validation_loss is None else f"  validation {record.validation_loss:.4f}"
+        self._progress.console.print(
+            f"epoch {record.epoch + 1:3d}  step {record.step:6d}  loss {record.training_loss:.4f}{validation}"
+            f"  {self._rate:,.0f} samples/s  {record.seconds:.0f} s"
+        )
+
+    def on_end(self, status: str) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+
+def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> None:
+    """Print rows of (what, value, meaning) or (what, value)."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(justify="right" if len(rows[0]) == 3 else "left", no_wrap=len(rows[0]) == 3)
+    if len(rows[0]) == 3:
+        table.add_column(style="dim")
+    for row in rows:
+        table.add_row(*row)
+    out.print()
+    out.print(table)
+    if footer:
+        out.print(footer)
+
+
+def show_generation(report: GenerationReport, folder: Path) -> None:
+    """Print what a generation run made, with a warning when it fell short."""
+    rows = [("circuits", f"{report.num_circuits:,} distinct")]
+    if not report.reused:
+        rate = report.num_circuits / max(report.seconds, 1e-9)
+        rows.append(("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {report.num_candidates:,} candidates)"))
+    counts = sorted(report.prompt_counts.values())
+    shown = [f"{prompt}: {count:,}" for prompt, count in report.prompt_counts.items()]
+    rows.append(
+        ("prompts", ", ".join(shown) if len(shown) <= 8 else f"{len(shown)}, {counts[0]:,} to {counts[-1]:,} each")
+    )
+    rows.append(("folder", str(folder)))
+    show_table("Data set (already there, kept)" if report.reused else "Data set", rows)
+    if report.exhausted:
+        out.print(
+            f"note: {report.num_requested:,} circuits were asked for, but only {report.num_circuits:,} distinct ones "
+            "were found under these settings (raise datasets.max_gates or datasets.balance_max for more)"
+        )
+
+
+def show_circuits(circuits: Sequence[Circuit], drawings: Sequence[str]) -> None:
+    """Print circuits as text drawings."""
+    for number, (circuit, drawing) in enumerate(zip(circuits, drawings, strict=True), start=1):
+        out.print(f"\ncircuit {number}: {len(circuit)} gates")
+        out.print(drawing, markup=False)

@@ -1,0 +1,1 @@
+"""Data sets: containers, files, generation, merging, loaders."""

@@ -1,0 +1,104 @@
+"""The two containers of circuits: a whole data set in numpy, and one batch of it in torch.
+
+Both are frozen; an absent part is None, never a shorter tuple.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.gates import GatePool
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class CircuitDataset:
+    """Labelled circuits that share a gate pool.
+
+    Attributes:
+        tokens: int8 [N, Q, T], cell tokens; 0 after a circuit's last gate, the padding token on missing qubits and
+            beyond the time steps of the data set a circuit came from.
+        prompt_index: int32 [N], position of each circuit's prompt in `prompts`.
+        prompts: Distinct prompts, sorted.
+        sizes: int16 [N, 2], number of qubits and number of gates of each circuit.
+        gate_pool: The gates behind the tokens.
+        unitaries: float32 [N, 2, D, D], real and imaginary parts, or None when circuits are labelled otherwise.
+    """
+
+    tokens: NDArray[np.int8]
+    prompt_index: NDArray[np.int32]
+    prompts: tuple[str, ...]
+    sizes: NDArray[np.int16]
+    gate_pool: GatePool
+    unitaries: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_qubits(self) -> int:
+        """Qubits of the widest circuit: Q."""
+        return int(self.tokens.shape[1])
+
+    @property
+    def max_gates(self) -> int:
+        """Time steps: T."""
+        return int(self.tokens.shape[2])
+
+    @property
+    def prompt_counts(self) -> dict[str, int]:
+        """Number of circuits of each prompt."""
+        counts = np.bincount(self.prompt_index, minlength=len(self.prompts))
+        return dict(zip(self.prompts, counts.tolist(), strict=True))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content: equal for equal data, whatever folder it lies in."""
+        digest = hashlib.sha256(repr((self.gate_pool.names, self.prompts, self.tokens.shape)).encode())
+        for array in (self.tokens, self.prompt_index, self.sizes, self.unitaries):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def take(self, rows: NDArray[np.integer]) -> CircuitDataset:
+        """Return the data set of the given rows, in their order; prompts keep their numbers."""
+        return replace(
+            self,
+            tokens=self.tokens[rows],
+            prompt_index=self.prompt_index[rows],
+            sizes=self.sizes[rows],
+            unitaries=None if self.unitaries is None else self.unitaries[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's circuits.
+
+    Attributes:
+        tokens: int64 [B, Q, T], cell tokens as in `CircuitDataset`.
+        prompt_ids: int64 [B], positions in the data set's prompts.
+        sizes: int64 [B, 2], qubits and gates of each circuit.
+        unitaries: float32 [B, 2, D, D] or None.
+    """
+
+    tokens: torch.Tensor
+    prompt_ids: torch.Tensor
+    sizes: torch.Tensor
+    unitaries: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        moved = (None if t is None else t.to(device, non_blocking=True) for t in self.__dict__.values())
+        return Batch(*moved)  # type: ignore[arg-type]

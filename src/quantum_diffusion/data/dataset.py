@@ -1,0 +1,199 @@
+"""Loading data sets from folders and feeding them to training in a reproducible order.
+
+Loading never writes; the order of batches is a pure function of (seed, epoch), so that a resumed run continues it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from quantum_diffusion.data.container import Batch, CircuitDataset
+from quantum_diffusion.data.merging import balance, merge_datasets
+from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder, read_description
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.seeding import numpy_generator
+
+
+class DatasetLoader:
+    """Reads, combines and batches data sets; holds no state but the seed.
+
+    Args:
+        seed: Decides balancing, the train/validation split and the order of batches.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def load_dataset(self, path: str | Path) -> CircuitDataset:
+        """Read one data set folder, or every data set in a folder of such folders.
+
+        Raises:
+            DatasetFormatError: The folder is missing, empty, damaged or foreign.
+            IncompatibleDatasetsError: The data sets in the folder have different gate pools.
+        """
+        folder = Path(path)
+        parts = [] if is_dataset_folder(folder) or not folder.is_dir() else _dataset_folders(folder)
+        if not parts:
+            read_description(folder)  # words the error when this is no data set at all
+            return load_dataset_folder(folder)
+        return merge_datasets([load_dataset_folder(part) for part in parts])
+
+    def combine_datasets(
+        self, datasets: Sequence[CircuitDataset], balance_max: int | None = None, max_samples: int | None = None
+    ) -> CircuitDataset:
+        """Join data sets and limit them.
+
+        Args:
+            datasets: Data sets over one gate pool; their order does not matter.
+            balance_max: Most circuits of one prompt; None takes all.
+            max_samples: Most circuits in all, chosen at random; None takes all.
+
+        Raises:
+            IncompatibleDatasetsError: The gate pools differ.
+        """
+        dataset = merge_datasets(datasets)
+        if balance_max is not None:
+            dataset = balance(dataset, balance_max, self.seed)
+        if max_samples is not None and max_samples < len(dataset):
+            chosen = numpy_generator(self.seed, "max_samples").permutation(len(dataset))[:max_samples]
+            dataset = dataset.take(np.sort(chosen))
+        return dataset
+
+    def get_dataloaders(
+        self,
+        dataset: CircuitDataset,
+        batch_size: int,
+        validation_fraction: float = 0.05,
+        *,
+        bucketed: bool = False,
+        time_multiple: int = 1,
+    ) -> tuple[BatchLoader, BatchLoader | None]:
+        """Split a data set and batch both parts.
+
+        Args:
+            dataset: The circuits.
+            batch_size: Circuits a batch; the last batch of an epoch may be smaller.
+            validation_fraction: Share of circuits for validation, in [0, 1).
+            bucketed: Group circuits by qubits and length and cut batches to their size.
+            time_multiple: T of every batch is padded to a multiple of this.
+
+        Returns:
+            Training loader, and validation loader (None when `validation_fraction` is 0).
+
+        Raises:
+            ConfigError: The split leaves no circuit to train on.
+        """
+        order = numpy_generator(self.seed, "split").permutation(len(dataset))
+        held_out = round(len(dataset) * validation_fraction)
+        if validation_fraction > 0:
+            held_out = max(1, held_out)
+        if held_out >= len(dataset):
+            raise ConfigError(
+                f"training.training.validation_fraction={validation_fraction} leaves none of {len(dataset)} circuits "
+                "to train on: lower it or generate more circuits"
+            )
+
+        def loader(rows: NDArray[np.int64], shuffle: bool) -> BatchLoader:
+            return BatchLoader(dataset, np.sort(rows), batch_size, self.seed, shuffle, bucketed, time_multiple)
+
+        return loader(order[held_out:], True), loader(order[:held_out], False) if held_out else None
+
+
+def _dataset_folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and is_dataset_folder(child))
+
+
+class BatchLoader:
+    """Batches of chosen rows of a data set, in an order that depends on (seed, epoch) alone.
+
+    Args:
+        dataset: The circuits.
+        rows: int64 [M], the rows to use.
+        batch_size: Circuits a batch; the last batch may be smaller.
+        seed: Decides the order.
+        shuffle: Another order each epoch; False keeps the rows' order (buckets one after the other).
+        bucketed: Group circuits by qubits and length and cut batches to their size.
+        time_multiple: T of every batch is padded to a multiple of this with the padding token.
+    """
+
+    def __init__(
+        self,
+        dataset: CircuitDataset,
+        rows: NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        bucketed: bool = False,
+        time_multiple: int = 1,
+    ) -> None:
+        self.dataset = dataset
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.bucketed = bucketed
+        self.time_multiple = time_multiple
+        self._buckets = self._group_rows()
+
+    def _group_rows(self) -> list[NDArray[np.int64]]:
+        if not self.bucketed:
+            return [self.rows]
+        sizes = self.dataset.sizes[self.rows].astype(np.int64)
+        steps = np.maximum(-(-sizes[:, 1] // self.time_multiple), 1)
+        _, bucket = np.unique(np.stack([sizes[:, 0], steps]), axis=1, return_inverse=True)
+        return [self.rows[bucket.reshape(-1) == number] for number in range(int(bucket.max()) + 1)]
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return sum(-(-len(rows) // self.batch_size) for rows in self._buckets)
+
+    @property
+    def num_circuits(self) -> int:
+        """Circuits of an epoch."""
+        return len(self.rows)
+
+    def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch.
+
+        Args:
+            number: Which epoch, from 0.
+            first_batch: Batches to leave out at the start, to continue an interrupted epoch.
+        """
+        rng = numpy_generator(self.seed, "epoch", number)
+        batches = []
+        for rows in self._buckets:
+            order = rng.permutation(rows) if self.shuffle else rows
+            batches += [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        if self.shuffle and len(self._buckets) > 1:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        for rows in batches[first_batch:]:
+            yield self.batch(rows)
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Gather rows into one batch, cut to their bucket and padded to `time_multiple`."""
+        data = self.dataset
+        sizes = data.sizes[rows].astype(np.int64)
+        tokens = data.tokens[rows]
+        if self.bucketed:
+            tokens = tokens[:, : sizes[:, 0].max(), : max(int(sizes[:, 1].max()), 1)]
+        tokens = pad_time(tokens, self.time_multiple, data.gate_pool.padding_token)
+        unitaries = None if data.unitaries is None else torch.from_numpy(data.unitaries[rows])
+        return Batch(
+            tokens=torch.from_numpy(tokens.astype(np.int64)),
+            prompt_ids=torch.from_numpy(data.prompt_index[rows].astype(np.int64)),
+            sizes=torch.from_numpy(sizes),
+            unitaries=unitaries,
+        )
+
+
+def pad_time(tokens: NDArray[np.int8], multiple: int, padding_token: int) -> NDArray[np.int8]:
+    """Pad the time axis of tokens [B, Q, T] to a multiple with the padding token."""
+    missing = -tokens.shape[2] % multiple
+    if not missing:
+        return tokens
+    return np.pad(tokens, ((0, 0), (0, 0), (0, missing)), constant_values=padding_token)

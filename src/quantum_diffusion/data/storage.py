@@ -1,0 +1,178 @@
+"""The native data set folder: a readable `config.yaml` with checksums, arrays as safetensors, prompts as JSON.
+
+Nothing in it can run code; it is written as a whole and checked as a whole before anything uses it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+import quantum_diffusion
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.errors import DatasetFormatError, GateSetError
+from quantum_diffusion.files import describe, new_folder, sha256_of
+
+FORMAT = "quantum_diffusion.dataset"
+FORMAT_VERSION = 1
+
+_ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", "U": "unitaries"}
+_DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, "U": np.float32}
+_FOLDER = "dataset/ds"
+_PROMPTS = f"{_FOLDER}/prompts.json"
+
+
+def is_dataset_folder(path: Path) -> bool:
+    """Tell whether a folder claims to be a data set."""
+    return (path / "config.yaml").is_file() and (path / "dataset").is_dir()
+
+
+def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any]) -> None:
+    """Write a data set folder as a whole; replaces what is there.
+
+    Args:
+        dataset: What to write.
+        path: The folder.
+        settings: Plain values that tell how the data was made; kept in `config.yaml`.
+
+    Raises:
+        DatasetFormatError: The folder cannot be written (disk full, no permission).
+    """
+    with new_folder(path, DatasetFormatError) as folder:
+        (folder / _FOLDER).mkdir(parents=True)
+        names = [_PROMPTS]
+        (folder / _PROMPTS).write_text(json.dumps(list(dataset.prompts), indent=0), encoding="utf-8")
+        for key, attribute in _ARRAYS.items():
+            array: NDArray[Any] | None = getattr(dataset, attribute)
+            if array is not None:
+                names.append(f"{_FOLDER}/{key}.safetensors")
+                try:
+                    save_file({key: np.ascontiguousarray(array)}, folder / names[-1])
+                except SafetensorError as problem:  # safetensors wraps the operating system's errors
+                    raise OSError(None, str(problem)) from problem
+        description = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "software": f"quantum_diffusion {quantum_diffusion.__version__}",
+            "gate_pool": list(dataset.gate_pool.names),
+            "num_circuits": len(dataset),
+            "num_qubits": dataset.num_qubits,
+            "max_gates": dataset.max_gates,
+            "num_prompts": len(dataset.prompts),
+            "settings": dict(settings),
+            "sha256": {name: sha256_of(folder / name) for name in names},
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read and check the `config.yaml` of a native data set folder, without its arrays.
+
+    Raises:
+        DatasetFormatError: The folder or the file is missing, unreadable, foreign or of a newer version.
+    """
+    if not path.is_dir():
+        raise DatasetFormatError(f"no data set folder at {str(path)!r}: make one with scripts/generate_dataset.py")
+    file = path / "config.yaml"
+    try:
+        description = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        content = "is empty" if not any(path.iterdir()) else "has no config.yaml"
+        raise DatasetFormatError(
+            f"{str(path)!r} {content}: expected a data set folder (config.yaml and dataset/ds)"
+        ) from None
+    except OSError as problem:
+        raise DatasetFormatError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise DatasetFormatError(f"{str(file)!r} is no readable YAML ({reason}): generate the data set again") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise DatasetFormatError(
+            f"{str(file)!r} does not describe a {FORMAT}: expected a folder written by scripts/generate_dataset.py"
+        )
+    if description.get("format_version") != FORMAT_VERSION:
+        raise DatasetFormatError(
+            f"{str(path)!r} has format version {description.get('format_version')!r}, this software reads "
+            f"{FORMAT_VERSION}: update quantum_diffusion, or generate the data set again"
+        )
+    return description
+
+
+def load_dataset_folder(path: Path) -> CircuitDataset:
+    """Read one native data set folder and check everything it says about itself.
+
+    Raises:
+        DatasetFormatError: A file is missing, truncated or changed, or the arrays do not fit together.
+    """
+    description = read_description(path)
+    checksums = description.get("sha256")
+    required = {_PROMPTS, *(f"{_FOLDER}/{key}.safetensors" for key in "xyz")}
+    allowed = required | {f"{_FOLDER}/U.safetensors"}
+    if not isinstance(checksums, dict) or not required <= set(checksums) <= allowed:
+        raise DatasetFormatError(
+            f"{str(path / 'config.yaml')!r} does not list the checksums of exactly its files: generate it again"
+        )
+    for name, expected in checksums.items():
+        file = path / name
+        if not file.is_file():
+            raise DatasetFormatError(f"the data set {str(path)!r} lacks {name}: copy or generate it again")
+        if sha256_of(file) != expected:
+            raise DatasetFormatError(
+                f"{str(file)!r} is damaged (its checksum is wrong): copy or generate the data set again"
+            )
+    try:
+        pool = GatePool(description.get("gate_pool") or ())
+        prompts = json.loads((path / _PROMPTS).read_text(encoding="utf-8"))
+        arrays = {
+            key: load_file(path / _FOLDER / f"{key}.safetensors")[key]
+            for key in _ARRAYS
+            if f"{_FOLDER}/{key}.safetensors" in checksums
+        }
+    except (GateSetError, ValueError, KeyError, SafetensorError, OSError, RecursionError) as problem:
+        raise DatasetFormatError(f"the data set {str(path)!r} cannot be read: {problem!r}; generate it again") from None
+    _check_arrays(path, arrays, prompts, pool)
+    return CircuitDataset(
+        tokens=arrays["x"],
+        prompt_index=arrays["y"],
+        prompts=tuple(prompts),
+        sizes=arrays["z"],
+        gate_pool=pool,
+        unitaries=arrays.get("U"),
+    )
+
+
+def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, pool: GatePool) -> None:
+    def require(condition: bool, what: str) -> None:
+        if not condition:
+            raise DatasetFormatError(f"the data set {str(path)!r} is inconsistent: {what}; generate it again")
+
+    x, y, z = arrays["x"], arrays["y"], arrays["z"]
+    for key, array in arrays.items():
+        require(array.dtype == _DTYPES[key], f"{key} has dtype {array.dtype}, expected {np.dtype(_DTYPES[key])}")
+    require(x.ndim == 3 and min(x.shape) > 0, f"x has shape {x.shape}, expected [circuits, qubits, time steps]")
+    require(y.shape == (len(x),), f"y has shape {y.shape}, expected ({len(x)},)")
+    require(z.shape == (len(x), 2), f"z has shape {z.shape}, expected ({len(x)}, 2)")
+    require(
+        isinstance(prompts, list) and all(isinstance(p, str) for p in prompts) and len(set(prompts)) == len(prompts),
+        "prompts.json is no list of distinct texts",
+    )
+    require(bool((y >= 0).all() and (y < len(prompts)).all()), "y names prompts that do not exist")
+    require(
+        bool((np.abs(x.astype(np.int16)) <= pool.padding_token).all()),
+        f"x has tokens outside the pool {list(pool.names)}",
+    )
+    inside = (z >= [1, 0]).all() and (z <= x.shape[1:]).all()
+    require(bool(inside), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
+    if "U" in arrays:
+        side = 2 ** x.shape[1]
+        require(arrays["U"].shape == (len(x), 2, side, side), f"U has shape {arrays['U'].shape}")
+        require(bool(np.isfinite(arrays["U"]).all()), "U has values that are not finite")

@@ -1,0 +1,246 @@
+"""Gaussian diffusion over embedded cells: noise is added to the embedding of a circuit, and taken away in steps.
+
+The loss is ours; the sampling steps are those of `diffusers`, fed with our schedule, and may be chosen by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quantum_diffusion.diffusion.guidance import guide_log_probabilities, guide_plain, guide_rescaled
+from quantum_diffusion.diffusion.schedules import make_betas
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+SAMPLERS = ("ddim", "ddpm", "dpmsolver++", "unipc")
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(x_t [B, C, Q, T], t int64 [B] or [1]) -> prediction [B, C, Q, T]."""
+
+GuidedDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""As `Denoise`, with the prediction without prompt as second part (None when guidance is off)."""
+
+
+class Codebook(Protocol):
+    """The fixed map between cell tokens and vectors."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens int64 [B, Q, T] => [B, C, Q, T]."""
+
+    def invert(self, x: Tensor) -> Tensor:
+        """[B, C, Q, T] => nearest tokens int8 [B, Q, T]."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, C, Q, T] => similarity with each signed token [B, K, Q, T]."""
+
+    def classes(self, tokens: Tensor) -> Tensor:
+        """tokens int64 [B, Q, T] => position of each in the K signed tokens, int64 [B, Q, T]."""
+
+    def expectation(self, probabilities: Tensor) -> Tensor:
+        """Probabilities [B, K, Q, T] => mean vector [B, C, Q, T]."""
+
+
+class GaussianDiffusion:
+    """The process: noising, loss and sampling.
+
+    Args:
+        codebook: Tokens to vectors and back.
+        objective: What the network predicts: "epsilon" (the noise), "v" (arXiv 2202.00512) or "x0".
+        loss: "mse", or "cross_entropy" over the signed tokens (objective x0).
+        num_train_timesteps: Noise levels.
+        beta_schedule, beta_start, beta_end, zero_terminal_snr: See `make_betas`.
+        input_perturbation: Extra noise on the input, which the target does not see (arXiv 2301.11706).
+        sampler: Default sampler, one of `SAMPLERS`.
+        eta: Randomness of DDIM steps.
+        guidance_mode: "plain" or "rescaled".
+    """
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        *,
+        objective: str,
+        loss: str,
+        num_train_timesteps: int = 1000,
+        beta_schedule: str = "cos_alpha",
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        zero_terminal_snr: bool = False,
+        input_perturbation: float = 0.1,
+        sampler: str = "ddim",
+        eta: float = 1.0,
+        guidance_mode: str = "plain",
+    ) -> None:
+        self.codebook = codebook
+        self.objective = objective
+        self.loss_kind = loss
+        self.input_perturbation = input_perturbation
+        self.zero_terminal_snr = zero_terminal_snr
+        self.sampler = sampler
+        self.eta = eta
+        self.guidance_mode = guidance_mode
+        self.betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end, zero_terminal_snr)
+        self.alpha_bar = (1 - self.betas).cumprod(0)  # float64 [levels]
+
+    @property
+    def num_levels(self) -> int:
+        """Noise levels; t runs from 0 (least noise) to num_levels - 1."""
+        return len(self.betas)
+
+    def draw_levels(self, count: int, generator: torch.Generator, low_variance: bool) -> Tensor:
+        """Draw a noise level a circuit: int64 [count].
+
+        Args:
+            count: B.
+            generator: Source of randomness.
+            low_variance: One level from each of `count` equal ranges (arXiv 2107.00630) instead of free draws.
+        """
+        uniform = torch.rand(count, generator=generator, device=generator.device)
+        if low_variance:
+            uniform = (torch.randperm(count, generator=generator, device=generator.device) + uniform) / count
+        return (uniform * self.num_levels).long().clamp(max=self.num_levels - 1)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise. Reference: arXiv 2006.11239, eq. 4."""
+        signal, spread = self._coefficients(t, x0)
+        return signal * x0 + spread * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict: noise, x0, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0."""
+        if self.objective == "epsilon":
+            return noise
+        if self.objective == "x0":
+            return x0
+        signal, spread = self._coefficients(t, x0)
+        return signal * noise - spread * x0
+
+    def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_bar = self.alpha_bar.to(like.device)[t].view(-1, *[1] * (like.dim() - 1))
+        return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
+
+    def loss(self, denoise: Denoise, tokens: Tensor, generator: torch.Generator, low_variance: bool = True) -> Tensor:
+        """Noise circuits and score the network's prediction.
+
+        Args:
+            denoise: The network with its condition.
+            tokens: int64 [B, Q, T].
+            generator: Source of randomness, on the tokens' device.
+            low_variance: See `draw_levels`.
+
+        Returns:
+            [B], mean over cells (and channels).
+        """
+        x0 = self.codebook.embed(tokens)
+        t = self.draw_levels(len(tokens), generator, low_variance)
+        noise = torch.randn(x0.shape, generator=generator, device=x0.device)
+        perturbed = noise
+        if self.input_perturbation > 0:
+            extra = torch.randn(x0.shape, generator=generator, device=x0.device)
+            perturbed = noise + self.input_perturbation * extra
+        prediction = denoise(self.add_noise(x0, perturbed, t), t)
+        if self.loss_kind == "cross_entropy":
+            losses = F.cross_entropy(self.codebook.logits(prediction), self.codebook.classes(tokens), reduction="none")
+        else:
+            losses = (prediction - self.target(x0, noise, t)).square()
+        return losses.flatten(1).mean(dim=1)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        denoise: GuidedDenoise,
+        shape: tuple[int, int, int],
+        generators: Sequence[torch.Generator],
+        device: torch.device,
+        *,
+        guidance_scale: float = 1.0,
+        guidance_mode: str | None = None,
+        sample_steps: int = 20,
+        sampler: str | None = None,
+    ) -> Tensor:
+        """Denoise circuits from pure noise.
+
+        Args:
+            denoise: The network with its condition.
+            shape: (C, Q, T) of one sample.
+            generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
+            device: Where to compute.
+            guidance_scale: g.
+            guidance_mode: "plain" or "rescaled"; None takes the process's own.
+            sample_steps: Denoising steps.
+            sampler: One of `SAMPLERS`; None takes the process's own.
+
+        Returns:
+            int8 tokens [B, Q, T].
+
+        Raises:
+            ConfigError: The sampler is unknown, cannot follow this schedule, or there are more steps than levels.
+        """
+        name = sampler or self.sampler
+        scheduler = self.make_scheduler(name, sample_steps)
+        extra: dict[str, Any] = {"eta": self.eta} if name == "ddim" else {}
+        if name in ("ddim", "ddpm"):
+            extra["generator"] = list(generators)
+        x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        for t in scheduler.timesteps:
+            level = t.view(1).to(device)
+            conditional, unconditional = denoise(x, level)
+            prediction = self._guide(conditional, unconditional, guidance_scale, guidance_mode or self.guidance_mode)
+            x = scheduler.step(prediction, t, x, **extra).prev_sample
+        return self.codebook.invert(x)
+
+    def _guide(self, conditional: Tensor, unconditional: Tensor | None, scale: float, mode: str) -> Tensor:
+        if self.loss_kind == "cross_entropy":
+            logits = self.codebook.logits(conditional).movedim(1, -1)
+            if unconditional is not None:
+                logits = guide_log_probabilities(logits, self.codebook.logits(unconditional).movedim(1, -1), scale)
+            return self.codebook.expectation(logits.softmax(-1).movedim(-1, 1))
+        if unconditional is None:
+            return conditional
+        guide = guide_rescaled if mode == "rescaled" else guide_plain
+        return guide(conditional, unconditional, scale)
+
+    def make_scheduler(self, name: str, sample_steps: int) -> Any:
+        """Return the diffusers scheduler of a sampler, set to our schedule and `sample_steps` steps.
+
+        Raises:
+            ConfigError: See `sample`.
+        """
+        # Imported here: diffusers takes seconds, and masked diffusion does not need it.
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+        from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+        if name not in SAMPLERS:
+            raise ConfigError(unknown_name("scheduler", name, SAMPLERS))
+        if sample_steps > self.num_levels:
+            raise ConfigError(
+                f"sample_steps={sample_steps} is more than the {self.num_levels} noise levels of the model: "
+                "ask for fewer"
+            )
+        common: dict[str, Any] = {
+            "num_train_timesteps": self.num_levels,
+            "trained_betas": self.betas.float().numpy(),
+            "prediction_type": {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}[self.objective],
+            # Zero terminal SNR must start at the very last level (arXiv 2305.08891); else as genQC.
+            "timestep_spacing": "trailing" if self.zero_terminal_snr else "leading",
+            "steps_offset": 0,
+        }
+        if name == "ddim":
+            scheduler: Any = DDIMScheduler(clip_sample=False, **common)
+        elif name == "ddpm":
+            scheduler = DDPMScheduler(clip_sample=False, **common)
+        elif self.zero_terminal_snr:
+            raise ConfigError(
+                f"scheduler {name!r} cannot start at zero signal (zero_terminal_snr=true): use ddim or ddpm"
+            )
+        elif name == "dpmsolver++":
+            scheduler = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **common)
+        else:
+            scheduler = UniPCMultistepScheduler(**common)
+        scheduler.set_timesteps(sample_steps)
+        return scheduler

@@ -1,0 +1,32 @@
+"""Classifier-free guidance: three ways to strengthen the prompt, each a function of the two predictions.
+
+`conditional` and `unconditional` are what the network predicts with and without the prompt; scale 1 is no guidance.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def guide_plain(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """u + g (c - u). Reference: Ho and Salimans, arXiv 2207.12598, eq. 6 with w = g - 1."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def guide_rescaled(conditional: Tensor, unconditional: Tensor, scale: float, phi: float = 0.7) -> Tensor:
+    """Plain guidance with the standard deviation drawn back to the conditional one, sample by sample.
+
+    Reference:
+        Lin et al., arXiv 2305.08891, eqs. 14-16.
+    """
+    guided = guide_plain(conditional, unconditional, scale)
+    axes = list(range(1, guided.dim()))
+    rescaled = guided * conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+    return phi * rescaled + (1 - phi) * guided
+
+
+def guide_log_probabilities(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Plain guidance of categorical distributions; logits [..., V] in, log-probabilities [..., V] out."""
+    guided = guide_plain(conditional.log_softmax(-1), unconditional.log_softmax(-1), scale)
+    return torch.log_softmax(guided, -1)

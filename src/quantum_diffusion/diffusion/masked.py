@@ -1,0 +1,123 @@
+"""Masked (absorbing) diffusion over instructions: steps of a circuit are absorbed one after another, then revealed.
+
+A token is one gate on given qubits, so every sample is a circuit by construction. The noise level is how many steps
+are still masked; which ones is decided by an order, given as the rank at which each step is revealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quantum_diffusion.diffusion.guidance import guide_log_probabilities
+
+ORDERS = ("random", "left_to_right", "confidence")
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(ids int64 [B, T], rank int64 [B, T]) -> logits [B, T, V] of each step given the steps of smaller rank."""
+
+GuidedDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""As `Denoise`, with the logits without prompt as second part (None when guidance is off)."""
+
+
+class MaskedDiffusion:
+    """The process: how circuits are masked in training and revealed in sampling.
+
+    Args:
+        suffix_share: Share of training circuits that are masked from the end (revealed from the first gate to the
+            last), in [0, 1]; the others are masked in a random order.
+        order: Default order of revealing in sampling, one of `ORDERS`.
+
+    Reference:
+        Austin et al., arXiv 2107.03006 (absorbing state); Hoogeboom et al., arXiv 2110.02037 (order-agnostic bound).
+    """
+
+    def __init__(self, suffix_share: float = 0.0, order: str = "random") -> None:
+        self.suffix_share = suffix_share
+        self.order = order
+
+    def draw_rank(self, count: int, steps: int, generator: torch.Generator) -> Tensor:
+        """Draw the order in which each training circuit is revealed: int64 [count, steps], a permutation a row."""
+        device = generator.device
+        at_random = torch.rand(count, steps, generator=generator, device=device).argsort(dim=1)
+        from_start = torch.arange(steps, device=device).expand(count, steps)
+        by_suffix = torch.rand(count, 1, generator=generator, device=device) < self.suffix_share
+        return torch.where(by_suffix, from_start, at_random)
+
+    def loss(self, denoise: Denoise, ids: Tensor, rank: Tensor) -> Tensor:
+        """Negative log-likelihood a step, averaged over all noise levels of the given order.
+
+        This is the exact bound of arXiv 2110.02037, eq. 3, with all T terms instead of one drawn at random.
+
+        Args:
+            denoise: The network with its condition.
+            ids: int64 [B, T], the circuits.
+            rank: int64 [B, T], from `draw_rank`.
+
+        Returns:
+            [B], in nats.
+        """
+        logits = denoise(ids, rank)
+        return F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(dim=1)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        denoise: GuidedDenoise,
+        num_steps: int,
+        generators: Sequence[torch.Generator],
+        allowed: Tensor,
+        *,
+        guidance_scale: float = 1.0,
+        sample_steps: int | None = None,
+        order: str | None = None,
+    ) -> Tensor:
+        """Reveal circuits from full masking.
+
+        Args:
+            denoise: The network with its condition.
+            num_steps: T.
+            generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
+            allowed: bool [B, V], instructions each sample may use.
+            guidance_scale: g of u + g (c - u) on log-probabilities.
+            sample_steps: Calls of the network; None reveals one step a call.
+            order: One of `ORDERS`; None takes the process's own.
+
+        Returns:
+            int64 ids [B, T].
+        """
+        device, count = allowed.device, len(generators)
+        uniform = torch.stack([torch.rand(2, num_steps, generator=g) for g in generators]).to(device)  # [B, 2, T]
+        priority = _priority(order or self.order, uniform[:, 0])
+        ids = torch.zeros(count, num_steps, dtype=torch.int64, device=device)
+        rank = torch.full_like(ids, num_steps)
+        calls = min(sample_steps or num_steps, num_steps)
+        for call in range(calls):
+            logits, unconditional = denoise(ids, rank)
+            if unconditional is not None:
+                logits = guide_log_probabilities(logits, unconditional, guidance_scale)
+            probabilities = logits.masked_fill(~allowed[:, None], -torch.inf).softmax(-1)  # [B, T, V]
+            drawn = _inverse_cdf(probabilities, uniform[:, 1])
+            chosen = priority if priority is not None else probabilities.max(-1).values
+            first, last = num_steps * call // calls, num_steps * (call + 1) // calls
+            reveal = chosen.masked_fill(rank < num_steps, -torch.inf).topk(last - first, dim=1).indices
+            ids.scatter_(1, reveal, drawn.gather(1, reveal))
+            rank.scatter_(1, reveal, torch.arange(first, last, device=device).expand(count, -1))
+        return ids
+
+
+def _priority(order: str, uniform: Tensor) -> Tensor | None:
+    """Which steps to reveal first, [B, T] (largest first); None asks the network's confidence."""
+    if order == "left_to_right":
+        return -torch.arange(uniform.shape[1], dtype=uniform.dtype, device=uniform.device).expand_as(uniform)
+    return None if order == "confidence" else uniform
+
+
+def _inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draw one category a step from a uniform number a step; [B, T, V], [B, T] => int64 [B, T]."""
+    cumulative = probabilities.double().cumsum(-1)
+    target = uniform.double()[..., None] * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp(max=probabilities.shape[-1] - 1)

@@ -1,0 +1,1 @@
+"""Sampling at volume, verification by simulation, figures and reports."""

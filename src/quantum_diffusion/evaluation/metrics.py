@@ -1,0 +1,178 @@
+"""The figures of an evaluation, each a pure function of the sampled circuits and what they are compared with.
+
+"Exact" means: the sample is a valid circuit and the Schmidt rank vector found by simulation equals the one asked for,
+entry by entry; one sample a prompt, nothing selected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, gate_count, instruction_table
+from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.tokenizer import decode_tokens
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.pipeline.diffusion import SampledCircuits
+from quantum_diffusion.seeding import numpy_generator
+
+
+@dataclass(frozen=True)
+class EvaluationMetrics:
+    """The content of `metrics.json`; all rates are shares of the samples in [0, 1].
+
+    Attributes:
+        num_samples: Circuits sampled, spread evenly over the prompts.
+        valid_rate: Share that are circuits.
+        srv_accuracy: Share that are exact.
+        srv_accuracy_interval: 95 % Wilson interval of `srv_accuracy`.
+        srv_accuracy_by_entangled: Exact share by the number of entangled qubits asked for.
+        srv_accuracy_by_prompt: Exact share by prompt.
+        baseline_shuffled_accuracy: Exact share of the same circuits against shuffled prompts: what ignoring the
+            prompt would reach.
+        baseline_random_accuracy: Exact share of random circuits of the data set's lengths.
+        distinct_rate: Distinct circuits among the valid ones.
+        novel_rate: Share of the distinct valid circuits that are not in the data set.
+        exact_distinct_rate: Distinct circuits among the exact ones.
+        mean_gates: Mean gates of the valid circuits.
+        gate_count_by_gate: Mean number of each gate in a valid circuit.
+        reasons: How often each kind of invalid sample occurred ("valid" included).
+        guidance_scale: Guidance used.
+        steps: Denoising steps used.
+        scheduler: Sampler used.
+        order: Order of filling (masked models), None otherwise.
+        seed: Seed of the samples.
+        seconds: Time of sampling and verification.
+    """
+
+    num_samples: int
+    valid_rate: float
+    srv_accuracy: float
+    srv_accuracy_interval: tuple[float, float]
+    srv_accuracy_by_entangled: dict[str, float]
+    srv_accuracy_by_prompt: dict[str, float]
+    baseline_shuffled_accuracy: float
+    baseline_random_accuracy: float
+    distinct_rate: float
+    novel_rate: float
+    exact_distinct_rate: float
+    mean_gates: float
+    gate_count_by_gate: dict[str, float]
+    reasons: dict[str, int]
+    guidance_scale: float
+    steps: int
+    scheduler: str
+    order: str | None
+    seed: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Confidence interval of a rate.
+
+    Args:
+        successes: How often it happened.
+        trials: How often it could have; 0 gives (0, 1).
+        z: Normal quantile, 1.96 for 95 %.
+
+    Reference:
+        Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson_interval(95, 100)]
+        [0.888, 0.978]
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    rate, spread = successes / trials, z * z / trials
+    centre = (rate + spread / 2) / (1 + spread)
+    half = z * np.sqrt(rate * (1 - rate) / trials + spread / (4 * trials)) / (1 + spread)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def wanted_ranks(samples: SampledCircuits) -> SchmidtRanks:
+    """Return what was asked for, int8 [N, Q]; 0 on qubits a sample was not asked to have."""
+    wanted = np.zeros_like(samples.ranks)
+    for row, label in enumerate(samples.labels):
+        wanted[row, : len(label)] = label
+    return wanted
+
+
+def accuracy_by_entangled(samples: SampledCircuits) -> dict[str, float]:
+    """Return the exact share by number of entangled qubits asked for, keys "0", "2", "3", ..."""
+    entangled = (wanted_ranks(samples) == 2).sum(axis=1)
+    return {str(number): float(samples.matches[entangled == number].mean()) for number in np.unique(entangled)}
+
+
+def accuracy_by_prompt(samples: SampledCircuits) -> dict[str, float]:
+    """Return the exact share by prompt, in the order of the prompts' first use."""
+    prompts = np.array(samples.prompts)
+    return {prompt: float(samples.matches[prompts == prompt].mean()) for prompt in dict.fromkeys(samples.prompts)}
+
+
+def shuffled_accuracy(samples: SampledCircuits, seed: int, repeats: int = 20) -> float:
+    """Return the exact share of the same circuits against shuffled prompts, averaged over shuffles."""
+    wanted = wanted_ranks(samples)
+    rng = numpy_generator(seed, "shuffled baseline")
+    shares = [
+        (samples.report.valid & (samples.ranks == wanted[rng.permutation(len(samples))]).all(axis=1)).mean()
+        for _ in range(repeats)
+    ]
+    return float(np.mean(shares))
+
+
+def random_accuracy(samples: SampledCircuits, dataset: CircuitDataset, seed: int) -> float:
+    """Return the exact share of random circuits, with lengths drawn from the data set's, for the same prompts."""
+    rng = numpy_generator(seed, "random baseline")
+    wanted, matches = wanted_ranks(samples), 0
+    for width in np.unique(samples.num_qubits):
+        rows = np.flatnonzero(samples.num_qubits == width)
+        table = instruction_table(dataset.gate_pool, int(width))
+        ids = random_ids(rng, table, len(rows), dataset.max_gates, dataset.max_gates)
+        ids[np.arange(dataset.max_gates) >= rng.choice(dataset.sizes[:, 1], len(rows))[:, None]] = NO_GATE
+        matches += int((schmidt_rank_vectors(ids, table) == wanted[rows, :width]).all(axis=1).sum())
+    return matches / len(samples)
+
+
+def row_keys(ids: Ids, widths: NDArray[np.integer]) -> NDArray[np.void]:
+    """Return one comparable value a circuit (its gates and its number of qubits), exact and without collisions."""
+    rows = np.ascontiguousarray(np.concatenate([widths[:, None], ids], axis=1).astype(np.int16))
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+
+
+def dataset_keys(dataset: CircuitDataset, num_steps: int) -> NDArray[np.void]:
+    """Return the `row_keys` of a data set's circuits, padded to `num_steps` time steps."""
+    ids = decode_tokens(dataset.tokens, dataset.gate_pool).ids
+    padded = np.zeros((len(ids), max(num_steps, ids.shape[1])), dtype=np.int16)
+    padded[:, : ids.shape[1]] = ids
+    return row_keys(padded, dataset.sizes[:, 0])
+
+
+def distinct_rate(keys: NDArray[np.void]) -> float:
+    """Share of distinct circuits, 0 for none at all."""
+    return len(np.unique(keys)) / len(keys) if len(keys) else 0.0
+
+
+def novel_rate(keys: NDArray[np.void], known: NDArray[np.void]) -> float:
+    """Share of the distinct circuits that are not known, 0 for none at all."""
+    distinct = np.unique(keys)
+    return float((~np.isin(distinct, known)).mean()) if len(distinct) else 0.0
+
+
+def mean_gate_counts(ids: Ids, table: InstructionTable) -> dict[str, float]:
+    """Mean number of each gate of the pool in a circuit; ids int16 [N, T]."""
+    used = table.gate_index[ids]
+    return {name: float((used == index).sum() / max(len(ids), 1)) for index, name in enumerate(table.pool.names)}
+
+
+def mean_gates(ids: Ids) -> float:
+    """Mean number of gates of a circuit, 0 for no circuits."""
+    return float(gate_count(ids).mean()) if len(ids) else 0.0

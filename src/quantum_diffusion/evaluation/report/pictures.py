@@ -1,0 +1,69 @@
+"""Pictures of an evaluation: accuracy by prompt against the baselines, and drawn circuits.
+
+matplotlib and Qiskit are imported when a picture is made, not before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from quantum_diffusion.evaluation.metrics import EvaluationMetrics
+from quantum_diffusion.pipeline.diffusion import SampledCircuits
+
+MOST_BARS = 40
+
+
+def save_accuracy_chart(metrics: EvaluationMetrics, path: Path) -> None:
+    """Write a bar chart (PNG) of the exact share by prompt, or by entangled qubits when there are many prompts."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shares = metrics.srv_accuracy_by_prompt
+    labels = [prompt.removeprefix("Generate SRV: ") for prompt in shares]
+    title = "Exact circuits by Schmidt rank vector asked for"
+    if len(shares) > MOST_BARS:
+        shares = metrics.srv_accuracy_by_entangled
+        labels, title = [f"{number} entangled" for number in shares], "Exact circuits by number of entangled qubits"
+
+    figure = Figure(figsize=(max(5.0, 0.55 * len(labels) + 2), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    bars = axes.bar(labels, [100 * share for share in shares.values()], color="#4063d8", width=0.65)
+    axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8)
+    axes.axhline(100 * metrics.baseline_shuffled_accuracy, color="#cb3c33", linestyle="--", label="shuffled prompts")
+    axes.axhline(100 * metrics.baseline_random_accuracy, color="#7f7f7f", linestyle=":", label="random circuits")
+    axes.set_ylim(0, 110)
+    axes.set_ylabel("exact (%)")
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(axis="x", labelrotation=45 if len(labels) > 6 else 0, labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, loc="center right", framealpha=0.9)
+    figure.savefig(path, dpi=150)
+
+
+def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> None:
+    """Draw the first distinct valid samples, the same number for each prompt as far as possible (PNG)."""
+    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+
+    rows = _rows_to_draw(samples, most)
+    if not len(rows):
+        return
+    titles = []
+    for row in rows:
+        asked = list(samples.labels[row])
+        got = samples.ranks[row, : len(asked)].tolist()
+        titles.append(f"asked {asked}: got {got}" + ("" if samples.matches[row] else "  (wrong)"))
+    QiskitBackend().save_drawing(samples.circuits(rows), path, titles)
+
+
+def _rows_to_draw(samples: SampledCircuits, most: int) -> list[int]:
+    candidates = np.flatnonzero(samples.report.valid & (samples.gate_counts > 0))
+    by_prompt: dict[str, list[int]] = {}
+    for row in candidates.tolist():
+        by_prompt.setdefault(samples.prompts[row], []).append(row)
+    chosen: list[int] = []
+    for turn in range(most):
+        chosen += [rows[turn] for rows in by_prompt.values() if turn < len(rows)]
+    return sorted(chosen[:most], key=lambda row: samples.labels[row])

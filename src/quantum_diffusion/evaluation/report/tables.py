@@ -1,0 +1,57 @@
+"""The figures of an evaluation in words, for people: rows of (what, value, what it means).
+
+The console and the Markdown file show the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantum_diffusion.evaluation.metrics import EvaluationMetrics
+
+Row = tuple[str, str, str]
+
+
+def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
+    """Return the rows a newcomer should read, most important first."""
+    low, high = metrics.srv_accuracy_interval
+    interval = f"95 %: {percent(low)} to {percent(high)}"
+    rows = [
+        ("SRV accuracy", percent(metrics.srv_accuracy), f"entangle exactly the qubits asked for ({interval})"),
+        ("  shuffled prompts", percent(metrics.baseline_shuffled_accuracy), "the same circuits against other prompts"),
+        ("  random circuits", percent(metrics.baseline_random_accuracy), "random gates against the same prompts"),
+    ]
+    for number, share in metrics.srv_accuracy_by_entangled.items():
+        rows.append((f"  {number} entangled", percent(share), f"when asked to entangle {number} qubits"))
+    rows += [
+        ("valid", percent(metrics.valid_rate), "samples that are circuits at all"),
+        ("distinct", percent(metrics.distinct_rate), "different circuits among the valid ones"),
+        ("novel", percent(metrics.novel_rate), "of the different circuits, not in the training data"),
+        ("gates", f"{metrics.mean_gates:.2f}", "mean gates of a circuit: " + counts(metrics.gate_count_by_gate)),
+        ("samples", f"{metrics.num_samples}", f"in {metrics.seconds:.1f} s, every one simulated; seed {metrics.seed}"),
+        ("sampler", metrics.scheduler, sampler_settings(metrics)),
+    ]
+    return rows
+
+
+def sampler_settings(metrics: EvaluationMetrics) -> str:
+    """Describe how circuits were sampled, in one line."""
+    order = f", order {metrics.order}" if metrics.order else ""
+    return f"guidance {metrics.guidance_scale:g}, {metrics.steps} steps{order}"
+
+
+def counts(values: dict[str, float]) -> str:
+    """Format mean counts: {"h": 2.1} => "2.1 h"."""
+    return ", ".join(f"{value:.1f} {name}" for name, value in values.items())
+
+
+def percent(share: float) -> str:
+    """Format a share in [0, 1] with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = ["| figure | value | meaning |", "|---|---:|---|"]
+    lines += [f"| {name.replace('  ', '&emsp;')} | {value} | {meaning} |" for name, value, meaning in rows]
+    return "\n".join(lines) + "\n"

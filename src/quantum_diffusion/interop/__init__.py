@@ -1,0 +1,1 @@
+"""Translation between this package's names and layouts and those of other implementations."""

@@ -1,0 +1,1 @@
+"""Networks that only compute: backbones, embeddings, condition encoders."""

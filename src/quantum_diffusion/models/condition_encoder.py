@@ -1,0 +1,86 @@
+"""Prompts to conditions without any download: words of a small fixed vocabulary, embedded and mixed.
+
+A prompt such as "Generate SRV: [1, 2, 2]" has only a handful of words that matter, so a learned embedding of those
+serves better than a large language model; see ANCHORS in docs/adr/0002.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+PADDING_WORD = 0
+
+# Saved models depend on the order: only ever append.
+WORDS: tuple[str, ...] = ("<padding>", "generate", "srv", "compile", "using", "1", "2", *sorted(GATES))
+_NUMBER = {word: number for number, word in enumerate(WORDS)}
+
+MAX_WORDS = 64
+
+
+def tokenize_prompts(prompts: Sequence[str]) -> Tensor:
+    """Split prompts into words of the fixed vocabulary.
+
+    Args:
+        prompts: P texts.
+
+    Returns:
+        int64 [P, S], S the longest prompt's length; shorter ones end in `PADDING_WORD`.
+
+    Raises:
+        ConfigError: A prompt is empty, too long, or has a word outside the vocabulary.
+
+    Example:
+        >>> tokenize_prompts(["Generate SRV: [1, 2]", "Compile using: ['h']"]).shape
+        torch.Size([2, 4])
+    """
+    rows = []
+    for prompt in prompts:
+        words = re.findall(r"[a-z_]+|\d+", prompt.lower())
+        for word in words:
+            if word not in _NUMBER:
+                raise ConfigError(f"prompt {prompt!r}: {unknown_name('word', word, WORDS[1:])}")
+        if not 0 < len(words) <= MAX_WORDS:
+            raise ConfigError(f"prompt {prompt!r} has {len(words)} words, expected 1 to {MAX_WORDS}")
+        rows.append([_NUMBER[word] for word in words])
+    longest = max(map(len, rows))
+    return torch.tensor([row + [PADDING_WORD] * (longest - len(row)) for row in rows])
+
+
+class PromptEncoder(nn.Module):
+    """Words and positions embedded, then a small transformer.
+
+    Args:
+        width: E, channels of the condition.
+        depth: Transformer blocks; 0 leaves the embeddings alone.
+        num_heads: Attention heads, a divisor of `width`.
+    """
+
+    def __init__(self, *, width: int, depth: int, num_heads: int) -> None:
+        super().__init__()
+        self.width = width
+        self.words = nn.Embedding(len(WORDS), width)
+        self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.5)
+        self.null = nn.Parameter(torch.randn(width) * 0.5)
+        layer = nn.TransformerEncoderLayer(
+            width, num_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False) if depth else None
+
+    def forward(self, words: Tensor) -> Tensor:
+        """words int64 [P, S] => condition float32 [P, S, E]; padding words give zeros."""
+        is_padding = words == PADDING_WORD
+        x = self.words(words) + self.positions[: words.shape[1]]  # [P, S, E]
+        if self.blocks is not None:
+            x = self.blocks(x, src_key_padding_mask=is_padding)
+        return torch.where(is_padding[..., None], 0.0, x)
+
+    def null_condition(self, count: int, length: int) -> Tensor:
+        """Return the condition that stands for "no prompt", float32 [count, length, E]."""
+        return self.null.expand(count, length, self.width)

@@ -1,0 +1,144 @@
+"""The fixed table that turns gate tokens into continuous channels and back: tokens => x_0 => tokens.
+
+Diffusion runs between the two; nothing here is trained, so the table is a buffer saved beside the weights.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAX_VOCABULARY = 128
+"""Tokens are int8: the largest magnitude is 127."""
+
+
+class GateEmbedding(nn.Module):
+    """Embed signed gate tokens as signed rows of a fixed table, and read them back by the cosine.
+
+    A token's magnitude names the gate (0 no gate, then the pool from 1, then padding) and picks the row; its
+    sign tells a control (-) from a target (+) and is the row's sign. Token 0 has no sign.
+
+    With at least as many channels as magnitudes the rows are orthonormal. With fewer, the columns are: rows
+    then overlap and differ in length, which the cosine ignores. `invert(embed(tokens)) == tokens` needs only
+    that no two rows lie on one line; with two or more channels that holds for a drawn table unless the
+    vocabulary is so large that two lines come within 1.4e-3 radians, near the resolution of a float32
+    cosine, and the constructor refuses such a table.
+
+    Args:
+        vocabulary_size: Number V of token magnitudes, `len(gate_pool) + 2`; 1 to 128 for int8 tokens.
+        channels: Channels C of the embedding, at least 2 (with one, all gates lie on one line).
+        generator: Source of the table's randomness; None draws from torch's default generator.
+
+    Attributes:
+        weight: Float32 buffer [V, C].
+
+    Raises:
+        ValueError: If an argument is out of range, or if the drawn table cannot tell two gates apart.
+
+    Example:
+        >>> embedding = GateEmbedding(vocabulary_size=4, channels=4)  # pool (h, cx)
+        >>> tokens = torch.tensor([[[1, -2, 0, 3], [0, 2, 0, 3]]], dtype=torch.int8)
+        >>> x0 = embedding.embed(tokens)
+        >>> x0.shape, torch.equal(embedding.invert(x0), tokens)
+        (torch.Size([1, 4, 2, 4]), True)
+
+    Reference:
+        Fürrutter, Muñoz-Gil, Briegel, "Quantum circuit synthesis with diffusion models", arXiv:2311.02041.
+    """
+
+    weight: Tensor
+
+    def __init__(self, vocabulary_size: int, channels: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        if not 1 <= vocabulary_size <= MAX_VOCABULARY:
+            raise ValueError(f"vocabulary_size={vocabulary_size!r}: expected 1 to {MAX_VOCABULARY}, as tokens are int8")
+        if channels < 2:
+            raise ValueError(f"channels={channels!r}: expected at least 2, as one channel only tells signs apart")
+        weight = torch.empty(vocabulary_size, channels)
+        nn.init.orthogonal_(weight, generator=generator)
+        _check_rows_differ(weight)
+        self.register_buffer("weight", weight)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number V of token magnitudes."""
+        return self.weight.shape[0]
+
+    @property
+    def channels(self) -> int:
+        """Number C of channels."""
+        return self.weight.shape[1]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embed tokens: tokens => x_0.
+
+        Args:
+            tokens: Integers of any width [B, Q, T], each in [-(V - 1), V - 1].
+
+        Returns:
+            The table's dtype, [B, C, Q, T]; channels are last in memory, the layout the U-Net works in.
+        """
+        rows = F.embedding(self.classes(tokens), self._signed_rows())  # [B, Q, T, C]
+        return rows.permute(0, 3, 1, 2)  # [B, C, Q, T]
+
+    def _signed_rows(self) -> Tensor:
+        """Rows of the tokens -(V - 1) to V - 1, [2 V - 1, C], so that one lookup serves magnitude and sign."""
+        return torch.cat([-self.weight[1:].flip(0), self.weight])
+
+    def classes(self, tokens: Tensor) -> Tensor:
+        """Number the signed tokens from 0: integers [B, Q, T] => int64 [B, Q, T], `token + V - 1`."""
+        return tokens.long() + self.vocabulary_size - 1
+
+    def expectation(self, probabilities: Tensor) -> Tensor:
+        """Average the signed rows: probabilities of the classes [B, 2 V - 1, Q, T] => [B, C, Q, T]."""
+        return torch.einsum("bkqt,kc->bcqt", probabilities, self._signed_rows())
+
+    @torch.no_grad()
+    def invert(self, x: Tensor) -> Tensor:
+        """Decode every cell to the token whose row has the largest absolute cosine with it: x_0 => tokens.
+
+        The cosine's sign becomes the token's, also for padding: that a negative padding token is invalid is
+        for the tokenizer to report. A cell of zeros decodes to 0.
+
+        Args:
+            x: Float [B, C, Q, T].
+
+        Returns:
+            int8 [B, Q, T].
+
+        Raises:
+            ValueError: If `x` holds NaN, which has no nearest gate: the sampling diverged.
+        """
+        # A cell's own length scales all its cosines alike, so only the rows need normalising.
+        similarity = _inner_products(x, F.normalize(self.weight, dim=1))  # [B, V, Q, T]
+        magnitude = similarity.abs().argmax(dim=1, keepdim=True)  # [B, 1, Q, T]
+        best = similarity.gather(1, magnitude)  # [B, 1, Q, T]
+        if best.isnan().any():
+            raise ValueError("x holds NaN: expected finite cells; the sampling diverged before decoding")
+        return torch.where(best < 0, -magnitude, magnitude).squeeze(1).to(torch.int8)  # [B, Q, T]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Score every signed token by its inner product with the cell, for a cross-entropy on x_0.
+
+        Args:
+            x: Float [B, C, Q, T].
+
+        Returns:
+            Float [B, 2 V - 1, Q, T]; the class of a token is `token + V - 1`, so 0 has one entry.
+        """
+        positive = _inner_products(x, self.weight)  # [B, V, Q, T]
+        return torch.cat([-positive[:, 1:].flip(1), positive], dim=1)
+
+
+def _inner_products(x: Tensor, rows: Tensor) -> Tensor:
+    return torch.einsum("bcqt,vc->bvqt", x.to(rows.dtype), rows)
+
+
+def _check_rows_differ(weight: Tensor) -> None:
+    directions = F.normalize(weight.double(), dim=1)
+    cosines = (directions @ directions.T).abs().fill_diagonal_(0.0)
+    # float32 cosines carry errors of about 1e-7; ten times that separates two gates safely.
+    if cosines.max() > 1 - 1e-6:
+        raise ValueError(
+            f"{weight.shape[0]} gates in {weight.shape[1]} channels: two rows lie on one line, so decoding "
+            "cannot tell the gates apart; expected more channels"
+        )

@@ -1,0 +1,495 @@
+"""The pipeline: a backbone, a diffusion process and a condition encoder composed into one trainable sampler.
+
+It turns batches into a loss and prompts into verified circuits. Another condition (a unitary, say) overrides
+`encode_condition`; no loss, loop or sampler is written twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_count, instruction_table
+from quantum_diffusion.circuits.labels import SchmidtRanks, prefix_rank_vectors, schmidt_rank_vectors
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
+from quantum_diffusion.config.schema import (
+    GaussianParams,
+    LoopConfig,
+    MaskedParams,
+    ModelConfig,
+    SamplingConfig,
+    SchedulerConfig,
+    Section,
+    TextEncoderConfig,
+    TransformerParams,
+    UNetParams,
+)
+from quantum_diffusion.data.container import Batch
+from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
+from quantum_diffusion.diffusion.masked import MaskedDiffusion
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
+from quantum_diffusion.models.gate_embedding import GateEmbedding
+from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
+from quantum_diffusion.models.unet import ConditionalUNet
+from quantum_diffusion.seeding import derive_seed, sample_seeds
+
+if TYPE_CHECKING:
+    from quantum_diffusion.data.dataset import BatchLoader
+    from quantum_diffusion.pipeline.fit import FitResult, TrainingState
+
+
+class PipelineConfig(Section):
+    """Everything that decides a pipeline's architecture; saved beside its weights."""
+
+    gate_pool: tuple[str, ...]
+    """Gates in token order."""
+    num_qubits: int
+    """Most qubits of a circuit."""
+    max_gates: int
+    """Time steps of a sample."""
+    prompts: tuple[str, ...]
+    """The prompts the pipeline was trained on."""
+    objective: str
+    loss: str
+    prefix_head: bool
+    """Whether the backbone has an auxiliary head for the labels of prefixes."""
+    bucketed: bool
+    """Whether training cut batches to their circuits' size."""
+    model: ModelConfig
+    text_encoder: TextEncoderConfig
+    scheduler: SchedulerConfig
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The parts of a training loss, scalars on the device.
+
+    Attributes:
+        total: What is minimised.
+        diffusion: The process's own loss.
+        prefix: The auxiliary head's loss, None without the head.
+    """
+
+    total: Tensor
+    diffusion: Tensor
+    prefix: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SampledCircuits:
+    """Sampled circuits after decoding and simulation.
+
+    Attributes:
+        prompts: What was asked for, one a sample.
+        labels: The Schmidt rank vector in each prompt.
+        report: Which samples are circuits, and what is wrong with the others.
+        ids: int16 [N, T], instructions, gates moved to the front.
+        ranks: int8 [N, Q], the true Schmidt rank vector found by simulation; 0 for invalid samples and on qubits a
+            sample was not asked to have.
+        num_qubits: int64 [N], qubits asked for.
+        matches: bool [N], valid and exactly the Schmidt rank vector asked for.
+        gate_pool: The gates of the circuits.
+    """
+
+    prompts: tuple[str, ...]
+    labels: tuple[tuple[int, ...], ...]
+    report: DecodeReport
+    ids: Ids
+    ranks: SchmidtRanks
+    num_qubits: NDArray[np.int64]
+    matches: NDArray[np.bool_]
+    gate_pool: GatePool
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def gate_counts(self) -> NDArray[np.int64]:
+        """Gates of each sample, int64 [N]."""
+        return gate_count(self.ids)
+
+    def circuits(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Circuit]:
+        """Return samples as circuits."""
+        table = instruction_table(self.gate_pool, self.ranks.shape[1])
+        chosen = np.asarray(rows, dtype=np.int64)
+        return circuits_from_ids(self.ids[chosen], table, self.num_qubits[chosen].tolist())
+
+
+class DiffusionPipeline:
+    """A conditional diffusion model of circuits.
+
+    Args:
+        config: The architecture.
+        seed: Seed of the initial weights.
+
+    Attributes:
+        network: All weights: the backbone, the condition encoder and the (fixed) gate embedding.
+        process: The diffusion process.
+    """
+
+    def __init__(self, config: PipelineConfig, seed: int = 0) -> None:
+        self.config = config
+        self.gate_pool = GatePool(config.gate_pool)
+        self.table = instruction_table(self.gate_pool, config.num_qubits)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "weights"))
+            self.network = _build_network(config, len(self.table), self.gate_pool.vocabulary_size)
+        self.process = _build_process(config, self.network)
+        self._prompt_words = tokenize_prompts(config.prompts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device) -> DiffusionPipeline:
+        """Move the weights; returns the pipeline itself."""
+        self.network.to(device)
+        return self
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable numbers of the whole network."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def time_multiple(self) -> int:
+        """T of every batch must be a multiple of this."""
+        return int(getattr(self.network["backbone"], "time_multiple", 1))
+
+    # ---------------------------------------------------------------------------------------- condition
+
+    def encode_condition(self, words: Tensor) -> Tensor:
+        """Encode prompts, each distinct one once: words int64 [B, S] => condition [B, S, E]."""
+        distinct, index = torch.unique(words, dim=0, return_inverse=True)
+        encoded: Tensor = self.network["condition_encoder"](distinct)
+        return encoded[index]
+
+    def _null_condition(self, like: Tensor) -> Tensor:
+        encoder = self.network["condition_encoder"]
+        assert isinstance(encoder, PromptEncoder)
+        return encoder.null_condition(*like.shape[:2])
+
+    def _drop_condition(self, condition: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        null = self._null_condition(condition)
+        dropped = torch.rand(len(condition), 1, 1, generator=generator, device=generator.device) < share
+        return torch.where(dropped.to(condition.device), null, condition)
+
+    # ----------------------------------------------------------------------------------------- training
+
+    def training_loss(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        *,
+        condition_dropout: float = 0.0,
+        low_variance: bool = True,
+        prefix_weight: float = 0.0,
+    ) -> LossTerms:
+        """Compute the loss of a batch.
+
+        Args:
+            batch: Circuits, on the pipeline's device.
+            generator: Source of all randomness of the step, on the pipeline's device.
+            condition_dropout: Share of prompts replaced by the null condition.
+            low_variance: Spread noise levels evenly over the batch (Gaussian processes).
+            prefix_weight: Weight of the auxiliary head's loss.
+        """
+        words = self._prompt_words.to(batch.prompt_ids.device)[batch.prompt_ids]
+        condition = self.encode_condition(words)
+        if condition_dropout > 0:
+            condition = self._drop_condition(condition, condition_dropout, generator)
+
+        prefix_logits: Tensor | None = None
+
+        def denoise(x_t: Tensor, level: Tensor) -> Tensor:
+            nonlocal prefix_logits
+            prediction, prefix_logits = self._predict(x_t, level, condition)
+            return prediction
+
+        if isinstance(self.process, MaskedDiffusion):
+            ids = torch.from_numpy(self._ids(batch.tokens).astype(np.int64)).to(batch.tokens.device)
+            rank = self.process.draw_rank(len(ids), ids.shape[1], generator)
+            diffusion = self.process.loss(denoise, ids, rank).mean()
+            # A prefix's label can be told only by a token that sees the whole prefix.
+            sees_prefix = rank.cummax(dim=1).values == rank
+        else:
+            diffusion = self.process.loss(denoise, batch.tokens, generator, low_variance).mean()
+            sees_prefix = torch.ones_like(batch.tokens[:, 0], dtype=torch.bool)
+        if prefix_logits is None or prefix_weight == 0:
+            return LossTerms(diffusion, diffusion)
+        ranks = prefix_rank_vectors(self._ids(batch.tokens), self.table)  # [B, T, Q]
+        entangled = torch.from_numpy(ranks == 2).to(prefix_logits)
+        losses = F.binary_cross_entropy_with_logits(prefix_logits, entangled, reduction="none").mean(dim=2)
+        prefix = (losses * sees_prefix).sum() / sees_prefix.sum().clamp(min=1)
+        return LossTerms(diffusion + prefix_weight * prefix, diffusion, prefix)
+
+    def _predict(self, x_t: Tensor, level: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        output = self.network["backbone"](x_t, level, condition)
+        return output if isinstance(output, tuple) else (output, None)
+
+    def _ids(self, tokens: Tensor) -> Ids:
+        return decode_tokens(tokens.cpu().numpy(), self.gate_pool).ids
+
+    def fit(
+        self,
+        train_loader: BatchLoader,
+        validation_loader: BatchLoader | None,
+        state: TrainingState,
+        settings: LoopConfig,
+        seed: int,
+        **options: Any,
+    ) -> FitResult:
+        """Train; see `pipeline.fit.fit` for all arguments."""
+        from quantum_diffusion.pipeline.fit import fit  # the loop stands on the pipeline
+
+        return fit(self, train_loader, validation_loader, state, settings, seed, **options)
+
+    # ----------------------------------------------------------------------------------------- sampling
+
+    def check_sampling(self, options: SamplingConfig) -> None:
+        """Refuse sampling options that this pipeline's process does not have.
+
+        Raises:
+            ConfigError: The message names the option.
+        """
+        masked = isinstance(self.process, MaskedDiffusion)
+        trained, asked = self.config.scheduler.type, options.scheduler
+        if asked is not None and masked != (asked == "masked"):
+            raise ConfigError(
+                f"model_params.scheduler={asked!r} cannot sample a model trained with scheduler.type={trained!r}: "
+                f"use {'masked' if masked else 'ddim, ddpm, dpmsolver++ or unipc'}"
+            )
+        if masked and options.guidance_mode is not None:
+            raise ConfigError(
+                "model_params.guidance_mode is for Gaussian models: this masked model guides log-probabilities"
+            )
+        if not masked and options.order is not None:
+            raise ConfigError("model_params.order is for masked models: this model denoises all steps at once")
+        if isinstance(self.process, GaussianDiffusion):
+            self.process.make_scheduler(asked or trained, self._sample_steps(options) or 1)
+
+    def _sample_steps(self, options: SamplingConfig) -> int | None:
+        return options.sample_steps or self.config.scheduler.params.sample_steps
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seed: int,
+        options: SamplingConfig | None = None,
+        *,
+        first_sample: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> SampledCircuits:
+        """Sample one circuit a prompt, decode it, and find its true label by simulation.
+
+        A sample depends on (weights, prompt, seed, its index) alone, not on the batch it is drawn in.
+
+        Args:
+            prompts: N prompts such as "Generate SRV: [1, 2, 2]".
+            seed: Seed of the run.
+            options: How to sample; None takes the model's defaults.
+            first_sample: Index of the first sample.
+            progress: Called with (circuits so far, circuits wanted).
+
+        Raises:
+            ConfigError: A prompt asks for what the model cannot make, or an option is not for this process.
+        """
+        options = options or SamplingConfig()
+        self.check_sampling(options)
+        labels = [parse_srv_prompt(prompt, self.config.num_qubits) for prompt in prompts]
+        words = tokenize_prompts(prompts)
+        seeds = sample_seeds(seed, len(prompts), first_sample)
+        widths = np.array([len(label) for label in labels])
+        ids = np.zeros((len(prompts), self.config.max_gates), dtype=np.int16)
+        reasons = np.empty(len(prompts), dtype=object)
+        done = 0
+        self.network.eval()
+        for rows in self._batches(widths, options.auto_batch_size):
+            batch = self._sample_batch(words[rows], widths[rows], seeds[rows], options)
+            ids[rows] = batch.ids[:, : self.config.max_gates]
+            reasons[rows] = batch.reasons
+            done += len(rows)
+            if progress:
+                progress(done, len(prompts))
+        report = DecodeReport(ids, reasons == VALID, tuple(reasons))
+        return self._verify(tuple(prompts), labels, widths, report)
+
+    def _batches(self, widths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+        """Rows to sample together; a pipeline trained on cut batches samples each number of qubits by itself."""
+        groups = np.unique(widths) if self.config.bucketed else [None]
+        for group in groups:
+            rows = np.arange(len(widths)) if group is None else np.flatnonzero(widths == group)
+            yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+
+    def _sample_batch(
+        self, words: Tensor, widths: NDArray[np.int64], seeds: NDArray[np.int64], options: SamplingConfig
+    ) -> DecodeReport:
+        defaults = self.config.scheduler.params
+        scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        with torch.inference_mode():
+            condition = self.encode_condition(words.to(self.device))
+            both = torch.cat([condition, self._null_condition(condition)])
+
+        def denoise(x_t: Tensor, level: Tensor) -> tuple[Tensor, Tensor | None]:
+            if scale == 1:
+                return self._predict(x_t, level, condition)[0], None
+            doubled = level if len(level) == 1 else torch.cat([level, level])
+            prediction, _ = self._predict(torch.cat([x_t, x_t]), doubled, both)
+            guided, free = prediction.chunk(2)
+            return guided, free
+
+        if isinstance(self.process, MaskedDiffusion):
+            ids = self.process.sample(
+                denoise,
+                self.config.max_gates,
+                generators,
+                torch.from_numpy(self._allowed(widths)).to(self.device),
+                guidance_scale=scale,
+                sample_steps=self._sample_steps(options),
+                order=options.order,
+            )
+            return DecodeReport(
+                ids.cpu().numpy().astype(np.int16), np.ones(len(ids), dtype=np.bool_), (VALID,) * len(ids)
+            )
+        tokens = self.process.sample(
+            denoise,
+            self._sample_shape(widths),
+            generators,
+            self.device,
+            guidance_scale=scale,
+            guidance_mode=options.guidance_mode,
+            sample_steps=self._sample_steps(options) or 20,
+            sampler=options.scheduler,
+        )
+        return self._decode(tokens.cpu().numpy(), widths)
+
+    def _allowed(self, widths: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Instructions on the qubits each sample has, bool [N, K+1]."""
+        highest = np.where(self.table.uses_qubit, np.arange(1, self.config.num_qubits + 1), 0).max(axis=1)
+        allowed: NDArray[np.bool_] = highest[None, :] <= widths[:, None]
+        return allowed
+
+    def _sample_shape(self, widths: NDArray[np.int64]) -> tuple[int, int, int]:
+        steps = -(-self.config.max_gates // self.time_multiple) * self.time_multiple
+        num_qubits = int(widths[0]) if self.config.bucketed else self.config.num_qubits
+        embedding = self.network["gate_embedding"]
+        assert isinstance(embedding, GateEmbedding)
+        return (embedding.channels, num_qubits, steps)
+
+    def _decode(self, tokens: NDArray[np.int8], widths: NDArray[np.int64]) -> DecodeReport:
+        missing = ((0, 0), (0, self.config.num_qubits - tokens.shape[1]), (0, 0))
+        tokens = np.pad(tokens, missing, constant_values=self.gate_pool.padding_token)
+        report = decode_tokens(tokens, self.gate_pool)
+        too_long = (report.ids[:, self.config.max_gates :] != NO_GATE).any(axis=1)
+        outside = (report.ids[:, :, None] != NO_GATE) & self.table.uses_qubit[report.ids]  # [N, T, Q]
+        outside &= np.arange(tokens.shape[1]) >= widths[:, None, None]
+        strays = outside.any(axis=(1, 2)) & report.valid
+        reasons = np.array(report.reasons, dtype=object)
+        reasons[strays] = "gate on a qubit that was not asked for"
+        reasons[too_long & report.valid] = "gate in a padded time step"
+        return DecodeReport(report.ids, reasons == VALID, tuple(reasons))
+
+    def _verify(
+        self,
+        prompts: tuple[str, ...],
+        labels: list[tuple[int, ...]],
+        widths: NDArray[np.int64],
+        report: DecodeReport,
+    ) -> SampledCircuits:
+        ids = compact(report.ids)
+        ranks = schmidt_rank_vectors(ids, self.table)
+        wanted = np.zeros_like(ranks)
+        for row, label in enumerate(labels):
+            wanted[row, : len(label)] = label
+        ranks[~report.valid] = 0
+        ranks[np.arange(ranks.shape[1]) >= widths[:, None]] = 0
+        matches = report.valid & (ranks == wanted).all(axis=1)
+        return SampledCircuits(prompts, tuple(labels), report, ids, ranks, widths, matches, self.gate_pool)
+
+
+def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:
+    """Read the Schmidt rank vector from a prompt.
+
+    Args:
+        prompt: E.g. "Generate SRV: [1, 2, 2]".
+        num_qubits: Most entries allowed.
+
+    Raises:
+        ConfigError: The prompt is of another form, too long, or no pure state has that vector.
+    """
+    match = re.fullmatch(r"Generate SRV: \[([12](?:, [12])*)\]", prompt)
+    if match is None:
+        raise ConfigError(f"prompt {prompt!r} is not of the form 'Generate SRV: [1, 2, 2]'")
+    label = tuple(int(entry) for entry in match[1].split(", "))
+    if len(label) > num_qubits:
+        raise ConfigError(f"prompt {prompt!r} asks for {len(label)} qubits, the model has {num_qubits}")
+    if sum(entry == 2 for entry in label) == 1:
+        raise ConfigError(f"prompt {prompt!r} entangles a single qubit: no state does, ask for none or at least two")
+    return label
+
+
+def _build_network(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> nn.ModuleDict:
+    encoder = PromptEncoder(**config.text_encoder.params.model_dump())
+    params = config.model.params
+    modules: dict[str, nn.Module] = {"condition_encoder": encoder}
+    labels = config.num_qubits if config.prefix_head else 0
+    if isinstance(params, UNetParams):
+        modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
+        modules["backbone"] = ConditionalUNet(
+            channels=params.clr_dim,
+            model_features=params.model_features,
+            time_embedding_dim=params.t_emb_size,
+            condition_dim=encoder.width,
+            num_heads=params.num_heads,
+            num_res_blocks=params.num_res_blocks,
+            transformer_depths=params.transformer_depths,
+        )
+    elif isinstance(config.scheduler.params, MaskedParams):
+        modules["backbone"] = InstructionTransformer(
+            num_instructions=num_instructions + 1,
+            max_steps=config.max_gates,
+            condition_dim=encoder.width,
+            num_label_entries=labels,
+            **_trunk(params),
+        )
+    else:
+        modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
+        modules["backbone"] = CellTransformer(
+            channels=params.clr_dim,
+            num_qubits=config.num_qubits,
+            max_steps=config.max_gates,
+            condition_dim=encoder.width,
+            num_label_entries=labels,
+            **_trunk(params),
+        )
+    return nn.ModuleDict(modules)
+
+
+def _trunk(params: TransformerParams) -> dict[str, Any]:
+    return {key: getattr(params, key) for key in ("width", "depth", "num_heads", "feed_forward")}
+
+
+def _build_process(config: PipelineConfig, network: nn.ModuleDict) -> MaskedDiffusion | GaussianDiffusion:
+    params = config.scheduler.params
+    if isinstance(params, MaskedParams):
+        return MaskedDiffusion(params.suffix_share, params.order)
+    assert isinstance(params, GaussianParams)
+    options = params.model_dump(exclude={"guidance_scale", "sample_steps"})
+    embedding = network["gate_embedding"]
+    assert isinstance(embedding, GateEmbedding)
+    return GaussianDiffusion(
+        embedding, objective=config.objective, loss=config.loss, sampler=config.scheduler.type, **options
+    )

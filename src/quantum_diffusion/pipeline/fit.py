@@ -1,0 +1,274 @@
+"""The training loop, visible on one page, and the state that a checkpoint keeps.
+
+The randomness of a step is a function of (seed, step) and the order of batches one of (seed, epoch): a run that is
+stopped and continued makes the same steps as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from quantum_diffusion.config.schema import LoopConfig
+from quantum_diffusion.data.dataset import BatchLoader
+from quantum_diffusion.errors import TrainingDivergedError
+from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
+from quantum_diffusion.seeding import derive_seed
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes during training.
+
+    Attributes:
+        network: The weights that are trained.
+        optimizers: One or two optimizers of the weights.
+        schedules: The learning-rate schedule of each optimizer.
+        average: Exponential moving average of the weights, None without.
+        step: Steps done.
+        epoch: Epoch in progress.
+        batch: Batches of that epoch done.
+        samples_seen: Circuits trained on.
+    """
+
+    network: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    schedules: Sequence[torch.optim.lr_scheduler.LambdaLR]
+    average: AveragedModel | None
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    samples_seen: int = 0
+
+    _COUNTERS = ("step", "epoch", "batch", "samples_seen")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values that `load_state_dict` restores."""
+        return {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            **{name: getattr(self, name) for name in self._COUNTERS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()`; raises KeyError, ValueError or RuntimeError when it does not fit."""
+        self.network.load_state_dict(state["network"])
+        if (self.average is None) != (state["average"] is None):
+            raise ValueError("the checkpoint and the configuration disagree about averaged weights (ema_decay)")
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
+        for name in self._COUNTERS:
+            setattr(self, name, int(state[name]))
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The averaged weights, or the trained ones without averaging."""
+        return self.network if self.average is None else self.average.module
+
+
+def average_weights(network: nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential moving average that follows quickly at first: decay min(d, (1 + n) / (10 + n))."""
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        count = int(updates)
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
+
+    return AveragedModel(network, multi_avg_fn=update)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How training ended.
+
+    Attributes:
+        status: "finished" or "interrupted".
+        epochs: Records of the epochs since the start or resume.
+        seconds: Wall time since the start or resume.
+    """
+
+    status: str
+    epochs: list[EpochRecord] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def fit(
+    pipeline: DiffusionPipeline,
+    train_loader: BatchLoader,
+    validation_loader: BatchLoader | None,
+    state: TrainingState,
+    settings: LoopConfig,
+    seed: int,
+    *,
+    observers: Sequence[FitObserver] = (),
+    save_checkpoint: Callable[[TrainingState], None] = lambda state: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FitResult:
+    """Train for `settings.num_epochs` epochs (or `max_steps` steps), counted from the state's own progress.
+
+    Args:
+        pipeline: What is trained; its network is `state.network`.
+        train_loader: Batches to learn from.
+        validation_loader: Batches to measure on after each epoch, or None.
+        state: Where training stands; changed in place.
+        settings: How to train.
+        seed: Seed of noise and dropout.
+        observers: Told of steps and epochs.
+        save_checkpoint: Called after each epoch, when stopped, and when the loss is no longer finite.
+        should_stop: Asked after each step; True ends training cleanly.
+
+    Raises:
+        TrainingDivergedError: The loss or its gradient is not finite; the weights before that step are kept.
+    """
+    total = total_steps(settings, train_loader)
+    started = time.perf_counter()
+    result = FitResult("finished")
+    pace = _Pace()
+    for observer in observers:
+        observer.on_start(state.step, total)
+    state.network.train()
+
+    while state.step < total:
+        losses: list[float] = []
+        for batch in train_loader.epoch(state.epoch, first_batch=state.batch):
+            batch = batch.to(pipeline.device)
+            terms = pipeline.training_loss(
+                batch,
+                step_generator(seed, "step", state.step, pipeline.device),
+                condition_dropout=settings.condition_dropout,
+                low_variance=settings.low_variance_timesteps,
+                prefix_weight=settings.prefix_head_weight,
+            )
+            learning_rate = float(state.schedules[0].get_last_lr()[0])
+            gradient_norm = _update(state, terms, settings.gradient_clip, save_checkpoint)
+            state.step += 1
+            state.batch += 1
+            state.samples_seen += len(batch)
+            losses.append(float(terms.diffusion))
+            rate = pace.rate(state.samples_seen)
+            if state.step % settings.log_every == 0 or state.step == total:
+                record = StepRecord(
+                    step=state.step,
+                    total_steps=total,
+                    epoch=state.epoch,
+                    samples_seen=state.samples_seen,
+                    loss=losses[-1],
+                    prefix_loss=None if terms.prefix is None else float(terms.prefix),
+                    learning_rate=learning_rate,
+                    gradient_norm=gradient_norm,
+                    samples_per_second=rate,
+                )
+                for observer in observers:
+                    observer.on_step(record)
+            if should_stop():
+                save_checkpoint(state)
+                return FitResult("interrupted", result.epochs, time.perf_counter() - started)
+            if state.step == total:
+                break
+        epoch = EpochRecord(
+            epoch=state.epoch,
+            step=state.step,
+            samples_seen=state.samples_seen,
+            training_loss=sum(losses) / max(len(losses), 1),
+            validation_loss=validate(pipeline, validation_loader, state, seed),
+            seconds=time.perf_counter() - started,
+        )
+        result.epochs.append(epoch)
+        state.epoch, state.batch = state.epoch + 1, 0
+        for observer in observers:
+            observer.on_epoch(epoch)
+        save_checkpoint(state)
+    return FitResult("finished", result.epochs, time.perf_counter() - started)
+
+
+def total_steps(settings: LoopConfig, train_loader: BatchLoader) -> int:
+    """Steps of the whole run."""
+    steps = settings.num_epochs * len(train_loader)
+    return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+def step_generator(seed: int, purpose: str, number: int, device: torch.device) -> torch.Generator:
+    """Return the generator of one step, on the device that needs the numbers."""
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, number))
+
+
+def _update(
+    state: TrainingState,
+    terms: LossTerms,
+    gradient_clip: float | None,
+    save_checkpoint: Callable[[TrainingState], None],
+) -> float:
+    """Make one optimizer step; returns the gradient's norm before clipping."""
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    terms.total.backward()
+    norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), gradient_clip or math.inf))
+    loss = float(terms.total.detach())
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        save_checkpoint(state)
+        raise TrainingDivergedError(
+            f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; the weights before it are saved. "
+            "Lower training.training.learning_rate or set training.training.gradient_clip, then start again"
+        )
+    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
+        optimizer.step()
+        schedule.step()
+    if state.average is not None:
+        state.average.update_parameters(state.network)
+    return norm
+
+
+@torch.no_grad()
+def validate(pipeline: DiffusionPipeline, loader: BatchLoader | None, state: TrainingState, seed: int) -> float | None:
+    """Mean diffusion loss of the best weights, with the same noise each time; None without a loader."""
+    if loader is None:
+        return None
+    total, count = 0.0, 0
+    with using_network(pipeline, state.best_network):
+        for number, batch in enumerate(loader.epoch(0)):
+            generator = step_generator(seed, "validation", number, pipeline.device)
+            total += float(pipeline.training_loss(batch.to(pipeline.device), generator).diffusion) * len(batch)
+            count += len(batch)
+    return total / count
+
+
+@contextmanager
+def using_network(pipeline: DiffusionPipeline, network: nn.Module) -> Iterator[None]:
+    """Let a pipeline compute with other weights for a while, in evaluation mode."""
+    trained = pipeline.network
+    was_training = trained.training
+    assert isinstance(network, nn.ModuleDict)
+    pipeline.network = network.eval()
+    try:
+        yield
+    finally:
+        pipeline.network = trained.train(was_training)
+
+
+class _Pace:
+    """Samples a second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[float, int]] = []
+
+    def rate(self, samples_seen: int, window: float = 10.0) -> float:
+        now = time.perf_counter()
+        self._marks.append((now, samples_seen))
+        while len(self._marks) > 2 and self._marks[0][0] < now - window:
+            self._marks.pop(0)
+        then, before = self._marks[0]
+        return (samples_seen - before) / (now - then) if now > then else 0.0

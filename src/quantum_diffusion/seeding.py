@@ -1,0 +1,45 @@
+"""Random streams derived from one seed, so that every result can be made again.
+
+A stream is named by what it is for and by integers (shard, epoch, step, sample), never by the order of calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def derive_seed(seed: int, purpose: str, *path: int) -> int:
+    """Derive an independent 63-bit seed.
+
+    Args:
+        seed: The user's seed, any non-negative integer.
+        purpose: Which stream this is ("shard", "epoch", "sample").
+        path: Integers that tell the members of the stream apart.
+
+    Returns:
+        An integer in [0, 2**63).
+    """
+    text = f"{purpose}:{seed}:" + ",".join(str(int(p)) for p in path)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def numpy_generator(seed: int, purpose: str, *path: int) -> np.random.Generator:
+    """Return the numpy generator of one stream; the arguments are those of `derive_seed`."""
+    return np.random.default_rng(derive_seed(seed, purpose, *path))
+
+
+def sample_seeds(seed: int, count: int, first: int = 0) -> NDArray[np.int64]:
+    """Return one seed a sample, so that a sample does not depend on the batch it is drawn in.
+
+    Args:
+        seed: The seed of the whole sampling run.
+        count: Number of samples.
+        first: Index of the first sample; a run of 10 equals a run of 6 followed by one of 4 from `first=6`.
+
+    Returns:
+        int64 [count].
+    """
+    return np.array([derive_seed(seed, "sample", first + i) for i in range(count)], dtype=np.int64)

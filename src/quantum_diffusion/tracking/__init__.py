@@ -1,0 +1,1 @@
+"""Where metrics of a run go."""

@@ -1,0 +1,53 @@
+"""The loss curve of a run, drawn from its `metrics.csv`.
+
+Raw step losses are pale, their running mean strong, validation losses are dots.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from quantum_diffusion.tracking.experiment import read_metrics
+
+
+def save_loss_curve(run_folder: Path, path: Path) -> bool:
+    """Write the loss curve of a run as PNG.
+
+    Args:
+        run_folder: The folder that holds `metrics.csv`.
+        path: The picture.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    series: dict[str, list[tuple[int, float]]] = {}
+    for step, name, value in read_metrics(run_folder):
+        if np.isfinite(value):
+            series.setdefault(name, []).append((step, value))
+    if "loss" not in series:
+        return False
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps, losses = np.array(series["loss"]).T
+    window = max(1, len(losses) // 50)
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+    axes.plot(steps, losses, color="#4063d8", alpha=0.25, linewidth=0.8)
+    axes.plot(steps[window - 1 :], smooth, color="#4063d8", linewidth=1.6, label="training")
+    if "validation_loss" in series:
+        at, values = np.array(series["validation_loss"]).T
+        axes.plot(at, values, "o-", color="#cb3c33", markersize=3, linewidth=1, label="validation (averaged weights)")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.set_title("Training", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)
+    return True

@@ -1,0 +1,1 @@
+"""Training runs from a configuration, and the register of finished runs."""

@@ -1,0 +1,104 @@
+"""Optimizers and learning-rate schedules by name.
+
+Both are torch's own; a schedule is a pure function of the step, so that it can be plotted, tested and resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+LR_SCHEDULES = ("constant", "one_cycle", "cosine")
+OPTIMIZERS = ("adam", "adamw", "muon")
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1 / 25e4
+
+
+def learning_rate_factor(name: str, step: int, total: int, warmup_fraction: float) -> float:
+    """Return the learning rate at a step as a share of the peak.
+
+    Args:
+        name: "constant"; "one_cycle" (cosine from 1/25 to 1 and on to 1/250000, as torch's OneCycleLR); "cosine"
+            (straight from 0 to 1, then cosine to 0).
+        step: Steps done, from 0.
+        total: Steps of the whole run.
+        warmup_fraction: Share of the steps in which the rate rises.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if name == "constant":
+        return 1.0
+    if name not in LR_SCHEDULES:
+        raise ConfigError(unknown_name("lr_scheduler", name, LR_SCHEDULES))
+    step = min(step, total - 1)
+    peak = warmup_fraction * total - 1 if name == "one_cycle" else warmup_fraction * total
+    if step < peak:
+        return _cosine(ONE_CYCLE_START, 1.0, step / peak) if name == "one_cycle" else (step + 1) / (peak + 1)
+    progress = (step - peak) / max(total - 1 - peak, 1)
+    return _cosine(1.0, ONE_CYCLE_END if name == "one_cycle" else 0.0, progress)
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+
+
+def make_optimizers(
+    network: nn.Module, name: str, learning_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """Return the optimizer of a network, or two of them for Muon.
+
+    Args:
+        network: Its trainable parameters are optimised.
+        name: "adam", "adamw", or "muon": Muon (with updates scaled to AdamW's size) for the weight matrices of
+            transformer blocks, AdamW for everything else.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay; not used by adam, nor on vectors.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if name not in OPTIMIZERS:
+        raise ConfigError(unknown_name("optimizer", name, OPTIMIZERS))
+    trainable = [(key, p) for key, p in network.named_parameters() if p.requires_grad]
+    if name == "adam":
+        return [torch.optim.Adam([p for _, p in trainable], lr=learning_rate, fused=_can_fuse(network))]
+    matrices = [p for key, p in trainable if p.ndim == 2 and key.startswith("backbone.") and ".blocks." in key]
+    hidden = {id(p) for p in matrices} if name == "muon" else set()
+    rest = [p for _, p in trainable if id(p) not in hidden]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=learning_rate,
+        betas=(0.9, 0.98),
+        fused=_can_fuse(network),
+    )
+    if not hidden:
+        return [adamw]
+    muon = torch.optim.Muon(
+        matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adamw, muon]
+
+
+def _can_fuse(network: nn.Module) -> bool:
+    return all(p.device.type in ("cpu", "cuda") for p in network.parameters())
+
+
+def make_lr_schedules(
+    optimizers: Iterable[torch.optim.Optimizer], name: str, total: int, warmup_fraction: float
+) -> list[torch.optim.lr_scheduler.LambdaLR]:
+    """Return one torch schedule an optimizer, all following `learning_rate_factor`."""
+
+    def factor(step: int) -> float:
+        return learning_rate_factor(name, step, total, warmup_fraction)
+
+    return [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
