@@ -5,6 +5,7 @@ Library code never prints; this module and `cli` are the only ones that do.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,7 @@ from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepR
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 @contextmanager

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 
 
+def multiplies_in_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16 matrix products; without them bfloat16 is slower."""
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def select_device(name: str) -> torch.device:
     """Turn a configured device name into a torch device that exists here.
 

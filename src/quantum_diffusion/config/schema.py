@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from quantum_diffusion.errors import ConfigError, unknown_name
 
@@ -218,10 +218,10 @@ class LoopConfig(Section):
     """Share of the circuits kept for validation."""
     batching: Literal["max_padded", "bucketed"] = "max_padded"
     """Pad every batch to the data set's size, or group circuits by size and cut batches to it."""
+    precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = "auto"
+    """Arithmetic of the network in training; auto takes bf16 where the hardware multiplies in it, else 32 bits."""
     low_variance_timesteps: bool = True
     """Spread the noise levels of a batch evenly (arXiv 2107.00630) instead of drawing each on its own."""
-    permute_qubits: bool = False
-    """Renumber the qubits of circuit and label at random: exact augmentation of SRV data."""
     balance_max: Positive | None = None
     """Most circuits of one prompt that are trained on; null takes all."""
     max_samples: Positive | None = None

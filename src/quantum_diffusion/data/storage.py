@@ -59,6 +59,7 @@ def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any
                     save_file({key: np.ascontiguousarray(array)}, folder / names[-1])
                 except SafetensorError as problem:  # safetensors wraps the operating system's errors
                     raise OSError(None, str(problem)) from problem
+                (folder / names[-1]).chmod(0o644)  # safetensors writes private files
         description = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

@@ -54,7 +54,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
         known = {len(known.split(",")) for known in pipeline.config.prompts}
         raise ConfigError(
             f"sample.srv={list(config.srv)} was not among the {len(pipeline.config.prompts)} prompts of training "
-            f"(circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on a data set with it"
+            f"(circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
     found: dict[Circuit, None] = {}
     sampled = exact = 0

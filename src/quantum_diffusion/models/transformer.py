@@ -5,11 +5,11 @@ Both share the block below; they differ in what a token is and in who sees whom.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from quantum_diffusion.models.layers import TimeEmbedding, attend
 
 
 class Block(nn.Module):
@@ -36,24 +36,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, may_see: Tensor | None = None) -> Tensor:
         """x [B, N, d] => [B, N, d]; `may_see` bool [B, N, N] tells which tokens (last axis) a token attends to."""
-        batch, length, width = x.shape
-        q, k, v = (
-            self.query_key_value(self.norm_attention(x))
-            .view(batch, length, 3, self.num_heads, width // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-        )  # each [B, heads, N, d / heads]
-        mixed = _attend(q, k, v, None if may_see is None else may_see[:, None])
-        x = x + self.mix_heads(mixed.transpose(1, 2).reshape(batch, length, width))
+        query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
+        mask = None if may_see is None else may_see[:, None]
+        x = x + self.mix_heads(attend(query, key, value, self.num_heads, mask))
         hidden = F.silu(self.expand(self.norm_feed_forward(x)))
         return torch.add(x, self.contract(hidden))
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    # In bfloat16 torch's fused attention for CPUs is 20 times slower backwards than in float32 (torch 2.13).
-    with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
 
 
 class ConditionPooling(nn.Module):
@@ -194,7 +181,7 @@ class CellTransformer(nn.Module):
         super().__init__()
         self.join = nn.Linear(channels * num_qubits, width)
         self.places = nn.Parameter(torch.randn(max_steps, width) * 0.5)
-        self.noise_level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.noise_level = TimeEmbedding(width)
         self.condition = ConditionPooling(condition_dim, width)
         self.blocks = nn.ModuleList(Block(width, num_heads, feed_forward) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -214,7 +201,7 @@ class CellTransformer(nn.Module):
         """
         batch, channels, qubits, steps = x.shape
         tokens = self.join(x.permute(0, 3, 1, 2).reshape(batch, steps, channels * qubits))  # [B, T, d]
-        level = self.noise_level(sinusoids(t, tokens.shape[2]))  # [B or 1, d]
+        level = self.noise_level(t)  # [B or 1, d]
         tokens = tokens + self.places[:steps] + (level + self.condition(condition))[:, None]
         for block in self.blocks:
             tokens = block(tokens)
@@ -223,12 +210,3 @@ class CellTransformer(nn.Module):
             prediction = self.split(tokens).view(batch, steps, channels, qubits).permute(0, 2, 3, 1)
             prefix = None if self.prefix_head is None else self.prefix_head(tokens)
         return prediction, prefix
-
-
-def sinusoids(t: Tensor, width: int) -> Tensor:
-    """Embed integers as sines and cosines of geometrically spaced frequencies; [B] => float32 [B, width]."""
-    half = width // 2
-    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=t.device) / max(half, 1))
-    angles = t.float()[:, None] * frequencies
-    embedded = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return F.pad(embedded, (0, width - 2 * half))

@@ -59,6 +59,7 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
             save_file(weights, staging / WEIGHTS)
         except SafetensorError as problem:  # safetensors wraps the operating system's errors
             raise OSError(None, str(problem)) from problem
+        (staging / WEIGHTS).chmod(0o644)  # safetensors writes private files
         (staging / TRAINING_CONFIG).write_text(training_config, encoding="utf-8")
         (staging / METADATA).write_text(yaml.safe_dump(dict(metadata), sort_keys=False), encoding="utf-8")
         description = {

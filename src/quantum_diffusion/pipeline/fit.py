@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from quantum_diffusion.config.schema import LoopConfig
 from quantum_diffusion.data.dataset import BatchLoader
+from quantum_diffusion.device import multiplies_in_bfloat16
 from quantum_diffusion.errors import TrainingDivergedError
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
@@ -138,6 +139,7 @@ def fit(
     started = time.perf_counter()
     result = FitResult("finished")
     pace = _Pace()
+    autocast = torch.autocast(pipeline.device.type, torch.bfloat16, enabled=uses_bfloat16(settings, pipeline.device))
     for observer in observers:
         observer.on_start(state.step, total)
     state.network.train()
@@ -146,19 +148,20 @@ def fit(
         losses: list[float] = []
         for batch in train_loader.epoch(state.epoch, first_batch=state.batch):
             batch = batch.to(pipeline.device)
-            terms = pipeline.training_loss(
-                batch,
-                step_generator(seed, "step", state.step, pipeline.device),
-                condition_dropout=settings.condition_dropout,
-                low_variance=settings.low_variance_timesteps,
-                prefix_weight=settings.prefix_head_weight,
-            )
+            with autocast:
+                terms = pipeline.training_loss(
+                    batch,
+                    step_generator(seed, "step", state.step, pipeline.device),
+                    condition_dropout=settings.condition_dropout,
+                    low_variance=settings.low_variance_timesteps,
+                    prefix_weight=settings.prefix_head_weight,
+                )
             learning_rate = float(state.schedules[0].get_last_lr()[0])
             gradient_norm = _update(state, terms, settings.gradient_clip, save_checkpoint)
             state.step += 1
             state.batch += 1
             state.samples_seen += len(batch)
-            losses.append(float(terms.diffusion))
+            losses.append(float(terms.diffusion.detach()))
             rate = pace.rate(state.samples_seen)
             if state.step % settings.log_every == 0 or state.step == total:
                 record = StepRecord(
@@ -167,7 +170,7 @@ def fit(
                     epoch=state.epoch,
                     samples_seen=state.samples_seen,
                     loss=losses[-1],
-                    prefix_loss=None if terms.prefix is None else float(terms.prefix),
+                    prefix_loss=None if terms.prefix is None else float(terms.prefix.detach()),
                     learning_rate=learning_rate,
                     gradient_norm=gradient_norm,
                     samples_per_second=rate,
@@ -199,6 +202,11 @@ def total_steps(settings: LoopConfig, train_loader: BatchLoader) -> int:
     """Steps of the whole run."""
     steps = settings.num_epochs * len(train_loader)
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+def uses_bfloat16(settings: LoopConfig, device: torch.device) -> bool:
+    """Whether the network computes in bfloat16 in training."""
+    return settings.precision == "bf16" or (settings.precision == "auto" and multiplies_in_bfloat16(device))
 
 
 def step_generator(seed: int, purpose: str, number: int, device: torch.device) -> torch.Generator:

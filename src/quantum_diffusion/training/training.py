@@ -36,7 +36,14 @@ from quantum_diffusion.errors import (
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, PipelineConfig
-from quantum_diffusion.pipeline.fit import FitResult, TrainingState, average_weights, total_steps, using_network
+from quantum_diffusion.pipeline.fit import (
+    FitResult,
+    TrainingState,
+    average_weights,
+    total_steps,
+    uses_bfloat16,
+    using_network,
+)
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
@@ -307,6 +314,7 @@ class DiffusionTrainer:
             "numpy": str(np.__version__),
             "device": str(self.device),
             "num_threads": torch.get_num_threads(),
+            "bfloat16": uses_bfloat16(self.config.training, self.device),
             "seed": self.config.general.seed,
             "num_parameters": pipeline.num_parameters,
             "dataset": str(self.config.general.dataset),
