@@ -23,7 +23,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check lint format install install-dev benchmark clean
+.PHONY: help demo test check lint format docs install install-dev benchmark clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 - \2/p' Makefile | awk -F ' - ' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ lint: install-dev ## ruff (format and rules), mypy --strict, the import contract
 format: install-dev ## put the code into ruff's format and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: install ## write docs/configuration.md again from the schema
+	$(RUN) docs/make_configuration.py
 
 benchmark: install-dev ## measure speeds (benchmarks/*.py), one after the other
 	@set -e; for file in benchmarks/*.py; do echo "$(RUN) $$file"; $(RUN) "$$file"; done

@@ -12,13 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantum_diffusion.config.schema import (
-    DatasetConfig,
-    EvaluationConfig,
-    SampleConfig,
-    Section,
-    TrainingConfig,
-)
+from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, SampleConfig, TrainingConfig
+from quantum_diffusion.config.validation import Section
 from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
 
 INTERRUPTED = 130
@@ -170,25 +165,16 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
 
 def _with_hydra(command: Command, arguments: Sequence[str]) -> int:
+    import os
+
     import hydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import DictConfig
 
-    from quantum_diffusion.config.store import config_folder, prepare_overrides, section
+    from quantum_diffusion.config.store import config_folder, one_line, prepare_overrides, section
     from quantum_diffusion.errors import ConfigError
 
-    prepared = prepare_overrides(arguments)
-    parser = OverridesParser.create()
-    for argument in prepared:
-        if not argument.startswith("-"):
-            try:
-                parser.parse_override(argument)
-            except HydraException:
-                raise ConfigError(
-                    f"cannot read {argument.lstrip('+')!r}: quote values with spaces or special characters, e.g. "
-                    "'training.general.dataset=\"./my data\"'"
-                ) from None
+    prepared = prepare_overrides(arguments, command.section)
     statuses: list[int] = []
     failures: list[BaseException] = []
 
@@ -200,13 +186,16 @@ def _with_hydra(command: Command, arguments: Sequence[str]) -> int:
 
     own = sys.argv
     sys.argv = [own[0], *prepared]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints its own errors and exits
     try:
         hydra.main(config_path=str(config_folder().resolve()), config_name="config", version_base="1.3")(task)()
+    except HydraException as problem:
+        raise ConfigError(one_line(problem)) from None
     finally:
         sys.argv = own
     if failures:
         raise failures[0]
-    return max(statuses, default=1)
+    return max(statuses, default=0)  # none: Hydra only showed something, as with --cfg job
 
 
 # -------------------------------------------------------------------------------------------------- help

@@ -31,7 +31,7 @@ def progress_bar(title: str, visible: bool) -> Iterator[Advance | None]:
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out, transient=True) as progress:
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task(title, total=None)
 
         def advance(done: int, total: int) -> None:
@@ -51,7 +51,7 @@ class TrainingBar(FitObserver):
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=out, transient=True)
+        self._progress = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
         self._rate = 0.0
 
     def on_start(self, step: int, total_steps: int) -> None:

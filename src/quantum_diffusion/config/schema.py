@@ -5,14 +5,13 @@ Presets in `conf/` list differences from these defaults; the rest of the code re
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.config.validation import Section, with_params
 
+Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -27,92 +26,15 @@ GuidanceMode = Literal["plain", "rescaled"]
 GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
 
 
-class Section(BaseModel):
-    """A part of the configuration; unknown keys are refused and values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
-
-
-# ------------------------------------------------------------------------------------------- validation
-
-
-def _with_params(data: Any, default: str, classes: Mapping[str, type[Section]]) -> Any:
-    """Build the `params` of a {type, params} section with the class its type names."""
-    if not isinstance(data, Mapping):
-        return data
-    kind = data.get("type", default)
-    params = data.get("params")
-    if kind in classes and (params is None or isinstance(params, Mapping)):
-        try:
-            return {**data, "type": kind, "params": classes[kind].model_validate(params or {})}
-        except ValidationError as error:
-            raise ValueError("params" + _join(_explain(error, classes[kind]))) from None
-    return data
-
-
-ConfigT = TypeVar("ConfigT", bound=Section)
-
-
-def validate(schema: type[ConfigT], values: Any, prefix: str) -> ConfigT:
-    """Turn plain values into a typed configuration.
-
-    Args:
-        schema: The section to build.
-        values: Plain mapping, e.g. from YAML.
-        prefix: Dotted key under which users know the section ("training").
-
-    Raises:
-        ConfigError: One line that names the first wrong key and says what would be right.
-    """
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(prefix + _join(_explain(error, schema))) from None
-
-
-def _join(located: tuple[str, str]) -> str:
-    location, message = located
-    return f".{location}: {message}" if location else f": {message}"
-
-
-def _explain(error: ValidationError, schema: type[Section]) -> tuple[str, str]:
-    """Word the first error as (dotted location, message)."""
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    location, message, kind = ".".join(path), str(first["msg"]), first["type"]
-    if kind == "extra_forbidden":
-        return location, unknown_name("key", path[-1], _section_at(schema, path[:-1]).model_fields)
-    if kind == "literal_error":
-        return location, unknown_name("value", first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
-    if kind == "missing":
-        return location, "is required: give it on the command line as key=value"
-    if kind == "value_error":
-        text = str(first["ctx"]["error"])
-        nested = re.match(r"params(\S*?): (.*)", text)
-        return (f"{location}.params{nested[1]}", nested[2]) if nested else (location, text)
-    return location, f"{message[0].lower()}{message[1:]}, given {first['input']!r}"
-
-
-def _section_at(schema: type[Section], path: list[str]) -> type[Section]:
-    for name in path:
-        field = schema.model_fields.get(name)
-        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
-        if not sections:
-            break
-        schema = sections[0]
-    return schema
-
-
 # ---------------------------------------------------------------------------------------------- datasets
 
 
 class DatasetConfig(Section):
     """What `generate_dataset.py` makes (keys `datasets.*`)."""
 
-    gate_set: tuple[str, ...] = ("h", "cx")
+    gate_set: Annotated[tuple[str, ...], Field(min_length=1)] = ("h", "cx")
     """Gates of the vocabulary, in token order."""
-    generation_gate_set: tuple[str, ...] | None = None
+    generation_gate_set: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Gates circuits are drawn from, a subset of gate_set; null means all of them."""
     num_qubits: Annotated[int, Field(ge=1, le=20)] = 3
     """Qubits of every circuit."""
@@ -132,14 +54,14 @@ class DatasetConfig(Section):
     """Worker processes; -1 takes every core."""
     engine: Literal["local"] = "local"
     """Where workers run: "local" uses processes on this machine."""
-    output_path: str = "./datasets/dataset"
+    output_path: Text = "./datasets/dataset"
     """Folder to write; it must not hold another data set."""
     balance_max: Positive | None = None
     """Most circuits of one prompt; null keeps the natural distribution."""
     coupling: tuple[tuple[int, int], ...] | None = None
     """Pairs of connected qubits; null connects all."""
     overwrite: bool = False
-    """Replace a data set that is already in output_path."""
+    """Replace a data set that is already in output_path; a folder with anything else in it is never replaced."""
 
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
@@ -163,23 +85,23 @@ class DatasetConfig(Section):
 class GeneralConfig(Section):
     """Where a training run reads and writes, and on what it runs (keys `training.general.*`)."""
 
-    dataset: str
+    dataset: Text
     """Data set folder, or a folder of data set folders."""
-    output_path: str = "./models/model"
+    output_path: Text = "./models/model"
     """Folder of the trained model."""
-    model_name: str | None = None
+    model_name: Text | None = None
     """Sub-folder of output_path for this model; null writes into output_path itself."""
-    experiment_name: str = "experiment"
+    experiment_name: Text = "experiment"
     """Name under which the run is logged."""
-    device: str = "auto"
+    device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     seed: NonNegative = 0
     """Seed of weights, split, batches, noise and dropout."""
     verbose: bool = True
     """Show the progress bar and the summary."""
-    init_from_pipeline_dir: str | None = None
+    init_from_pipeline_dir: Text | None = None
     """Saved model whose weights are the start; null starts from random weights."""
-    resume: str = "auto"
+    resume: Text = "auto"
     """auto continues an interrupted run in output_path, never starts again, a path names a checkpoint."""
     overwrite: bool = False
     """Replace a finished model in output_path."""
@@ -351,7 +273,7 @@ class ModelConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _choose(cls, data: Any) -> Any:
-        return _with_params(data, "transformer", {"unet": UNetParams, "transformer": TransformerParams})
+        return with_params(data, "transformer", {"unet": UNetParams, "transformer": TransformerParams})
 
 
 class TextEncoderConfig(Section):
@@ -374,9 +296,7 @@ class SchedulerConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _choose(cls, data: Any) -> Any:
-        return _with_params(
-            data, "masked", {"masked": MaskedParams, **dict.fromkeys(GAUSSIAN_SAMPLERS, GaussianParams)}
-        )
+        return with_params(data, "masked", {"masked": MaskedParams, **dict.fromkeys(GAUSSIAN_SAMPLERS, GaussianParams)})
 
 
 class TrainingConfig(Section):
@@ -448,17 +368,17 @@ class SamplingConfig(Section):
 class EvaluationConfig(Section):
     """What `evaluate_model.py` does (keys `evaluation.*`)."""
 
-    dataset: str
+    dataset: Text
     """Data set the model was trained on: its prompts are asked for, its circuits decide what is novel."""
-    model_dir: str
+    model_dir: Text
     """Folder of a saved model."""
     num_samples: Positive = 1000
     """Circuits to sample, spread evenly over the prompts."""
-    save_folder: str | None = None
+    save_folder: Text | None = None
     """Where results go; null writes to `evaluation` inside model_dir."""
     seed: NonNegative = 0
     """Seed of the samples and of the baselines."""
-    device: str = "auto"
+    device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     max_drawings: NonNegative = 12
     """Circuits drawn in the picture."""
@@ -470,7 +390,7 @@ class EvaluationConfig(Section):
 class SampleConfig(Section):
     """What `quantum-diffusion sample` does (keys `sample.*`)."""
 
-    model_dir: str
+    model_dir: Text
     """Folder of a saved model."""
     srv: tuple[Annotated[int, Field(ge=1, le=2)], ...]
     """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
@@ -480,10 +400,10 @@ class SampleConfig(Section):
     """Most circuits to sample."""
     max_gates: Positive | None = None
     """Drop longer circuits; null keeps all."""
-    save_folder: str | None = None
+    save_folder: Text | None = None
     """Where to write the circuits as OpenQASM 2; null only prints them."""
     seed: NonNegative = 0
     """Seed of the samples."""
-    device: str = "auto"
+    device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     model_params: SamplingConfig = SamplingConfig()

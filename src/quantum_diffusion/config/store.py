@@ -15,14 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import quantum_diffusion
-from quantum_diffusion.config.schema import (
-    DatasetConfig,
-    EvaluationConfig,
-    SampleConfig,
-    Section,
-    TrainingConfig,
-    validate,
-)
+from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, SampleConfig, TrainingConfig
+from quantum_diffusion.config.validation import Section, validate
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 SECTIONS: dict[str, type[Section]] = {
@@ -49,38 +43,58 @@ def preset_names(group: str) -> list[str]:
     return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
 
 
-def prepare_overrides(arguments: Sequence[str]) -> list[str]:
+def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[str]:
     """Check preset names and let the schema, not Hydra, judge keys.
 
     Args:
         arguments: The command line without the program's name.
+        command_section: The section the command reads ("training"); what is meant for others would have no effect.
 
     Returns:
         The arguments, each `section.key=value` marked `++` so that Hydra passes it on in any case.
 
     Raises:
-        ConfigError: A preset or section does not exist.
+        ConfigError: A preset or section does not exist, or is not for this command.
     """
-    groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
+    groups = [group for group in (command_section, "debug") if preset_names(group)]
     prepared = []
-    for argument in arguments:
+    for position, argument in enumerate(arguments):
         key, equals, value = argument.partition("=")
         name = key.lstrip("+~")
-        if argument.startswith("-") or name.split(".")[0] == "hydra":
+        first, dot, rest = name.partition(".")
+        if argument.startswith("-") or first == "hydra":
             prepared.append(argument)
-            continue
-        if not equals and not argument.startswith("~"):
+        elif not equals and position and arguments[position - 1].startswith("--"):
+            prepared.append(argument)  # the value of one of Hydra's options, as in --cfg job
+        elif not equals and not argument.startswith("~"):
             raise ConfigError(f"cannot read {argument!r}: expected key=value, e.g. training=quick_test_srv")
-        if name in groups:
+        elif name in groups:
+            names = preset_names(name)
             for choice in value.split(","):
-                if choice.strip() not in [*preset_names(name), "null"]:
-                    raise ConfigError(unknown_name(f"{name} preset", choice, preset_names(name)))
+                if choice.strip() not in names and not (name == "debug" and choice == "null"):
+                    raise ConfigError(unknown_name(f"{name} preset", choice, names))
             prepared.append(f"{name}={value}")
-            continue
-        if name.split(".")[0] not in SECTIONS:
-            raise ConfigError(unknown_name("key", name, [*groups, *(f"{section}.…" for section in SECTIONS)]))
-        prepared.append(argument if argument[0] in "+~" else f"++{argument}")
+        elif first == command_section and dot and rest:
+            _check_readable(argument)
+            prepared.append(argument if argument[0] in "+~" else f"++{argument}")
+        elif first in SECTIONS:
+            raise ConfigError(f"{argument!r} has no effect here: this command reads {command_section}.KEY=VALUE")
+        else:
+            raise ConfigError(unknown_name("key", name, [*groups, f"{command_section}.KEY"]))
     return prepared
+
+
+def _check_readable(argument: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        raise ConfigError(
+            f"cannot read {argument!r}: quote values with spaces or special characters, e.g. "
+            "'training.general.dataset=\"./my data\"'"
+        ) from None
 
 
 def section(composed: DictConfig, name: str, schema: type[SectionT]) -> SectionT:
@@ -109,10 +123,15 @@ def compose(name: str, schema: type[SectionT], overrides: Sequence[str] = ()) ->
 
     with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
         try:
-            composed = hydra_compose("config", overrides=prepare_overrides(overrides))
+            composed = hydra_compose("config", overrides=prepare_overrides(overrides, name))
         except HydraException as error:
-            raise ConfigError(" ".join(str(error).split())) from None
+            raise ConfigError(one_line(error)) from None
     return section(composed, name, schema)
+
+
+def one_line(error: Exception) -> str:
+    """Return Hydra's message without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def to_yaml(config: Section) -> str:

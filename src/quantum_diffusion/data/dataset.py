@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.merging import balance, merge_datasets
-from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder, read_description
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder
+from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.files import describe
 from quantum_diffusion.seeding import numpy_generator
 
 
@@ -37,11 +38,11 @@ class DatasetLoader:
             IncompatibleDatasetsError: The data sets in the folder have different gate pools.
         """
         folder = Path(path)
-        parts = [] if is_dataset_folder(folder) or not folder.is_dir() else _dataset_folders(folder)
-        if not parts:
-            read_description(folder)  # words the error when this is no data set at all
-            return load_dataset_folder(folder)
-        return merge_datasets([load_dataset_folder(part) for part in parts])
+        try:
+            parts = [] if is_dataset_folder(folder) or not folder.is_dir() else _dataset_folders(folder)
+        except OSError as problem:
+            raise DatasetFormatError(f"cannot read {str(folder)!r}: {describe(problem)}") from problem
+        return merge_datasets([load_dataset_folder(part) for part in parts or [folder]])
 
     def combine_datasets(
         self, datasets: Sequence[CircuitDataset], balance_max: int | None = None, max_samples: int | None = None
@@ -105,7 +106,8 @@ class DatasetLoader:
 
 
 def _dataset_folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and is_dataset_folder(child))
+    """Every folder in `folder` that claims to be a data set; hidden ones are what an interrupted writer left."""
+    return sorted(child for child in folder.iterdir() if not child.name.startswith(".") and is_dataset_folder(child))
 
 
 class BatchLoader:

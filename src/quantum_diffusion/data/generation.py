@@ -25,8 +25,15 @@ from quantum_diffusion.circuits.tokenizer import encode_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import rank_within_label
-from quantum_diffusion.data.storage import load_dataset_folder, read_description, save_dataset
-from quantum_diffusion.errors import DatasetFormatError
+from quantum_diffusion.data.storage import (
+    check_replaceable,
+    is_dataset_folder,
+    load_dataset_folder,
+    read_description,
+    save_dataset,
+)
+from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.files import check_can_write
 from quantum_diffusion.seeding import numpy_generator
 
 _SHARD_CANDIDATES = 2**14
@@ -90,18 +97,21 @@ class DatasetGenerator:
     def write(self, progress: ProgressCallback | None = None) -> GenerationReport:
         """Make the data set and write it to `output_path`.
 
-        A complete data set of the same configuration is kept and reported as reused; any other content of the
-        folder is refused unless `overwrite` is set.
+        A complete data set of the same configuration is kept and reported as reused. Any other data set is replaced
+        only if `overwrite` is set, and a folder with anything else in it is never replaced.
 
         Args:
             progress: Called with (circuits so far, circuits wanted).
 
         Raises:
             DatasetFormatError: The folder holds something else, or cannot be written.
+            ConfigError: No circuit at all fits the configuration.
         """
         path = Path(self.config.output_path)
-        if path.exists() and not self.config.overwrite and (path.is_file() or any(path.iterdir())):
+        check_replaceable(path)
+        if is_dataset_folder(path) and not self.config.overwrite:
             return self._reuse(path)
+        check_can_write(path, DatasetFormatError)
         dataset, report = self.generate(progress)
         save_dataset(dataset, path, self.settings)
         return report
@@ -112,9 +122,7 @@ class DatasetGenerator:
             same = read_description(path).get("settings") == self.settings
             dataset = load_dataset_folder(path) if same else None
         except DatasetFormatError as problem:
-            raise DatasetFormatError(
-                f"{str(path)!r} is not empty and holds no usable data set ({problem}): {mend}"
-            ) from None
+            raise DatasetFormatError(f"{problem}; or {mend}") from None
         if dataset is None:
             raise DatasetFormatError(f"{str(path)!r} already holds a data set made with other settings: {mend}")
         return GenerationReport(len(dataset), self.config.num_samples, 0, 0.0, dataset.prompt_counts, reused=True)
@@ -123,13 +131,13 @@ class DatasetGenerator:
         """Make the data set in memory; see `write`.
 
         Raises:
-            DatasetFormatError: No circuit at all fits the configuration.
+            ConfigError: No circuit at all fits the configuration.
         """
         config, started = self.config, time.perf_counter()
         chosen = _Selection(config.num_samples, config.balance_max)
         round_size = int(np.clip(-(-2 * config.num_samples // _SHARD_CANDIDATES), 1, _SHARDS_PER_ROUND))
         stalled, next_shard = 0, 0
-        workers = 1 if round_size == 1 else config.n_jobs
+        workers = min(round_size, joblib.cpu_count() if config.n_jobs == -1 else config.n_jobs)
         with joblib.Parallel(n_jobs=workers, backend="loky") as parallel:
             while not chosen.is_complete and stalled < _STALLED_ROUNDS:
                 numbers = range(next_shard, next_shard + round_size)
@@ -142,8 +150,9 @@ class DatasetGenerator:
                 if progress:
                     progress(chosen.count, config.num_samples)
         if not chosen.count:
-            raise DatasetFormatError(
-                f"no circuit of {config.min_gates} to {config.max_gates} gates of {list(config.gate_set)} survives "
+            names = list(config.generation_gate_set or config.gate_set)
+            raise ConfigError(
+                f"no circuit of {config.min_gates} to {config.max_gates} gates of {names} survives "
                 "simplification: lower datasets.min_gates or set datasets.optimize=none"
             )
         ids, ranks = chosen.arrays()

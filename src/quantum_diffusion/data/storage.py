@@ -5,7 +5,10 @@ Nothing in it can run code; it is written as a whole and checked as a whole befo
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,15 +32,43 @@ _ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", "U": "unitaries"}
 _DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, "U": np.float32}
 _FOLDER = "dataset/ds"
 _PROMPTS = f"{_FOLDER}/prompts.json"
+_CONFIG = "config.yaml"
+_CHECKSUMS = "sha256:\n"
+"""Begins the last part of `config.yaml`: the checksums of all that stands above it and of the other files."""
 
 
 def is_dataset_folder(path: Path) -> bool:
-    """Tell whether a folder claims to be a data set."""
-    return (path / "config.yaml").is_file() and (path / "dataset").is_dir()
+    """Tell whether a folder claims to be a data set, be it a damaged one."""
+    return os.path.isfile(path / _CONFIG) or os.path.isdir(path / _FOLDER)  # unlike pathlib's, these never raise
+
+
+def check_replaceable(path: Path) -> None:
+    """Make sure that replacing a folder by a data set loses nothing but a data set.
+
+    Raises:
+        DatasetFormatError: There is a file, or a folder with other files in it than those of one data set.
+    """
+    if not os.path.exists(path):
+        return
+    if not path.is_dir():
+        raise DatasetFormatError(f"{str(path)!r} is a file: give a folder for the data set")
+    ours = {_CONFIG, _PROMPTS, *(f"{_FOLDER}/{key}.safetensors" for key in _ARRAYS)}
+    present = set()
+    for entry in path.rglob("*"):
+        if entry.is_symlink() or not entry.is_dir():
+            present.add(entry.relative_to(path).as_posix())
+            if not present <= ours:
+                break
+    if present and (not present <= ours or _PROMPTS not in present):
+        example = min(present - ours or present)
+        raise DatasetFormatError(
+            f"{str(path)!r} holds {example!r} and is not just a data set, so nothing is written there: "
+            "choose another folder, or empty it yourself"
+        )
 
 
 def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any]) -> None:
-    """Write a data set folder as a whole; replaces what is there.
+    """Write a data set folder as a whole; replaces a data set that is there.
 
     Args:
         dataset: What to write.
@@ -45,8 +76,9 @@ def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any
         settings: Plain values that tell how the data was made; kept in `config.yaml`.
 
     Raises:
-        DatasetFormatError: The folder cannot be written (disk full, no permission).
+        DatasetFormatError: The folder cannot be written (disk full, no permission), or holds something else.
     """
+    check_replaceable(path)
     with new_folder(path, DatasetFormatError) as folder:
         (folder / _FOLDER).mkdir(parents=True)
         names = [_PROMPTS]
@@ -58,7 +90,8 @@ def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any
                 try:
                     save_file({key: np.ascontiguousarray(array)}, folder / names[-1])
                 except SafetensorError as problem:  # safetensors wraps the operating system's errors
-                    raise OSError(None, str(problem)) from problem
+                    number = re.search(r"os error (\d+)", str(problem))
+                    raise OSError(int(number[1]) if number else None, str(problem)) from problem
                 (folder / names[-1]).chmod(0o644)  # safetensors writes private files
         description = {
             "format": FORMAT,
@@ -70,40 +103,58 @@ def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any
             "max_gates": dataset.max_gates,
             "num_prompts": len(dataset.prompts),
             "settings": dict(settings),
-            "sha256": {name: sha256_of(folder / name) for name in names},
         }
-        (folder / "config.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        head = yaml.safe_dump(description, sort_keys=False)
+        checksums = {_CONFIG: _sha256(head), **{name: sha256_of(folder / name) for name in names}}
+        (folder / _CONFIG).write_text(head + yaml.safe_dump({"sha256": checksums}, sort_keys=False), encoding="utf-8")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_description(path: Path) -> dict[str, Any]:
     """Read and check the `config.yaml` of a native data set folder, without its arrays.
 
     Raises:
-        DatasetFormatError: The folder or the file is missing, unreadable, foreign or of a newer version.
+        DatasetFormatError: The folder or the file is missing, unreadable, damaged, foreign or of a newer version.
     """
-    if not path.is_dir():
-        raise DatasetFormatError(f"no data set folder at {str(path)!r}: make one with scripts/generate_dataset.py")
-    file = path / "config.yaml"
+    file = path / _CONFIG
     try:
-        description = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        content = "is empty" if not any(path.iterdir()) else "has no config.yaml"
-        raise DatasetFormatError(
-            f"{str(path)!r} {content}: expected a data set folder (config.yaml and dataset/ds)"
-        ) from None
+        if not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            raise DatasetFormatError(
+                f"the data set folder {str(path)!r} {found}: make one with scripts/generate_dataset.py"
+            )
+        if not file.is_file():
+            found = f"has no {_CONFIG}" if any(path.iterdir()) else "is empty"
+            raise DatasetFormatError(
+                f"{str(path)!r} {found}: expected a data set ({_CONFIG} and {_FOLDER}) or a folder of data sets"
+            )
+        text = file.read_bytes().decode()
+        description = yaml.safe_load(text)
     except OSError as problem:
         raise DatasetFormatError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
-        reason = str(problem).splitlines()[0]
+    except DatasetFormatError:
+        raise
+    except Exception as problem:  # PyYAML lets many kinds escape: `!!bool x` is a KeyError, `!!int ''` an IndexError
+        reason = (str(problem) or type(problem).__name__).splitlines()[0]
         raise DatasetFormatError(f"{str(file)!r} is no readable YAML ({reason}): generate the data set again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise DatasetFormatError(
             f"{str(file)!r} does not describe a {FORMAT}: expected a folder written by scripts/generate_dataset.py"
         )
-    if description.get("format_version") != FORMAT_VERSION:
+    version, checksums = description.get("format_version"), description.get("sha256")
+    if version != FORMAT_VERSION:
+        shown = repr(version) if isinstance(version, int | float | str) else "no number"
         raise DatasetFormatError(
-            f"{str(path)!r} has format version {description.get('format_version')!r}, this software reads "
-            f"{FORMAT_VERSION}: update quantum_diffusion, or generate the data set again"
+            f"{str(path)!r} has format version {shown}, this software reads {FORMAT_VERSION}: "
+            "update quantum_diffusion, or generate the data set again"
+        )
+    expected = checksums.get(_CONFIG) if isinstance(checksums, dict) else None
+    if expected != _sha256(text.partition("\n" + _CHECKSUMS)[0] + "\n"):
+        raise DatasetFormatError(
+            f"{str(file)!r} is damaged or was edited (its checksum is wrong): copy or generate the data set again"
         )
     return description
 
@@ -115,30 +166,32 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
         DatasetFormatError: A file is missing, truncated or changed, or the arrays do not fit together.
     """
     description = read_description(path)
-    checksums = description.get("sha256")
-    required = {_PROMPTS, *(f"{_FOLDER}/{key}.safetensors" for key in "xyz")}
-    allowed = required | {f"{_FOLDER}/U.safetensors"}
-    if not isinstance(checksums, dict) or not required <= set(checksums) <= allowed:
+    checksums, names = description["sha256"], description.get("gate_pool")
+    required = {_CONFIG, _PROMPTS, *(f"{_FOLDER}/{key}.safetensors" for key in "xyz")}
+    if not required <= set(checksums) <= required | {f"{_FOLDER}/U.safetensors"}:
         raise DatasetFormatError(
-            f"{str(path / 'config.yaml')!r} does not list the checksums of exactly its files: generate it again"
+            f"{str(path / _CONFIG)!r} does not list the checksums of exactly its files: generate it again"
         )
-    for name, expected in checksums.items():
-        file = path / name
-        if not file.is_file():
-            raise DatasetFormatError(f"the data set {str(path)!r} lacks {name}: copy or generate it again")
-        if sha256_of(file) != expected:
-            raise DatasetFormatError(
-                f"{str(file)!r} is damaged (its checksum is wrong): copy or generate the data set again"
-            )
     try:
-        pool = GatePool(description.get("gate_pool") or ())
+        for name in sorted(set(checksums) - {_CONFIG}):
+            if not (path / name).is_file():
+                raise DatasetFormatError(f"the data set {str(path)!r} lacks {name}: copy or generate it again")
+            if sha256_of(path / name) != checksums[name]:
+                raise DatasetFormatError(
+                    f"{str(path / name)!r} is damaged (its checksum is wrong): copy or generate the data set again"
+                )
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("gate_pool is no list of names")
+        pool = GatePool(names)
         prompts = json.loads((path / _PROMPTS).read_text(encoding="utf-8"))
         arrays = {
             key: load_file(path / _FOLDER / f"{key}.safetensors")[key]
             for key in _ARRAYS
             if f"{_FOLDER}/{key}.safetensors" in checksums
         }
-    except (GateSetError, ValueError, KeyError, SafetensorError, OSError, RecursionError) as problem:
+    except OSError as problem:
+        raise DatasetFormatError(f"cannot read the data set {str(path)!r}: {describe(problem)}") from problem
+    except (GateSetError, ValueError, KeyError, SafetensorError, RecursionError) as problem:
         raise DatasetFormatError(f"the data set {str(path)!r} cannot be read: {problem!r}; generate it again") from None
     _check_arrays(path, arrays, prompts, pool)
     return CircuitDataset(

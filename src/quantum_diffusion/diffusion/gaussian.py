@@ -119,8 +119,10 @@ class GaussianDiffusion:
         return signal * noise - spread * x0
 
     def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alpha_bar = self.alpha_bar.to(like.device)[t].view(-1, *[1] * (like.dim() - 1))
-        return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
+        pair = torch.stack([self.alpha_bar, 1 - self.alpha_bar]).sqrt()
+        # The dtype first: MPS has no float64.
+        signal, spread = pair.to(like.dtype).to(like.device)[:, t].view(2, -1, *[1] * (like.dim() - 1))
+        return signal, spread
 
     def loss(self, denoise: Denoise, tokens: Tensor, generator: torch.Generator, low_variance: bool = True) -> Tensor:
         """Noise circuits and score the network's prediction.
@@ -181,7 +183,8 @@ class GaussianDiffusion:
         """
         name = sampler or self.sampler
         scheduler = self.make_scheduler(name, sample_steps)
-        extra: dict[str, Any] = {"eta": self.eta} if name == "ddim" else {}
+        # At eta 1 the first step from zero signal takes the root of 0, which rounding may make negative.
+        extra: dict[str, Any] = {"eta": min(self.eta, 1 - 1e-6)} if name == "ddim" else {}
         if name in ("ddim", "ddpm"):
             extra["generator"] = list(generators)
         x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)

@@ -118,6 +118,8 @@ def _priority(order: str, uniform: Tensor) -> Tensor | None:
 
 def _inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Draw one category a step from a uniform number a step; [B, T, V], [B, T] => int64 [B, T]."""
-    cumulative = probabilities.double().cumsum(-1)
-    target = uniform.double()[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp(max=probabilities.shape[-1] - 1)
+    device = torch.device("cpu") if probabilities.device.type == "mps" else probabilities.device  # MPS has no float64
+    cumulative = probabilities.to(device).double().cumsum(-1)
+    # A float32 below 1 times the total stays below the total in float64: no category of probability 0 is drawn.
+    target = uniform.to(device).double()[..., None] * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, target, right=True)[..., 0].to(probabilities.device)

@@ -24,7 +24,7 @@ from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
-from quantum_diffusion.files import new_folder
+from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, SampledCircuits
 
@@ -55,7 +55,7 @@ class Evaluator:
         config: What to evaluate and how.
 
     Raises:
-        CheckpointError: The model cannot be loaded, or `save_folder` holds something else.
+        CheckpointError: The model cannot be loaded, or `save_folder` holds something else or cannot be written.
         DatasetFormatError: The data set cannot be read.
         IncompatibleDatasetsError: Model and data set do not fit.
         ConfigError: The device or a sampling option is not possible.
@@ -70,6 +70,7 @@ class Evaluator:
             raise CheckpointError(
                 f"{str(self.folder)!r} exists and holds no earlier evaluation: choose another evaluation.save_folder"
             )
+        check_can_write(self.folder, CheckpointError)
         device = select_device(config.device)
         self.pipeline = load_pipeline(Path(config.model_dir), device)
         self.pipeline.check_sampling(config.model_params)
@@ -120,9 +121,12 @@ def evaluate(
 
     valid = samples.report.valid
     keys = metrics.row_keys(samples.ids, samples.num_qubits)
-    known = metrics.dataset_keys(dataset, samples.ids.shape[1])
+    known = metrics.dataset_keys(dataset, pipeline.config.num_qubits, pipeline.config.max_gates)
     defaults, process = pipeline.config.scheduler.params, pipeline.process
-    order = options.order or process.order if isinstance(process, MaskedDiffusion) else None
+    steps = options.sample_steps or defaults.sample_steps or pipeline.config.max_gates
+    order = None
+    if isinstance(process, MaskedDiffusion):
+        order, steps = options.order or process.order, min(steps, pipeline.config.max_gates)
     figures = EvaluationMetrics(
         num_samples=len(samples),
         valid_rate=float(valid.mean()),
@@ -139,7 +143,7 @@ def evaluate(
         gate_count_by_gate=metrics.mean_gate_counts(samples.ids[valid], pipeline.table),
         reasons=samples.report.counts,
         guidance_scale=defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale,
-        steps=options.sample_steps or defaults.sample_steps or pipeline.config.max_gates,
+        steps=steps,
         scheduler=options.scheduler or pipeline.config.scheduler.type,
         order=order,
         seed=config.seed,

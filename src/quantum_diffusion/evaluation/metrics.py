@@ -148,12 +148,19 @@ def row_keys(ids: Ids, widths: NDArray[np.integer]) -> NDArray[np.void]:
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
 
 
-def dataset_keys(dataset: CircuitDataset, num_steps: int) -> NDArray[np.void]:
-    """Return the `row_keys` of a data set's circuits, padded to `num_steps` time steps."""
-    ids = decode_tokens(dataset.tokens, dataset.gate_pool).ids
-    padded = np.zeros((len(ids), max(num_steps, ids.shape[1])), dtype=np.int16)
-    padded[:, : ids.shape[1]] = ids
-    return row_keys(padded, dataset.sizes[:, 0])
+def dataset_keys(dataset: CircuitDataset, num_qubits: int, num_steps: int) -> NDArray[np.void]:
+    """Return the `row_keys` of a data set's circuits, comparable with those of samples of another shape.
+
+    Args:
+        dataset: Circuits of at most `num_qubits` qubits.
+        num_qubits: Q of the samples: instructions are numbered by it.
+        num_steps: T of the samples; longer circuits are left out, for no sample equals them.
+    """
+    short = dataset.take(np.flatnonzero(dataset.sizes[:, 1] <= num_steps))
+    kept = min(num_steps, dataset.max_gates)
+    tokens = np.full((len(short), num_qubits, num_steps), dataset.gate_pool.padding_token, dtype=np.int8)
+    tokens[:, : dataset.num_qubits, :kept] = short.tokens[:, :, :kept]
+    return row_keys(decode_tokens(tokens, dataset.gate_pool).ids, short.sizes[:, 0])
 
 
 def distinct_rate(keys: NDArray[np.void]) -> float:

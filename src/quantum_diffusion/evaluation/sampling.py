@@ -14,7 +14,7 @@ from quantum_diffusion.circuits.labels import srv_prompt
 from quantum_diffusion.config.schema import SampleConfig
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError
-from quantum_diffusion.files import new_folder
+from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import parse_srv_prompt
 
@@ -45,8 +45,10 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
         ConfigError: The vector cannot be reached, or a sampling option is not for this model.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
-    if config.save_folder is not None and Path(config.save_folder).exists():
-        raise CheckpointError(f"{config.save_folder!r} exists: choose another sample.save_folder")
+    if config.save_folder is not None:
+        if Path(config.save_folder).exists():
+            raise CheckpointError(f"{config.save_folder!r} exists: choose another sample.save_folder")
+        check_can_write(Path(config.save_folder), CheckpointError)
     pipeline = load_pipeline(Path(config.model_dir), select_device(config.device))
     prompt = srv_prompt(list(config.srv))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)

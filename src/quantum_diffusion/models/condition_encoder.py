@@ -24,17 +24,18 @@ _NUMBER = {word: number for number, word in enumerate(WORDS)}
 MAX_WORDS = 64
 
 
-def tokenize_prompts(prompts: Sequence[str]) -> Tensor:
+def tokenize_prompts(prompts: Sequence[str], min_length: int = 1) -> Tensor:
     """Split prompts into words of the fixed vocabulary.
 
     Args:
-        prompts: P texts.
+        prompts: P texts, one or more.
+        min_length: Smallest S.
 
     Returns:
-        int64 [P, S], S the longest prompt's length; shorter ones end in `PADDING_WORD`.
+        int64 [P, S], S the longest prompt's length or `min_length`; shorter ones end in `PADDING_WORD`.
 
     Raises:
-        ConfigError: A prompt is empty, too long, or has a word outside the vocabulary.
+        ConfigError: There is no prompt, or one is empty, too long, or has a word outside the vocabulary.
 
     Example:
         >>> tokenize_prompts(["Generate SRV: [1, 2]", "Compile using: ['h']"]).shape
@@ -49,7 +50,9 @@ def tokenize_prompts(prompts: Sequence[str]) -> Tensor:
         if not 0 < len(words) <= MAX_WORDS:
             raise ConfigError(f"prompt {prompt!r} has {len(words)} words, expected 1 to {MAX_WORDS}")
         rows.append([_NUMBER[word] for word in words])
-    longest = max(map(len, rows))
+    if not rows:
+        raise ConfigError("no prompts were given: expected one or more, e.g. 'Generate SRV: [1, 2, 2]'")
+    longest = max(min_length, *map(len, rows))
     return torch.tensor([row + [PADDING_WORD] * (longest - len(row)) for row in rows])
 
 

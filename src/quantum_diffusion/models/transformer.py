@@ -48,7 +48,7 @@ class ConditionPooling(nn.Module):
 
     def __init__(self, condition_dim: int, width: int) -> None:
         super().__init__()
-        self.score = nn.Linear(condition_dim, 1)
+        self.score = nn.Linear(condition_dim, 1, bias=False)  # softmax would not see a bias
         self.project = nn.Linear(condition_dim, width)
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -179,6 +179,7 @@ class CellTransformer(nn.Module):
         num_label_entries: int = 0,
     ) -> None:
         super().__init__()
+        self.num_qubits = num_qubits
         self.join = nn.Linear(channels * num_qubits, width)
         self.places = nn.Parameter(torch.randn(max_steps, width) * 0.5)
         self.noise_level = TimeEmbedding(width)
@@ -192,21 +193,22 @@ class CellTransformer(nn.Module):
         """Predict from noised cells.
 
         Args:
-            x: [B, C, Q, T].
+            x: [B, C, q, T] of q <= Q qubits; the cells of missing qubits count as zeros.
             t: int64 [B] or [1], noise level.
             condition: [B, S, E].
 
         Returns:
-            Prediction [B, C, Q, T], and the prefix head's logits [B, T, num_label_entries] (None without the head).
+            Prediction [B, C, q, T], and the prefix head's logits [B, T, num_label_entries] (None without the head).
         """
         batch, channels, qubits, steps = x.shape
-        tokens = self.join(x.permute(0, 3, 1, 2).reshape(batch, steps, channels * qubits))  # [B, T, d]
+        x = F.pad(x, (0, 0, 0, self.num_qubits - qubits))  # [B, C, Q, T]
+        tokens = self.join(x.permute(0, 3, 1, 2).flatten(2))  # [B, T, d]
         level = self.noise_level(t)  # [B or 1, d]
         tokens = tokens + self.places[:steps] + (level + self.condition(condition))[:, None]
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens).float()
         with torch.autocast(x.device.type, enabled=False):
-            prediction = self.split(tokens).view(batch, steps, channels, qubits).permute(0, 2, 3, 1)
+            prediction = self.split(tokens).view(batch, steps, channels, self.num_qubits).permute(0, 2, 3, 1)
             prefix = None if self.prefix_head is None else self.prefix_head(tokens)
-        return prediction, prefix
+        return prediction[:, :, :qubits], prefix

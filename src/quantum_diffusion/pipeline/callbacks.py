@@ -43,7 +43,7 @@ class EpochRecord:
         epoch: From 0.
         step: Steps done.
         samples_seen: Circuits trained on.
-        training_loss: Mean diffusion loss over the epoch's steps (those since a resume, if there was one).
+        training_loss: Mean diffusion loss over the epoch's steps.
         validation_loss: Mean diffusion loss of the averaged weights on the validation circuits, None without any.
         seconds: Wall time since the start or resume.
     """

@@ -6,6 +6,7 @@ loads or says clearly that it does not.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import quantum_diffusion
-from quantum_diffusion.config.schema import validate
+from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import CheckpointError, QuantumDiffusionError
 from quantum_diffusion.files import describe, flush, new_file, sha256_of
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, PipelineConfig
@@ -28,6 +29,7 @@ FORMAT = "quantum_diffusion.pipeline"
 FORMAT_VERSION = 1
 
 CONFIG, WEIGHTS, TRAINING_CONFIG, METADATA = "config.yaml", "model.safetensors", "training_config.yaml", "metadata.yaml"
+_STAGING = ".saving-"
 
 
 def is_finished_model(folder: Path) -> bool:
@@ -53,13 +55,12 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
     staging: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        for abandoned in folder.glob(f"{_STAGING}*"):  # by a process that was killed here
+            shutil.rmtree(abandoned, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
         weights = {name: tensor.contiguous().cpu() for name, tensor in pipeline.network.state_dict().items()}
-        try:
-            save_file(weights, staging / WEIGHTS)
-        except SafetensorError as problem:  # safetensors wraps the operating system's errors
-            raise OSError(None, str(problem)) from problem
-        (staging / WEIGHTS).chmod(0o644)  # safetensors writes private files
+        # Written by us: safetensors and torch hide the operating system's error, a full disk for one.
+        (staging / WEIGHTS).write_bytes(save(weights))
         (staging / TRAINING_CONFIG).write_text(training_config, encoding="utf-8")
         (staging / METADATA).write_text(yaml.safe_dump(dict(metadata), sort_keys=False), encoding="utf-8")
         description = {
@@ -158,11 +159,10 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: The file cannot be written; an earlier checkpoint is intact.
     """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
     with new_file(path, CheckpointError) as staging:
-        try:
-            torch.save(dict(state), staging)
-        except RuntimeError as problem:  # torch wraps the operating system's errors
-            raise OSError(None, str(problem).splitlines()[0]) from problem
+        staging.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -25,15 +25,17 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_f
 from quantum_diffusion.config.schema import (
     GaussianParams,
     LoopConfig,
+    Loss,
     MaskedParams,
     ModelConfig,
+    Objective,
     SamplingConfig,
     SchedulerConfig,
-    Section,
     TextEncoderConfig,
     TransformerParams,
     UNetParams,
 )
+from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
@@ -60,8 +62,8 @@ class PipelineConfig(Section):
     """Time steps of a sample."""
     prompts: tuple[str, ...]
     """The prompts the pipeline was trained on."""
-    objective: str
-    loss: str
+    objective: Objective
+    loss: Loss
     prefix_head: bool
     """Whether the backbone has an auxiliary head for the labels of prefixes."""
     bucketed: bool
@@ -133,6 +135,9 @@ class DiffusionPipeline:
         config: The architecture.
         seed: Seed of the initial weights.
 
+    Raises:
+        ConfigError: Sizes of the model do not fit together, or a prompt has unknown words.
+
     Attributes:
         network: All weights: the backbone, the condition encoder and the (fixed) gate embedding.
         process: The diffusion process.
@@ -144,7 +149,10 @@ class DiffusionPipeline:
         self.table = instruction_table(self.gate_pool, config.num_qubits)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            self.network = _build_network(config, len(self.table), self.gate_pool.vocabulary_size)
+            try:
+                self.network = _build_network(config, len(self.table), self.gate_pool.vocabulary_size)
+            except ValueError as problem:
+                raise ConfigError(f"training.model.params cannot be built: {problem}") from problem
         self.process = _build_process(config, self.network)
         self._prompt_words = tokenize_prompts(config.prompts)
 
@@ -211,6 +219,7 @@ class DiffusionPipeline:
         if condition_dropout > 0:
             condition = self._drop_condition(condition, condition_dropout, generator)
 
+        ids = self._ids(batch.tokens)
         prefix_logits: Tensor | None = None
 
         def denoise(x_t: Tensor, level: Tensor) -> Tensor:
@@ -219,9 +228,9 @@ class DiffusionPipeline:
             return prediction
 
         if isinstance(self.process, MaskedDiffusion):
-            ids = torch.from_numpy(self._ids(batch.tokens).astype(np.int64)).to(batch.tokens.device)
             rank = self.process.draw_rank(len(ids), ids.shape[1], generator)
-            diffusion = self.process.loss(denoise, ids, rank).mean()
+            instructions = torch.from_numpy(ids.astype(np.int64)).to(batch.tokens.device)
+            diffusion = self.process.loss(denoise, instructions, rank).mean()
             # A prefix's label can be told only by a token that sees the whole prefix.
             sees_prefix = rank.cummax(dim=1).values == rank
         else:
@@ -229,7 +238,7 @@ class DiffusionPipeline:
             sees_prefix = torch.ones_like(batch.tokens[:, 0], dtype=torch.bool)
         if prefix_logits is None or prefix_weight == 0:
             return LossTerms(diffusion, diffusion)
-        ranks = prefix_rank_vectors(self._ids(batch.tokens), self.table)  # [B, T, Q]
+        ranks = prefix_rank_vectors(ids, self.table)  # [B, T, Q]
         entangled = torch.from_numpy(ranks == 2).to(prefix_logits)
         losses = F.binary_cross_entropy_with_logits(prefix_logits, entangled, reduction="none").mean(dim=2)
         prefix = (losses * sees_prefix).sum() / sees_prefix.sum().clamp(min=1)
@@ -271,9 +280,10 @@ class DiffusionPipeline:
                 f"model_params.scheduler={asked!r} cannot sample a model trained with scheduler.type={trained!r}: "
                 f"use {'masked' if masked else 'ddim, ddpm, dpmsolver++ or unipc'}"
             )
-        if masked and options.guidance_mode is not None:
+        if options.guidance_mode is not None and self.config.loss == "cross_entropy":
             raise ConfigError(
-                "model_params.guidance_mode is for Gaussian models: this masked model guides log-probabilities"
+                "model_params.guidance_mode is for models trained with training.loss=mse: this model guides "
+                "log-probabilities"
             )
         if not masked and options.order is not None:
             raise ConfigError("model_params.order is for masked models: this model denoises all steps at once")
@@ -309,7 +319,8 @@ class DiffusionPipeline:
         options = options or SamplingConfig()
         self.check_sampling(options)
         labels = [parse_srv_prompt(prompt, self.config.num_qubits) for prompt in prompts]
-        words = tokenize_prompts(prompts)
+        # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
+        words = tokenize_prompts(prompts, min_length=self._prompt_words.shape[1])
         seeds = sample_seeds(seed, len(prompts), first_sample)
         widths = np.array([len(label) for label in labels])
         ids = np.zeros((len(prompts), self.config.max_gates), dtype=np.int16)

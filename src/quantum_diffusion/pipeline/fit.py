@@ -39,6 +39,7 @@ class TrainingState:
         epoch: Epoch in progress.
         batch: Batches of that epoch done.
         samples_seen: Circuits trained on.
+        loss_sum: Sum of the diffusion losses of that epoch's batches.
     """
 
     network: nn.Module
@@ -49,8 +50,9 @@ class TrainingState:
     epoch: int = 0
     batch: int = 0
     samples_seen: int = 0
+    loss_sum: float = 0.0
 
-    _COUNTERS = ("step", "epoch", "batch", "samples_seen")
+    _COUNTERS = ("step", "epoch", "batch", "samples_seen", "loss_sum")
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values that `load_state_dict` restores."""
@@ -74,7 +76,7 @@ class TrainingState:
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
         for name in self._COUNTERS:
-            setattr(self, name, int(state[name]))
+            setattr(self, name, state[name])
 
     @property
     def best_network(self) -> nn.Module:
@@ -129,23 +131,46 @@ def fit(
         settings: How to train.
         seed: Seed of noise and dropout.
         observers: Told of steps and epochs.
-        save_checkpoint: Called after each epoch, when stopped, and when the loss is no longer finite.
+        save_checkpoint: Called after each epoch, when stopped, and when the loss is no longer finite (unless the
+            weights are not, either).
         should_stop: Asked after each step; True ends training cleanly.
 
     Raises:
-        TrainingDivergedError: The loss or its gradient is not finite; the weights before that step are kept.
+        TrainingDivergedError: The loss or its gradient is not finite; the last finite weights are in the checkpoint.
     """
+    status = "failed"
+    for observer in observers:
+        observer.on_start(state.step, total_steps(settings, train_loader))
+    try:
+        result = _fit(
+            pipeline, train_loader, validation_loader, state, settings, seed, observers, save_checkpoint, should_stop
+        )
+        status = result.status
+    finally:
+        for observer in observers:
+            observer.on_end(status)
+    return result
+
+
+def _fit(
+    pipeline: DiffusionPipeline,
+    train_loader: BatchLoader,
+    validation_loader: BatchLoader | None,
+    state: TrainingState,
+    settings: LoopConfig,
+    seed: int,
+    observers: Sequence[FitObserver],
+    save_checkpoint: Callable[[TrainingState], None],
+    should_stop: Callable[[], bool],
+) -> FitResult:
     total = total_steps(settings, train_loader)
     started = time.perf_counter()
-    result = FitResult("finished")
+    epochs: list[EpochRecord] = []
     pace = _Pace()
     autocast = torch.autocast(pipeline.device.type, torch.bfloat16, enabled=uses_bfloat16(settings, pipeline.device))
-    for observer in observers:
-        observer.on_start(state.step, total)
     state.network.train()
 
     while state.step < total:
-        losses: list[float] = []
         for batch in train_loader.epoch(state.epoch, first_batch=state.batch):
             batch = batch.to(pipeline.device)
             with autocast:
@@ -161,7 +186,8 @@ def fit(
             state.step += 1
             state.batch += 1
             state.samples_seen += len(batch)
-            losses.append(float(terms.diffusion.detach()))
+            loss = float(terms.diffusion.detach())
+            state.loss_sum += loss
             rate = pace.rate(state.samples_seen)
             if state.step % settings.log_every == 0 or state.step == total:
                 record = StepRecord(
@@ -169,7 +195,7 @@ def fit(
                     total_steps=total,
                     epoch=state.epoch,
                     samples_seen=state.samples_seen,
-                    loss=losses[-1],
+                    loss=loss,
                     prefix_loss=None if terms.prefix is None else float(terms.prefix.detach()),
                     learning_rate=learning_rate,
                     gradient_norm=gradient_norm,
@@ -177,25 +203,25 @@ def fit(
                 )
                 for observer in observers:
                     observer.on_step(record)
-            if should_stop():
-                save_checkpoint(state)
-                return FitResult("interrupted", result.epochs, time.perf_counter() - started)
             if state.step == total:
                 break
+            if should_stop():
+                save_checkpoint(state)
+                return FitResult("interrupted", epochs, time.perf_counter() - started)
         epoch = EpochRecord(
             epoch=state.epoch,
             step=state.step,
             samples_seen=state.samples_seen,
-            training_loss=sum(losses) / max(len(losses), 1),
+            training_loss=state.loss_sum / state.batch,
             validation_loss=validate(pipeline, validation_loader, state, seed),
             seconds=time.perf_counter() - started,
         )
-        result.epochs.append(epoch)
-        state.epoch, state.batch = state.epoch + 1, 0
+        epochs.append(epoch)
+        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         for observer in observers:
             observer.on_epoch(epoch)
         save_checkpoint(state)
-    return FitResult("finished", result.epochs, time.perf_counter() - started)
+    return FitResult("finished", epochs, time.perf_counter() - started)
 
 
 def total_steps(settings: LoopConfig, train_loader: BatchLoader) -> int:
@@ -227,9 +253,10 @@ def _update(
     norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), gradient_clip or math.inf))
     loss = float(terms.total.detach())
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        save_checkpoint(state)
+        if all(bool(p.isfinite().all()) for p in state.network.parameters()):
+            save_checkpoint(state)
         raise TrainingDivergedError(
-            f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; the weights before it are saved. "
+            f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; the last finite weights are saved. "
             "Lower training.training.learning_rate or set training.training.gradient_clip, then start again"
         )
     for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):

@@ -180,7 +180,7 @@ class ExperimentLogger:
         try:
             with new_file(self.folder / RUN_FILE, QuantumDiffusionError) as staging:
                 staging.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-        except QuantumDiffusionError as problem:
+        except (QuantumDiffusionError, OSError) as problem:
             logger.warning("%s", problem)
 
 
@@ -189,13 +189,13 @@ def read_metrics(folder: Path) -> list[tuple[int, str, float]]:
     path = folder / METRICS_FILE
     if not path.is_file():
         return []
+    complete, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.reader(file):
-            try:
-                rows.append((int(row[0]), row[1], float(row[2])))
-            except (ValueError, IndexError):
-                continue  # the header, or a line cut short
+    for row in csv.reader(complete.splitlines()):
+        try:
+            rows.append((int(row[0]), row[1], float(row[2])))
+        except (ValueError, IndexError):
+            continue  # the header, or a damaged line
     return rows
 
 

@@ -36,7 +36,7 @@ def save_loss_curve(run_folder: Path, path: Path) -> bool:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     steps, losses = np.array(series["loss"]).T
-    window = max(1, len(losses) // 50)
+    window = max(1, len(losses) // 20)
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
     axes.plot(steps, losses, color="#4063d8", alpha=0.25, linewidth=0.8)
     axes.plot(steps[window - 1 :], smooth, color="#4063d8", linewidth=1.6, label="training")

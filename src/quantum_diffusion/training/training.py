@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import platform
 import signal
 import subprocess
@@ -202,8 +204,6 @@ class DiffusionTrainer:
                 should_stop=stop.is_set,
             )
             experiment.end(result.status)
-        for observer in self.observers:
-            observer.on_end(result.status)
         return result
 
     def save_model(self, result: FitResult | None = None) -> TrainingSummary:
@@ -243,8 +243,13 @@ class DiffusionTrainer:
                 f"{str(self.folder)!r} already holds a finished model: choose another training.general.output_path or "
                 "set training.general.overwrite=true"
             )
-        if self.folder.is_file():
-            raise CheckpointError(f"{str(self.folder)!r} is a file: give a folder as training.general.output_path")
+        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise CheckpointError(f"{str(existing)!r} is a file: give a folder as training.general.output_path")
+        if not os.access(existing, os.W_OK):
+            raise CheckpointError(
+                f"no permission to write to {str(existing)!r}: choose another training.general.output_path"
+            )
 
     def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
         """Start from the weights of a saved pipeline of the same architecture."""
@@ -441,8 +446,9 @@ class ModelManager:
             raise CheckpointError(f"no folder {str(root)!r}: give the folder that holds trained models")
         for config in sorted(root.rglob(checkpoint.CONFIG)):
             model = config.parent
-            if (model / checkpoint.METADATA).is_file() and (model / checkpoint.WEIGHTS).is_file():
-                name = str(model.relative_to(root)) if model != root else root.name
+            half_saved = model.name.startswith(".")
+            if (model / checkpoint.METADATA).is_file() and (model / checkpoint.WEIGHTS).is_file() and not half_saved:
+                name = str(model.relative_to(root)) if model != root else root.resolve().name
                 manager.register(name, model, _numbers_of(model))
         return manager
 
@@ -493,5 +499,9 @@ def _numbers_of(model: Path) -> dict[str, float]:
     values: dict[str, Any] = checkpoint.read_metadata(model)
     evaluated = model / "evaluation" / "metrics.json"
     if evaluated.is_file():
-        values |= json.loads(evaluated.read_text(encoding="utf-8"))
-    return {key: float(v) for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        try:
+            values |= json.loads(evaluated.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError) as problem:
+            raise CheckpointError(f"cannot read {str(evaluated)!r} ({problem}): evaluate the model again") from None
+    numbers = {key: float(v) for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantum_diffusion.evaluation.metrics import EvaluationMetrics
+from quantum_diffusion.evaluation.metrics import EvaluationMetrics, row_keys
 from quantum_diffusion.pipeline.diffusion import SampledCircuits
 
 MOST_BARS = 40
@@ -39,7 +39,7 @@ def save_accuracy_chart(metrics: EvaluationMetrics, path: Path) -> None:
     axes.set_title(title, fontsize=10)
     axes.tick_params(axis="x", labelrotation=45 if len(labels) > 6 else 0, labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, loc="center right", framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
 
 
@@ -60,6 +60,8 @@ def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> No
 
 def _rows_to_draw(samples: SampledCircuits, most: int) -> list[int]:
     candidates = np.flatnonzero(samples.report.valid & (samples.gate_counts > 0))
+    keys = row_keys(samples.ids, samples.num_qubits)[candidates]
+    candidates = candidates[np.sort(np.unique(keys, return_index=True)[1])]
     by_prompt: dict[str, list[int]] = {}
     for row in candidates.tolist():
         by_prompt.setdefault(samples.prompts[row], []).append(row)

@@ -1,0 +1,119 @@
+"""Sections of a typed configuration, and the words in which wrong values are refused.
+
+pydantic checks; what it finds becomes one line that names the key, what was given and what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are refused and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Keep pydantic from reading true as 1: as a word it is refused where a number is expected."""
+        is_misplaced = isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool
+        return str(value).lower() if is_misplaced else value
+
+
+def with_params(data: Any, default: str, classes: Mapping[str, type[Section]]) -> Any:
+    """Build the `params` of a {type, params} section with the class its type names."""
+    if not isinstance(data, Mapping):
+        return data
+    kind, params = data.get("type", default), data.get("params")
+    if not isinstance(kind, str) or kind not in classes:
+        return {key: value for key, value in data.items() if key != "params"}  # the type is what is wrong
+    try:
+        return {**data, "type": kind, "params": classes[kind].model_validate({} if params is None else params)}
+    except ValidationError as error:
+        raise ValueError("params" + _join(_explain(error, classes[kind]))) from None
+
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def validate(schema: type[ConfigT], values: Any, prefix: str) -> ConfigT:
+    """Turn plain values into a typed configuration.
+
+    Args:
+        schema: The section to build.
+        values: Plain mapping, e.g. from YAML.
+        prefix: Dotted key under which users know the section ("training").
+
+    Raises:
+        ConfigError: One line that names the first wrong key and says what would be right.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(prefix + _join(_explain(error, schema))) from None
+
+
+def _join(located: tuple[str, str]) -> str:
+    location, message = located
+    return f".{location}: {message}" if location else f": {message}"
+
+
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}",
+    "string_type": "text (write a number that is meant as text with two kinds of quotes: \"'3'\")",
+    "string_too_short": "text, not nothing",
+    "tuple_type": "a list, e.g. [a,b]",
+    "too_short": "a list of {min_length} or more entries",
+    "too_long": "a list of at most {max_length} entries",
+    **dict.fromkeys(("model_type", "model_attributes_type"), "keys below it, written .KEY=VALUE"),
+}
+"""What was expected, by pydantic's name of the error; the braces are filled from its context."""
+
+
+def _explain(error: ValidationError, schema: type[Section]) -> tuple[str, str]:
+    """Word the worst error as (dotted location, message): unknown keys come first, missing ones last."""
+    order = {"extra_forbidden": 0, "missing": 2}
+    worst = min(error.errors(include_url=False), key=lambda found: order.get(found["type"], 1))
+    path = [str(part) for part in worst["loc"]]
+    location, kind, context = ".".join(path), worst["type"], worst.get("ctx", {})
+    given = "null" if worst["input"] is None else repr(worst["input"])
+    if kind == "extra_forbidden":
+        return location, unknown_name("key", path[-1], _section_at(schema, path[:-1]).model_fields)
+    if kind == "literal_error":
+        return location, unknown_name("value", worst["input"], re.findall(r"'([^']*)'", context["expected"]))
+    if kind == "missing" and isinstance(worst["loc"][-1], int):
+        return ".".join(path[:-1]), f"expected a list of {worst['loc'][-1] + 1} entries, given {given}"
+    if kind == "missing":
+        return location, "is required: give it on the command line as key=value"
+    if kind == "value_error":
+        text = str(context["error"])
+        nested = re.match(r"params(\S*?): (.*)", text)
+        return (f"{location}.params{nested[1]}", nested[2]) if nested else (location, text)
+    if kind in _EXPECTED:
+        return location, f"expected {_EXPECTED[kind].format(**context)}, given {given}"
+    message = str(worst["msg"])
+    return location, f"{message[0].lower()}{message[1:]}, given {given}"
+
+
+def _section_at(schema: type[Section], path: list[str]) -> type[Section]:
+    for name in path:
+        field = schema.model_fields.get(name)
+        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+        if not sections:
+            break
+        schema = sections[0]
+    return schema

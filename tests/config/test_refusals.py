@@ -1,0 +1,232 @@
+"""Wrong configuration is refused in one line that names the key and the mend, before anything is read or written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantum_diffusion.cli import COMMANDS, run_command
+from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
+from quantum_diffusion.config.store import SECTIONS, compose
+from quantum_diffusion.errors import ConfigError
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+DATA = "training.general.dataset=./data"
+DDIM = "training.scheduler.type=ddim"
+UNET = "training.model.type=unet"
+MSE = "training.training.loss=mse"
+EPSILON = "training.training.objective=epsilon"
+ZERO_SNR = "training.scheduler.params.zero_terminal_snr=true"
+
+# command, arguments, what the message must contain
+REFUSED: list[tuple[str, list[str], list[str]]] = [
+    # unknown names, each with the nearest valid one
+    ("train", ["training=quik_test_srv"], ["training preset 'quik_test_srv'", "mean 'quick_test_srv'"]),
+    ("train", ["training=null"], ["training preset 'null'", "default"]),
+    ("train", ["training="], ["training preset ''"]),
+    ("generate", ["~datasets"], ["datasets preset ''"]),
+    ("generate", ["debug=limits"], ["debug preset 'limits'", "mean 'limit'"]),
+    ("train", ["trainig=default"], ["'trainig'", "mean 'training'"]),
+    ("train", ["general.dataset=./data"], ["'general.dataset'", "training.KEY"]),
+    ("generate", ["datasets.num_qubit=3"], ["datasets.num_qubit:", "mean 'num_qubits'"]),
+    ("generate", ["+datasets.qubits=3"], ["datasets.qubits:", "mean 'num_qubits'"]),
+    ("train", ["training.general.datset=x"], ["training.general.datset:", "mean 'dataset'"]),
+    ("train", ["training.modle.type=unet"], ["training.modle:", "mean 'model'"]),
+    ("train", [DATA, "training.model.params.widht=3"], ["training.model.params.widht:", "mean 'width'"]),
+    ("train", [DATA, "training.scheduler.params.eta=1"], ["training.scheduler.params.eta:", "suffix_share"]),
+    ("train", [DATA, "training.scheduler.type=maskd"], ["training.scheduler.type:", "mean 'masked'"]),
+    ("train", [DATA, "training.scheduler.type=dpmsolver"], ["mean 'dpmsolver++'"]),
+    ("train", [DATA, "training.scheduler.type=[ddim]"], ["training.scheduler.type:", "'ddim'"]),
+    ("train", [DATA, "training.training.optimizer=adm"], ["training.training.optimizer:", "mean 'adam'"]),
+    ("train", [DATA, "training.training.lr_scheduler=onecycle"], ["lr_scheduler:", "mean 'one_cycle'"]),
+    ("train", [DATA, "training.training.objective=eps"], ["objective:", "valid: epsilon, v, x0"]),
+    ("train", [DATA, "training.training.loss=l1"], ["training.training.loss:", "cross_entropy, mse"]),
+    ("train", [DATA, "training.model.type=unett", "training.model.params.width=8"], ["model.type:", "mean 'unet'"]),
+    ("train", [DATA, "training.text_encoder.type=clip"], ["training.text_encoder.type:", "valid: prompt"]),
+    (
+        "train",
+        [DATA, DDIM, "training.scheduler.params.beta_schedule=cosalpha"],
+        ["training.scheduler.params.beta_schedule:", "mean 'cos_alpha'"],
+    ),
+    ("evaluate", ["evaluation.model_params.scheduler=ddmi"], ["evaluation.model_params.scheduler:", "valid:", "ddim"]),
+    ("sample", ["sample.model_params.order=rand"], ["sample.model_params.order:", "mean 'random'"]),
+    ("generate", ["datasets.gate_set=[h,cxx]"], ["gate 'cxx'", "mean 'cx'"]),
+    # wrong types
+    ("generate", ["datasets.num_qubits=three"], ["datasets.num_qubits: expected a whole number, given 'three'"]),
+    ("generate", ["datasets.num_qubits=2.5"], ["datasets.num_qubits: expected a whole number, given 2.5"]),
+    ("generate", ["datasets.num_qubits=true"], ["datasets.num_qubits: expected a whole number, given 'true'"]),
+    ("generate", ["datasets.num_qubits=null"], ["datasets.num_qubits: expected a whole number, given null"]),
+    ("generate", ["datasets.num_qubits="], ["datasets.num_qubits: expected a whole number, given ''"]),
+    ("generate", ["datasets.num_samples=1e30"], ["datasets.num_samples: expected a whole number"]),
+    ("generate", ["datasets.gate_set=h"], ["datasets.gate_set: expected a list, e.g. [a,b], given 'h'"]),
+    ("generate", ["datasets.gate_set=[]"], ["datasets.gate_set: expected a list of 1 or more entries"]),
+    ("generate", ["datasets.generation_gate_set=[]"], ["datasets.generation_gate_set: expected a list of 1"]),
+    ("generate", ["datasets.coupling=[[0]]"], ["datasets.coupling.0: expected a list of 2 entries, given [0]"]),
+    ("generate", ["datasets.coupling=[[0,1,2]]"], ["datasets.coupling.0: expected a list of at most 2 entries"]),
+    ("generate", ["datasets.coupling=[[0,a]]"], ["datasets.coupling.0.1: expected a whole number, given 'a'"]),
+    ("generate", ["datasets.output_path=3"], ["datasets.output_path: expected text", "quotes", "given 3"]),
+    ("generate", ["datasets.output_path=null"], ["datasets.output_path: expected text", "given null"]),
+    ("generate", ["datasets.output_path=''"], ["datasets.output_path: expected text, not nothing"]),
+    ("generate", ["datasets.overwrite=maybe"], ["datasets.overwrite: expected true or false, given 'maybe'"]),
+    ("train", ["training.general=3"], ["training.general: expected keys below it", "given 3"]),
+    ("train", [DATA, "training.model=unet"], ["training.model: expected keys below it", "given 'unet'"]),
+    ("train", [DATA, "training.model.params=3"], ["training.model.params: expected keys below it", "given 3"]),
+    ("train", [DATA, "training.training.learning_rate=fast"], ["learning_rate: expected a number, given 'fast'"]),
+    ("train", [DATA, "training.training.precision=16"], ["training.training.precision:", "valid: 32, auto, bf16"]),
+    ("sample", ["sample.srv=122"], ["sample.srv: expected a list"]),
+    # out of range
+    ("generate", ["datasets.num_qubits=0"], ["datasets.num_qubits: expected 1 or more, given 0"]),
+    ("generate", ["datasets.num_qubits=21"], ["datasets.num_qubits: expected 20 or less, given 21"]),
+    ("generate", ["datasets.num_samples=-5"], ["datasets.num_samples: expected 1 or more, given -5"]),
+    ("generate", ["datasets.seed=-1"], ["datasets.seed: expected 0 or more, given -1"]),
+    ("generate", ["datasets.balance_max=0"], ["datasets.balance_max: expected 1 or more"]),
+    ("generate", ["datasets.n_jobs=0"], ["n_jobs is 0", "-1 for every core"]),
+    ("train", [DATA, "training.training.learning_rate=0"], ["learning_rate: expected more than 0"]),
+    ("train", [DATA, "training.training.learning_rate=nan"], ["learning_rate: expected 1.0 or less"]),
+    ("train", [DATA, "training.training.ema_decay=1"], ["ema_decay: expected less than 1"]),
+    ("train", [DATA, "training.training.validation_fraction=1.0"], ["validation_fraction: expected less than 1"]),
+    ("train", [DATA, "training.scheduler.params.guidance_scale=1000"], ["guidance_scale: expected 100"]),
+    ("sample", ["sample.srv=[1,2,3]"], ["sample.srv.2: expected 2 or less, given 3"]),
+    # missing
+    ("train", [], ["training.general.dataset: is required"]),
+    ("evaluate", ["evaluation.dataset=x"], ["evaluation.model_dir: is required"]),
+    ("sample", ["sample.model_dir=x"], ["sample.srv: is required"]),
+    ("generate", ["datasets.num_qubits=???"], ["num_qubits"]),
+    ("generate", ["datasets.num_qubits=${nothing.here}"], ["nothing.here"]),
+    # impossible combinations
+    ("generate", ["datasets.min_gates=9", "datasets.max_gates=8"], ["min_gates (9)", "max_gates (8)", "swap or raise"]),
+    ("generate", ["datasets.generation_gate_set=[x]"], ["generation_gate_set has ['x']", "add them there"]),
+    ("generate", ["datasets.gate_set=[h,ccx]", "datasets.num_qubits=2"], ["'ccx'", "3 qubits", "num_qubits"]),
+    ("generate", ["datasets.gate_set=[h,h]"], ["repeats ['h']"]),
+    ("generate", ["datasets.coupling=[[0,9]]"], ["coupling edge [0, 9]"]),
+    ("generate", ["datasets.coupling=[]"], ["'cx' has no place under the coupling"]),
+    ("train", [DATA, UNET], ["model.type=unet", "scheduler.type=masked", "use model.type=transformer"]),
+    ("train", [DATA, MSE], ["scheduler.type=masked", "training.loss=mse", "use x0 with cross_entropy"]),
+    ("train", [DATA, EPSILON], ["scheduler.type=masked", "training.objective=epsilon"]),
+    ("train", [DATA, "training.training.batching=bucketed"], ["batching=bucketed", "use max_padded"]),
+    ("train", [DATA, DDIM, EPSILON], ["loss=cross_entropy", "objective=x0", "given epsilon"]),
+    ("train", [DATA, DDIM, "training.training.objective=v"], ["loss=cross_entropy", "given v"]),
+    ("train", [DATA, DDIM, MSE, EPSILON, ZERO_SNR], ["zero_terminal_snr=true", "use objective v or x0"]),
+    (
+        "train",
+        [DATA, DDIM, UNET, "training.training.prefix_head_weight=0.5"],
+        ["prefix_head_weight=0.5", "set it to 0"],
+    ),
+    ("train", [DATA, "training.model.params.width=97"], ["training.model.params: width 97", "num_heads 4"]),
+    ("train", [DATA, "training.text_encoder.params.num_heads=3"], ["training.text_encoder.params:", "num_heads 3"]),
+    ("train", [DATA, DDIM, UNET, "training.model.params.num_heads=[8,8,3]"], ["model_features 256", "3 heads"]),
+    (
+        "train",
+        [DATA, DDIM, UNET, "training.model.params.num_heads=[8,8]"],
+        ["one entry a level", "given 3, 2, 3 and 3"],
+    ),
+    ("train", [DATA, DDIM, UNET, "training.model.params.model_features=[100,128,256]"], ["multiple of 32"]),
+    # not readable, or without effect
+    ("generate", ["datasets"], ["cannot read 'datasets'", "key=value"]),
+    ("generate", ["datasets.num_qubits 3"], ["cannot read", "key=value"]),
+    ("generate", ["datasets.output_path='a b"], ["cannot read", "quote values"]),
+    ("generate", ["datasets.gate_set=[h,cx"], ["cannot read", "quote values"]),
+    ("generate", ["=3"], ["unknown key ''"]),
+    ("generate", ["datasets.num_qubits=3,4"], ["datasets.num_qubits=3,4", "--multirun"]),
+    ("generate", ["hydra.nothing=3"], ["hydra.nothing"]),
+    ("generate", ["--config-name=nothing"], ["'nothing'"]),
+    ("generate", ["training.training.batch_size=3"], ["has no effect here", "datasets.KEY"]),
+    ("train", [DATA, "evaluation=default"], ["has no effect here", "training.KEY"]),
+    ("sample", ["sample=small"], ["has no effect here", "sample.KEY"]),
+    # devices
+    ("train", [DATA, "training.general.device=cudda"], ["device 'cudda'", "mean 'cuda'"]),
+    ("train", [DATA, "training.general.device=cuda:99"], ["device 'cuda:99'", "use 'auto' or 'cpu'"]),
+]
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("command", "arguments", "contents"), REFUSED, ids=lambda value: None)
+def test_wrong_configuration_is_refused_in_one_line(
+    command: str,
+    arguments: list[str],
+    contents: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert run_command(command, arguments) == 1
+    written = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]+\n", written), written
+    for content in contents:
+        assert content in written
+    for phrase in ("input should", "pydantic", "function-after", "Traceback", "HYDRA_FULL_ERROR", "UNetParams"):
+        assert phrase not in written
+    assert len(written) < 400
+    assert not files_below(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "contents"),
+    [
+        ("generate_dataset", ["datasets=quick_tst"], "mean 'quick_test_srv'"),
+        ("generate_dataset", ["datasets.min_gates=20"], "min_gates (20)"),
+        ("train_model", ["training=quick_test_srv"], "training.general.dataset: is required"),
+        ("train_model", [DATA, "training.training.optimizer=adm"], "mean 'adam'"),
+        ("evaluate_model", ["evaluation.num_samples=0"], "evaluation.num_samples: expected 1 or more"),
+    ],
+)
+def test_the_scripts_refuse_in_one_line(script: str, arguments: list[str], contents: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / f"{script}.py"), "hydra.run.dir=.", "hydra.output_subdir=null", *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: [^\n]+\n", result.stderr), result.stderr
+    assert contents in result.stderr
+    assert not result.stdout.strip()
+    assert not files_below(tmp_path)
+
+
+def test_nothing_is_written_beside_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's own folders (outputs, .hydra, logs) do not appear."""
+    monkeypatch.chdir(tmp_path)
+    path = os.path.join("data", "a")
+    assert run_command("generate", ["datasets.num_samples=20", f"datasets.output_path={path}"]) == 0
+    assert {entry.split(os.sep)[0] for entry in files_below(tmp_path)} == {"data"}
+
+
+def test_hydra_only_shows_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command("generate", ["--cfg", "job"]) == 0
+    assert not files_below(tmp_path)
+
+
+def test_a_value_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QD_TEST_SAMPLES", "12")
+    config = compose("datasets", DatasetConfig, ["datasets.num_samples=${oc.env:QD_TEST_SAMPLES}"])
+    assert config.num_samples == 12
+
+
+def test_python_users_get_the_same_messages() -> None:
+    with pytest.raises(ConfigError, match=r"^training\.general\.dataset: is required"):
+        compose("training", TrainingConfig)
+    with pytest.raises(ConfigError, match=r"^[^\n]*--multirun[^\n]*$"):
+        compose("datasets", DatasetConfig, ["datasets.num_qubits=3,4"])
+
+
+def test_every_command_reads_a_section_of_the_schema() -> None:
+    assert {entry.section for entry in COMMANDS.values()} == set(SECTIONS)
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["--verion"]])
+def test_an_unknown_command_is_refused(arguments: list[str]) -> None:
+    code = "from quantum_diffusion.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: unknown command {arguments[0]!r}")
+    assert result.stderr.count("\n") == 1

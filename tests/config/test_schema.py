@@ -1,0 +1,213 @@
+"""Every option is documented, reachable from the command line, read by code, and survives a round trip through YAML."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+
+import quantum_diffusion
+from quantum_diffusion.cli import COMMANDS, describe_keys, help_text, usage
+from quantum_diffusion.config.schema import (
+    GAUSSIAN_SAMPLERS,
+    GaussianParams,
+    MaskedParams,
+    ModelConfig,
+    TransformerParams,
+    UNetParams,
+)
+from quantum_diffusion.config.store import SECTIONS, compose, to_yaml
+from quantum_diffusion.config.validation import Section, validate
+from quantum_diffusion.device import DEVICE_NAMES
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.training.optim import LR_SCHEDULES, OPTIMIZERS
+
+REQUIRED = {
+    "training.general.dataset": "./data",
+    "evaluation.dataset": "./data",
+    "evaluation.model_dir": "./model",
+    "sample.model_dir": "./model",
+    "sample.srv": "[1,2,2]",
+}
+UNET = ["training.model.type=unet", "training.scheduler.type=ddim"]
+VARIANTS = [
+    ("datasets", []),
+    ("training", []),
+    ("training", UNET),
+    ("evaluation", []),
+    ("sample", []),
+]
+
+
+def required(section: str) -> list[str]:
+    return [f"{key}={value}" for key, value in REQUIRED.items() if key.startswith(f"{section}.")]
+
+
+def sections() -> Iterator[type[Section]]:
+    """Every section class of the schema, nested ones included."""
+    waiting = list(SECTIONS.values())
+    while waiting:
+        schema = waiting.pop()
+        yield schema
+        for field in schema.model_fields.values():
+            kinds = [field.annotation, *get_args(field.annotation)]
+            waiting += [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+FIELDS = sorted({(schema.__name__, name) for schema in sections() for name in schema.model_fields})
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_has_a_meaning(section: str) -> None:
+    keys = list(describe_keys(SECTIONS[section], section))
+    assert len({key for key, _, _ in keys}) > 5
+    for key, default, meaning in keys:
+        assert key.startswith(f"{section}.")
+        assert default
+        assert len(meaning.removeprefix("[").split()) >= 1, f"{key} has no doc line"
+        assert meaning.rstrip().endswith("."), f"{key}: {meaning!r}"
+
+
+def test_every_leaf_of_the_schema_is_described() -> None:
+    described = {
+        key.rpartition(".")[2] for name, schema in SECTIONS.items() for key, _, _ in describe_keys(schema, name)
+    }
+    nested = {"general", "training", "model", "text_encoder", "scheduler", "params", "model_params"}
+    assert {name for _, name in FIELDS} - nested <= described
+
+
+@pytest.mark.parametrize(("section", "overrides"), VARIANTS)
+def test_every_key_is_reachable_from_the_command_line(section: str, overrides: list[str]) -> None:
+    config = compose(section, SECTIONS[section], [*required(section), *overrides])
+    flat = dict(_flatten(config.model_dump(mode="json"), section))
+    # Each key is given its own value again: an unknown key or one of another type would be refused.
+    again = compose(section, SECTIONS[section], [f"{key}={_typed(value)}" for key, value in flat.items()])
+    assert again == config
+    other = {"unet": "Transformer", "ddim": "Masked"} if overrides else {"transformer": "UNet", "masked": "Gaussian"}
+    expected = {
+        key
+        for key, _, meaning in describe_keys(SECTIONS[section], section)
+        if not any(meaning.startswith(f"[{name}]") for name in other.values())
+    }
+    assert set(flat) == expected
+
+
+def _flatten(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}.{key}")
+        else:
+            yield f"{prefix}.{key}", value
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return "[" + ",".join(map(_typed, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def test_every_key_is_read_by_code() -> None:
+    """No option that nothing reads: each name occurs in code (not in texts) outside the schema."""
+    package = Path(quantum_diffusion.__file__).parent
+    names: set[str] = set()
+    for file in package.rglob("*.py"):
+        if file.name != "schema.py":
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names.add(getattr(node, "attr", "") or getattr(node, "arg", "") or "")
+    unread = []
+    for schema in sections():
+        for name, field in schema.model_fields.items():
+            has_choice = not (get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1)
+            if has_choice and name not in names:
+                unread.append(f"{schema.__name__}.{name}")
+    assert not unread
+
+
+def test_names_in_the_schema_are_the_names_in_the_code() -> None:
+    loop = SECTIONS["training"].model_fields["training"].annotation
+    assert loop is not None
+    assert set(get_args(loop.model_fields["optimizer"].annotation)) == set(OPTIMIZERS)
+    assert set(get_args(loop.model_fields["lr_scheduler"].annotation)) == set(LR_SCHEDULES)
+    assert {"auto", "cpu"} <= set(DEVICE_NAMES)
+
+
+@pytest.mark.parametrize(("section", "overrides"), VARIANTS)
+def test_yaml_round_trip(section: str, overrides: list[str]) -> None:
+    config = compose(section, SECTIONS[section], [*required(section), *overrides])
+    text = to_yaml(config)
+    assert validate(SECTIONS[section], yaml.safe_load(text), section) == config
+    assert to_yaml(validate(SECTIONS[section], yaml.safe_load(text), section)) == text
+
+
+def test_a_yaml_round_trip_keeps_hard_values() -> None:
+    overrides = [
+        "datasets.output_path='./a folder: with, odd \"letters\" é'",
+        "datasets.coupling=[[0,1],[1,2]]",
+        "datasets.generation_gate_set=[h]",
+        "datasets.seed=12345678901234567890",
+    ]
+    config = compose("datasets", SECTIONS["datasets"], overrides)
+    assert validate(SECTIONS["datasets"], yaml.safe_load(to_yaml(config)), "datasets") == config
+    assert config.model_dump()["coupling"] == ((0, 1), (1, 2))
+    assert config.model_dump()["output_path"] == './a folder: with, odd "letters" é'
+
+
+def test_values_never_change() -> None:
+    config = compose("datasets", SECTIONS["datasets"])
+    with pytest.raises(ValueError, match="frozen"):
+        config.num_qubits = 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", GAUSSIAN_SAMPLERS)
+def test_every_gaussian_sampler_takes_gaussian_parameters(kind: str) -> None:
+    config = compose("training", SECTIONS["training"], [*required("training"), f"training.scheduler.type={kind}"])
+    assert type(config.model_dump()["scheduler"]["params"]) is dict
+    assert isinstance(config.scheduler.params, GaussianParams)  # type: ignore[attr-defined]
+
+
+def test_parameters_are_of_the_class_the_type_names() -> None:
+    assert isinstance(ModelConfig.model_validate({"type": "unet"}).params, UNetParams)
+    assert isinstance(ModelConfig.model_validate({}).params, TransformerParams)
+    assert isinstance(ModelConfig(type="unet", params=UNetParams(clr_dim=8)).params, UNetParams)
+    with pytest.raises(ValueError, match="params: expected keys below it"):
+        ModelConfig(type="unet", params=TransformerParams())
+    assert MaskedParams().sample_steps is None
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_key_and_preset(command: str) -> None:
+    text = help_text(command)
+    entry = COMMANDS[command]
+    for key, default, _ in describe_keys(entry.schema, entry.section):
+        assert f"  {key} ({default}): " in text
+    assert command in usage()
+    if command == "train":
+        assert "training={default," in text
+        assert "quick_test_srv" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\n"
+        "from quantum_diffusion.cli import run_command\n"
+        f"status = run_command({command!r}, ['--help'])\n"
+        "heavy = {'torch', 'hydra', 'diffusers', 'qiskit', 'matplotlib', 'lightning', 'scipy'} & set(sys.modules)\n"
+        "assert status == 0\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert f"usage: quantum-diffusion {command}" in result.stdout
+
+
+def test_configuration_folder_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(quantum_diffusion, "__file__", str(tmp_path / "src" / "quantum_diffusion" / "__init__.py"))
+    with pytest.raises(ConfigError, match=r"presets .* are missing .* install the package again"):
+        compose("datasets", SECTIONS["datasets"])

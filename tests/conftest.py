@@ -1,0 +1,106 @@
+"""What several tests share: tiny data sets, tiny training configurations, and the rule for GPU tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import compact, instruction_table
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.tokenizer import encode_ids
+from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.config.validation import validate
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.merging import merge_datasets
+
+TINY_MODELS: dict[str, dict[str, Any]] = {
+    "transformer": {"width": 16, "depth": 2, "num_heads": 2},
+    "unet": {
+        "model_features": [64, 64],
+        "t_emb_size": 16,
+        "num_heads": [2, 2],
+        "num_res_blocks": [1, 1],
+        "transformer_depths": [1, 1],
+    },
+}
+
+MakeConfig = Callable[..., TrainingConfig]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def draw_dataset(num_qubits: int, max_gates: int, count: int, seed: int = 0) -> CircuitDataset:
+    """Return `count` distinct random circuits of h and cx with their Schmidt rank vectors."""
+    pool = GatePool(["h", "cx"])
+    table = instruction_table(pool, num_qubits)
+    drawn = random_ids(np.random.default_rng(seed), table, 20 * count, 2, max_gates)
+    ids = compact(np.unique(drawn, axis=0))
+    ids = ids[np.random.default_rng(seed).permutation(len(ids))[:count]]
+    assert len(ids) == count
+    labels = [srv_prompt(ranks) for ranks in schmidt_rank_vectors(ids, table)]
+    prompts = tuple(sorted(set(labels)))
+    return CircuitDataset(
+        tokens=encode_ids(ids, table),
+        prompt_index=np.array([prompts.index(label) for label in labels], dtype=np.int32),
+        prompts=prompts,
+        sizes=np.stack([np.full(count, num_qubits), (ids != 0).sum(axis=1)], axis=1).astype(np.int16),
+        gate_pool=pool,
+    )
+
+
+@pytest.fixture(scope="session")
+def dataset() -> CircuitDataset:
+    """48 circuits of 3 qubits and at most 5 gates."""
+    return draw_dataset(3, 5, 48)
+
+
+@pytest.fixture(scope="session")
+def mixed_dataset() -> CircuitDataset:
+    """Circuits of 2 and of 3 qubits."""
+    return merge_datasets([draw_dataset(2, 4, 16), draw_dataset(3, 6, 32)])
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> MakeConfig:
+    """Return a function that makes tiny training configurations; loop settings are its keywords."""
+
+    def make(
+        model: str = "transformer",
+        scheduler: str = "masked",
+        *,
+        general: dict[str, Any] | None = None,
+        model_params: dict[str, Any] | None = None,
+        scheduler_params: dict[str, Any] | None = None,
+        **loop: Any,
+    ) -> TrainingConfig:
+        gaussian = {} if scheduler == "masked" else {"num_train_timesteps": 50, "sample_steps": 5}
+        values = {
+            "general": {"dataset": "unused", "output_path": str(tmp_path / "model"), "device": "cpu", "verbose": False}
+            | (general or {}),
+            "training": {
+                "batch_size": 16,
+                "num_epochs": 1,
+                "precision": "32",
+                "log_every": 1,
+                "lr_scheduler": "constant",
+                "learning_rate": 3e-3,
+                "validation_fraction": 0.1,
+            }
+            | loop,
+            "model": {"type": model, "params": TINY_MODELS[model] | (model_params or {})},
+            "text_encoder": {"params": {"width": 16, "depth": 1, "num_heads": 2}},
+            "scheduler": {"type": scheduler, "params": gaussian | (scheduler_params or {})},
+        }
+        return validate(TrainingConfig, values, "training")
+
+    return make

@@ -1,0 +1,227 @@
+"""Gaussian diffusion: noising, targets, sampling against genQC step by step, and an oracle for every sampler."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantum_diffusion.diffusion.gaussian import SAMPLERS, GaussianDiffusion
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.models.gate_embedding import GateEmbedding
+
+POOL = 2
+VOCABULARY = POOL + 2
+SHAPE = (4, 3, 6)
+OBJECTIVES = [("epsilon", "mse"), ("v", "mse"), ("x0", "mse"), ("x0", "cross_entropy")]
+
+
+@pytest.fixture(scope="module")
+def codebook() -> GateEmbedding:
+    return GateEmbedding(VOCABULARY, 4, generator=torch.Generator().manual_seed(0))
+
+
+def draw_tokens(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(-POOL, POOL + 1, (count, *SHAPE[1:]), generator=torch.Generator().manual_seed(seed))
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def make(codebook: GateEmbedding, objective: str = "epsilon", loss: str = "mse", **options: Any) -> GaussianDiffusion:
+    return GaussianDiffusion(codebook, objective=objective, loss=loss, **options)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"])
+def test_noising_agrees_with_genqc_and_diffusers(codebook: GateEmbedding, schedule: str) -> None:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    process = make(codebook, beta_schedule=schedule)
+    x0, noise = torch.randn(2, 5, *SHAPE)
+    t = torch.tensor([0, 1, 500, 998, 999])
+    ours = process.add_noise(x0, noise, t)
+    theirs = DDIMScheduler(trained_betas=process.betas.float().numpy())
+    torch.testing.assert_close(ours, theirs.add_noise(x0, noise, t), rtol=1e-5, atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        genqc = pytest.importorskip("genQC.scheduler.scheduler_ddim")
+        third = genqc.DDIMScheduler("cpu", beta_schedule=schedule, enable_zero_terminal_snr=False)
+    torch.testing.assert_close(ours, third.add_noise(x0, noise, t), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_every_target_recovers_the_circuit(codebook: GateEmbedding, zero: bool) -> None:
+    x0, noise = torch.randn(2, 5, *SHAPE, dtype=torch.float64)
+    t = torch.tensor([0, 1, 500, 900, 980])
+    signal, spread = make(codebook)._coefficients(t, x0)
+    for objective in ("epsilon", "v", "x0"):
+        process = make(codebook, objective, zero_terminal_snr=zero and objective != "epsilon")
+        signal, spread = process._coefficients(t, x0)
+        x_t, target = process.add_noise(x0, noise, t), process.target(x0, noise, t)
+        recovered = {
+            "epsilon": (x_t - spread * target) / signal,
+            "v": signal * x_t - spread * target,
+            "x0": target,
+        }[objective]
+        torch.testing.assert_close(recovered, x0)
+
+
+def test_the_last_level_of_zero_terminal_snr_is_pure_noise(codebook: GateEmbedding) -> None:
+    process = make(codebook, "v", zero_terminal_snr=True)
+    x0, noise = torch.randn(2, 1, *SHAPE)
+    assert torch.equal(process.add_noise(x0, noise, torch.tensor([999])), noise)
+    assert int(process.make_scheduler("ddim", 20).timesteps[0]) == 999
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize(("ours", "theirs"), [("epsilon", "epsilon"), ("v", "v-type"), ("x0", "x0")])
+@pytest.mark.parametrize("steps", [7, 20, 30, 40])
+def test_ddim_equals_genqc_step_by_step(
+    codebook: GateEmbedding, monkeypatch: pytest.MonkeyPatch, eta: float, ours: str, theirs: str, steps: int
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        genqc = pytest.importorskip("genQC.scheduler.scheduler_ddim")
+        reference = genqc.DDIMScheduler(
+            "cpu",
+            beta_schedule="cos_alpha",
+            prediction_type=theirs,
+            enable_zero_terminal_snr=False,
+            eta=eta,
+        )
+    process = make(codebook, ours, eta=eta)
+    trace: list[Tensor] = []
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        return 0.3 * torch.tanh(x) + 0.2 * torch.sin(t.view(-1, 1, 1, 1).float())
+
+    def denoise(x: Tensor, t: Tensor) -> tuple[Tensor, None]:
+        trace.append(x.clone())
+        return predict(x, t), None
+
+    process.sample(denoise, SHAPE, generators(1, 2), torch.device("cpu"), sample_steps=steps)
+
+    again = generators(1, 2)
+    draw = lambda like: torch.stack([torch.randn(SHAPE, generator=g) for g in again])  # noqa: E731
+    x = draw(None)
+    monkeypatch.setattr(torch, "randn_like", draw)
+    reference.set_timesteps(steps)
+    for number, t in enumerate(reference.timesteps):
+        torch.testing.assert_close(trace[number], x, rtol=1e-4, atol=1e-4 * float(x.abs().max()))
+        x = reference.step(predict(x, t.view(1)), t.view(1), x).prev_sample
+    assert len(trace) == steps
+
+
+def oracle(process: GaussianDiffusion, x0: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, None]]:
+    """What a perfect network says when the circuits are x0."""
+
+    def denoise(x: Tensor, t: Tensor) -> tuple[Tensor, None]:
+        signal, spread = process._coefficients(t, x.double())
+        if process.objective == "x0":
+            return 20 * x0 if process.loss_kind == "cross_entropy" else x0, None
+        if process.objective == "v":
+            return ((signal * x - x0) / spread).float(), None
+        return ((x - signal * x0) / spread).float(), None
+
+    return denoise
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss", "zero"),
+    [*((*kind, False) for kind in OBJECTIVES), *((*kind, True) for kind in OBJECTIVES[1:])],
+)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_oracle_recovers_the_circuits(
+    codebook: GateEmbedding, sampler: str, objective: str, loss: str, zero: bool
+) -> None:
+    process = make(codebook, objective, loss, sampler=sampler, zero_terminal_snr=zero)
+    tokens = draw_tokens(4)
+    denoise = oracle(process, codebook.embed(tokens))
+    for steps in (1, 7, 20):
+        if zero and sampler in ("dpmsolver++", "unipc"):
+            with pytest.raises(ConfigError, match="zero signal"):
+                process.sample(denoise, SHAPE, generators(*range(4)), torch.device("cpu"), sample_steps=steps)
+        else:
+            found = process.sample(denoise, SHAPE, generators(*range(4)), torch.device("cpu"), sample_steps=steps)
+            assert torch.equal(found.long(), tokens), f"{steps} steps"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("objective", "loss"), [("epsilon", "mse"), ("x0", "cross_entropy")])
+def test_a_sample_does_not_depend_on_its_batch(
+    codebook: GateEmbedding, sampler: str, objective: str, loss: str
+) -> None:
+    process = make(codebook, objective, loss, sampler=sampler)
+    weight = torch.randn(4, 4, generator=torch.Generator().manual_seed(5))
+
+    def denoise(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        mixed = torch.einsum("bcqt,cd->bdqt", x, weight)
+        return torch.tanh(mixed), torch.tanh(0.5 * mixed)
+
+    def draw(*seeds: int) -> Tensor:
+        options: dict[str, Any] = {"guidance_scale": 2.0, "sample_steps": 6}
+        return process.sample(denoise, SHAPE, generators(*seeds), torch.device("cpu"), **options)
+
+    together = draw(1, 2, 3, 4, 5)
+    apart = torch.cat([draw(1), draw(2, 3), draw(4, 5)])
+    assert torch.equal(together, apart)
+    assert not torch.equal(together[0], together[1])
+
+
+def test_low_variance_levels_are_stratified(codebook: GateEmbedding) -> None:
+    process = make(codebook)
+    for seed in range(5):
+        levels = process.draw_levels(100, torch.Generator().manual_seed(seed), low_variance=True)
+        assert sorted((levels // 10).tolist()) == list(range(100)), "one level from each of 100 equal ranges"
+        assert levels.tolist() != sorted(levels.tolist()), "and not in the order of the circuits"
+    free = process.draw_levels(20_000, torch.Generator().manual_seed(0), low_variance=False)
+    assert (int(free.min()), int(free.max())) == (0, 999)
+    assert abs(float(free.float().mean()) - 499.5) < 4 * 289 / 20_000**0.5
+
+
+def test_input_perturbation_changes_the_input_and_not_the_target(codebook: GateEmbedding) -> None:
+    tokens = draw_tokens(64)
+    seen: dict[float, Tensor] = {}
+    for strength in (0.0, 0.1):
+        process = make(codebook, input_perturbation=strength)
+
+        def denoise(x: Tensor, t: Tensor, strength: float = strength) -> Tensor:
+            seen[strength] = x
+            return torch.zeros_like(x)
+
+        loss = process.loss(denoise, tokens, torch.Generator().manual_seed(3))
+        if strength == 0:
+            plain_loss = loss
+    torch.testing.assert_close(loss, plain_loss)  # the loss of a prediction of zeros is the target's mean square
+    assert not torch.allclose(seen[0.0], seen[0.1])
+    assert float((seen[0.1] - seen[0.0]).abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize(("objective", "loss"), OBJECTIVES)
+def test_the_loss_of_an_oracle_is_zero(codebook: GateEmbedding, objective: str, loss: str) -> None:
+    process = make(codebook, objective, loss, input_perturbation=0.0)
+    tokens = draw_tokens(8)
+    exact = oracle(process, codebook.embed(tokens))
+    losses = process.loss(lambda x, t: exact(x, t)[0], tokens, torch.Generator().manual_seed(0))
+    assert losses.shape == (8,)
+    assert float(losses.max()) < 1e-4
+
+
+def test_impossible_samplers_and_steps_are_refused(codebook: GateEmbedding) -> None:
+    process = make(codebook, num_train_timesteps=50)
+    with pytest.raises(ConfigError, match="did you mean 'ddim'"):
+        process.make_scheduler("dim", 5)
+    with pytest.raises(ConfigError, match="sample_steps=51"):
+        process.make_scheduler("ddim", 51)
+    for sampler in SAMPLERS:
+        assert len(process.make_scheduler(sampler, 50).timesteps) >= 49
+
+
+def test_expectation_of_certain_classes_is_their_embedding(codebook: GateEmbedding) -> None:
+    tokens = draw_tokens(3)
+    certain = torch.nn.functional.one_hot(codebook.classes(tokens), 2 * VOCABULARY - 1).movedim(-1, 1).float()
+    torch.testing.assert_close(codebook.expectation(certain), codebook.embed(tokens))
+    assert torch.equal(codebook.logits(codebook.embed(tokens)).argmax(1), codebook.classes(tokens))

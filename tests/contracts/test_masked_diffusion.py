@@ -1,0 +1,179 @@
+"""Masked diffusion: orders, the loss over all noise levels, and what sampling draws."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quantum_diffusion.diffusion.masked import ORDERS, MaskedDiffusion
+
+STEPS = 5
+VOCABULARY = 7
+
+
+def generators(count: int, first: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(first + i) for i in range(count)]
+
+
+def anything(count: int) -> Tensor:
+    return torch.ones(count, VOCABULARY, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_every_order_is_a_permutation(share: float) -> None:
+    rank = MaskedDiffusion(share).draw_rank(2000, STEPS, torch.Generator().manual_seed(0))
+    assert torch.equal(rank.sort(dim=1).values, torch.arange(STEPS).expand(2000, STEPS))
+    from_start = float((rank == torch.arange(STEPS)).all(dim=1).float().mean())
+    expected = share + (1 - share) / 120
+    assert abs(from_start - expected) < 4 * (expected * (1 - expected) / 2000) ** 0.5 + 1e-9
+
+
+def test_random_orders_are_uniform() -> None:
+    rank = MaskedDiffusion().draw_rank(60_000, 3, torch.Generator().manual_seed(0))
+    seen = Counter(map(tuple, rank.tolist()))
+    assert len(seen) == 6
+    assert sum((count - 10_000) ** 2 / 10_000 for count in seen.values()) < 20.5  # chi-square, 5 degrees, p = 0.001
+
+
+def test_the_loss_is_the_mean_over_all_noise_levels() -> None:
+    torch.manual_seed(0)
+    table = torch.randn(2**STEPS, STEPS, VOCABULARY)
+    ids = torch.randint(0, VOCABULARY, (4, STEPS))
+    process = MaskedDiffusion()
+    rank = process.draw_rank(4, STEPS, torch.Generator().manual_seed(1))
+
+    def logits_given(revealed: Tensor) -> Tensor:
+        """Logits [T, V] that depend on which steps are revealed: bool [T]."""
+        return table[int((revealed * 2 ** torch.arange(STEPS)).sum())]
+
+    def denoise(ids: Tensor, rank: Tensor) -> Tensor:
+        rows = [[logits_given(order < order[step])[step] for step in range(STEPS)] for order in rank]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    slow = torch.zeros(4)
+    for row, level in itertools.product(range(4), range(STEPS)):
+        step = int((rank[row] == level).nonzero())
+        slow[row] += F.cross_entropy(logits_given(rank[row] < level)[step], ids[row, step]) / STEPS
+    torch.testing.assert_close(process.loss(denoise, ids, rank), slow)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("sample_steps", [None, 1, 2, 3, STEPS, 10 * STEPS])
+def test_an_oracle_writes_its_circuit(order: str, sample_steps: int | None) -> None:
+    target = torch.randint(0, VOCABULARY, (6, STEPS), generator=torch.Generator().manual_seed(0))
+    calls: list[Tensor] = []
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        calls.append(rank.clone())
+        revealed = rank < STEPS
+        assert torch.equal(ids[revealed], target[revealed])
+        return 100.0 * F.one_hot(target, VOCABULARY).float(), None
+
+    found = MaskedDiffusion().sample(denoise, STEPS, generators(6), anything(6), sample_steps=sample_steps, order=order)
+    assert torch.equal(found, target)
+    assert len(calls) == min(sample_steps or STEPS, STEPS)
+    if order == "left_to_right" and len(calls) == STEPS:
+        for call, rank in enumerate(calls):
+            assert (rank < STEPS).tolist() == [[step < call for step in range(STEPS)]] * 6
+
+
+def test_confidence_reveals_the_surest_step_first() -> None:
+    sureness = torch.tensor([1.0, 5.0, 3.0, 2.0, 4.0])
+    seen: list[int] = []
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        seen.append(int((rank < STEPS).sum()))
+        if seen[-1]:
+            revealed = (rank[0] < STEPS).nonzero().flatten().tolist()
+            assert revealed == sorted(sureness.argsort(descending=True)[: seen[-1]].tolist())
+        logits = torch.zeros(1, STEPS, VOCABULARY)
+        logits[0, :, 3] = sureness
+        return logits, None
+
+    MaskedDiffusion(order="confidence").sample(denoise, STEPS, generators(1), anything(1))
+    assert seen == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_forbidden_instructions_are_never_drawn(order: str) -> None:
+    allowed = torch.rand(200, VOCABULARY, generator=torch.Generator().manual_seed(2)) < 0.5
+    allowed[:, 0] |= ~allowed.any(dim=1)
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = torch.where(allowed, -30.0, 30.0)[:, None].expand(-1, STEPS, -1)  # the network loves what is forbidden
+        return wanted, -wanted
+
+    for steps in (None, 2):
+        found = MaskedDiffusion().sample(
+            denoise, STEPS, generators(200), allowed, sample_steps=steps, order=order, guidance_scale=3.0
+        )
+        assert bool(allowed.gather(1, found).all())
+
+
+def test_the_largest_uniform_number_draws_a_possible_category() -> None:
+    from quantum_diffusion.diffusion.masked import _inverse_cdf
+
+    probabilities = torch.tensor([0.0, 0.3, 0.0, 0.7, 0.0, 0.0]).expand(1, 3, 6)
+    uniform = torch.tensor([[0.0, 0.5, 1 - 2**-24]])
+    assert _inverse_cdf(probabilities, uniform).tolist() == [[1, 3, 3]]
+    tiny = probabilities * 1e-30
+    assert _inverse_cdf(tiny, uniform).tolist() == [[1, 3, 3]]
+
+
+@pytest.mark.parametrize("order", ["random", "left_to_right"])
+def test_samples_follow_the_distribution(order: str) -> None:
+    """Two steps of three instructions with a known joint distribution, given as exact conditionals."""
+    joint = torch.tensor([[0.10, 0.20, 0.05], [0.05, 0.00, 0.25], [0.15, 0.10, 0.10]])
+    count = 8000
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        first_known, second_known = (rank < 2).unbind(1)
+        first = torch.where(second_known[:, None], joint.T[ids[:, 1]], joint.sum(1))
+        second = torch.where(first_known[:, None], joint[ids[:, 0]], joint.sum(0))
+        return torch.stack([first, second], dim=1).log(), None
+
+    allowed = torch.ones(count, 3, dtype=torch.bool)
+    found = MaskedDiffusion().sample(denoise, 2, generators(count), allowed, order=order)
+    counts = torch.bincount(found[:, 0] * 3 + found[:, 1], minlength=9).view(3, 3)
+    expected = count * joint
+    assert int(counts[1, 1]) == 0
+    possible = expected > 0
+    chi_square = float(((counts - expected)[possible] ** 2 / expected[possible]).sum())
+    assert chi_square < 24.3, "7 degrees of freedom, p = 0.001"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_sample_does_not_depend_on_its_batch(order: str) -> None:
+    weight = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0))
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        seen = F.one_hot(ids, VOCABULARY).float() * (rank < STEPS)[..., None]
+        logits = seen.cumsum(1) @ weight + torch.arange(STEPS)[:, None] * 0.1
+        return logits, 0.5 * logits
+
+    def draw(first: int, count: int) -> Tensor:
+        return MaskedDiffusion().sample(
+            denoise, STEPS, generators(count, first), anything(count), guidance_scale=2.0, order=order
+        )
+
+    assert torch.equal(draw(0, 10), torch.cat([draw(0, 1), draw(1, 6), draw(7, 3)]))
+
+
+def test_guidance_sharpens_the_difference_to_no_prompt() -> None:
+    conditional = torch.tensor([0.5, 0.3, 0.2]).log().expand(1, 1, 3)
+    free = torch.tensor([0.4, 0.4, 0.2]).log().expand(1, 1, 3)
+    count = 6000
+    answers: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda ids, rank: (  # noqa: E731
+        conditional.expand(count, 1, 3),
+        free.expand(count, 1, 3),
+    )
+    allowed = torch.ones(count, 3, dtype=torch.bool)
+    found = MaskedDiffusion().sample(answers, 1, generators(count), allowed, guidance_scale=2.0)
+    expected = torch.tensor([0.5**2 / 0.4, 0.3**2 / 0.4, 0.2**2 / 0.2])
+    expected = count * expected / expected.sum()
+    counts = torch.bincount(found.flatten(), minlength=3)
+    assert float(((counts - expected) ** 2 / expected).sum()) < 13.8, "2 degrees of freedom, p = 0.001"

@@ -1,0 +1,37 @@
+"""The first five losses at a fixed seed. To change them needs a line in CHANGELOG.md under "Numerics"."""
+
+import pytest
+
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.pipeline.callbacks import FitObserver, StepRecord
+from quantum_diffusion.training.training import DiffusionTrainer
+from tests.conftest import MakeConfig
+
+GOLDEN: dict[str, list[float]] = {
+    "masked transformer": [2.454391, 2.4649582, 2.3670895, 2.3686912, 2.2574563],
+    "unet": [0.9445066, 0.9088659, 0.7909338, 0.4859834, 0.4318342],
+}
+
+
+class Losses(FitObserver):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_step(self, record: StepRecord) -> None:
+        self.values.append(record.loss)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_first_losses(make_config: MakeConfig, dataset: CircuitDataset, name: str) -> None:
+    common = {"general": {"seed": 1234}, "num_epochs": 2, "max_steps": 5, "precision": "32"}
+    config = (
+        make_config("unet", "ddim", objective="epsilon", loss="mse", **common)
+        if name == "unet"
+        else make_config(prefix_head_weight=0.5, scheduler_params={"suffix_share": 0.5}, **common)
+    )
+    observer = Losses()
+    trainer = DiffusionTrainer(config, [observer])
+    trainer.setup_model(dataset)
+    trainer.compile_model()
+    trainer.train()
+    assert observer.values == pytest.approx(GOLDEN[name], rel=1e-4)

@@ -1,0 +1,172 @@
+"""The commands of DESIGN section 1 as a user types them: generate, train, evaluate, sample; stopping and bad input.
+
+They run as processes in an empty folder, at a tiny size.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from qiskit import qasm2
+from qiskit.quantum_info import Statevector, partial_trace
+
+ROOT = Path(__file__).parents[2]
+HYDRA = ["hydra.run.dir=.", "hydra.output_subdir=null"]
+GENERATE = [
+    *HYDRA,
+    "datasets=quick_test_srv",
+    "datasets.output_path=./datasets/srv_dataset",
+    "datasets.num_samples=600",
+    "datasets.balance_max=null",
+    "datasets.n_jobs=1",
+]
+TRAIN = [
+    *HYDRA,
+    "training=quick_test_srv",
+    "training.general.dataset=./datasets/srv_dataset",
+    "training.general.output_path=./models/quick_test",
+    "training.training.num_epochs=3",
+    "training.training.batch_size=32",
+    "training.training.log_every=1",
+    "training.model.params={width: 32, depth: 2}",
+]
+EVALUATE = [
+    *HYDRA,
+    "evaluation=default",
+    "evaluation.dataset=./datasets/srv_dataset",
+    "evaluation.model_dir=./models/quick_test",
+    "evaluation.num_samples=60",
+]
+
+pytestmark = pytest.mark.xdist_group("commands")
+
+
+def script(name: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / name)]
+
+
+def run(folder: Path, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder after the three commands."""
+    folder = tmp_path_factory.mktemp("user")
+    run(folder, *script("generate_dataset.py"), *GENERATE)
+    run(folder, *script("train_model.py"), *TRAIN)
+    run(folder, *script("evaluate_model.py"), *EVALUATE)
+    return folder
+
+
+def test_the_three_commands_leave_what_they_promise(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["datasets", "models"]
+    model = folder / "models" / "quick_test"
+    assert {path.name for path in model.iterdir()} == {
+        "config.yaml",
+        "model.safetensors",
+        "training_config.yaml",
+        "metadata.yaml",
+        "loss_curve.png",
+        "run",
+        "evaluation",
+    }
+    assert (model / "loss_curve.png").stat().st_size > 5000
+    metrics = json.loads((model / "evaluation" / "metrics.json").read_text())
+    assert metrics.keys() >= {
+        "num_samples",
+        "valid_rate",
+        "srv_accuracy",
+        "srv_accuracy_by_entangled",
+        "baseline_shuffled_accuracy",
+        "distinct_rate",
+        "novel_rate",
+        "guidance_scale",
+        "steps",
+        "seed",
+    }
+    assert metrics["num_samples"] == 60
+    assert metrics["valid_rate"] == 1.0
+    assert 0 <= metrics["srv_accuracy_interval"][0] <= metrics["srv_accuracy"] <= metrics["srv_accuracy_interval"][1]
+    for name in ("accuracy.png", "circuits.png", "metrics.md"):
+        assert (model / "evaluation" / name).stat().st_size > 500
+    assert not any(path.name.startswith(".") for path in model.rglob("*"))
+
+
+def test_written_circuits_have_the_schmidt_rank_vector_of_their_folder(folder: Path) -> None:
+    files = sorted((folder / "models" / "quick_test" / "evaluation" / "circuits").glob("*/*.qasm"))
+    metrics = json.loads((folder / "models" / "quick_test" / "evaluation" / "metrics.json").read_text())
+    assert 0 < len(files) <= metrics["srv_accuracy"] * 60 + 1e-9
+    for file in files:
+        circuit = qasm2.load(file)
+        asked = [int(digit) for digit in file.parent.name.removeprefix("srv_")]
+        state = Statevector(circuit)
+        others = [[other for other in range(3) if other != qubit] for qubit in range(3)]
+        purities = [partial_trace(state, rest).purity().real for rest in others]
+        assert [1 if purity > 0.99 else 2 for purity in purities] == asked, file
+
+
+def test_evaluating_again_replaces_an_evaluation_and_nothing_else(folder: Path) -> None:
+    evaluation = folder / "models" / "quick_test" / "evaluation"
+    before = json.loads((evaluation / "metrics.json").read_text())
+    run(folder, *script("evaluate_model.py"), *EVALUATE)
+    after = json.loads((evaluation / "metrics.json").read_text())
+    assert before | {"seconds": 0} == after | {"seconds": 0}, "the same seed gives the same figures"
+
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("years of work")
+    refused = run(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./mine", status=1)
+    assert refused.stderr.startswith("error: ")
+    assert "holds no earlier evaluation" in refused.stderr
+    assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_the_installed_command_samples(folder: Path) -> None:
+    command = [sys.executable, "-m", "quantum_diffusion.cli", "sample", "sample.model_dir=./models/quick_test"]
+    options = ["sample.srv=[1,1,1]", "sample.num_circuits=2", "sample.max_tries=200", "sample.save_folder=./found"]
+    result = run(folder, *command, *options)
+    assert "2 distinct circuits verified to have SRV [1, 1, 1]" in result.stdout
+    assert sorted(path.name for path in (folder / "found").iterdir()) == ["00001.qasm", "00002.qasm"]
+    assert qasm2.load(folder / "found" / "00001.qasm").num_qubits == 3
+    assert "exists" in run(folder, *command, *options, status=1).stderr
+    assert "entangles a single qubit" in run(folder, *command, "sample.srv=[1,1,2]", status=1).stderr
+
+
+def test_a_finished_model_is_refused_without_overwrite(folder: Path) -> None:
+    weights = folder / "models" / "quick_test" / "model.safetensors"
+    before = weights.read_bytes()
+    refused = run(folder, *script("train_model.py"), *TRAIN, status=1)
+    assert "already holds a finished model" in refused.stderr
+    assert weights.read_bytes() == before
+
+
+def test_ctrl_c_saves_and_the_same_command_continues(folder: Path) -> None:
+    command = [*script("train_model.py"), *TRAIN, "training.general.output_path=./models/long"]
+    command.append("training.training.num_epochs=8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        rows = folder / "models" / "long" / "run" / "metrics.csv"
+        until = time.monotonic() + 60
+        while not (rows.exists() and rows.read_text().count("loss") > 10) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert "the same command continues" in output
+    assert "Traceback" not in errors
+    assert (folder / "models" / "long" / "run" / "checkpoint.pt").exists()
+    assert not (folder / "models" / "long" / "config.yaml").exists()
+    again = run(folder, *command)
+    assert "continuing at step" in again.stdout
+    assert (folder / "models" / "long" / "config.yaml").exists()
+    assert (folder / "models" / "long" / "loss_curve.png").exists()

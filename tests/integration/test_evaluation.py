@@ -1,0 +1,111 @@
+"""Evaluation of a saved model in process: figures, files, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantum_diffusion.config.schema import EvaluationConfig, SampleConfig, SamplingConfig
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.storage import save_dataset
+from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
+from quantum_diffusion.evaluation import evaluator
+from quantum_diffusion.evaluation.evaluator import Evaluator, evaluate, write_results
+from quantum_diffusion.evaluation.sampling import find_circuits
+from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.training.training import DiffusionTrainer
+from tests.conftest import MakeConfig, draw_dataset
+
+
+@pytest.fixture
+def model(make_config: MakeConfig, mixed_dataset: CircuitDataset) -> Path:
+    trainer = DiffusionTrainer(make_config(max_steps=2))
+    trainer.setup_model(mixed_dataset)
+    trainer.compile_model()
+    return trainer.save_model(trainer.train()).folder
+
+
+def config(model: Path, **options: object) -> EvaluationConfig:
+    values = {"dataset": "unused", "model_dir": str(model), "num_samples": 50, "device": "cpu", **options}
+    return EvaluationConfig.model_validate(values)
+
+
+def test_figures_agree_with_the_samples(model: Path, mixed_dataset: CircuitDataset, tmp_path: Path) -> None:
+    settings = config(model, model_params={"sample_steps": 100, "guidance_scale": 2.0, "order": "confidence"})
+    result = evaluate(load_pipeline(model), mixed_dataset, settings)
+    figures, samples = result.metrics, result.samples
+    assert figures.valid_rate == np.mean(samples.report.valid) == 1.0
+    assert figures.srv_accuracy == np.mean(samples.matches)
+    assert (figures.steps, figures.order, figures.guidance_scale) == (6, "confidence", 2.0)
+    counts = [samples.prompts.count(prompt) for prompt in mixed_dataset.prompts]
+    assert max(counts) - min(counts) <= 1, "spread evenly over the prompts"
+    for prompt, circuits in result.verified.items():
+        rows = [row for row in np.flatnonzero(samples.matches) if samples.prompts[row] == prompt]
+        assert set(circuits) == set(samples.circuits(rows))
+        assert len(set(circuits)) == len(circuits)
+        assert [len(c) for c in circuits] == sorted(len(c) for c in circuits)
+
+    folder = tmp_path / "results"
+    write_results(result, folder, settings)
+    assert json.loads((folder / "metrics.json").read_text())["evaluation"]["seed"] == 0
+    assert len(list(folder.glob("circuits/*/*.qasm"))) == sum(map(len, result.verified.values()))
+
+
+def test_a_full_disk_leaves_earlier_results(
+    model: Path, mixed_dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = evaluate(load_pipeline(model), mixed_dataset, config(model))
+    write_results(result, tmp_path / "results", config(model))
+    before = sorted(path.name for path in (tmp_path / "results").rglob("*"))
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluator, "save_accuracy_chart", full)
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        write_results(result, tmp_path / "results", config(model))
+    assert sorted(path.name for path in (tmp_path / "results").rglob("*")) == before
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_what_does_not_fit_is_refused(model: Path, mixed_dataset: CircuitDataset, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    save_dataset(draw_dataset(4, 5, 20), folder, {})
+    with pytest.raises(IncompatibleDatasetsError, match="4 qubits, the model makes at most 3"):
+        Evaluator(config(model, dataset=str(folder)))
+    with pytest.raises(CheckpointError, match="no saved model"):
+        Evaluator(config(tmp_path / "nothing", dataset=str(folder)))
+    with pytest.raises(ConfigError, match="cannot sample a model trained with"):
+        Evaluator(config(model, dataset=str(folder), model_params={"scheduler": "ddim"}))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="holds no earlier evaluation"):
+        Evaluator(config(model, dataset=str(folder), save_folder=str(tmp_path / "file")))
+    assert (tmp_path / "file").read_text() == "mine"
+    below = str(tmp_path / "file" / "results")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        Evaluator(config(model, dataset=str(folder), save_folder=below))
+    with pytest.raises(CheckpointError, match="cannot write"):
+        find_circuits(SampleConfig(model_dir=str(model), srv=(1, 1), save_folder=below))
+
+
+def test_a_smaller_data_set_can_be_evaluated_on(model: Path, tmp_path: Path) -> None:
+    save_dataset(draw_dataset(2, 4, 16), tmp_path / "data", {})
+    result = Evaluator(config(model, dataset=str(tmp_path / "data"))).run()
+    assert result.folder == model / "evaluation"
+    assert set(result.samples.num_qubits) == {2}
+
+
+def test_circuits_on_demand_are_verified_distinct_and_reproducible(model: Path) -> None:
+    settings = SampleConfig(model_dir=str(model), srv=(1, 1), num_circuits=5, max_tries=300, device="cpu")
+    found = find_circuits(settings)
+    assert found == find_circuits(settings)
+    assert len(set(found.circuits)) == len(found.circuits) == 5
+    assert [len(c) for c in found.circuits] == sorted(len(c) for c in found.circuits)
+    assert found.num_exact >= 5
+    short = find_circuits(settings.model_copy(update={"max_gates": 2}))
+    assert all(len(circuit) <= 2 for circuit in short.circuits)
+    few = find_circuits(settings.model_copy(update={"max_tries": 3, "model_params": SamplingConfig(guidance_scale=1)}))
+    assert few.num_sampled == 3
+    with pytest.raises(ConfigError, match="asks for 4 qubits"):
+        find_circuits(settings.model_copy(update={"srv": (1, 1, 1, 1)}))

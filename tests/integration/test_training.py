@@ -1,0 +1,486 @@
+"""Training from configuration to saved model: every combination, resuming, divergence, starting from a model."""
+
+import csv
+import itertools
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantum_diffusion.config.schema import SamplingConfig, TrainingConfig
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.dataset import DatasetLoader
+from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, TrainingDivergedError
+from quantum_diffusion.pipeline import fit as loop
+from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
+from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
+from quantum_diffusion.tracking.experiment import read_run
+from quantum_diffusion.training.training import DiffusionTrainer, TrainingSummary
+from tests.conftest import MakeConfig, draw_dataset
+
+GAUSSIAN = ("ddim", "ddpm", "dpmsolver++", "unipc")
+LOSSES = (("epsilon", "mse"), ("v", "mse"), ("x0", "mse"), ("x0", "cross_entropy"))
+
+
+def train(
+    config: TrainingConfig, dataset: CircuitDataset, *observers: FitObserver
+) -> tuple[loop.TrainingState, TrainingSummary]:
+    trainer = DiffusionTrainer(config, observers)
+    trainer.setup_model(dataset)
+    state = trainer.compile_model()
+    return state, trainer.save_model(trainer.train())
+
+
+class Records(FitObserver):
+    def __init__(self) -> None:
+        self.steps: list[StepRecord] = []
+        self.epochs: list[EpochRecord] = []
+        self.calls: list[str] = []
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        self.calls.append(f"start {step} of {total_steps}")
+
+    def on_step(self, record: StepRecord) -> None:
+        self.steps.append(record)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        self.epochs.append(record)
+
+    def on_end(self, status: str) -> None:
+        self.calls.append(status)
+
+
+class InterruptAt(FitObserver):
+    """Presses Ctrl-C after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, record: StepRecord) -> None:
+        if record.step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def assert_same(first: Any, second: Any, where: str = "state") -> None:
+    """Compare nested state bit for bit."""
+    assert type(first) is type(second), where
+    if isinstance(first, Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for number, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_same(a, b, f"{where}.{number}")
+    else:
+        assert first == second, where
+
+
+def metrics_without_times(folder: Path) -> list[list[str]]:
+    with (folder / "run" / "metrics.csv").open(newline="") as file:
+        return [row for row in csv.reader(file) if row[1] != "samples_per_second"]
+
+
+# ------------------------------------------------------------------------------------------- every combination
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler", "objective", "loss"),
+    [
+        ("transformer", "masked", "x0", "cross_entropy"),
+        *((m, s, *kind) for m, s, kind in itertools.product(("transformer", "unet"), GAUSSIAN, LOSSES)),
+    ],
+)
+def test_every_combination_trains_saves_loads_and_samples(
+    make_config: MakeConfig, dataset: CircuitDataset, model: str, scheduler: str, objective: str, loss: str
+) -> None:
+    config = make_config(model, scheduler, objective=objective, loss=loss, max_steps=1)
+    state, summary = train(config, dataset)
+    assert (state.step, summary.status) == (1, "finished")
+    pipeline = load_pipeline(summary.folder)
+    prompts = (list(dataset.prompts) * 8)[:8]
+    samples = pipeline.sample(prompts, seed=1)
+    assert len(samples) == 8
+    assert samples.prompts == tuple(prompts)
+    assert bool((samples.matches <= samples.report.valid).all())
+    if scheduler == "masked":
+        assert bool(samples.report.valid.all())
+
+
+@pytest.mark.parametrize("model", ["transformer", "unet"])
+@pytest.mark.parametrize("batching", ["max_padded", "bucketed"])
+@pytest.mark.parametrize("scheduler", ["ddim", "masked"])
+def test_mixed_qubit_counts(
+    make_config: MakeConfig, mixed_dataset: CircuitDataset, model: str, batching: str, scheduler: str
+) -> None:
+    if scheduler == "masked" and (model == "unet" or batching == "bucketed"):
+        with pytest.raises(ConfigError, match="masked"):
+            make_config(model, scheduler, batching=batching)
+        return
+    head = {"prefix_head_weight": 0.5} if model == "transformer" else {}
+    config = make_config(model, scheduler, batching=batching, **head)
+    _, summary = train(config, mixed_dataset)
+    pipeline = load_pipeline(summary.folder)
+    prompts = list(mixed_dataset.prompts)
+    together = pipeline.sample(prompts, seed=3)
+    for row, label in enumerate(together.labels):
+        circuit = together.circuits([row])[0] if together.report.valid[row] else None
+        assert circuit is None or circuit.num_qubits == len(label)
+        alone = pipeline.sample([prompts[row]], seed=3, first_sample=row)
+        assert alone.ids.tolist() == together.ids[[row]].tolist(), "a sample depends on its neighbours' prompts"
+
+
+@pytest.mark.parametrize("scheduler", ["masked", "ddim", "ddpm", "dpmsolver++", "unipc"])
+def test_samples_do_not_depend_on_the_batch_size(
+    make_config: MakeConfig, dataset: CircuitDataset, scheduler: str
+) -> None:
+    kind = {} if scheduler == "masked" else {"objective": "epsilon", "loss": "mse"}
+    _, summary = train(make_config("transformer", scheduler, max_steps=3, **kind), dataset)
+    pipeline = load_pipeline(summary.folder)
+    prompts = (list(dataset.prompts) * 8)[:20]
+    ids = [pipeline.sample(prompts, 5, SamplingConfig(auto_batch_size=size)).ids.tolist() for size in (1, 7, 20)]
+    assert ids[0] == ids[1] == ids[2]
+    later = pipeline.sample(prompts[12:], 5, first_sample=12)
+    assert later.ids.tolist() == ids[0][12:]
+    assert pipeline.sample(prompts, 6).ids.tolist() != ids[0]
+
+
+# ------------------------------------------------------------------------------------------------------ learning
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler", "objective", "loss", "steps", "share"),
+    [
+        ("transformer", "masked", "x0", "cross_entropy", 150, 0.5),
+        *(("transformer", "ddim", *kind, 80, 0.9) for kind in LOSSES),
+        *(("unet", "ddim", *kind, 30, 0.9) for kind in LOSSES),
+    ],
+)
+def test_sixteen_circuits_are_learned(
+    make_config: MakeConfig, model: str, scheduler: str, objective: str, loss: str, steps: int, share: float
+) -> None:
+    config = make_config(
+        model,
+        scheduler,
+        objective=objective,
+        loss=loss,
+        num_epochs=steps,
+        validation_fraction=0.0,
+        condition_dropout=0.0,
+        learning_rate=1e-2 if model == "transformer" else 3e-3,
+        model_params={"width": 32} if model == "transformer" else {},
+    )
+    records = Records()
+    train(config, draw_dataset(3, 5, 16), records)
+    losses = [record.loss for record in records.steps]
+    first, last = (sum(part) / len(part) for part in (losses[:5], losses[-10:]))
+    assert last < share * first
+    assert all(math.isfinite(value) for value in losses)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_every_optimizer_trains(make_config: MakeConfig, dataset: CircuitDataset, optimizer: str) -> None:
+    records = Records()
+    train(make_config(optimizer=optimizer, num_epochs=12, prefix_head_weight=0.5), dataset, records)
+    assert records.epochs[-1].training_loss < 0.95 * records.epochs[0].training_loss
+    assert records.epochs[-1].validation_loss is not None
+    assert records.calls == ["start 0 of 36", "finished"]
+    assert [record.samples_seen for record in records.steps[:3]] == [16, 32, 43]
+
+
+# ------------------------------------------------------------------------------------------------------ resuming
+
+RUNS: dict[str, dict[str, Any]] = {
+    "masked": {
+        "optimizer": "muon",
+        "lr_scheduler": "cosine",
+        "prefix_head_weight": 0.5,
+        "scheduler_params": {"suffix_share": 0.5},
+    },
+    "gaussian": {"model": "transformer", "scheduler": "ddim", "optimizer": "adamw", "lr_scheduler": "one_cycle"},
+}
+
+
+@pytest.mark.parametrize("stops", [[6], [1], [3], [4, 8], [11]], ids=str)
+@pytest.mark.parametrize("run", RUNS)
+def test_an_interrupted_run_continues_bit_for_bit(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, run: str, stops: list[int]
+) -> None:
+    def config(name: str) -> TrainingConfig:
+        return make_config(**RUNS[run], num_epochs=4, general={"output_path": str(tmp_path / name)})
+
+    whole, _ = train(config("whole"), dataset)
+    for stop in stops:
+        stopped, summary = train(config("parts"), dataset, InterruptAt(stop))
+        assert (stopped.step, summary.status) == (stop, "interrupted")
+        assert not (tmp_path / "parts" / "config.yaml").exists()
+        assert read_run(tmp_path / "parts" / "run")["status"] == "interrupted"
+    records = Records()
+    continued, summary = train(config("parts"), dataset, records)
+    assert summary.status == "finished"
+    assert records.calls == [f"start {stops[-1]} of 12", "finished"]
+
+    assert_same(continued.state_dict(), whole.state_dict())
+    assert metrics_without_times(tmp_path / "parts") == metrics_without_times(tmp_path / "whole")
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+    assert not (tmp_path / "parts" / "run" / "checkpoint.pt").exists()
+
+
+def test_an_interrupt_at_the_last_step_finishes(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    state, summary = train(make_config(num_epochs=2), dataset, InterruptAt(6))
+    assert (state.step, state.epoch, summary.status) == (6, 2, "finished")
+    assert summary.metadata["validation_loss"] is not None
+
+
+def test_max_steps_ends_within_an_epoch(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    records = Records()
+    state, summary = train(make_config(num_epochs=4, max_steps=5), dataset, records)
+    assert (state.step, summary.status) == (5, "finished")
+    assert records.epochs[-1].training_loss == pytest.approx(sum(r.loss for r in records.steps[3:]) / 2)
+
+
+def test_another_configuration_does_not_continue_a_run(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    train(make_config(num_epochs=2), dataset, InterruptAt(2))
+    with pytest.raises(CheckpointError, match=r"learning_rate=0\.003, not 0\.001"):
+        train(make_config(num_epochs=2, learning_rate=1e-3), dataset)
+    with pytest.raises(CheckpointError, match="dataset="):
+        train(make_config(num_epochs=2), draw_dataset(3, 5, 48, seed=1))
+    state, _ = train(make_config(num_epochs=2, learning_rate=1e-3, general={"resume": "never"}), dataset)
+    assert state.step == 6
+
+
+def test_a_named_checkpoint_is_continued(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:
+    train(make_config(num_epochs=2), dataset, InterruptAt(2))
+    path = tmp_path / "model" / "run" / "checkpoint.pt"
+    general = {"output_path": str(tmp_path / "elsewhere"), "resume": str(path)}
+    records = Records()
+    train(make_config(num_epochs=2, general=general), dataset, records)
+    assert records.calls[0] == "start 2 of 6"
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        train(make_config(general={"output_path": str(tmp_path / "third"), "resume": str(tmp_path / "none")}), dataset)
+
+
+# ---------------------------------------------------------------------------------------------------- divergence
+
+
+def test_a_weight_that_is_not_finite_keeps_the_last_good_checkpoint(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path
+) -> None:
+    class Poison(Records):
+        def on_step(self, record: StepRecord) -> None:
+            super().on_step(record)
+            if record.step == 5:
+                next(iter(trainer_state.network["backbone"].parameters())).data.fill_(math.nan)
+
+    observer = Poison()
+    trainer = DiffusionTrainer(make_config(num_epochs=4), [observer])
+    trainer.setup_model(dataset)
+    trainer_state = trainer.compile_model()
+    with pytest.raises(TrainingDivergedError, match=r"step 6: the loss is nan.*learning_rate"):
+        trainer.train()
+    assert observer.calls[-1] == "failed"
+    assert read_run(tmp_path / "model" / "run")["status"] == "failed"
+    saved = read_checkpoint(tmp_path / "model" / "run" / "checkpoint.pt", torch.device("cpu"))["state"]
+    assert saved["step"] == 3
+    assert all(bool(value.isfinite().all()) for value in saved["network"].values())
+    state, _ = train(make_config(num_epochs=4), dataset)
+    assert state.step == 12
+
+
+def test_a_loss_that_is_not_finite_saves_the_state_before_it(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, calls = DiffusionPipeline.training_loss, itertools.count(1)
+
+    def poisoned(self: DiffusionPipeline, *args: Any, **options: Any) -> LossTerms:
+        terms = honest(self, *args, **options)
+        return LossTerms(terms.total * math.nan, terms.diffusion) if next(calls) == 2 else terms
+
+    monkeypatch.setattr(DiffusionPipeline, "training_loss", poisoned)
+    with pytest.raises(TrainingDivergedError, match="step 2"):
+        train(make_config(), dataset)
+    saved = read_checkpoint(tmp_path / "model" / "run" / "checkpoint.pt", torch.device("cpu"))["state"]
+    assert (saved["step"], saved["batch"]) == (1, 1)
+    monkeypatch.undo()
+    clean, _ = train(make_config(general={"output_path": str(tmp_path / "clean")}), dataset)
+    continued, _ = train(make_config(), dataset)
+    assert_same(continued.state_dict(), clean.state_dict())
+
+
+# --------------------------------------------------------------------------------------------- parts of the loop
+
+
+def test_the_average_follows_its_formula() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+    average = loop.average_weights(network, 0.8)
+    expected = None
+    for count in range(12):
+        with torch.no_grad():
+            network.weight.add_(torch.randn(2, 3))
+        average.update_parameters(network)
+        decay = min(0.8, (1 + count) / (10 + count))
+        new = network.weight.detach().double()
+        expected = new.clone() if expected is None else decay * expected + (1 - decay) * new
+    torch.testing.assert_close(average.module.weight.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(0.5, 0.5), (None, 10.0), (20.0, 10.0)])
+def test_gradient_clipping_limits_the_step(clip: float | None, moved: float) -> None:
+    network = torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1, bias=False)})
+    weight = network["backbone"].weight
+    before = weight.item()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    state = loop.TrainingState(network, [optimizer], [schedule], None)
+    total = 10.0 * weight.sum()
+    assert loop._update(state, LossTerms(total, total), clip, lambda state: None) == pytest.approx(10.0)
+    assert before - weight.item() == pytest.approx(moved, rel=1e-4)
+
+
+def test_validation_has_fixed_noise_and_no_gradients(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    trainer = DiffusionTrainer(make_config("transformer", "ddim"))
+    pipeline = trainer.setup_model(dataset)
+    state = trainer.compile_model()
+    _, loader = DatasetLoader(0).get_dataloaders(dataset, 4, 0.3)
+    first, second = (loop.validate(pipeline, loader, state, seed=0) for _ in range(2))
+    assert first is not None
+    assert first == second != loop.validate(pipeline, loader, state, seed=1)
+    assert all(p.grad is None for network in (state.network, state.average) for p in network.parameters())
+    assert pipeline.network is state.network
+    assert loop.validate(pipeline, None, state, seed=0) is None
+
+
+def test_the_saved_weights_are_the_averaged_ones(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    state, summary = train(make_config(num_epochs=2), dataset)
+    saved = load_pipeline(summary.folder).network.state_dict()
+    assert_same(dict(saved), dict(state.average.module.state_dict()))
+    assert not torch.equal(saved["backbone.predict.weight"], state.network["backbone"].predict.weight)
+
+
+def test_bfloat16_trains(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    for model, scheduler in (("transformer", "masked"), ("unet", "ddim")):
+        kind = {"objective": "v", "loss": "mse"} if model == "unet" else {}
+        general = {"overwrite": True}
+        records = Records()
+        _, summary = train(
+            make_config(model, scheduler, precision="bf16", max_steps=2, general=general, **kind), dataset, records
+        )
+        assert summary.metadata["bfloat16"] is True
+        assert all(math.isfinite(record.loss) for record in records.steps)
+
+
+# -------------------------------------------------------------------------------------- output and starting point
+
+
+def test_a_finished_model_is_kept(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:
+    train(make_config(max_steps=1), dataset)
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="already holds a finished model"):
+        DiffusionTrainer(make_config())
+
+    overwrite = make_config(num_epochs=2, general={"overwrite": True})
+    train(overwrite, dataset, InterruptAt(4))
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights, "the old model stays until the new one"
+    load_pipeline(tmp_path / "model")
+    train(overwrite, dataset)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() != weights
+    load_pipeline(tmp_path / "model")
+
+
+def test_an_impossible_output_is_refused_before_any_work(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(CheckpointError, match=r"file' is a file"):
+            DiffusionTrainer(make_config(general={"output_path": str(path)}))
+
+
+def test_starting_from_a_saved_model(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:
+    _, summary = train(make_config(num_epochs=2), dataset)
+
+    def start(data: CircuitDataset = dataset, **options: Any) -> DiffusionPipeline:
+        general = {"output_path": str(tmp_path / "second"), "init_from_pipeline_dir": str(summary.folder), "seed": 7}
+        return DiffusionTrainer(make_config(general=general, **options)).setup_model(data)
+
+    assert_same(dict(start().network.state_dict()), dict(load_pipeline(summary.folder).network.state_dict()))
+    with pytest.raises(CheckpointError, match="does not fit this configuration"):
+        start(model_params={"width": 32})
+    other = draw_dataset(3, 5, 48)
+    object.__setattr__(other, "gate_pool", type(other.gate_pool)(["h", "cz"]))
+    with pytest.raises(IncompatibleDatasetsError, match="'cz'"):
+        start(other)
+
+
+def test_sizes_that_do_not_fit_together_are_a_configuration_error(
+    make_config: MakeConfig, dataset: CircuitDataset
+) -> None:
+    for config in (
+        make_config("transformer", "ddim", model_params={"width": 15, "num_heads": 3}),
+        make_config("unet", "ddim", model_params={"t_emb_size": 15}, objective="v", loss="mse"),
+    ):
+        with pytest.raises(ConfigError, match="even number"):
+            DiffusionTrainer(config).setup_model(dataset)
+
+
+def test_steps_out_of_order_are_explained(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    trainer = DiffusionTrainer(make_config())
+    with pytest.raises(ConfigError, match="setup_model"):
+        trainer.compile_model()
+    trainer.setup_model(dataset)
+    with pytest.raises(ConfigError, match="compile_model"):
+        trainer.train()
+
+
+def test_sampling_options_of_another_process_are_refused(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    masked = DiffusionTrainer(make_config()).setup_model(dataset)
+    gaussian = DiffusionTrainer(make_config("transformer", "ddim", objective="v", loss="mse")).setup_model(dataset)
+    categorical = DiffusionTrainer(make_config("transformer", "ddim")).setup_model(dataset)
+    refused = [
+        (masked, {"scheduler": "ddim"}, "cannot sample a model trained with scheduler.type='masked'"),
+        (masked, {"guidance_mode": "rescaled"}, "guides log-probabilities"),
+        (categorical, {"guidance_mode": "rescaled"}, "guides log-probabilities"),
+        (gaussian, {"scheduler": "masked"}, "ddim, ddpm"),
+        (gaussian, {"order": "random"}, "order is for masked models"),
+        (gaussian, {"sample_steps": 51}, "50 noise levels"),
+    ]
+    for pipeline, options, message in refused:
+        with pytest.raises(ConfigError, match=message):
+            pipeline.sample(["Generate SRV: [1, 2, 2]"], 0, SamplingConfig(**options))
+    for prompt in ("Generate SRV: [1, 2]!", "Generate SRV: [1, 1, 2]", "Generate SRV: [1, 1, 2, 2]"):
+        with pytest.raises(ConfigError, match="prompt"):
+            masked.sample([prompt], 0)
+
+
+@pytest.mark.gpu
+def test_cuda_computes_what_the_cpu_does(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random numbers differ between devices, so both draw them on the CPU here."""
+    from quantum_diffusion.diffusion.masked import MaskedDiffusion
+
+    honest = MaskedDiffusion.draw_rank
+
+    def on_cpu(self: MaskedDiffusion, count: int, steps: int, generator: torch.Generator) -> Tensor:
+        same = torch.Generator().manual_seed(generator.initial_seed() % 2**31)
+        return honest(self, count, steps, same).to(generator.device)
+
+    monkeypatch.setattr(MaskedDiffusion, "draw_rank", on_cpu)
+    losses: dict[str, list[float]] = {}
+    for device in ("cpu", "cuda"):
+        records = Records()
+        general = {"device": device, "output_path": str(tmp_path / device)}
+        train(make_config(num_epochs=3, condition_dropout=0.0, general=general), dataset, records)
+        losses[device] = [record.loss for record in records.steps]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+    pipeline = load_pipeline(tmp_path / "cuda", torch.device("cuda"))
+    samples = pipeline.sample(list(dataset.prompts) * 4, seed=0)
+    assert bool(samples.report.valid.all())

@@ -1,0 +1,273 @@
+"""Writing files and folders: the old state or the complete new one, and nothing lying about."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantum_diffusion import files
+from quantum_diffusion.errors import CheckpointError, DatasetFormatError
+from quantum_diffusion.files import check_can_write, describe, new_entries, new_file, new_folder, sha256_of
+
+
+def write(folder: Path, text: str) -> None:
+    with new_folder(folder, CheckpointError) as staging:
+        (staging / "deep").mkdir()
+        (staging / "deep" / "file.txt").write_text(text)
+
+
+def fill_disk(path: Path, *_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_folder_appears_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "some" / "where"
+    with new_folder(target, CheckpointError) as staging:
+        (staging / "file").write_text("new")
+        assert not target.exists()
+    assert (target / "file").read_text() == "new"
+    assert os.listdir(target.parent) == ["where"]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "out" / "stale").write_text("")
+    write(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "new"
+    assert os.listdir(tmp_path / "out") == ["deep"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("a bug"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_state(tmp_path: Path, problem: BaseException) -> None:
+    write(tmp_path / "out", "old")
+
+    def fail() -> None:
+        with new_folder(tmp_path / "out", CheckpointError) as staging:
+            (staging / "half").write_text("half")
+            raise problem
+
+    with pytest.raises(type(problem)):
+        fail()
+    assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("step", ["flush", "_swap_in"])
+def test_a_full_disk_leaves_the_old_state_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    write(tmp_path / "out", "old")
+    monkeypatch.setattr(files, step, fill_disk)
+    with pytest.raises(CheckpointError, match=r"cannot write '.*out': the disk is full \(free some space.*nothing was"):
+        write(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "out", "old")
+    rename = os.rename
+
+    def fail_for_the_new_one(source: Path, destination: Path) -> None:
+        if Path(destination).name == "out" and not str(source).endswith("-old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", fail_for_the_new_one)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        write(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "big_disk" / "real", "old")
+    (tmp_path / "out").symlink_to(tmp_path / "big_disk" / "real")
+    write(tmp_path / "out", "new")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "big_disk" / "real" / "deep" / "file.txt").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["big_disk", "out"]
+    assert os.listdir(tmp_path / "big_disk") == ["real"]
+
+
+def test_a_file_appears_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file"
+    for text in ("old", "new"):
+        with new_file(target, CheckpointError) as staging:
+            staging.write_text(text)
+            assert not target.exists() or target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["file"]
+
+
+def test_a_file_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("old")
+    monkeypatch.setattr(files, "flush", fill_disk)
+    with (
+        pytest.raises(CheckpointError, match="the disk is full"),
+        new_file(tmp_path / "file", CheckpointError) as staging,
+    ):
+        staging.write_text("new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("use", [new_folder, new_file])
+def test_a_file_among_the_parents_is_named(tmp_path: Path, use: object) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DatasetFormatError, match="a file is where a folder should be"),
+        use(tmp_path / "file" / "x", DatasetFormatError),
+    ):  # type: ignore[operator]
+        pass
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file", "a file is where a folder should be"),
+        ("file/x/y", "a file is where a folder should be"),
+        ("a" * 300, "[Nn]ame too long"),
+        ("cwd", "the folder you are in .give a folder inside it"),
+        ("", "the folder you are in"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_known_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    with pytest.raises(DatasetFormatError, match=f"cannot write .*: .*{message}"):
+        check_can_write(tmp_path / place, DatasetFormatError)
+    assert sorted(os.listdir(tmp_path)) == ["cwd", "file"]
+
+
+def test_a_folder_without_permission_is_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # to root everything is permitted
+    with pytest.raises(DatasetFormatError, match="permission denied"):
+        check_can_write(tmp_path / "new" / "folder", DatasetFormatError)
+
+
+def test_looking_beforehand_changes_nothing(tmp_path: Path) -> None:
+    check_can_write(tmp_path / "a" / "b" / "c", DatasetFormatError)
+    check_can_write(tmp_path, DatasetFormatError)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_killed_writer_leaves_the_old_state(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from quantum_diffusion import files\n"
+        "from quantum_diffusion.errors import CheckpointError\n"
+        "with files.new_folder(Path(sys.argv[1]), CheckpointError) as staging:\n"
+        "    (staging / 'file').write_text('half')\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "old"
+    assert len(os.listdir(tmp_path)) == 2  # the half-written one lies hidden beside it ...
+    write(tmp_path / "out", "new")  # ... and disturbs nobody
+    assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "new"
+
+
+def test_what_the_system_refuses_for_real_is_described(tmp_path: Path) -> None:
+    """A process that may write 100 bytes a file: a disk that is full after them."""
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from quantum_diffusion.errors import CheckpointError\n"
+        "from quantum_diffusion.files import new_folder\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try:\n"
+        "    with new_folder(Path(sys.argv[1]), CheckpointError) as staging:\n"
+        "        (staging / 'file').write_bytes(bytes(1000))\n"
+        "except CheckpointError as problem:\n"
+        "    print(problem)\n"
+    )
+    assert resource.RLIMIT_FSIZE is not None
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.rstrip().endswith("File too large; nothing was changed there")
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "permission denied"), (errno.EIO, "Input/output error")],
+)
+def test_problems_are_described_with_their_mend(number: int, text: str) -> None:
+    assert text in describe(OSError(number, os.strerror(number)))
+    assert describe(OSError("just words")) == "just words"
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def write_entries(folder: Path, text: str) -> None:
+    with new_entries(folder, "index", CheckpointError) as staging:
+        (staging / "part").mkdir()
+        (staging / "part" / text).write_text(text)
+        (staging / "index").write_text(text)
+
+
+def test_entries_are_replaced_and_the_rest_stays(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("mine")
+    write_entries(tmp_path, "old")
+    write_entries(tmp_path, "new")
+    assert sorted(os.listdir(tmp_path)) == ["index", "other", "part"]
+    assert os.listdir(tmp_path / "part") == ["new"]
+    assert (tmp_path / "index").read_text() == "new"
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+def test_the_last_entry_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[str] = []
+    replace = os.replace
+
+    def record(source: Path, target: Path) -> None:
+        placed.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", record)
+    write_entries(tmp_path / "out", "x")
+    assert placed == ["part", "index"]
+
+
+def test_a_full_disk_leaves_the_old_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_entries(tmp_path, "old")
+    monkeypatch.setattr(files, "flush", fill_disk)
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        write_entries(tmp_path, "new")
+    assert (tmp_path / "index").read_text() == "old"
+    assert os.listdir(tmp_path / "part") == ["old"]
+    assert sorted(os.listdir(tmp_path)) == ["index", "part"]
+
+
+def test_entries_left_by_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{files._STAGING}abandoned").mkdir()
+    write_entries(tmp_path, "new")
+    assert sorted(os.listdir(tmp_path)) == ["index", "part"]

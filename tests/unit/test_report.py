@@ -1,0 +1,99 @@
+"""Tables and pictures of an evaluation."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
+from quantum_diffusion.evaluation.metrics import EvaluationMetrics
+from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
+from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
+from quantum_diffusion.pipeline.diffusion import SampledCircuits
+
+METRICS = EvaluationMetrics(
+    num_samples=100,
+    valid_rate=0.99,
+    srv_accuracy=0.95,
+    srv_accuracy_interval=(0.888, 0.978),
+    srv_accuracy_by_entangled={"0": 1.0, "2": 0.94},
+    srv_accuracy_by_prompt={"Generate SRV: [1, 1]": 1.0, "Generate SRV: [2, 2]": 0.94},
+    baseline_shuffled_accuracy=0.5,
+    baseline_random_accuracy=0.4,
+    distinct_rate=0.8,
+    novel_rate=0.1,
+    exact_distinct_rate=0.8,
+    mean_gates=4.25,
+    gate_count_by_gate={"h": 2.25, "cx": 2.0},
+    reasons={"valid": 99, "token out of range": 1},
+    guidance_scale=3.0,
+    steps=8,
+    scheduler="masked",
+    order="left_to_right",
+    seed=7,
+    seconds=1.5,
+)
+
+
+def make_samples(count: int) -> SampledCircuits:
+    table = instruction_table(GatePool(["h", "cx"]), 2)
+    ids = random_ids(np.random.default_rng(0), table, count, 0, 4)
+    ranks = schmidt_rank_vectors(ids, table)
+    labels = tuple(((1, 1), (2, 2))[row % 2] for row in range(count))
+    prompts = tuple(f"Generate SRV: {list(label)}" for label in labels)
+    valid = np.arange(count) % 5 != 0
+    report = DecodeReport(ids, valid, tuple(VALID if ok else "broken" for ok in valid))
+    matches = valid & (ranks == np.array(labels).reshape(count, 2)).all(axis=1)
+    return SampledCircuits(prompts, labels, report, ids, ranks, np.full(count, 2), matches, table.pool)
+
+
+def test_rows_say_what_a_newcomer_needs() -> None:
+    rows = {name.strip(): (value, meaning) for name, value, meaning in summary_rows(METRICS)}
+    assert rows["SRV accuracy"][0] == "95.0 %"
+    assert "95 %: 88.8 % to 97.8 %" in rows["SRV accuracy"][1]
+    assert rows["shuffled prompts"][0] == "50.0 %"
+    assert rows["2 entangled"][0] == "94.0 %"
+    assert rows["gates"] == ("4.25", "mean gates of a circuit: 2.2 h, 2.0 cx")
+    assert rows["sampler"] == ("masked", "guidance 3, 8 steps, order left_to_right")
+    assert summary_rows(replace(METRICS, order=None))[-1] == ("sampler", "masked", "guidance 3, 8 steps")
+
+
+def test_the_markdown_table_has_a_line_a_row() -> None:
+    lines = markdown_table(summary_rows(METRICS)).splitlines()
+    assert len(lines) == 2 + len(summary_rows(METRICS))
+    assert {line.count("|") for line in lines} == {4}
+
+
+@pytest.mark.parametrize("prompts", [1, 5, 30, 200])
+def test_the_accuracy_chart_is_drawn(tmp_path: Path, prompts: int) -> None:
+    shares = {f"Generate SRV: {[1] * 3 + [number]}": number / prompts for number in range(prompts)}
+    path = tmp_path / "accuracy.png"
+    save_accuracy_chart(replace(METRICS, srv_accuracy_by_prompt=shares), path)
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    assert path.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("most", [1, 5, 12])
+def test_circuits_are_drawn(tmp_path: Path, most: int) -> None:
+    path = tmp_path / "circuits.png"
+    save_circuit_drawings(make_samples(30), path, most)
+    assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    save_circuit_drawings(make_samples(1), tmp_path / "circuits.png", 12)
+    assert not (tmp_path / "circuits.png").exists()
+
+
+def test_drawn_circuits_are_valid_distinct_and_spread_over_the_prompts() -> None:
+    samples = make_samples(60)
+    rows = _rows_to_draw(samples, 10)
+    assert len(rows) == 10
+    assert bool(samples.report.valid[rows].all())
+    assert [samples.labels[row] for row in rows] == [(1, 1)] * 5 + [(2, 2)] * 5
+    assert len({samples.ids[row].tobytes() for row in rows}) == 10
