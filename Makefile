@@ -33,7 +33,7 @@ help: ## this list
 demo: install ## generate a data set, train, evaluate, report: minutes on two CPU cores; results in artifacts/demo
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_srv datasets.output_path=artifacts/demo/dataset
 	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_srv training.general.dataset=artifacts/demo/dataset training.general.output_path=artifacts/demo/model training.general.overwrite=true
-	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_srv evaluation.dataset=artifacts/demo/dataset evaluation.model_dir=artifacts/demo/model evaluation.save_folder=artifacts/demo/evaluation
+	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_srv evaluation.dataset=artifacts/demo/dataset evaluation.model_dir=artifacts/demo/model evaluation.save_folder=artifacts/demo
 
 # ---- The checks -----------------------------------------------------------------------------------------------------
 

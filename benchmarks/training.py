@@ -15,7 +15,8 @@ from quantum_diffusion.config.schema import DatasetConfig, LoopConfig, TrainingC
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, PipelineConfig
+from quantum_diffusion.pipeline.build import pipeline_config
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import TrainingState, average_weights, step_generator, uses_bfloat16
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
@@ -29,21 +30,7 @@ def our_step(preset: str, threads: int, overrides: tuple[str, ...] = (), max_gat
     data = DatasetConfig(num_qubits=3, max_gates=max_gates, num_samples=4096, n_jobs=1)
     dataset, _ = DatasetGenerator(data).generate()
     loop: LoopConfig = config.training
-    pipeline = DiffusionPipeline(
-        PipelineConfig(
-            gate_pool=dataset.gate_pool.names,
-            num_qubits=dataset.num_qubits,
-            max_gates=dataset.max_gates,
-            prompts=dataset.prompts,
-            objective=loop.objective,
-            loss=loop.loss,
-            prefix_head=loop.prefix_head_weight > 0,
-            bucketed=False,
-            model=config.model,
-            text_encoder=config.text_encoder,
-            scheduler=config.scheduler,
-        )
-    )
+    pipeline = DiffusionPipeline(pipeline_config(config, dataset))
     loader: BatchLoader = DatasetLoader().get_dataloaders(
         dataset, loop.batch_size, 0.0, time_multiple=pipeline.time_multiple
     )[0]

@@ -45,9 +45,9 @@ def train(config: TrainingConfig) -> int:
 
     trainer = DiffusionTrainer(config, [console.TrainingBar()] if config.general.verbose else [])
     summary = trainer.run()
-    save_loss_curve(summary.folder / RUN_FOLDER, summary.folder / "loss_curve.png")
+    save_loss_curve(trainer.folder / RUN_FOLDER, summary.folder / "loss_curve.png")
     if summary.status != "finished":
-        console.out.print(f"interrupted; the same command continues from {summary.folder / RUN_FOLDER}")
+        console.out.print(f"interrupted: the model so far is in {summary.folder}; the same command continues training")
         return INTERRUPTED
     if config.general.verbose:
         shown = (

@@ -123,10 +123,14 @@ def test_evaluating_again_replaces_an_evaluation_and_nothing_else(folder: Path) 
 
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.txt").write_text("years of work")
-    refused = run(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./mine", status=1)
+    run(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./mine")
+    assert (folder / "mine" / "thesis.txt").read_text() == "years of work"
+
+    (folder / "foreign" / "circuits").mkdir(parents=True)
+    refused = run(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./foreign", status=1)
     assert refused.stderr.startswith("error: ")
-    assert "holds no earlier evaluation" in refused.stderr
-    assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.txt"]
+    assert "holds 'circuits', but no earlier evaluation" in refused.stderr
+    assert [path.name for path in (folder / "foreign").iterdir()] == ["circuits"]
 
 
 def test_the_installed_command_samples(folder: Path) -> None:

@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_refused(model: Path, mixed_dataset: CircuitDataset
     with pytest.raises(ConfigError, match="cannot sample a model trained with"):
         Evaluator(config(model, dataset=str(folder), model_params={"scheduler": "ddim"}))
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CheckpointError, match="holds no earlier evaluation"):
+    with pytest.raises(CheckpointError, match="a file is where a folder should be"):
         Evaluator(config(model, dataset=str(folder), save_folder=str(tmp_path / "file")))
     assert (tmp_path / "file").read_text() == "mine"
     below = str(tmp_path / "file" / "results")

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from quantum_diffusion import files
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import CheckpointError
@@ -215,9 +216,7 @@ def test_a_file_that_cannot_grow_leaves_the_earlier_state(
     other = build(seed=1)
     write_checkpoint(tmp_path / "checkpoint.pt", {"step": 1})
     with files_limited_to(2000):
-        with pytest.raises(
-            CheckpointError, match=r"cannot save the model to .*: File too large; what was there before is unchanged"
-        ):
+        with pytest.raises(CheckpointError, match=r"cannot write to .*: File too large; what was there is unchanged"):
             save_pipeline(other, folder, "", {})
         with pytest.raises(CheckpointError, match=r"cannot write .*: File too large; nothing was changed there"):
             write_checkpoint(tmp_path / "checkpoint.pt", {"big": torch.zeros(10_000)})
@@ -236,9 +235,9 @@ def test_a_full_disk_leaves_the_earlier_model(
     def full(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    owner = checkpoint.tempfile if step == "mkdtemp" else checkpoint
+    owner = {"sha256_of": checkpoint, "flush": files, "mkdtemp": files.tempfile}[step]
     monkeypatch.setattr(owner, step, full)
-    with pytest.raises(CheckpointError, match=r"the disk is full.*what was there before is unchanged"):
+    with pytest.raises(CheckpointError, match=r"the disk is full.*what was there is unchanged"):
         save_pipeline(build(seed=1), folder, "", {})
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -11,7 +11,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.pipeline.diffusion import SampledCircuits, parse_srv_prompt
+from quantum_diffusion.pipeline.samples import SampledCircuits, parse_srv_prompt
 from tests.conftest import draw_dataset
 
 POOL = GatePool(["h", "cx"])

@@ -14,7 +14,7 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
-from quantum_diffusion.pipeline.diffusion import SampledCircuits
+from quantum_diffusion.pipeline.samples import SampledCircuits
 
 METRICS = EvaluationMetrics(
     num_samples=100,

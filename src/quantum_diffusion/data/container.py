@@ -54,6 +54,12 @@ class CircuitDataset:
         return int(self.tokens.shape[2])
 
     @property
+    def max_gates_by_qubits(self) -> dict[int, int]:
+        """Most gates of the circuits of each number of qubits."""
+        widths, gates = self.sizes[:, 0], self.sizes[:, 1]
+        return {int(width): int(gates[widths == width].max()) for width in np.unique(widths)}
+
+    @property
     def prompt_counts(self) -> dict[str, int]:
         """Number of circuits of each prompt."""
         counts = np.bincount(self.prompt_index, minlength=len(self.prompts))

@@ -24,11 +24,14 @@ from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
-from quantum_diffusion.files import check_can_write, new_folder
+from quantum_diffusion.files import check_can_write, new_entries
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, SampledCircuits
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.samples import SampledCircuits
 
 METRICS_FILE = "metrics.json"
+CIRCUITS_FOLDER = "circuits"
+RESULTS = (METRICS_FILE, "metrics.md", "accuracy.png", "circuits.png", CIRCUITS_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,13 @@ class Evaluator:
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
         self.folder = Path(config.save_folder) if config.save_folder else Path(config.model_dir) / "evaluation"
-        if self.folder.is_file() or (
-            self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / METRICS_FILE).is_file()
-        ):
+        check_can_write(self.folder / CIRCUITS_FOLDER, CheckpointError)
+        foreign = [name for name in RESULTS if (self.folder / name).exists()]
+        if foreign and METRICS_FILE not in foreign:
             raise CheckpointError(
-                f"{str(self.folder)!r} exists and holds no earlier evaluation: choose another evaluation.save_folder"
+                f"{str(self.folder)!r} holds {foreign[0]!r}, but no earlier evaluation that might be replaced: "
+                "choose another evaluation.save_folder"
             )
-        check_can_write(self.folder, CheckpointError)
         device = select_device(config.device)
         self.pipeline = load_pipeline(Path(config.model_dir), device)
         self.pipeline.check_sampling(config.model_params)
@@ -167,12 +170,12 @@ def verified_circuits(samples: SampledCircuits) -> dict[str, list[Circuit]]:
 
 
 def write_results(result: EvaluationResult, folder: Path, config: EvaluationConfig) -> None:
-    """Write metrics.json, metrics.md, accuracy.png, circuits.png and circuits/SRV/N.qasm, as a whole.
+    """Write the entries of `RESULTS` into a folder; those of an earlier evaluation are replaced.
 
     Raises:
         CheckpointError: The folder cannot be written; what was there before is unchanged.
     """
-    with new_folder(folder, CheckpointError) as staging:
+    with new_entries(folder, METRICS_FILE, CheckpointError) as staging:
         figures = result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")}
         (staging / METRICS_FILE).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (staging / "metrics.md").write_text(markdown_table(summary_rows(result.metrics)), encoding="utf-8")
@@ -181,7 +184,7 @@ def write_results(result: EvaluationResult, folder: Path, config: EvaluationConf
             save_circuit_drawings(result.samples, staging / "circuits.png", config.max_drawings)
         for prompt, circuits in result.verified.items():
             name = "srv_" + "".join(character for character in prompt if character.isdigit())
-            (staging / "circuits" / name).mkdir(parents=True)
+            (staging / CIRCUITS_FOLDER / name).mkdir(parents=True)
             for number, circuit in enumerate(circuits, start=1):
                 text = f"// {prompt}: verified by simulation\n{circuit.to_qasm2()}"
-                (staging / "circuits" / name / f"{number:05d}.qasm").write_text(text, encoding="utf-8")
+                (staging / CIRCUITS_FOLDER / name / f"{number:05d}.qasm").write_text(text, encoding="utf-8")

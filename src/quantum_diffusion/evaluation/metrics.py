@@ -17,7 +17,7 @@ from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.pipeline.diffusion import SampledCircuits
+from quantum_diffusion.pipeline.samples import SampledCircuits
 from quantum_diffusion.seeding import numpy_generator
 
 

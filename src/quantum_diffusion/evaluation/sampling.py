@@ -16,7 +16,7 @@ from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.diffusion import parse_srv_prompt
+from quantum_diffusion.pipeline.samples import parse_srv_prompt
 
 
 @dataclass(frozen=True)

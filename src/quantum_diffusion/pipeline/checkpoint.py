@@ -7,9 +7,6 @@ loads or says clearly that it does not.
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,14 +19,14 @@ from safetensors.torch import load_file, save
 import quantum_diffusion
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import CheckpointError, QuantumDiffusionError
-from quantum_diffusion.files import describe, flush, new_file, sha256_of
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, PipelineConfig
+from quantum_diffusion.files import new_entries, new_file, sha256_of
+from quantum_diffusion.pipeline.build import PipelineConfig
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
 FORMAT = "quantum_diffusion.pipeline"
 FORMAT_VERSION = 1
 
 CONFIG, WEIGHTS, TRAINING_CONFIG, METADATA = "config.yaml", "model.safetensors", "training_config.yaml", "metadata.yaml"
-_STAGING = ".saving-"
 
 
 def is_finished_model(folder: Path) -> bool:
@@ -40,8 +37,7 @@ def is_finished_model(folder: Path) -> bool:
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: str, metadata: Mapping[str, Any]) -> None:
     """Write a pipeline folder: config, weights, training configuration, metadata. Replaces a pipeline there.
 
-    All files are complete on the disk before the first is put in place, and the configuration, which carries the
-    weights' checksum, comes last.
+    The configuration, which carries the weights' checksum, is put in place last.
 
     Args:
         pipeline: What to save.
@@ -52,12 +48,7 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
     Raises:
         CheckpointError: The folder cannot be written (disk full, no permission); an earlier pipeline is intact.
     """
-    staging: Path | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for abandoned in folder.glob(f"{_STAGING}*"):  # by a process that was killed here
-            shutil.rmtree(abandoned, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+    with new_entries(folder, CONFIG, CheckpointError) as staging:
         weights = {name: tensor.contiguous().cpu() for name, tensor in pipeline.network.state_dict().items()}
         # Written by us: safetensors and torch hide the operating system's error, a full disk for one.
         (staging / WEIGHTS).write_bytes(save(weights))
@@ -71,19 +62,6 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
             "sha256": {WEIGHTS: sha256_of(staging / WEIGHTS)},
         }
         (staging / CONFIG).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-        names = (TRAINING_CONFIG, METADATA, WEIGHTS, CONFIG)
-        for name in names:
-            flush(staging / name)
-        for name in names:
-            os.replace(staging / name, folder / name)
-        flush(folder)
-    except OSError as problem:
-        raise CheckpointError(
-            f"cannot save the model to {str(folder)!r}: {describe(problem)}; what was there before is unchanged"
-        ) from problem
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def load_pipeline(folder: Path, device: torch.device | None = None) -> DiffusionPipeline:

@@ -6,7 +6,6 @@ It turns batches into a loss and prompts into verified circuits. Another conditi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,62 +14,26 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_count, instruction_table
-from quantum_diffusion.circuits.labels import SchmidtRanks, prefix_rank_vectors, schmidt_rank_vectors
-from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
-from quantum_diffusion.config.schema import (
-    GaussianParams,
-    LoopConfig,
-    Loss,
-    MaskedParams,
-    ModelConfig,
-    Objective,
-    SamplingConfig,
-    SchedulerConfig,
-    TextEncoderConfig,
-    TransformerParams,
-    UNetParams,
-)
-from quantum_diffusion.config.validation import Section
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, instruction_table
+from quantum_diffusion.circuits.labels import prefix_rank_vectors
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens
+from quantum_diffusion.config.schema import LoopConfig, SamplingConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
 from quantum_diffusion.models.gate_embedding import GateEmbedding
-from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
-from quantum_diffusion.models.unet import ConditionalUNet
+from quantum_diffusion.pipeline.build import PipelineConfig, build_network, build_process
+from quantum_diffusion.pipeline.samples import SampledCircuits, parse_srv_prompt, verify
 from quantum_diffusion.seeding import derive_seed, sample_seeds
 
 if TYPE_CHECKING:
     from quantum_diffusion.data.dataset import BatchLoader
     from quantum_diffusion.pipeline.fit import FitResult, TrainingState
-
-
-class PipelineConfig(Section):
-    """Everything that decides a pipeline's architecture; saved beside its weights."""
-
-    gate_pool: tuple[str, ...]
-    """Gates in token order."""
-    num_qubits: int
-    """Most qubits of a circuit."""
-    max_gates: int
-    """Time steps of a sample."""
-    prompts: tuple[str, ...]
-    """The prompts the pipeline was trained on."""
-    objective: Objective
-    loss: Loss
-    prefix_head: bool
-    """Whether the backbone has an auxiliary head for the labels of prefixes."""
-    bucketed: bool
-    """Whether training cut batches to their circuits' size."""
-    model: ModelConfig
-    text_encoder: TextEncoderConfig
-    scheduler: SchedulerConfig
 
 
 @dataclass(frozen=True)
@@ -86,46 +49,6 @@ class LossTerms:
     total: Tensor
     diffusion: Tensor
     prefix: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SampledCircuits:
-    """Sampled circuits after decoding and simulation.
-
-    Attributes:
-        prompts: What was asked for, one a sample.
-        labels: The Schmidt rank vector in each prompt.
-        report: Which samples are circuits, and what is wrong with the others.
-        ids: int16 [N, T], instructions, gates moved to the front.
-        ranks: int8 [N, Q], the true Schmidt rank vector found by simulation; 0 for invalid samples and on qubits a
-            sample was not asked to have.
-        num_qubits: int64 [N], qubits asked for.
-        matches: bool [N], valid and exactly the Schmidt rank vector asked for.
-        gate_pool: The gates of the circuits.
-    """
-
-    prompts: tuple[str, ...]
-    labels: tuple[tuple[int, ...], ...]
-    report: DecodeReport
-    ids: Ids
-    ranks: SchmidtRanks
-    num_qubits: NDArray[np.int64]
-    matches: NDArray[np.bool_]
-    gate_pool: GatePool
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def gate_counts(self) -> NDArray[np.int64]:
-        """Gates of each sample, int64 [N]."""
-        return gate_count(self.ids)
-
-    def circuits(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Circuit]:
-        """Return samples as circuits."""
-        table = instruction_table(self.gate_pool, self.ranks.shape[1])
-        chosen = np.asarray(rows, dtype=np.int64)
-        return circuits_from_ids(self.ids[chosen], table, self.num_qubits[chosen].tolist())
 
 
 class DiffusionPipeline:
@@ -149,11 +72,8 @@ class DiffusionPipeline:
         self.table = instruction_table(self.gate_pool, config.num_qubits)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            try:
-                self.network = _build_network(config, len(self.table), self.gate_pool.vocabulary_size)
-            except ValueError as problem:
-                raise ConfigError(f"training.model.params cannot be built: {problem}") from problem
-        self.process = _build_process(config, self.network)
+            self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
+        self.process = build_process(config, self.network)
         self._prompt_words = tokenize_prompts(config.prompts)
 
     @property
@@ -329,13 +249,14 @@ class DiffusionPipeline:
         self.network.eval()
         for rows in self._batches(widths, options.auto_batch_size):
             batch = self._sample_batch(words[rows], widths[rows], seeds[rows], options)
-            ids[rows] = batch.ids[:, : self.config.max_gates]
+            steps = min(batch.ids.shape[1], self.config.max_gates)
+            ids[rows, :steps] = batch.ids[:, :steps]
             reasons[rows] = batch.reasons
             done += len(rows)
             if progress:
                 progress(done, len(prompts))
         report = DecodeReport(ids, reasons == VALID, tuple(reasons))
-        return self._verify(tuple(prompts), labels, widths, report)
+        return verify(prompts, labels, report, self.table)
 
     def _batches(self, widths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
         """Rows to sample together; a pipeline trained on cut batches samples each number of qubits by itself."""
@@ -394,8 +315,11 @@ class DiffusionPipeline:
         return allowed
 
     def _sample_shape(self, widths: NDArray[np.int64]) -> tuple[int, int, int]:
-        steps = -(-self.config.max_gates // self.time_multiple) * self.time_multiple
-        num_qubits = int(widths[0]) if self.config.bucketed else self.config.num_qubits
+        num_qubits, steps = self.config.num_qubits, self.config.max_gates
+        if self.config.bucketed:  # training never saw a circuit beside wider or longer ones
+            num_qubits = int(widths[0])
+            steps = self.config.max_gates_by_qubits.get(num_qubits, steps)
+        steps = -(-steps // self.time_multiple) * self.time_multiple
         embedding = self.network["gate_embedding"]
         assert isinstance(embedding, GateEmbedding)
         return (embedding.channels, num_qubits, steps)
@@ -412,95 +336,3 @@ class DiffusionPipeline:
         reasons[strays] = "gate on a qubit that was not asked for"
         reasons[too_long & report.valid] = "gate in a padded time step"
         return DecodeReport(report.ids, reasons == VALID, tuple(reasons))
-
-    def _verify(
-        self,
-        prompts: tuple[str, ...],
-        labels: list[tuple[int, ...]],
-        widths: NDArray[np.int64],
-        report: DecodeReport,
-    ) -> SampledCircuits:
-        ids = compact(report.ids)
-        ranks = schmidt_rank_vectors(ids, self.table)
-        wanted = np.zeros_like(ranks)
-        for row, label in enumerate(labels):
-            wanted[row, : len(label)] = label
-        ranks[~report.valid] = 0
-        ranks[np.arange(ranks.shape[1]) >= widths[:, None]] = 0
-        matches = report.valid & (ranks == wanted).all(axis=1)
-        return SampledCircuits(prompts, tuple(labels), report, ids, ranks, widths, matches, self.gate_pool)
-
-
-def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:
-    """Read the Schmidt rank vector from a prompt.
-
-    Args:
-        prompt: E.g. "Generate SRV: [1, 2, 2]".
-        num_qubits: Most entries allowed.
-
-    Raises:
-        ConfigError: The prompt is of another form, too long, or no pure state has that vector.
-    """
-    match = re.fullmatch(r"Generate SRV: \[([12](?:, [12])*)\]", prompt)
-    if match is None:
-        raise ConfigError(f"prompt {prompt!r} is not of the form 'Generate SRV: [1, 2, 2]'")
-    label = tuple(int(entry) for entry in match[1].split(", "))
-    if len(label) > num_qubits:
-        raise ConfigError(f"prompt {prompt!r} asks for {len(label)} qubits, the model has {num_qubits}")
-    if sum(entry == 2 for entry in label) == 1:
-        raise ConfigError(f"prompt {prompt!r} entangles a single qubit: no state does, ask for none or at least two")
-    return label
-
-
-def _build_network(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> nn.ModuleDict:
-    encoder = PromptEncoder(**config.text_encoder.params.model_dump())
-    params = config.model.params
-    modules: dict[str, nn.Module] = {"condition_encoder": encoder}
-    labels = config.num_qubits if config.prefix_head else 0
-    if isinstance(params, UNetParams):
-        modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
-        modules["backbone"] = ConditionalUNet(
-            channels=params.clr_dim,
-            model_features=params.model_features,
-            time_embedding_dim=params.t_emb_size,
-            condition_dim=encoder.width,
-            num_heads=params.num_heads,
-            num_res_blocks=params.num_res_blocks,
-            transformer_depths=params.transformer_depths,
-        )
-    elif isinstance(config.scheduler.params, MaskedParams):
-        modules["backbone"] = InstructionTransformer(
-            num_instructions=num_instructions + 1,
-            max_steps=config.max_gates,
-            condition_dim=encoder.width,
-            num_label_entries=labels,
-            **_trunk(params),
-        )
-    else:
-        modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
-        modules["backbone"] = CellTransformer(
-            channels=params.clr_dim,
-            num_qubits=config.num_qubits,
-            max_steps=config.max_gates,
-            condition_dim=encoder.width,
-            num_label_entries=labels,
-            **_trunk(params),
-        )
-    return nn.ModuleDict(modules)
-
-
-def _trunk(params: TransformerParams) -> dict[str, Any]:
-    return {key: getattr(params, key) for key in ("width", "depth", "num_heads", "feed_forward")}
-
-
-def _build_process(config: PipelineConfig, network: nn.ModuleDict) -> MaskedDiffusion | GaussianDiffusion:
-    params = config.scheduler.params
-    if isinstance(params, MaskedParams):
-        return MaskedDiffusion(params.suffix_share, params.order)
-    assert isinstance(params, GaussianParams)
-    options = params.model_dump(exclude={"guidance_scale", "sample_steps"})
-    embedding = network["gate_embedding"]
-    assert isinstance(embedding, GateEmbedding)
-    return GaussianDiffusion(
-        embedding, objective=config.objective, loss=config.loss, sampler=config.scheduler.type, **options
-    )

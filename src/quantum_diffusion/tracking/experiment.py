@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,8 @@ class TensorBoardSink:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        if not first_step:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)  # curves of an earlier run would mix in
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -1,22 +1,21 @@
-"""A training run from its configuration to a saved model, and the register of finished models.
+"""A training run from its configuration to a saved model.
 
 `DiffusionTrainer` owns the order of things: everything that can be wrong is checked before anything heavy starts.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,11 @@ from quantum_diffusion.errors import (
     CheckpointError,
     ConfigError,
     IncompatibleDatasetsError,
-    unknown_name,
 )
 from quantum_diffusion.pipeline import checkpoint
+from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, PipelineConfig
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import (
     FitResult,
     TrainingState,
@@ -48,11 +47,15 @@ from quantum_diffusion.pipeline.fit import (
 )
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
+from quantum_diffusion.training.register import ModelEntry, ModelManager
+
+__all__ = ["DiffusionTrainer", "ModelEntry", "ModelManager", "TrainingSummary"]
 
 logger = logging.getLogger(__name__)
 
 RUN_FOLDER = "run"
 CHECKPOINT_FILE = "checkpoint.pt"
+INTERRUPTED_FOLDER = "interrupted"
 
 # Changing these does not make another model, so an interrupted run may be continued with other values of them.
 _FREE_TO_CHANGE = (
@@ -136,20 +139,7 @@ class DiffusionTrainer:
         loaded = dataset if dataset is not None else self._loader.load_dataset(general.dataset)
         self._dataset_fingerprint = loaded.fingerprint
         self._dataset = self._loader.combine_datasets([loaded], loop.balance_max, loop.max_samples)
-        config = PipelineConfig(
-            gate_pool=self._dataset.gate_pool.names,
-            num_qubits=self._dataset.num_qubits,
-            max_gates=self._dataset.max_gates,
-            prompts=self._dataset.prompts,
-            objective=loop.objective,
-            loss=loop.loss,
-            prefix_head=loop.prefix_head_weight > 0,
-            bucketed=loop.batching == "bucketed",
-            model=self.config.model,
-            text_encoder=self.config.text_encoder,
-            scheduler=self.config.scheduler,
-        )
-        self._pipeline = DiffusionPipeline(config, seed=general.seed)
+        self._pipeline = DiffusionPipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
         if general.init_from_pipeline_dir is not None:
             self._init_from(Path(general.init_from_pipeline_dir), self._pipeline)
         return self._pipeline.to(self.device)
@@ -209,20 +199,22 @@ class DiffusionTrainer:
     def save_model(self, result: FitResult | None = None) -> TrainingSummary:
         """Write the pipeline (averaged weights, if any) with its configuration and metadata.
 
-        An interrupted run keeps its checkpoint, so that the same command continues it, and writes no pipeline.
+        An interrupted run keeps its checkpoint, so that the same command continues it; the model so far goes to
+        `run/interrupted`.
 
         Raises:
             CheckpointError: The folder cannot be written; the checkpoint of the last epoch is intact.
         """
         pipeline, state = self._require_pipeline(), self._state
         metadata = self._metadata(result)
-        if result is not None and result.status != "finished":
-            return TrainingSummary(self.folder, result.status, metadata)
-        network = pipeline.network if state is None else state.best_network
-        with using_network(pipeline, network):
-            checkpoint.save_pipeline(pipeline, self.folder, to_yaml(self.config), metadata)
-        (self.folder / RUN_FOLDER / CHECKPOINT_FILE).unlink(missing_ok=True)
-        return TrainingSummary(self.folder, "finished", metadata)
+        finished = result is None or result.status == "finished"
+        folder = self.folder if finished else self.folder / RUN_FOLDER / INTERRUPTED_FOLDER
+        with using_network(pipeline, pipeline.network if state is None else state.best_network):
+            checkpoint.save_pipeline(pipeline, folder, to_yaml(self.config), metadata)
+        if finished:
+            (self.folder / RUN_FOLDER / CHECKPOINT_FILE).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / RUN_FOLDER / INTERRUPTED_FOLDER, ignore_errors=True)
+        return TrainingSummary(folder, str(metadata["status"]), metadata)
 
     @staticmethod
     def load_pipeline(folder: str | Path, device: str = "auto") -> DiffusionPipeline:
@@ -401,107 +393,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """One registered model.
-
-    Attributes:
-        name: Its name in the register.
-        folder: Where it is saved.
-        metrics: Scalars to compare models by, e.g. {"srv_accuracy": 0.97}.
-    """
-
-    name: str
-    folder: Path
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-class ModelManager:
-    """The register of trained models: lists them, finds the best, loads it.
-
-    Example:
-        >>> models = ModelManager()
-        >>> models.register("small", "models/small", {"srv_accuracy": 0.9})
-        >>> models.register("large", "models/large", {"srv_accuracy": 0.95})
-        >>> models.best("srv_accuracy").name
-        'large'
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[str, ModelEntry] = {}
-
-    @classmethod
-    def from_folder(cls, folder: str | Path) -> ModelManager:
-        """Register every saved model below a folder, named by its relative path.
-
-        The metrics are the numbers of its `metadata.yaml`, and of `evaluation/metrics.json` where there is one.
-
-        Raises:
-            CheckpointError: The folder does not exist.
-        """
-        root, manager = Path(folder), cls()
-        if not root.is_dir():
-            raise CheckpointError(f"no folder {str(root)!r}: give the folder that holds trained models")
-        for config in sorted(root.rglob(checkpoint.CONFIG)):
-            model = config.parent
-            half_saved = model.name.startswith(".")
-            if (model / checkpoint.METADATA).is_file() and (model / checkpoint.WEIGHTS).is_file() and not half_saved:
-                name = str(model.relative_to(root)) if model != root else root.resolve().name
-                manager.register(name, model, _numbers_of(model))
-        return manager
-
-    def register(self, name: str, folder: str | Path, metrics: dict[str, float] | None = None) -> None:
-        """Add a model, or replace the one of the same name."""
-        self._entries[name] = ModelEntry(name, Path(folder), dict(metrics or {}))
-
-    def list(self) -> list[ModelEntry]:
-        """Return all models, sorted by name."""
-        return [self._entries[name] for name in sorted(self._entries)]
-
-    def get(self, name: str) -> ModelEntry:
-        """Return a model by name.
-
-        Raises:
-            CheckpointError: There is none of that name.
-        """
-        if name not in self._entries:
-            raise CheckpointError(unknown_name("model", name, self._entries))
-        return self._entries[name]
-
-    def best(self, metric: str, mode: str = "max") -> ModelEntry:
-        """Return the model with the largest ("max") or smallest ("min") value of a metric.
-
-        Raises:
-            ConfigError: The mode is unknown.
-            CheckpointError: No model has that metric.
-        """
-        if mode not in ("max", "min"):
-            raise ConfigError(unknown_name("mode", mode, ("max", "min")))
-        entries = [entry for entry in self.list() if metric in entry.metrics]
-        if not entries:
-            known = {name for entry in self.list() for name in entry.metrics}
-            raise CheckpointError(f"no model to choose from: {unknown_name('metric', metric, known)}")
-        choose = max if mode == "max" else min
-        return choose(entries, key=lambda entry: entry.metrics[metric])
-
-    def load(self, name: str, device: str = "auto") -> DiffusionPipeline:
-        """Load a model by name; raises CheckpointError as `get` and `load_pipeline` do."""
-        return DiffusionTrainer.load_pipeline(self.get(name).folder, device)
-
-    def load_best(self, metric: str, mode: str = "max", device: str = "auto") -> DiffusionPipeline:
-        """Load the best model by a metric; see `best`."""
-        return DiffusionTrainer.load_pipeline(self.best(metric, mode).folder, device)
-
-
-def _numbers_of(model: Path) -> dict[str, float]:
-    values: dict[str, Any] = checkpoint.read_metadata(model)
-    evaluated = model / "evaluation" / "metrics.json"
-    if evaluated.is_file():
-        try:
-            values |= json.loads(evaluated.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError) as problem:
-            raise CheckpointError(f"cannot read {str(evaluated)!r} ({problem}): evaluate the model again") from None
-    numbers = {key: float(v) for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return {key: value for key, value in numbers.items() if math.isfinite(value)}

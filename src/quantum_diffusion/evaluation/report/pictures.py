@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, row_keys
-from quantum_diffusion.pipeline.diffusion import SampledCircuits
+from quantum_diffusion.pipeline.samples import SampledCircuits
 
 MOST_BARS = 40
 

@@ -1,0 +1,149 @@
+"""From a pipeline's configuration to its parts: the network and the diffusion process.
+
+The one place that knows which class stands behind which name of the configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from quantum_diffusion.config.schema import (
+    GaussianParams,
+    Loss,
+    MaskedParams,
+    ModelConfig,
+    Objective,
+    SchedulerConfig,
+    TextEncoderConfig,
+    TrainingConfig,
+    TransformerParams,
+    UNetParams,
+)
+from quantum_diffusion.config.validation import Section
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
+from quantum_diffusion.diffusion.masked import MaskedDiffusion
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.models.condition_encoder import PromptEncoder
+from quantum_diffusion.models.gate_embedding import GateEmbedding
+from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
+from quantum_diffusion.models.unet import ConditionalUNet
+
+
+class PipelineConfig(Section):
+    """Everything that decides a pipeline's architecture; saved beside its weights."""
+
+    gate_pool: tuple[str, ...]
+    """Gates in token order."""
+    num_qubits: int
+    """Most qubits of a circuit."""
+    max_gates: int
+    """Time steps of a sample."""
+    max_gates_by_qubits: dict[int, int]
+    """Most gates of the training circuits of each number of qubits."""
+    prompts: tuple[str, ...]
+    """The prompts the pipeline was trained on."""
+    objective: Objective
+    loss: Loss
+    prefix_head: bool
+    """Whether the backbone has an auxiliary head for the labels of prefixes."""
+    bucketed: bool
+    """Whether training cut batches to their circuits' size."""
+    model: ModelConfig
+    text_encoder: TextEncoderConfig
+    scheduler: SchedulerConfig
+
+
+def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> PipelineConfig:
+    """Return the architecture that a training configuration asks for on a data set."""
+    return PipelineConfig(
+        gate_pool=dataset.gate_pool.names,
+        num_qubits=dataset.num_qubits,
+        max_gates=dataset.max_gates,
+        max_gates_by_qubits=dataset.max_gates_by_qubits,
+        prompts=dataset.prompts,
+        objective=config.training.objective,
+        loss=config.training.loss,
+        prefix_head=config.training.prefix_head_weight > 0,
+        bucketed=config.training.batching == "bucketed",
+        model=config.model,
+        text_encoder=config.text_encoder,
+        scheduler=config.scheduler,
+    )
+
+
+def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> nn.ModuleDict:
+    """Build the weights of a pipeline from torch's default random generator.
+
+    Args:
+        config: The architecture.
+        num_instructions: K, instructions of the gate pool, "no gate" not counted.
+        vocabulary_size: Unsigned cell tokens.
+
+    Returns:
+        "condition_encoder", "backbone" and, for Gaussian processes, "gate_embedding".
+
+    Raises:
+        ConfigError: Sizes do not fit together.
+    """
+    try:
+        return nn.ModuleDict(_modules(config, num_instructions, vocabulary_size))
+    except ValueError as problem:
+        raise ConfigError(f"training.model.params cannot be built: {problem}") from problem
+
+
+def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> dict[str, nn.Module]:
+    encoder = PromptEncoder(**config.text_encoder.params.model_dump())
+    params = config.model.params
+    modules: dict[str, nn.Module] = {"condition_encoder": encoder}
+    labels = config.num_qubits if config.prefix_head else 0
+    if isinstance(params, UNetParams):
+        modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
+        modules["backbone"] = ConditionalUNet(
+            channels=params.clr_dim,
+            model_features=params.model_features,
+            time_embedding_dim=params.t_emb_size,
+            condition_dim=encoder.width,
+            num_heads=params.num_heads,
+            num_res_blocks=params.num_res_blocks,
+            transformer_depths=params.transformer_depths,
+        )
+    elif isinstance(config.scheduler.params, MaskedParams):
+        modules["backbone"] = InstructionTransformer(
+            num_instructions=num_instructions + 1,
+            max_steps=config.max_gates,
+            condition_dim=encoder.width,
+            num_label_entries=labels,
+            **_trunk(params),
+        )
+    else:
+        modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
+        modules["backbone"] = CellTransformer(
+            channels=params.clr_dim,
+            num_qubits=config.num_qubits,
+            max_steps=config.max_gates,
+            condition_dim=encoder.width,
+            num_label_entries=labels,
+            **_trunk(params),
+        )
+    return modules
+
+
+def _trunk(params: TransformerParams) -> dict[str, Any]:
+    return {key: getattr(params, key) for key in ("width", "depth", "num_heads", "feed_forward")}
+
+
+def build_process(config: PipelineConfig, network: nn.ModuleDict) -> MaskedDiffusion | GaussianDiffusion:
+    """Build the diffusion process of a pipeline, over the gate embedding of its network."""
+    params = config.scheduler.params
+    if isinstance(params, MaskedParams):
+        return MaskedDiffusion(params.suffix_share, params.order)
+    assert isinstance(params, GaussianParams)
+    options = params.model_dump(exclude={"guidance_scale", "sample_steps"})
+    embedding = network["gate_embedding"]
+    assert isinstance(embedding, GateEmbedding)
+    return GaussianDiffusion(
+        embedding, objective=config.objective, loss=config.loss, sampler=config.scheduler.type, **options
+    )

@@ -1,0 +1,121 @@
+"""The register of trained models: lists them, finds the best by a metric, loads it.
+
+Lives in memory; a folder of models can be read into it at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantum_diffusion.device import select_device
+from quantum_diffusion.errors import CheckpointError, ConfigError, unknown_name
+from quantum_diffusion.pipeline import checkpoint
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One registered model.
+
+    Attributes:
+        name: Its name in the register.
+        folder: Where it is saved.
+        metrics: Scalars to compare models by, e.g. {"srv_accuracy": 0.97}.
+    """
+
+    name: str
+    folder: Path
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class ModelManager:
+    """The register of trained models: lists them, finds the best, loads it.
+
+    Example:
+        >>> models = ModelManager()
+        >>> models.register("small", "models/small", {"srv_accuracy": 0.9})
+        >>> models.register("large", "models/large", {"srv_accuracy": 0.95})
+        >>> models.best("srv_accuracy").name
+        'large'
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, ModelEntry] = {}
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> ModelManager:
+        """Register every saved model below a folder, named by its relative path.
+
+        The metrics are the numbers of its `metadata.yaml`, and of `evaluation/metrics.json` where there is one.
+
+        Raises:
+            CheckpointError: The folder does not exist.
+        """
+        root, manager = Path(folder), cls()
+        if not root.is_dir():
+            raise CheckpointError(f"no folder {str(root)!r}: give the folder that holds trained models")
+        for config in sorted(root.rglob(checkpoint.CONFIG)):
+            model = config.parent
+            half_saved = model.name.startswith(".")
+            if (model / checkpoint.METADATA).is_file() and (model / checkpoint.WEIGHTS).is_file() and not half_saved:
+                name = str(model.relative_to(root)) if model != root else root.resolve().name
+                manager.register(name, model, _numbers_of(model))
+        return manager
+
+    def register(self, name: str, folder: str | Path, metrics: dict[str, float] | None = None) -> None:
+        """Add a model, or replace the one of the same name."""
+        self._entries[name] = ModelEntry(name, Path(folder), dict(metrics or {}))
+
+    def list(self) -> list[ModelEntry]:
+        """Return all models, sorted by name."""
+        return [self._entries[name] for name in sorted(self._entries)]
+
+    def get(self, name: str) -> ModelEntry:
+        """Return a model by name.
+
+        Raises:
+            CheckpointError: There is none of that name.
+        """
+        if name not in self._entries:
+            raise CheckpointError(unknown_name("model", name, self._entries))
+        return self._entries[name]
+
+    def best(self, metric: str, mode: str = "max") -> ModelEntry:
+        """Return the model with the largest ("max") or smallest ("min") value of a metric.
+
+        Raises:
+            ConfigError: The mode is unknown.
+            CheckpointError: No model has that metric.
+        """
+        if mode not in ("max", "min"):
+            raise ConfigError(unknown_name("mode", mode, ("max", "min")))
+        entries = [entry for entry in self.list() if metric in entry.metrics]
+        if not entries:
+            known = {name for entry in self.list() for name in entry.metrics}
+            raise CheckpointError(f"no model to choose from: {unknown_name('metric', metric, known)}")
+        choose = max if mode == "max" else min
+        return choose(entries, key=lambda entry: entry.metrics[metric])
+
+    def load(self, name: str, device: str = "auto") -> DiffusionPipeline:
+        """Load a model by name; raises CheckpointError as `get` and `load_pipeline` do."""
+        return checkpoint.load_pipeline(self.get(name).folder, select_device(device))
+
+    def load_best(self, metric: str, mode: str = "max", device: str = "auto") -> DiffusionPipeline:
+        """Load the best model by a metric; see `best`."""
+        return checkpoint.load_pipeline(self.best(metric, mode).folder, select_device(device))
+
+
+def _numbers_of(model: Path) -> dict[str, float]:
+    values: dict[str, Any] = checkpoint.read_metadata(model)
+    evaluated = model / "evaluation" / "metrics.json"
+    if evaluated.is_file():
+        try:
+            values |= json.loads(evaluated.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError) as problem:
+            raise CheckpointError(f"cannot read {str(evaluated)!r} ({problem}): evaluate the model again") from None
+    numbers = {key: float(v) for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}
