@@ -126,6 +126,12 @@ REFUSED: list[tuple[str, list[str], list[str]]] = [
         ["one entry a level", "given 3, 2, 3 and 3"],
     ),
     ("train", [DATA, DDIM, UNET, "training.model.params.model_features=[100,128,256]"], ["multiple of 32"]),
+    ("train", [DATA, DDIM, UNET, "training.model.params.transformer_depths=[0,0,0]"], ["only these see the prompt"]),
+    ("train", [DATA, DDIM, UNET, "training.model.params.t_emb_size=33"], ["t_emb_size: expected a multiple of 2"]),
+    ("train", [DATA, DDIM, UNET, "training.model.params.clr_dim=1"], ["clr_dim: expected 2 or more"]),
+    ("train", [DATA, "training.model.params={width: 9, num_heads: 3}"], ["width 9 must be even"]),
+    ("train", [DATA, DDIM, "training.scheduler.params.num_train_timesteps=9000"], ["expected 5000 or less"]),
+    ("train", [DATA, DDIM, "training.scheduler.params.guidance_mode=rescaled"], ["guidance_mode=rescaled", "plain"]),
     # not readable, or without effect
     ("generate", ["datasets"], ["cannot read 'datasets'", "key=value"]),
     ("generate", ["datasets.num_qubits 3"], ["cannot read", "key=value"]),

@@ -15,6 +15,8 @@ import pytest
 from qiskit import qasm2
 from qiskit.quantum_info import Statevector, partial_trace
 
+from quantum_diffusion.pipeline.checkpoint import load_pipeline
+
 ROOT = Path(__file__).parents[2]
 HYDRA = ["hydra.run.dir=.", "hydra.output_subdir=null"]
 GENERATE = [
@@ -166,6 +168,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
+    assert load_pipeline(folder / "models" / "long" / "run" / "interrupted").config.num_qubits == 3
     assert "the same command continues" in output
     assert "Traceback" not in errors
     assert (folder / "models" / "long" / "run" / "checkpoint.pt").exists()
@@ -174,3 +177,4 @@ def test_ctrl_c_saves_and_the_same_command_continues(folder: Path) -> None:
     assert "continuing at step" in again.stdout
     assert (folder / "models" / "long" / "config.yaml").exists()
     assert (folder / "models" / "long" / "loss_curve.png").exists()
+    assert not (folder / "models" / "long" / "run" / "interrupted").exists()

@@ -160,11 +160,11 @@ class UNetParams(Section):
     """The field's conditional U-Net (genQC's key names)."""
 
     model_features: tuple[Positive, ...] = (128, 128, 256)
-    """Channels of each level, multiples of 32."""
-    clr_dim: Positive = 4
+    """Channels of each level, multiples of 32, better 64 or more: 32 leave each normalisation group one channel."""
+    clr_dim: Annotated[int, Field(ge=2)] = 4
     """Width of the gate embedding."""
-    t_emb_size: Positive = 256
-    """Width of the time embedding."""
+    t_emb_size: Annotated[int, Field(ge=2, multiple_of=2)] = 256
+    """Width of the time embedding, even."""
     num_heads: tuple[Positive, ...] = (8, 8, 2)
     """Attention heads of each level."""
     num_res_blocks: tuple[Positive, ...] = (2, 2, 4)
@@ -180,6 +180,8 @@ class UNetParams(Section):
                 "model_features, num_heads, num_res_blocks and transformer_depths need one entry a level, two or more, "
                 f"given {levels}, {len(self.num_heads)}, {len(self.num_res_blocks)} and {len(self.transformer_depths)}"
             )
+        if not any(self.transformer_depths):
+            raise ValueError("transformer_depths has no block at any level, but only these see the prompt: give one")
         for features, heads in zip(self.model_features, self.num_heads, strict=True):
             if features % 32 or features % heads:
                 raise ValueError(f"model_features {features} must be a multiple of 32 and of its {heads} heads")
@@ -197,13 +199,15 @@ class TransformerParams(Section):
     """Attention heads."""
     feed_forward: Positive = 4
     """Width of the feed-forward layer as a multiple of `width`."""
-    clr_dim: Positive = 4
+    clr_dim: Annotated[int, Field(ge=2)] = 4
     """Width of the gate embedding (Gaussian processes only)."""
 
     @model_validator(mode="after")
     def _check(self) -> TransformerParams:
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+        if self.width % 2:
+            raise ValueError(f"width {self.width} must be even")
         return self
 
 
@@ -227,7 +231,7 @@ class PromptEncoderParams(Section):
 class GaussianParams(Section):
     """Gaussian diffusion over embedded cells."""
 
-    num_train_timesteps: Annotated[int, Field(ge=10)] = 1000
+    num_train_timesteps: Annotated[int, Field(ge=10, le=5000)] = 1000
     """Noise levels."""
     beta_schedule: Literal["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"] = "cos_alpha"
     """How noise grows; cos_alpha: alpha_bar is the squared cosine of a straight ramp."""
@@ -331,6 +335,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"training.loss=cross_entropy needs training.objective=x0, given {loop.objective}: "
                 "change one of them (or use training.loss=mse)"
+            )
+        elif loop.loss == "cross_entropy" and process.params.guidance_mode == "rescaled":
+            raise ValueError(
+                "scheduler.params.guidance_mode=rescaled is for loss=mse; with cross_entropy log-probabilities "
+                "are guided, so leave it plain"
             )
         elif loop.objective == "epsilon" and process.params.zero_terminal_snr:
             raise ValueError(

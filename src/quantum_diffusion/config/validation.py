@@ -73,6 +73,7 @@ _EXPECTED = {
     "greater_than": "more than {gt}",
     "less_than_equal": "{le} or less",
     "less_than": "less than {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
     "string_type": "text (write a number that is meant as text with two kinds of quotes: \"'3'\")",
     "string_too_short": "text, not nothing",
     "tuple_type": "a list, e.g. [a,b]",
