@@ -27,6 +27,7 @@ METRICS = EvaluationMetrics(
     baseline_random_accuracy=0.4,
     distinct_rate=0.8,
     novel_rate=0.1,
+    srv_accuracy_novel=0.8,
     exact_distinct_rate=0.8,
     mean_gates=4.25,
     gate_count_by_gate={"h": 2.25, "cx": 2.0},

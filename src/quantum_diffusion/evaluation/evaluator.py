@@ -125,6 +125,7 @@ def evaluate(
     valid = samples.report.valid
     keys = metrics.row_keys(samples.ids, samples.num_qubits)
     known = metrics.dataset_keys(dataset, pipeline.config.num_qubits, pipeline.config.max_gates)
+    novel = ~np.isin(keys, known)
     defaults, process = pipeline.config.scheduler.params, pipeline.process
     steps = options.sample_steps or defaults.sample_steps or pipeline.config.max_gates
     order = None
@@ -135,6 +136,7 @@ def evaluate(
         valid_rate=float(valid.mean()),
         srv_accuracy=float(samples.matches.mean()),
         srv_accuracy_interval=metrics.wilson_interval(int(samples.matches.sum()), len(samples)),
+        srv_accuracy_novel=float(samples.matches[novel].mean()) if novel.any() else None,
         srv_accuracy_by_entangled=metrics.accuracy_by_entangled(samples),
         srv_accuracy_by_prompt=metrics.accuracy_by_prompt(samples),
         baseline_shuffled_accuracy=metrics.shuffled_accuracy(samples, config.seed),

@@ -30,6 +30,7 @@ class EvaluationMetrics:
         valid_rate: Share that are circuits.
         srv_accuracy: Share that are exact.
         srv_accuracy_interval: 95 % Wilson interval of `srv_accuracy`.
+        srv_accuracy_novel: Exact share among the samples that are not in the data set, None when all are.
         srv_accuracy_by_entangled: Exact share by the number of entangled qubits asked for.
         srv_accuracy_by_prompt: Exact share by prompt.
         baseline_shuffled_accuracy: Exact share of the same circuits against shuffled prompts: what ignoring the
@@ -53,6 +54,7 @@ class EvaluationMetrics:
     valid_rate: float
     srv_accuracy: float
     srv_accuracy_interval: tuple[float, float]
+    srv_accuracy_novel: float | None
     srv_accuracy_by_entangled: dict[str, float]
     srv_accuracy_by_prompt: dict[str, float]
     baseline_shuffled_accuracy: float

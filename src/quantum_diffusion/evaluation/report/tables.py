@@ -21,6 +21,9 @@ def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
         ("  shuffled prompts", percent(metrics.baseline_shuffled_accuracy), "the same circuits against other prompts"),
         ("  random circuits", percent(metrics.baseline_random_accuracy), "random gates against the same prompts"),
     ]
+    if metrics.srv_accuracy_novel is not None:
+        novel = percent(metrics.srv_accuracy_novel)
+        rows.insert(1, ("  novel circuits", novel, "the same, of the samples that are not in the training data"))
     for number, share in metrics.srv_accuracy_by_entangled.items():
         rows.append((f"  {number} entangled", percent(share), f"when asked to entangle {number} qubits"))
     rows += [
