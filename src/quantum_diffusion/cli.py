@@ -40,12 +40,10 @@ def generate(config: DatasetConfig) -> int:
 def train(config: TrainingConfig) -> int:
     """Train a model on a data set and save it."""
     from quantum_diffusion import console
-    from quantum_diffusion.tracking.plots import save_loss_curve
-    from quantum_diffusion.training.training import RUN_FOLDER, DiffusionTrainer
+    from quantum_diffusion.training.training import DiffusionTrainer
 
     trainer = DiffusionTrainer(config, [console.TrainingBar()] if config.general.verbose else [])
     summary = trainer.run()
-    save_loss_curve(trainer.folder / RUN_FOLDER, summary.folder / "loss_curve.png")
     if summary.status != "finished":
         console.out.print(f"interrupted: the model so far is in {summary.folder}; the same command continues training")
         return INTERRUPTED
@@ -102,7 +100,14 @@ def sample(config: SampleConfig) -> int:
     if config.save_folder is not None:
         write_circuits(found.circuits, config)
         console.out.print(f"written as OpenQASM 2 to {config.save_folder}")
-    return 0 if len(found.circuits) >= config.num_circuits else 1
+    if len(found.circuits) < config.num_circuits:
+        print(
+            f"error: found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries: raise "
+            "sample.max_tries, or lower sample.num_circuits",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
 
 
 @dataclass(frozen=True)

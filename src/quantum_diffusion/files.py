@@ -1,6 +1,7 @@
 """Writing files and folders so that a reader sees either the old state or the complete new one.
 
-Everything is written under a temporary name beside its destination, flushed to the disk, and renamed.
+Everything is written under a temporary name beside its destination, flushed to the disk, and renamed; what killed
+writers left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def new_folder(destination: Path, error: type[QuantumDiffusionError]) -> Iterato
     """Fill a folder and put it in place as a whole, replacing what was there.
 
     The caller decides beforehand whether replacing is allowed. When anything fails, the destination stays as it was
-    and the half-written folder is removed.
+    and the half-written folder is removed. A kill in the instant between the two renames of a replacement leaves the
+    old folder beside the destination as `.NAME.new-*.old`; the next call puts it back.
 
     Args:
         destination: Folder to create; its parents are made.
@@ -63,13 +65,18 @@ def new_folder(destination: Path, error: type[QuantumDiffusionError]) -> Iterato
     staging: Path | None = None
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}.new-", dir=destination.parent))
+        prefix = f".{destination.name}.new-"
+        _recover(destination, prefix)
+        _remove_abandoned(destination.parent, prefix)
+        staging = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=destination.parent))
         staging.chmod(0o755)  # mkdtemp makes private folders; results are meant to be shared
         yield staging
         for path in sorted(staging.rglob("*")):
             if path.is_file():
                 flush(path)
-        _swap_in(staging, destination)
+        _replace_entry(staging, destination)
+        flush(destination.parent)
+        shutil.rmtree(staging.with_name(f"{staging.name}.old"), ignore_errors=True)
     except OSError as problem:
         raise error(f"cannot write {str(destination)!r}: {describe(problem)}; nothing was changed there") from problem
     finally:
@@ -96,18 +103,15 @@ def new_entries(folder: Path, last: str, error: type[QuantumDiffusionError]) -> 
     staging: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for abandoned in folder.glob(f"{_STAGING}*"):  # by a process that was killed here
-            shutil.rmtree(abandoned, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+        _remove_abandoned(folder, _STAGING)
+        staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=folder))
         yield staging
         for path in staging.rglob("*"):
             if path.is_file():
                 flush(path)
         names = sorted(path.name for path in staging.iterdir() if path.name != last)
         for name in [*names, last]:
-            if (folder / name).is_dir():
-                os.rename(folder / name, staging / f"{name}.old")
-            os.replace(staging / name, folder / name)
+            _replace_entry(staging / name, folder / name)
         flush(folder)
     except OSError as problem:
         raise error(f"cannot write to {str(folder)!r}: {describe(problem)}; what was there is unchanged") from problem
@@ -116,13 +120,47 @@ def new_entries(folder: Path, last: str, error: type[QuantumDiffusionError]) -> 
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def _replace_entry(source: Path, target: Path) -> None:
+    """Put a file or folder in the place of another; a folder has to step aside first."""
+    if not target.is_dir():
+        os.replace(source, target)
+        return
+    aside = source.with_name(f"{source.name}.old")
+    os.rename(target, aside)
+    try:
+        os.rename(source, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove what writers left in a folder that were killed; names are the prefix, a process id, and more."""
+    for path in folder.glob(f"{prefix}*"):
+        process = path.name.removeprefix(prefix).partition("-")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it runs, but is another user's
+    return True
+
+
 @contextlib.contextmanager
 def new_file(destination: Path, error: type[QuantumDiffusionError]) -> Iterator[Path]:
     """Write one file and put it in place as a whole; yields the temporary path to write to. See `new_folder`."""
     destination = Path(os.path.realpath(destination))
-    staging = destination.with_name(f".{destination.name}.new-{os.getpid()}")
+    prefix = f".{destination.name}.new-"
+    staging = destination.with_name(f"{prefix}{os.getpid()}")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(destination.parent, prefix)
         yield staging
         flush(staging)
         os.replace(staging, destination)
@@ -144,19 +182,11 @@ def describe(problem: OSError) -> str:
     return problem.strerror or str(problem)
 
 
-def _swap_in(staging: Path, destination: Path) -> None:
-    if destination.exists():
-        old = staging.with_name(f"{staging.name}-old")
-        os.rename(destination, old)
-        try:
-            os.rename(staging, destination)
-        except OSError:
-            os.rename(old, destination)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.rename(staging, destination)
-    flush(destination.parent)
+def _recover(destination: Path, prefix: str) -> None:
+    """Put back a folder whose replacement was killed between the two renames of `_replace_entry`."""
+    aside = [path for path in destination.parent.glob(f"{prefix}*.old") if path.is_dir()]
+    if not destination.exists() and len(aside) == 1:
+        os.rename(aside[0], destination)
 
 
 def flush(path: Path) -> None:

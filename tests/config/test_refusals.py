@@ -131,6 +131,9 @@ REFUSED: list[tuple[str, list[str], list[str]]] = [
     ("train", [DATA, DDIM, UNET, "training.model.params.clr_dim=1"], ["clr_dim: expected 2 or more"]),
     ("train", [DATA, "training.model.params={width: 9, num_heads: 3}"], ["width 9 must be even"]),
     ("train", [DATA, DDIM, "training.scheduler.params.num_train_timesteps=9000"], ["expected 5000 or less"]),
+    ("train", [DATA, DDIM, "training.scheduler.params.num_train_timesteps=10"], ["sample_steps=20", "10 noise levels"]),
+    ("train", [DATA, DDIM, "training.scheduler.params.beta_end=1"], ["beta_end: expected less than 1"]),
+    ("train", [DATA, "training.scheduler.type=unipc", ZERO_SNR], ["type=unipc cannot start at zero", "ddim or ddpm"]),
     ("train", [DATA, DDIM, "training.scheduler.params.guidance_mode=rescaled"], ["guidance_mode=rescaled", "plain"]),
     # not readable, or without effect
     ("generate", ["datasets"], ["cannot read 'datasets'", "key=value"]),

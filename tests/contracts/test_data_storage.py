@@ -553,7 +553,7 @@ def test_a_killed_writer_leaves_no_half_data_set(tmp_path: Path) -> None:
         "def stop(*_):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
-        "files._swap_in = stop\n"
+        "files._replace_entry = stop\n"
         "save_dataset(dataset, Path(sys.argv[2]), {})\n"
     )
     save_dataset(random_dataset(), tmp_path / "parts" / "old", {})

@@ -73,7 +73,7 @@ def assert_same(first: Any, second: Any, where: str = "state") -> None:
         assert torch.equal(first, second), where
     elif isinstance(first, dict):
         assert first.keys() == second.keys(), where
-        for key in first:
+        for key in first.keys() - {"seconds"}:
             assert_same(first[key], second[key], f"{where}.{key}")
     elif isinstance(first, list | tuple):
         assert len(first) == len(second), where
@@ -400,7 +400,7 @@ def test_a_finished_model_is_kept(make_config: MakeConfig, dataset: CircuitDatas
 def test_an_impossible_output_is_refused_before_any_work(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
-        with pytest.raises(CheckpointError, match=r"file' is a file"):
+        with pytest.raises(CheckpointError, match="a file is where a folder should be"):
             DiffusionTrainer(make_config(general={"output_path": str(path)}))
 
 
@@ -418,17 +418,6 @@ def test_starting_from_a_saved_model(make_config: MakeConfig, dataset: CircuitDa
     object.__setattr__(other, "gate_pool", type(other.gate_pool)(["h", "cz"]))
     with pytest.raises(IncompatibleDatasetsError, match="'cz'"):
         start(other)
-
-
-def test_sizes_that_do_not_fit_together_are_a_configuration_error(
-    make_config: MakeConfig, dataset: CircuitDataset
-) -> None:
-    for config in (
-        make_config("transformer", "ddim", model_params={"width": 15, "num_heads": 3}),
-        make_config("unet", "ddim", model_params={"t_emb_size": 15}, objective="v", loss="mse"),
-    ):
-        with pytest.raises(ConfigError, match="even number"):
-            DiffusionTrainer(config).setup_model(dataset)
 
 
 def test_steps_out_of_order_are_explained(make_config: MakeConfig, dataset: CircuitDataset) -> None:

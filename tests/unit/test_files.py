@@ -61,7 +61,7 @@ def test_a_failure_leaves_the_old_state(tmp_path: Path, problem: BaseException) 
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("step", ["flush", "_swap_in"])
+@pytest.mark.parametrize("step", ["flush", "_replace_entry"])
 def test_a_full_disk_leaves_the_old_state_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
     rename = os.rename
 
     def fail_for_the_new_one(source: Path, destination: Path) -> None:
-        if Path(destination).name == "out" and not str(source).endswith("-old"):
+        if Path(destination).name == "out" and not str(source).endswith(".old"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         rename(source, destination)
 
@@ -187,8 +187,24 @@ def test_a_killed_writer_leaves_the_old_state(tmp_path: Path) -> None:
     writer.stdout.close()
     assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "old"
     assert len(os.listdir(tmp_path)) == 2  # the half-written one lies hidden beside it ...
-    write(tmp_path / "out", "new")  # ... and disturbs nobody
+    write(tmp_path / "out", "new")  # ... until the next writer removes it
     assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "new"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_kill_between_the_two_renames_is_mended_by_the_next_writer(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    os.rename(tmp_path / "out", tmp_path / f".out.new-{dead_process()}-x.old")
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out", CheckpointError):
+        raise ZeroDivisionError
+    assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_what_the_system_refuses_for_real_is_described(tmp_path: Path) -> None:
@@ -268,6 +284,22 @@ def test_a_full_disk_leaves_the_old_entries(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_entries_left_by_a_killed_process_are_removed(tmp_path: Path) -> None:
-    (tmp_path / f"{files._STAGING}abandoned").mkdir()
+    (tmp_path / f"{files._STAGING}{dead_process()}-x").mkdir()
+    (tmp_path / f"{files._STAGING}{os.getpid()}-x").mkdir()  # of a writer that is still at work
     write_entries(tmp_path, "new")
-    assert sorted(os.listdir(tmp_path)) == ["index", "part"]
+    assert sorted(os.listdir(tmp_path)) == [f"{files._STAGING}{os.getpid()}-x", "index", "part"]
+
+
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_entries(tmp_path, "old")
+    rename = os.rename
+
+    def fail_for_the_new_one(source: Path, destination: Path) -> None:
+        if Path(destination) == tmp_path / "part" and not str(source).endswith(".old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", fail_for_the_new_one)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        write_entries(tmp_path, "new")
+    assert os.listdir(tmp_path / "part") == ["old"]

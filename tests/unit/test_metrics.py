@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import compact, instruction_table
+from quantum_diffusion.circuits.instructions import Ids, compact, instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
+from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
 from quantum_diffusion.data.merging import merge_datasets
@@ -89,18 +91,22 @@ def test_the_random_baseline_is_near_its_expectation() -> None:
     assert found == pytest.approx(expected, abs=0.03)
 
 
+def in_normal_form(ids: Ids, widths: NDArray[np.integer], num_qubits: int) -> list[Circuit]:
+    table = instruction_table(POOL, num_qubits)
+    return circuits_from_ids(normal_form(ids, table), table, widths.tolist())
+
+
 def test_distinct_and_novel_rates_against_sets_of_circuits() -> None:
     valid = SAMPLES.report.valid
-    keys = metrics.row_keys(SAMPLES.ids, SAMPLES.num_qubits)[valid]
-    circuits = [c for c, ok in zip(as_circuits(SAMPLES), valid, strict=True) if ok]
+    keys = metrics.circuit_keys(SAMPLES.ids, instruction_table(POOL, 3), SAMPLES.num_qubits)[valid]
+    circuits = [c for c, ok in zip(in_normal_form(SAMPLES.ids, SAMPLES.num_qubits, 3), valid, strict=True) if ok]
     assert metrics.distinct_rate(keys) == len(set(circuits)) / len(circuits)
 
     # The data set has other qubit counts and more time steps than the samples.
     for parts in ([(2, 3, 70)], [(2, 3, 60), (3, 5, 64)], [(2, 3, 60), (3, 9, 64)], [(3, 4, 200)]):
         dataset = merge_datasets([draw_dataset(*part) for part in parts])
         ids = decode_tokens(dataset.tokens, POOL).ids
-        table = instruction_table(POOL, dataset.num_qubits)
-        known = set(circuits_from_ids(ids, table, dataset.sizes[:, 0].tolist()))
+        known = set(in_normal_form(ids, dataset.sizes[:, 0], dataset.num_qubits))
         expected = len(set(circuits) - known) / len(set(circuits))
         found = metrics.novel_rate(keys, metrics.dataset_keys(dataset, 3, SAMPLES.ids.shape[1]))
         assert found == pytest.approx(expected)
@@ -111,7 +117,8 @@ def test_a_data_sets_own_circuits_are_not_novel() -> None:
     dataset = draw_dataset(3, 5, 48)
     keys = metrics.dataset_keys(dataset, 3, 5)
     assert metrics.novel_rate(keys, keys) == 0
-    assert metrics.distinct_rate(keys) == 1
+    distinct = set(in_normal_form(decode_tokens(dataset.tokens, POOL).ids, dataset.sizes[:, 0], 3))
+    assert metrics.distinct_rate(keys) == len(distinct) / len(dataset)
     assert metrics.distinct_rate(keys[:0]) == metrics.novel_rate(keys[:0], keys) == 0
     assert metrics.novel_rate(keys, keys[:0]) == 1
 

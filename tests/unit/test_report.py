@@ -27,6 +27,7 @@ METRICS = EvaluationMetrics(
     baseline_random_accuracy=0.4,
     distinct_rate=0.8,
     novel_rate=0.1,
+    on_training_data=True,
     srv_accuracy_novel=0.8,
     exact_distinct_rate=0.8,
     mean_gates=4.25,

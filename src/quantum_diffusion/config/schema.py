@@ -115,7 +115,7 @@ class LoopConfig(Section):
     num_epochs: Positive = 10
     """Passes over the training circuits."""
     optimizer: Literal["adam", "adamw", "muon"] = "adamw"
-    """muon treats weight matrices with Muon and all other weights with AdamW."""
+    """muon treats the weight matrices of the backbone's transformer blocks with Muon and all else with AdamW."""
     learning_rate: Rate = 3e-3
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -237,7 +237,7 @@ class GaussianParams(Section):
     """How noise grows; cos_alpha: alpha_bar is the squared cosine of a straight ramp."""
     beta_start: Rate = 1e-4
     """First beta of the linear schedules."""
-    beta_end: Rate = 0.02
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Last beta of the linear schedules."""
     zero_terminal_snr: bool = False
     """Let the last level be pure noise (arXiv 2305.08891); not with objective epsilon."""
@@ -340,6 +340,16 @@ class TrainingConfig(Section):
             raise ValueError(
                 "scheduler.params.guidance_mode=rescaled is for loss=mse; with cross_entropy log-probabilities "
                 "are guided, so leave it plain"
+            )
+        elif process.params.zero_terminal_snr and process.type in ("dpmsolver++", "unipc"):
+            raise ValueError(
+                f"scheduler.type={process.type} cannot start at zero signal (scheduler.params.zero_terminal_snr=true): "
+                "use ddim or ddpm"
+            )
+        elif process.params.sample_steps > process.params.num_train_timesteps:
+            raise ValueError(
+                f"scheduler.params.sample_steps={process.params.sample_steps} is more than the "
+                f"{process.params.num_train_timesteps} noise levels (num_train_timesteps): lower it"
             )
         elif loop.objective == "epsilon" and process.params.zero_terminal_snr:
             raise ValueError(

@@ -54,10 +54,13 @@ class CircuitDataset:
         return int(self.tokens.shape[2])
 
     @property
-    def max_gates_by_qubits(self) -> dict[int, int]:
-        """Most gates of the circuits of each number of qubits."""
-        widths, gates = self.sizes[:, 0], self.sizes[:, 1]
-        return {int(width): int(gates[widths == width].max()) for width in np.unique(widths)}
+    def length_counts(self) -> dict[int, dict[int, int]]:
+        """How many circuits of each number of qubits have each number of gates: {qubits: {gates: count}}."""
+        sizes, counts = np.unique(self.sizes, axis=0, return_counts=True)
+        result: dict[int, dict[int, int]] = {}
+        for (width, gates), count in zip(sizes.tolist(), counts.tolist(), strict=True):
+            result.setdefault(width, {})[gates] = count
+        return result
 
     @property
     def prompt_counts(self) -> dict[str, int]:
@@ -106,5 +109,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        moved = (None if t is None else t.to(device, non_blocking=True) for t in self.__dict__.values())
-        return Batch(*moved)  # type: ignore[arg-type]
+        return Batch(
+            tokens=self.tokens.to(device, non_blocking=True),
+            prompt_ids=self.prompt_ids.to(device, non_blocking=True),
+            sizes=self.sizes.to(device, non_blocking=True),
+            unitaries=None if self.unitaries is None else self.unitaries.to(device, non_blocking=True),
+        )

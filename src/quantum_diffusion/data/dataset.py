@@ -182,7 +182,9 @@ class BatchLoader:
         sizes = data.sizes[rows].astype(np.int64)
         tokens = data.tokens[rows]
         if self.bucketed:
-            tokens = tokens[:, : sizes[:, 0].max(), : max(int(sizes[:, 1].max()), 1)]
+            longest = max(int(sizes[:, 1].max()), 1)
+            steps = -(-longest // self.time_multiple) * self.time_multiple  # of the bucket, not of this batch
+            tokens = tokens[:, : sizes[:, 0].max(), :steps]
         tokens = pad_time(tokens, self.time_multiple, data.gate_pool.padding_token)
         unitaries = None if data.unitaries is None else torch.from_numpy(data.unitaries[rows])
         return Batch(

@@ -42,6 +42,9 @@ _STALLED_ROUNDS = 3
 _STALLED_SHARE = 1e-4
 """The search ends when this many rounds in a row give less than this share of new circuits."""
 
+GENERATOR_VERSION = 1
+"""Changes when the same settings give other circuits; see "Numerics" in CHANGELOG.md."""
+
 _SETTINGS_THAT_DO_NOT_MATTER = ("n_jobs", "engine", "output_path", "overwrite")
 
 ProgressCallback = Callable[[int, int], None]
@@ -92,7 +95,8 @@ class DatasetGenerator:
     def settings(self) -> dict[str, Any]:
         """The configuration values that decide the content, as plain values."""
         values: dict[str, Any] = self.config.model_dump(mode="json")
-        return {key: value for key, value in values.items() if key not in _SETTINGS_THAT_DO_NOT_MATTER}
+        kept = {key: value for key, value in values.items() if key not in _SETTINGS_THAT_DO_NOT_MATTER}
+        return kept | {"generator_version": GENERATOR_VERSION}
 
     def write(self, progress: ProgressCallback | None = None) -> GenerationReport:
         """Make the data set and write it to `output_path`.
@@ -108,9 +112,9 @@ class DatasetGenerator:
             ConfigError: No circuit at all fits the configuration.
         """
         path = Path(self.config.output_path)
-        check_replaceable(path)
         if is_dataset_folder(path) and not self.config.overwrite:
             return self._reuse(path)
+        check_replaceable(path)
         check_can_write(path, DatasetFormatError)
         dataset, report = self.generate(progress)
         save_dataset(dataset, path, self.settings)

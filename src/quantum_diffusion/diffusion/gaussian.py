@@ -184,7 +184,8 @@ class GaussianDiffusion:
         name = sampler or self.sampler
         scheduler = self.make_scheduler(name, sample_steps)
         # At eta 1 the first step from zero signal takes the root of 0, which rounding may make negative.
-        extra: dict[str, Any] = {"eta": min(self.eta, 1 - 1e-6)} if name == "ddim" else {}
+        eta = min(self.eta, 1 - 1e-6) if self.zero_terminal_snr else self.eta
+        extra: dict[str, Any] = {"eta": eta} if name == "ddim" else {}
         if name in ("ddim", "ddpm"):
             extra["generator"] = list(generators)
         x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
@@ -25,7 +26,7 @@ from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
 from quantum_diffusion.files import check_can_write, new_entries
-from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_metadata
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.samples import SampledCircuits
 
@@ -86,7 +87,9 @@ class Evaluator:
         Args:
             progress: Called with (circuits so far, circuits wanted).
         """
-        result = evaluate(self.pipeline, self.dataset, self.config, progress)
+        trained_on = read_metadata(Path(self.config.model_dir)).get("dataset_sha256")
+        same = None if not trained_on else trained_on == self.dataset.fingerprint
+        result = evaluate(self.pipeline, self.dataset, self.config, progress, on_training_data=same)
         write_results(result, self.folder, self.config)
         return EvaluationResult(result.metrics, result.samples, result.verified, self.folder)
 
@@ -114,8 +117,9 @@ def evaluate(
     dataset: CircuitDataset,
     config: EvaluationConfig,
     progress: Callable[[int, int], None] | None = None,
+    on_training_data: bool | None = None,
 ) -> EvaluationResult:
-    """Sample, verify and compare; writes nothing. See `Evaluator`."""
+    """Sample, verify and compare; writes nothing. See `Evaluator` and `EvaluationMetrics`."""
     options = config.model_params
     prompts = [dataset.prompts[i % len(dataset.prompts)] for i in range(config.num_samples)]
     started = time.perf_counter()
@@ -123,14 +127,11 @@ def evaluate(
     seconds = time.perf_counter() - started
 
     valid = samples.report.valid
-    keys = metrics.row_keys(samples.ids, samples.num_qubits)
+    keys = metrics.circuit_keys(samples.ids, pipeline.table, samples.num_qubits)
     known = metrics.dataset_keys(dataset, pipeline.config.num_qubits, pipeline.config.max_gates)
     novel = ~np.isin(keys, known)
     defaults, process = pipeline.config.scheduler.params, pipeline.process
-    steps = options.sample_steps or defaults.sample_steps or pipeline.config.max_gates
-    order = None
-    if isinstance(process, MaskedDiffusion):
-        order, steps = options.order or process.order, min(steps, pipeline.config.max_gates)
+    order = options.order or process.order if isinstance(process, MaskedDiffusion) else None
     figures = EvaluationMetrics(
         num_samples=len(samples),
         valid_rate=float(valid.mean()),
@@ -143,12 +144,13 @@ def evaluate(
         baseline_random_accuracy=metrics.random_accuracy(samples, dataset, config.seed),
         distinct_rate=metrics.distinct_rate(keys[valid]),
         novel_rate=metrics.novel_rate(keys[valid], known),
+        on_training_data=on_training_data,
         exact_distinct_rate=metrics.distinct_rate(keys[samples.matches]),
         mean_gates=metrics.mean_gates(samples.ids[valid]),
         gate_count_by_gate=metrics.mean_gate_counts(samples.ids[valid], pipeline.table),
         reasons=samples.report.counts,
         guidance_scale=defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale,
-        steps=steps,
+        steps=pipeline.sample_steps(options),
         scheduler=options.scheduler or pipeline.config.scheduler.type,
         order=order,
         seed=config.seed,
@@ -159,15 +161,15 @@ def evaluate(
 
 def verified_circuits(samples: SampledCircuits) -> dict[str, list[Circuit]]:
     """Return the distinct exact circuits of each prompt, shortest first; prompts in the order of first use."""
-    keys = metrics.row_keys(samples.ids, samples.num_qubits)
+    table = instruction_table(samples.gate_pool, samples.ranks.shape[1])
+    keys = metrics.circuit_keys(samples.ids, table, samples.num_qubits)
     prompts = np.array(samples.prompts)
     verified = {}
     for prompt in dict.fromkeys(samples.prompts):
         rows = np.flatnonzero(samples.matches & (prompts == prompt))
-        _, first = np.unique(keys[rows], return_index=True)
-        distinct = rows[np.sort(first)]
-        distinct = distinct[np.argsort(samples.gate_counts[distinct], kind="stable")]
-        verified[prompt] = samples.circuits(distinct)
+        rows = rows[np.argsort(samples.gate_counts[rows], kind="stable")]
+        _, first = np.unique(keys[rows], return_index=True)  # the shortest of equal ones
+        verified[prompt] = samples.circuits(rows[np.sort(first)])
     return verified
 
 

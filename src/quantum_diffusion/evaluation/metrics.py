@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, gate_count, instruction_table
 from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
+from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
@@ -36,8 +37,10 @@ class EvaluationMetrics:
         baseline_shuffled_accuracy: Exact share of the same circuits against shuffled prompts: what ignoring the
             prompt would reach.
         baseline_random_accuracy: Exact share of random circuits of the data set's lengths.
-        distinct_rate: Distinct circuits among the valid ones.
-        novel_rate: Share of the distinct valid circuits that are not in the data set.
+        distinct_rate: Distinct circuits (by normal form) among the valid ones.
+        novel_rate: Share of the distinct valid circuits whose normal form is not in the data set.
+        on_training_data: Whether the data set is the one the model was trained on; if not, "novel" refers to another
+            one than the model has seen. None when the model does not say.
         exact_distinct_rate: Distinct circuits among the exact ones.
         mean_gates: Mean gates of the valid circuits.
         gate_count_by_gate: Mean number of each gate in a valid circuit.
@@ -61,6 +64,7 @@ class EvaluationMetrics:
     baseline_random_accuracy: float
     distinct_rate: float
     novel_rate: float
+    on_training_data: bool | None
     exact_distinct_rate: float
     mean_gates: float
     gate_count_by_gate: dict[str, float]
@@ -132,37 +136,53 @@ def shuffled_accuracy(samples: SampledCircuits, seed: int, repeats: int = 20) ->
 
 
 def random_accuracy(samples: SampledCircuits, dataset: CircuitDataset, seed: int) -> float:
-    """Return the exact share of random circuits, with lengths drawn from the data set's, for the same prompts."""
+    """Return the exact share of random circuits for the same prompts.
+
+    Gates are uniform over the whole pool and every qubit, lengths are drawn from those of the data set's circuits of
+    as many qubits.
+    """
     rng = numpy_generator(seed, "random baseline")
     wanted, matches = wanted_ranks(samples), 0
     for width in np.unique(samples.num_qubits):
         rows = np.flatnonzero(samples.num_qubits == width)
         table = instruction_table(dataset.gate_pool, int(width))
         ids = random_ids(rng, table, len(rows), dataset.max_gates, dataset.max_gates)
-        ids[np.arange(dataset.max_gates) >= rng.choice(dataset.sizes[:, 1], len(rows))[:, None]] = NO_GATE
+        lengths = rng.choice(dataset.sizes[dataset.sizes[:, 0] == width, 1], len(rows))
+        ids[np.arange(dataset.max_gates) >= lengths[:, None]] = NO_GATE
         matches += int((schmidt_rank_vectors(ids, table) == wanted[rows, :width]).all(axis=1).sum())
     return matches / len(samples)
 
 
-def row_keys(ids: Ids, widths: NDArray[np.integer]) -> NDArray[np.void]:
-    """Return one comparable value a circuit (its gates and its number of qubits), exact and without collisions."""
-    rows = np.ascontiguousarray(np.concatenate([widths[:, None], ids], axis=1).astype(np.int16))
-    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+def circuit_keys(ids: Ids, table: InstructionTable, widths: NDArray[np.integer]) -> NDArray[np.void]:
+    """Return one comparable value a circuit, equal for circuits of the same normal form and number of qubits.
+
+    Args:
+        ids: int16 [N, T].
+        table: The instructions the ids number.
+        widths: [N], qubits of each circuit.
+    """
+    return _as_keys(normal_form(ids, table), widths)
+
+
+def _as_keys(rows: Ids, widths: NDArray[np.integer]) -> NDArray[np.void]:
+    whole = np.ascontiguousarray(np.concatenate([widths[:, None], rows], axis=1).astype(np.int16))
+    return whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1])))[:, 0]
 
 
 def dataset_keys(dataset: CircuitDataset, num_qubits: int, num_steps: int) -> NDArray[np.void]:
-    """Return the `row_keys` of a data set's circuits, comparable with those of samples of another shape.
+    """Return the `circuit_keys` of a data set's circuits, comparable with those of samples of another shape.
 
     Args:
         dataset: Circuits of at most `num_qubits` qubits.
         num_qubits: Q of the samples: instructions are numbered by it.
-        num_steps: T of the samples; longer circuits are left out, for no sample equals them.
+        num_steps: T of the samples; circuits that are longer in normal form are left out, for no sample equals them.
     """
-    short = dataset.take(np.flatnonzero(dataset.sizes[:, 1] <= num_steps))
-    kept = min(num_steps, dataset.max_gates)
-    tokens = np.full((len(short), num_qubits, num_steps), dataset.gate_pool.padding_token, dtype=np.int8)
-    tokens[:, : dataset.num_qubits, :kept] = short.tokens[:, :, :kept]
-    return row_keys(decode_tokens(tokens, dataset.gate_pool).ids, short.sizes[:, 0])
+    shape = (len(dataset), num_qubits, max(num_steps, dataset.max_gates))
+    tokens = np.full(shape, dataset.gate_pool.padding_token, dtype=np.int8)
+    tokens[:, : dataset.num_qubits, : dataset.max_gates] = dataset.tokens
+    form = normal_form(decode_tokens(tokens, dataset.gate_pool).ids, instruction_table(dataset.gate_pool, num_qubits))
+    short = gate_count(form) <= num_steps
+    return _as_keys(form[short, :num_steps], dataset.sizes[short, 0])
 
 
 def distinct_rate(keys: NDArray[np.void]) -> float:

@@ -1,7 +1,7 @@
 """Prompts to conditions without any download: words of a small fixed vocabulary, embedded and mixed.
 
-A prompt such as "Generate SRV: [1, 2, 2]" has only a handful of words that matter, so a learned embedding of those
-serves better than a large language model; see ANCHORS in docs/adr/0002.
+A prompt such as "Generate SRV: [1, 2, 2]" has only a handful of words that matter; a learned embedding tells them
+apart, while the text space of CLIP hardly does.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 PADDING_WORD = 0
 
-# Saved models depend on the order: only ever append.
-WORDS: tuple[str, ...] = ("<padding>", "generate", "srv", "compile", "using", "1", "2", *sorted(GATES))
+# Saved models depend on the order, and on the length: only ever append, and give old models their own length then.
+WORDS: tuple[str, ...] = (
+    *("<padding>", "generate", "srv", "compile", "using", "1", "2"),
+    *("ccx", "cswap", "cx", "cy", "cz", "h", "s", "sdg", "swap", "t", "tdg", "x", "y", "z"),
+)
 _NUMBER = {word: number for number, word in enumerate(WORDS)}
 
 MAX_WORDS = 64

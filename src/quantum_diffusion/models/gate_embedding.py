@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MAX_VOCABULARY = 128
-"""Tokens are int8: the largest magnitude is 127."""
+MAX_VOCABULARY = 127
+"""Tokens are int8, and V itself stands for what is no token."""
 
 
 class GateEmbedding(nn.Module):
@@ -24,7 +24,7 @@ class GateEmbedding(nn.Module):
     cosine, and the constructor refuses such a table.
 
     Args:
-        vocabulary_size: Number V of token magnitudes, `len(gate_pool) + 2`; 1 to 128 for int8 tokens.
+        vocabulary_size: Number V of token magnitudes, `len(gate_pool) + 2`; 1 to 127 for int8 tokens.
         channels: Channels C of the embedding, at least 2 (with one, all gates lie on one line).
         generator: Source of the table's randomness; None draws from torch's default generator.
 
@@ -96,25 +96,22 @@ class GateEmbedding(nn.Module):
     def invert(self, x: Tensor) -> Tensor:
         """Decode every cell to the token whose row has the largest absolute cosine with it: x_0 => tokens.
 
-        The cosine's sign becomes the token's, also for padding: that a negative padding token is invalid is
-        for the tokenizer to report. A cell of zeros decodes to 0.
+        The cosine's sign becomes the token's, also for padding, whose sign the tokenizer ignores. A cell of zeros
+        decodes to 0, a cell with NaN to V, which is no token.
 
         Args:
             x: Float [B, C, Q, T].
 
         Returns:
             int8 [B, Q, T].
-
-        Raises:
-            ValueError: If `x` holds NaN, which has no nearest gate: the sampling diverged.
         """
         # A cell's own length scales all its cosines alike, so only the rows need normalising.
         similarity = _inner_products(x, F.normalize(self.weight, dim=1))  # [B, V, Q, T]
         magnitude = similarity.abs().argmax(dim=1, keepdim=True)  # [B, 1, Q, T]
         best = similarity.gather(1, magnitude)  # [B, 1, Q, T]
-        if best.isnan().any():
-            raise ValueError("x holds NaN: expected finite cells; the sampling diverged before decoding")
-        return torch.where(best < 0, -magnitude, magnitude).squeeze(1).to(torch.int8)  # [B, Q, T]
+        tokens = torch.where(best < 0, -magnitude, magnitude)
+        tokens = torch.where(best.isnan(), self.vocabulary_size, tokens)  # no gate: the tokenizer will report it
+        return tokens.squeeze(1).to(torch.int8)  # [B, Q, T]
 
     def logits(self, x: Tensor) -> Tensor:
         """Score every signed token by its inner product with the cell, for a cross-entropy on x_0.

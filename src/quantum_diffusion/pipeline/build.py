@@ -41,8 +41,8 @@ class PipelineConfig(Section):
     """Most qubits of a circuit."""
     max_gates: int
     """Time steps of a sample."""
-    max_gates_by_qubits: dict[int, int]
-    """Most gates of the training circuits of each number of qubits."""
+    length_counts: dict[int, dict[int, int]]
+    """How many training circuits of each number of qubits have each number of gates."""
     prompts: tuple[str, ...]
     """The prompts the pipeline was trained on."""
     objective: Objective
@@ -62,7 +62,7 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         gate_pool=dataset.gate_pool.names,
         num_qubits=dataset.num_qubits,
         max_gates=dataset.max_gates,
-        max_gates_by_qubits=dataset.max_gates_by_qubits,
+        length_counts=dataset.length_counts,
         prompts=dataset.prompts,
         objective=config.training.objective,
         loss=config.training.loss,

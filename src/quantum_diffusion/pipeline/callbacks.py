@@ -45,7 +45,7 @@ class EpochRecord:
         samples_seen: Circuits trained on.
         training_loss: Mean diffusion loss over the epoch's steps.
         validation_loss: Mean diffusion loss of the averaged weights on the validation circuits, None without any.
-        seconds: Wall time since the start or resume.
+        seconds: Wall time of training, earlier starts of a resumed run included.
     """
 
     epoch: int

@@ -30,8 +30,18 @@ CONFIG, WEIGHTS, TRAINING_CONFIG, METADATA = "config.yaml", "model.safetensors",
 
 
 def is_finished_model(folder: Path) -> bool:
-    """Tell whether a folder holds a saved pipeline."""
-    return (folder / CONFIG).is_file()
+    """Tell whether a folder holds a saved pipeline.
+
+    Raises:
+        CheckpointError: It holds a `config.yaml` of something else, which a pipeline must not replace.
+    """
+    if not (folder / CONFIG).is_file():
+        return False
+    try:
+        _read_description(folder)
+    except CheckpointError as problem:
+        raise CheckpointError(f"no model can be saved to {str(folder)!r}: {problem}; choose another folder") from None
+    return True
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: str, metadata: Mapping[str, Any]) -> None:

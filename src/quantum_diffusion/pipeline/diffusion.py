@@ -29,7 +29,7 @@ from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_p
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network, build_process
 from quantum_diffusion.pipeline.samples import SampledCircuits, parse_srv_prompt, verify
-from quantum_diffusion.seeding import derive_seed, sample_seeds
+from quantum_diffusion.seeding import derive_seed, numpy_generator, sample_seeds
 
 if TYPE_CHECKING:
     from quantum_diffusion.data.dataset import BatchLoader
@@ -71,7 +71,7 @@ class DiffusionPipeline:
         self.gate_pool = GatePool(config.gate_pool)
         self.table = instruction_table(self.gate_pool, config.num_qubits)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "weights"))
+            torch.default_generator.manual_seed(derive_seed(seed, "weights"))  # unlike torch's, leaves GPUs alone
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
         self.process = build_process(config, self.network)
         self._prompt_words = tokenize_prompts(config.prompts)
@@ -139,7 +139,6 @@ class DiffusionPipeline:
         if condition_dropout > 0:
             condition = self._drop_condition(condition, condition_dropout, generator)
 
-        ids = self._ids(batch.tokens)
         prefix_logits: Tensor | None = None
 
         def denoise(x_t: Tensor, level: Tensor) -> Tensor:
@@ -148,8 +147,8 @@ class DiffusionPipeline:
             return prediction
 
         if isinstance(self.process, MaskedDiffusion):
-            rank = self.process.draw_rank(len(ids), ids.shape[1], generator)
-            instructions = torch.from_numpy(ids.astype(np.int64)).to(batch.tokens.device)
+            instructions = torch.from_numpy(self._ids(batch.tokens).astype(np.int64)).to(batch.tokens.device)
+            rank = self.process.draw_rank(len(instructions), instructions.shape[1], generator)
             diffusion = self.process.loss(denoise, instructions, rank).mean()
             # A prefix's label can be told only by a token that sees the whole prefix.
             sees_prefix = rank.cummax(dim=1).values == rank
@@ -158,7 +157,7 @@ class DiffusionPipeline:
             sees_prefix = torch.ones_like(batch.tokens[:, 0], dtype=torch.bool)
         if prefix_logits is None or prefix_weight == 0:
             return LossTerms(diffusion, diffusion)
-        ranks = prefix_rank_vectors(ids, self.table)  # [B, T, Q]
+        ranks = prefix_rank_vectors(self._ids(batch.tokens), self.table)  # [B, T, Q]
         entangled = torch.from_numpy(ranks == 2).to(prefix_logits)
         losses = F.binary_cross_entropy_with_logits(prefix_logits, entangled, reduction="none").mean(dim=2)
         prefix = (losses * sees_prefix).sum() / sees_prefix.sum().clamp(min=1)
@@ -169,7 +168,12 @@ class DiffusionPipeline:
         return output if isinstance(output, tuple) else (output, None)
 
     def _ids(self, tokens: Tensor) -> Ids:
-        return decode_tokens(tokens.cpu().numpy(), self.gate_pool).ids
+        return decode_tokens(self._widen(tokens.cpu().numpy()), self.gate_pool).ids
+
+    def _widen(self, tokens: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Pad the qubits of tokens [B, q, T] to the pipeline's Q, by which instructions are numbered."""
+        missing = ((0, 0), (0, self.config.num_qubits - tokens.shape[1]), (0, 0))
+        return np.pad(tokens, missing, constant_values=self.gate_pool.padding_token)
 
     def fit(
         self,
@@ -208,10 +212,12 @@ class DiffusionPipeline:
         if not masked and options.order is not None:
             raise ConfigError("model_params.order is for masked models: this model denoises all steps at once")
         if isinstance(self.process, GaussianDiffusion):
-            self.process.make_scheduler(asked or trained, self._sample_steps(options) or 1)
+            self.process.make_scheduler(asked or trained, self.sample_steps(options))
 
-    def _sample_steps(self, options: SamplingConfig) -> int | None:
-        return options.sample_steps or self.config.scheduler.params.sample_steps
+    def sample_steps(self, options: SamplingConfig) -> int:
+        """Denoising steps that `sample` makes; a masked process makes at most one a time step."""
+        steps = options.sample_steps or self.config.scheduler.params.sample_steps or self.config.max_gates
+        return min(steps, self.config.max_gates) if isinstance(self.process, MaskedDiffusion) else steps
 
     def sample(
         self,
@@ -243,12 +249,13 @@ class DiffusionPipeline:
         words = tokenize_prompts(prompts, min_length=self._prompt_words.shape[1])
         seeds = sample_seeds(seed, len(prompts), first_sample)
         widths = np.array([len(label) for label in labels])
+        shapes = self._sample_shapes(widths, seeds)
         ids = np.zeros((len(prompts), self.config.max_gates), dtype=np.int16)
         reasons = np.empty(len(prompts), dtype=object)
         done = 0
         self.network.eval()
-        for rows in self._batches(widths, options.auto_batch_size):
-            batch = self._sample_batch(words[rows], widths[rows], seeds[rows], options)
+        for rows in _batches(shapes, options.auto_batch_size):
+            batch = self._sample_batch(words[rows], widths[rows], seeds[rows], shapes[rows[0]], options)
             steps = min(batch.ids.shape[1], self.config.max_gates)
             ids[rows, :steps] = batch.ids[:, :steps]
             reasons[rows] = batch.reasons
@@ -258,15 +265,13 @@ class DiffusionPipeline:
         report = DecodeReport(ids, reasons == VALID, tuple(reasons))
         return verify(prompts, labels, report, self.table)
 
-    def _batches(self, widths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Rows to sample together; a pipeline trained on cut batches samples each number of qubits by itself."""
-        groups = np.unique(widths) if self.config.bucketed else [None]
-        for group in groups:
-            rows = np.arange(len(widths)) if group is None else np.flatnonzero(widths == group)
-            yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
-
     def _sample_batch(
-        self, words: Tensor, widths: NDArray[np.int64], seeds: NDArray[np.int64], options: SamplingConfig
+        self,
+        words: Tensor,
+        widths: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+        shape: NDArray[np.int64],
+        options: SamplingConfig,
     ) -> DecodeReport:
         defaults = self.config.scheduler.params
         scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
@@ -290,20 +295,22 @@ class DiffusionPipeline:
                 generators,
                 torch.from_numpy(self._allowed(widths)).to(self.device),
                 guidance_scale=scale,
-                sample_steps=self._sample_steps(options),
+                sample_steps=self.sample_steps(options),
                 order=options.order,
             )
             return DecodeReport(
                 ids.cpu().numpy().astype(np.int16), np.ones(len(ids), dtype=np.bool_), (VALID,) * len(ids)
             )
+        embedding = self.network["gate_embedding"]
+        assert isinstance(embedding, GateEmbedding)
         tokens = self.process.sample(
             denoise,
-            self._sample_shape(widths),
+            (embedding.channels, int(shape[0]), int(shape[1])),
             generators,
             self.device,
             guidance_scale=scale,
             guidance_mode=options.guidance_mode,
-            sample_steps=self._sample_steps(options) or 20,
+            sample_steps=self.sample_steps(options),
             sampler=options.scheduler,
         )
         return self._decode(tokens.cpu().numpy(), widths)
@@ -314,25 +321,41 @@ class DiffusionPipeline:
         allowed: NDArray[np.bool_] = highest[None, :] <= widths[:, None]
         return allowed
 
-    def _sample_shape(self, widths: NDArray[np.int64]) -> tuple[int, int, int]:
-        num_qubits, steps = self.config.num_qubits, self.config.max_gates
-        if self.config.bucketed:  # training never saw a circuit beside wider or longer ones
-            num_qubits = int(widths[0])
-            steps = self.config.max_gates_by_qubits.get(num_qubits, steps)
+    def _sample_shapes(self, widths: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Qubits and time steps to sample each circuit in, int64 [N, 2].
+
+        Training on batches cut to their circuits never showed a circuit beside wider or longer ones, so such a
+        pipeline draws each sample's length as the training circuits of as many qubits have it.
+        """
+        qubits, steps = np.full(len(widths), self.config.num_qubits), np.full(len(widths), self.config.max_gates)
+        if self.config.bucketed:
+            qubits = widths
+            for row, (width, seed) in enumerate(zip(widths.tolist(), seeds.tolist(), strict=True)):
+                counts = self.config.length_counts.get(width, {self.config.max_gates: 1})
+                share = np.array(list(counts.values())) / sum(counts.values())
+                steps[row] = max(numpy_generator(seed, "length").choice(list(counts), p=share), 1)
         steps = -(-steps // self.time_multiple) * self.time_multiple
-        embedding = self.network["gate_embedding"]
-        assert isinstance(embedding, GateEmbedding)
-        return (embedding.channels, num_qubits, steps)
+        return np.stack([qubits, steps], axis=1)
 
     def _decode(self, tokens: NDArray[np.int8], widths: NDArray[np.int64]) -> DecodeReport:
-        missing = ((0, 0), (0, self.config.num_qubits - tokens.shape[1]), (0, 0))
-        tokens = np.pad(tokens, missing, constant_values=self.gate_pool.padding_token)
-        report = decode_tokens(tokens, self.gate_pool)
+        cells = self._widen(tokens)
+        report = decode_tokens(cells, self.gate_pool)
+        absent = (np.abs(cells.astype(np.int64)) == self.gate_pool.padding_token).all(axis=2)  # [N, Q]
+        too_narrow = (absent & (np.arange(cells.shape[1]) < widths[:, None])).any(axis=1)
         too_long = (report.ids[:, self.config.max_gates :] != NO_GATE).any(axis=1)
         outside = (report.ids[:, :, None] != NO_GATE) & self.table.uses_qubit[report.ids]  # [N, T, Q]
-        outside &= np.arange(tokens.shape[1]) >= widths[:, None, None]
+        outside &= np.arange(cells.shape[1]) >= widths[:, None, None]
         strays = outside.any(axis=(1, 2)) & report.valid
         reasons = np.array(report.reasons, dtype=object)
+        reasons[too_narrow & report.valid] = "fewer qubits than asked for"
         reasons[strays] = "gate on a qubit that was not asked for"
         reasons[too_long & report.valid] = "gate in a padded time step"
         return DecodeReport(report.ids, reasons == VALID, tuple(reasons))
+
+
+def _batches(shapes: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Rows to sample together: of equal shape, at most `batch_size`."""
+    _, group = np.unique(shapes, axis=0, return_inverse=True)
+    for number in range(int(group.max(initial=-1)) + 1):
+        rows = np.flatnonzero(group.reshape(-1) == number)
+        yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))

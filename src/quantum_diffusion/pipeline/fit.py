@@ -40,6 +40,9 @@ class TrainingState:
         batch: Batches of that epoch done.
         samples_seen: Circuits trained on.
         loss_sum: Sum of the diffusion losses of that epoch's batches.
+        seconds: Wall time of training, without that lost by a kill.
+        training_loss: Mean loss of the last whole epoch, None before its end.
+        validation_loss: Validation loss after it, None without validation.
     """
 
     network: nn.Module
@@ -51,8 +54,11 @@ class TrainingState:
     batch: int = 0
     samples_seen: int = 0
     loss_sum: float = 0.0
+    seconds: float = 0.0
+    training_loss: float | None = None
+    validation_loss: float | None = None
 
-    _COUNTERS = ("step", "epoch", "batch", "samples_seen", "loss_sum")
+    _PROGRESS = ("step", "epoch", "batch", "samples_seen", "loss_sum", "seconds", "training_loss", "validation_loss")
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values that `load_state_dict` restores."""
@@ -61,7 +67,7 @@ class TrainingState:
             "average": None if self.average is None else self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
-            **{name: getattr(self, name) for name in self._COUNTERS},
+            **{name: getattr(self, name) for name in self._PROGRESS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -75,13 +81,15 @@ class TrainingState:
             optimizer.load_state_dict(saved)
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
-        for name in self._COUNTERS:
+        for name in self._PROGRESS:
             setattr(self, name, state[name])
 
     @property
-    def best_network(self) -> nn.Module:
+    def best_network(self) -> nn.ModuleDict:
         """The averaged weights, or the trained ones without averaging."""
-        return self.network if self.average is None else self.average.module
+        network = self.network if self.average is None else self.average.module
+        assert isinstance(network, nn.ModuleDict)
+        return network
 
 
 def average_weights(network: nn.Module, decay: float) -> AveragedModel:
@@ -101,12 +109,10 @@ class FitResult:
     Attributes:
         status: "finished" or "interrupted".
         epochs: Records of the epochs since the start or resume.
-        seconds: Wall time since the start or resume.
     """
 
     status: str
     epochs: list[EpochRecord] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def fit(
@@ -164,7 +170,7 @@ def _fit(
     should_stop: Callable[[], bool],
 ) -> FitResult:
     total = total_steps(settings, train_loader)
-    started = time.perf_counter()
+    started, seconds_before = time.perf_counter(), state.seconds
     epochs: list[EpochRecord] = []
     pace = _Pace()
     autocast = torch.autocast(pipeline.device.type, torch.bfloat16, enabled=uses_bfloat16(settings, pipeline.device))
@@ -188,6 +194,7 @@ def _fit(
             state.samples_seen += len(batch)
             loss = float(terms.diffusion.detach())
             state.loss_sum += loss
+            state.seconds = seconds_before + time.perf_counter() - started
             rate = pace.rate(state.samples_seen)
             if state.step % settings.log_every == 0 or state.step == total:
                 record = StepRecord(
@@ -207,21 +214,22 @@ def _fit(
                 break
             if should_stop():
                 save_checkpoint(state)
-                return FitResult("interrupted", epochs, time.perf_counter() - started)
+                return FitResult("interrupted", epochs)
         epoch = EpochRecord(
             epoch=state.epoch,
             step=state.step,
             samples_seen=state.samples_seen,
             training_loss=state.loss_sum / state.batch,
             validation_loss=validate(pipeline, validation_loader, state, seed),
-            seconds=time.perf_counter() - started,
+            seconds=state.seconds,
         )
+        state.training_loss, state.validation_loss = epoch.training_loss, epoch.validation_loss
         epochs.append(epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         for observer in observers:
             observer.on_epoch(epoch)
         save_checkpoint(state)
-    return FitResult("finished", epochs, time.perf_counter() - started)
+    return FitResult("finished", epochs)
 
 
 def total_steps(settings: LoopConfig, train_loader: BatchLoader) -> int:
@@ -253,11 +261,13 @@ def _update(
     norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), gradient_clip or math.inf))
     loss = float(terms.total.detach())
     if not (math.isfinite(loss) and math.isfinite(norm)):
+        kept = "no weights are saved"
         if all(bool(p.isfinite().all()) for p in state.network.parameters()):
             save_checkpoint(state)
+            kept = "the weights before it are in the checkpoint"
         raise TrainingDivergedError(
-            f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; the last finite weights are saved. "
-            "Lower training.training.learning_rate or set training.training.gradient_clip, then start again"
+            f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; {kept}. Start anew with a lower "
+            "training.training.learning_rate or training.training.gradient_clip, and training.general.resume=never"
         )
     for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
         optimizer.step()
@@ -282,11 +292,10 @@ def validate(pipeline: DiffusionPipeline, loader: BatchLoader | None, state: Tra
 
 
 @contextmanager
-def using_network(pipeline: DiffusionPipeline, network: nn.Module) -> Iterator[None]:
+def using_network(pipeline: DiffusionPipeline, network: nn.ModuleDict) -> Iterator[None]:
     """Let a pipeline compute with other weights for a while, in evaluation mode."""
     trained = pipeline.network
     was_training = trained.training
-    assert isinstance(network, nn.ModuleDict)
     pipeline.network = network.eval()
     try:
         yield

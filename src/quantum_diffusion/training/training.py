@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import shutil
 import signal
@@ -33,6 +32,7 @@ from quantum_diffusion.errors import (
     ConfigError,
     IncompatibleDatasetsError,
 )
+from quantum_diffusion.files import check_can_write, describe
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
@@ -46,6 +46,7 @@ from quantum_diffusion.pipeline.fit import (
     using_network,
 )
 from quantum_diffusion.tracking.experiment import ExperimentLogger
+from quantum_diffusion.tracking.plots import save_loss_curve
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.register import ModelEntry, ModelManager
 
@@ -211,7 +212,13 @@ class DiffusionTrainer:
         folder = self.folder if finished else self.folder / RUN_FOLDER / INTERRUPTED_FOLDER
         with using_network(pipeline, pipeline.network if state is None else state.best_network):
             checkpoint.save_pipeline(pipeline, folder, to_yaml(self.config), metadata)
+        try:
+            save_loss_curve(self.folder / RUN_FOLDER, folder / "loss_curve.png")
+        except OSError as problem:
+            logger.warning("the loss curve was not drawn: %s", describe(problem))
         if finished:
+            if state is not None:
+                pipeline.network = state.best_network  # as it was saved
             (self.folder / RUN_FOLDER / CHECKPOINT_FILE).unlink(missing_ok=True)
             shutil.rmtree(self.folder / RUN_FOLDER / INTERRUPTED_FOLDER, ignore_errors=True)
         return TrainingSummary(folder, str(metadata["status"]), metadata)
@@ -222,6 +229,11 @@ class DiffusionTrainer:
         return checkpoint.load_pipeline(Path(folder), select_device(device))
 
     # ------------------------------------------------------------------------------------------- details
+
+    @property
+    def pipeline(self) -> DiffusionPipeline:
+        """The pipeline; after `save_model` it computes with the weights that were saved."""
+        return self._require_pipeline()
 
     def _require_pipeline(self) -> DiffusionPipeline:
         if self._pipeline is None:
@@ -235,13 +247,7 @@ class DiffusionTrainer:
                 f"{str(self.folder)!r} already holds a finished model: choose another training.general.output_path or "
                 "set training.general.overwrite=true"
             )
-        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
-        if not existing.is_dir():
-            raise CheckpointError(f"{str(existing)!r} is a file: give a folder as training.general.output_path")
-        if not os.access(existing, os.W_OK):
-            raise CheckpointError(
-                f"no permission to write to {str(existing)!r}: choose another training.general.output_path"
-            )
+        check_can_write(self.folder / RUN_FOLDER, CheckpointError)
 
     def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
         """Start from the weights of a saved pipeline of the same architecture."""
@@ -266,7 +272,9 @@ class DiffusionTrainer:
         if resume == "never":
             return None
         if resume == "auto":
-            return own if own.is_file() else None
+            finished = self.folder / checkpoint.CONFIG
+            outlived = finished.is_file() and own.is_file() and own.stat().st_mtime < finished.stat().st_mtime
+            return own if own.is_file() and not outlived else None
         return Path(resume)
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -299,7 +307,6 @@ class DiffusionTrainer:
 
     def _metadata(self, result: FitResult | None) -> dict[str, Any]:
         dataset, state, pipeline = self._dataset, self._state, self._require_pipeline()
-        last = result.epochs[-1] if result is not None and result.epochs else None
         return {
             "status": "finished" if result is None else result.status,
             "experiment_name": self.config.general.experiment_name,
@@ -320,9 +327,9 @@ class DiffusionTrainer:
             "epochs": 0 if state is None else state.epoch,
             "steps": 0 if state is None else state.step,
             "samples_seen": 0 if state is None else state.samples_seen,
-            "seconds": 0.0 if result is None else round(result.seconds, 1),
-            "training_loss": None if last is None else last.training_loss,
-            "validation_loss": None if last is None else last.validation_loss,
+            "seconds": 0.0 if state is None else round(state.seconds, 1),
+            "training_loss": None if state is None else state.training_loss,
+            "validation_loss": None if state is None else state.validation_loss,
         }
 
 

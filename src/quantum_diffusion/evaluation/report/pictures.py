@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quantum_diffusion.evaluation.metrics import EvaluationMetrics, row_keys
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.evaluation.metrics import EvaluationMetrics, circuit_keys
 from quantum_diffusion.pipeline.samples import SampledCircuits
 
 MOST_BARS = 40
@@ -60,7 +61,8 @@ def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> No
 
 def _rows_to_draw(samples: SampledCircuits, most: int) -> list[int]:
     candidates = np.flatnonzero(samples.report.valid & (samples.gate_counts > 0))
-    keys = row_keys(samples.ids, samples.num_qubits)[candidates]
+    table = instruction_table(samples.gate_pool, samples.ranks.shape[1])
+    keys = circuit_keys(samples.ids, table, samples.num_qubits)[candidates]
     candidates = candidates[np.sort(np.unique(keys, return_index=True)[1])]
     by_prompt: dict[str, list[int]] = {}
     for row in candidates.tolist():

@@ -16,6 +16,7 @@ def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
     """Return the rows a newcomer should read, most important first."""
     low, high = metrics.srv_accuracy_interval
     interval = f"95 %: {percent(low)} to {percent(high)}"
+    known = "this data set (not the one trained on)" if metrics.on_training_data is False else "the training data"
     rows = [
         ("SRV accuracy", percent(metrics.srv_accuracy), f"entangle exactly the qubits asked for ({interval})"),
         ("  shuffled prompts", percent(metrics.baseline_shuffled_accuracy), "the same circuits against other prompts"),
@@ -23,13 +24,13 @@ def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
     ]
     if metrics.srv_accuracy_novel is not None:
         novel = percent(metrics.srv_accuracy_novel)
-        rows.insert(1, ("  novel circuits", novel, "the same, of the samples that are not in the training data"))
+        rows.insert(1, ("  novel circuits", novel, f"the same, of the samples that are not in {known}"))
     for number, share in metrics.srv_accuracy_by_entangled.items():
         rows.append((f"  {number} entangled", percent(share), f"when asked to entangle {number} qubits"))
     rows += [
         ("valid", percent(metrics.valid_rate), "samples that are circuits at all"),
         ("distinct", percent(metrics.distinct_rate), "different circuits among the valid ones"),
-        ("novel", percent(metrics.novel_rate), "of the different circuits, not in the training data"),
+        ("novel", percent(metrics.novel_rate), f"of the different circuits, not in {known}"),
         ("gates", f"{metrics.mean_gates:.2f}", "mean gates of a circuit: " + counts(metrics.gate_count_by_gate)),
         ("samples", f"{metrics.num_samples}", f"in {metrics.seconds:.1f} s, every one simulated; seed {metrics.seed}"),
         ("sampler", metrics.scheduler, sampler_settings(metrics)),
