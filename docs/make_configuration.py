@@ -18,9 +18,9 @@ def render() -> str:
         presets = ", ".join(f"`{preset}`" for preset in preset_names(command.section))
         lines += ["", f"## quantum-diffusion {name}", "", str(command.run.__doc__)]
         lines += [f"Presets (`{command.section}=NAME`): {presets}." if presets else "No presets.", ""]
-        lines += ["| key | default | meaning |", "|---|---|---|"]
-        for key, default, meaning in describe_keys(command.schema, command.section):
-            lines.append(f"| `{key}` | {default} | {meaning.replace('|', chr(92) + '|')} |")
+        lines += ["| key | values | default | meaning |", "|---|---|---|---|"]
+        for key, values, default, meaning in describe_keys(command.schema, command.section):
+            lines.append(f"| `{key}` | {values} | {default} | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
 
 

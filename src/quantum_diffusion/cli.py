@@ -58,7 +58,7 @@ def train(config: TrainingConfig) -> int:
             "num_parameters",
             "device",
         )
-        rows = [(key.replace("_", " "), _plain(summary.metadata[key])) for key in shown]
+        rows = [(key.replace("_", " "), console.shown(summary.metadata[key])) for key in shown]
         console.show_table("Training", [*rows, ("model", str(summary.folder))])
     return 0
 
@@ -215,38 +215,40 @@ def usage() -> str:
 
 
 def help_text(name: str) -> str:
-    """Return a command's help: its presets, and every key with type, default and meaning."""
+    """Return a command's help: its presets, and every key with its values, default and meaning."""
     from quantum_diffusion.config.store import preset_names
 
     command = COMMANDS[name]
     presets = preset_names(command.section)
-    lines = [f"usage: quantum-diffusion {name} [preset] [key=value ...]", "", str(command.run.__doc__), ""]
+    preset = f" [{command.section}=PRESET]" if presets else ""
+    lines = [f"usage: quantum-diffusion {name}{preset} [key=value ...]", "", str(command.run.__doc__)]
     if presets:
-        lines += [f"presets: {command.section}={{{','.join(presets)}}}", ""]
-    lines += ["keys (default): meaning"]
-    lines += [
-        f"  {key} ({default}): {meaning}" for key, default, meaning in describe_keys(command.schema, command.section)
-    ]
+        lines += ["", f"presets: {', '.join(presets)}"]
+    lines += ["", "keys (values; default): meaning"]
+    for key, values, default, meaning in describe_keys(command.schema, command.section):
+        lines.append(f"  {key} ({values}; {default}): {meaning}")
+    lines += ["", "Quote values with brackets or spaces: 'datasets.gate_set=[h,cx]'"]
     return "\n".join(lines)
 
 
-def describe_keys(schema: type[Section], prefix: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, default, meaning) of every key of a schema, nested sections included."""
-    from typing import get_args
+def describe_keys(schema: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (dotted key, values, default, meaning) of every key of a schema, nested sections included."""
+    from quantum_diffusion.config.validation import describe_values, nested_sections
 
     for name, field in schema.model_fields.items():
-        kinds = [field.annotation, *get_args(field.annotation)]
-        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+        sections = nested_sections(field.annotation)
         if not sections:
-            default = "required" if field.is_required() else _plain(field.get_default(call_default_factory=True))
-            yield f"{prefix}.{name}", default, " ".join((field.description or "").split())
+            default = "required" if field.is_required() else plain(field.get_default(call_default_factory=True))
+            meaning = " ".join((field.description or "").split())
+            yield f"{prefix}.{name}", describe_values(field), default, meaning
         for nested in sections:
             note = f"[{nested.__name__.removesuffix('Params')}] " if len(sections) > 1 else ""
-            for key, default, meaning in describe_keys(nested, f"{prefix}.{name}"):
-                yield key, default, note + meaning
+            for key, values, default, meaning in describe_keys(nested, f"{prefix}.{name}"):
+                yield key, values, default, note + meaning
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Write a value as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -254,8 +256,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, tuple):
-        return "[" + ",".join(_plain(entry) for entry in value) + "]"
-    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+        return "[" + ",".join(plain(entry) for entry in value) + "]"
+    return str(value)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,13 @@ class TrainingBar(FitObserver):
         self._progress.stop()
 
 
+def shown(value: object) -> str:
+    """Format a value for a table: thousands separated, floats with six digits."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
 def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> None:
     """Print rows of (what, value, meaning) or (what, value)."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -102,9 +109,9 @@ def show_generation(report: GenerationReport, folder: Path) -> None:
         rate = report.num_circuits / max(report.seconds, 1e-9)
         rows.append(("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {report.num_candidates:,} candidates)"))
     counts = sorted(report.prompt_counts.values())
-    shown = [f"{prompt}: {count:,}" for prompt, count in report.prompt_counts.items()]
+    each = [f"{prompt}: {count:,}" for prompt, count in report.prompt_counts.items()]
     rows.append(
-        ("prompts", ", ".join(shown) if len(shown) <= 8 else f"{len(shown)}, {counts[0]:,} to {counts[-1]:,} each")
+        ("prompts", ", ".join(each) if len(each) <= 8 else f"{len(each)}, {counts[0]:,} to {counts[-1]:,} each")
     )
     rows.append(("folder", str(folder)))
     show_table("Data set (already there, kept)" if report.reused else "Data set", rows)

@@ -66,8 +66,9 @@ FIELDS = sorted({(schema.__name__, name) for schema in sections() for name in sc
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_has_a_meaning(section: str) -> None:
     keys = list(describe_keys(SECTIONS[section], section))
-    assert len({key for key, _, _ in keys}) > 5
-    for key, default, meaning in keys:
+    assert len({key for key, *_ in keys}) > 5
+    for key, values, default, meaning in keys:
+        assert values
         assert key.startswith(f"{section}.")
         assert default
         assert len(meaning.removeprefix("[").split()) >= 1, f"{key} has no doc line"
@@ -75,9 +76,7 @@ def test_every_key_has_a_meaning(section: str) -> None:
 
 
 def test_every_leaf_of_the_schema_is_described() -> None:
-    described = {
-        key.rpartition(".")[2] for name, schema in SECTIONS.items() for key, _, _ in describe_keys(schema, name)
-    }
+    described = {key.rpartition(".")[2] for name, schema in SECTIONS.items() for key, *_ in describe_keys(schema, name)}
     nested = {"general", "training", "model", "text_encoder", "scheduler", "params", "model_params"}
     assert {name for _, name in FIELDS} - nested <= described
 
@@ -92,7 +91,7 @@ def test_every_key_is_reachable_from_the_command_line(section: str, overrides: l
     other = {"unet": "Transformer", "ddim": "Masked"} if overrides else {"transformer": "UNet", "masked": "Gaussian"}
     expected = {
         key
-        for key, _, meaning in describe_keys(SECTIONS[section], section)
+        for key, _, _, meaning in describe_keys(SECTIONS[section], section)
         if not any(meaning.startswith(f"[{name}]") for name in other.values())
     }
     assert set(flat) == expected
@@ -180,15 +179,31 @@ def test_parameters_are_of_the_class_the_type_names() -> None:
     assert MaskedParams().sample_steps is None
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("training.training.optimizer", "adam, adamw, muon"),
+        ("training.training.ema_decay", "number >= 0 and < 1, or null"),
+        ("training.training.precision", "auto, 32, bf16"),
+        ("training.model.params.model_features", "list of whole number >= 1"),
+        ("training.model.params.t_emb_size", "whole number >= 2 and multiple of 2"),
+        ("training.general.verbose", "true, false"),
+        ("training.general.dataset", "text"),
+    ],
+)
+def test_values_are_described(key: str, values: str) -> None:
+    assert {name: text for name, text, *_ in describe_keys(SECTIONS["training"], "training")}[key] == values
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_lists_every_key_and_preset(command: str) -> None:
     text = help_text(command)
     entry = COMMANDS[command]
-    for key, default, _ in describe_keys(entry.schema, entry.section):
-        assert f"  {key} ({default}): " in text
+    for key, values, default, _ in describe_keys(entry.schema, entry.section):
+        assert f"  {key} ({values}; {default}): " in text
     assert command in usage()
     if command == "train":
-        assert "training={default," in text
+        assert "presets: default, " in text
         assert "quick_test_srv" in text
 
 

@@ -1,6 +1,7 @@
-"""The gates a circuit may hold, each stated once, and the ordered pool of gates a data set or model speaks.
+"""The gates a circuit may hold, and the ordered pool of gates a data set or model speaks.
 
-Everything else (tokens, labels, simulation, simplification) reads this table and knows no gate by name.
+Tokens, simulation and simplification read this table and know no gate by name; a Clifford gate also needs its action
+on the tableau in `labels`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class DatasetConfig(Section):
     """What `generate_dataset.py` makes (keys `datasets.*`)."""
 
     gate_set: Annotated[tuple[str, ...], Field(min_length=1)] = ("h", "cx")
-    """Gates of the vocabulary, in token order."""
+    """Gates of the vocabulary, in token order: any of h x y z s t sdg tdg cx cy cz swap ccx cswap."""
     generation_gate_set: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Gates circuits are drawn from, a subset of gate_set; null means all of them."""
     num_qubits: Annotated[int, Field(ge=1, le=20)] = 3
@@ -411,7 +411,7 @@ class SampleConfig(Section):
 
     model_dir: Text
     """Folder of a saved model."""
-    srv: tuple[Annotated[int, Field(ge=1, le=2)], ...]
+    srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
     """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
     num_circuits: Positive = 4
     """Verified distinct circuits wanted."""

@@ -6,10 +6,12 @@ pydantic checks; what it finds becomes one line that names the key, what was giv
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from quantum_diffusion.errors import ConfigError, unknown_name
 
@@ -109,11 +111,39 @@ def _explain(error: ValidationError, schema: type[Section]) -> tuple[str, str]:
     return location, f"{message[0].lower()}{message[1:]}, given {given}"
 
 
+def nested_sections(annotation: Any) -> list[type[Section]]:
+    """Return the sections that a field's type names, several when its `type` key chooses among them."""
+    candidates = [annotation, *get_args(annotation)]
+    return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+_LIMITS = (("ge", ">= {}"), ("gt", "> {}"), ("le", "<= {}"), ("lt", "< {}"), ("multiple_of", "multiple of {}"))
+_KINDS = {bool: "true, false", int: "whole number", float: "number", str: "text"}
+
+
+def describe_values(field: FieldInfo) -> str:
+    """Say in a few words which values a field takes, e.g. "whole number >= 1, or null"."""
+    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+    words = [_describe_kind(kind, field.metadata) for kind in kinds if kind is not type(None)]
+    return " or ".join(words) + (", or null" if type(None) in kinds else "")
+
+
+def _describe_kind(kind: Any, constraints: Sequence[Any]) -> str:
+    if get_origin(kind) is Annotated:
+        kind, *own = get_args(kind)
+        constraints = [*constraints, *(c for o in own for c in (o.metadata if isinstance(o, FieldInfo) else [o]))]
+    if get_origin(kind) is Literal:
+        return ", ".join(str(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"list of {_describe_kind(get_args(kind)[0], ())}"
+    limits = [text.format(f"{getattr(c, name):g}") for name, text in _LIMITS for c in constraints if hasattr(c, name)]
+    return " ".join([_KINDS.get(kind, getattr(kind, "__name__", str(kind))), " and ".join(limits)]).strip()
+
+
 def _section_at(schema: type[Section], path: list[str]) -> type[Section]:
     for name in path:
         field = schema.model_fields.get(name)
-        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+        sections = [] if field is None else nested_sections(field.annotation)
         if not sections:
             break
         schema = sections[0]
