@@ -7,13 +7,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.labels import prefix_rank_vectors
+from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.config.schema import SamplingConfig, TrainingConfig
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.data.dataset import DatasetLoader
+from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
+from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, TrainingDivergedError
 from quantum_diffusion.pipeline import fit as loop
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
@@ -135,6 +140,71 @@ def test_mixed_qubit_counts(
         assert circuit is None or circuit.num_qubits == len(label)
         alone = pipeline.sample([prompts[row]], seed=3, first_sample=row)
         assert alone.ids.tolist() == together.ids[[row]].tolist(), "a sample depends on its neighbours' prompts"
+
+
+def test_labels_of_prefixes_are_right_in_narrow_buckets(
+    make_config: MakeConfig, mixed_dataset: CircuitDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's targets are those of the circuits themselves, whatever the batch was cut to."""
+    config = make_config("transformer", "ddim", batching="bucketed", prefix_head_weight=1.0)
+    trainer = DiffusionTrainer(config)
+    pipeline = trainer.setup_model(mixed_dataset)
+    targets: list[Tensor] = []
+    honest = torch.nn.functional.binary_cross_entropy_with_logits
+
+    def record(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        targets.append(target)
+        return honest(logits, target, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy_with_logits", record)
+    loader = BatchLoader(mixed_dataset, np.arange(len(mixed_dataset)), 16, 0, False, bucketed=True)
+    seen = set()
+    for batch in loader.epoch(0):
+        pipeline.training_loss(batch, torch.Generator().manual_seed(0), prefix_weight=1.0)
+        width = batch.tokens.shape[1]
+        seen.add(width)
+        ids = decode_tokens(batch.tokens.numpy(), mixed_dataset.gate_pool).ids
+        expected = prefix_rank_vectors(ids, instruction_table(mixed_dataset.gate_pool, width)) == 2
+        assert np.array_equal(targets[-1][:, :, :width].bool().numpy(), expected)
+        assert not targets[-1][:, :, width:].any()
+    assert seen == {2, 3}
+
+
+def test_bucketed_samples_have_the_lengths_of_the_training_circuits(
+    make_config: MakeConfig, mixed_dataset: CircuitDataset
+) -> None:
+    _, summary = train(make_config("unet", "ddim", batching="bucketed", max_steps=1), mixed_dataset)
+    pipeline = load_pipeline(summary.folder)
+    widths = np.repeat([2, 3], 400)
+    shapes = pipeline._sample_shapes(widths, np.arange(800))
+    multiple = pipeline.time_multiple
+    for width in (2, 3):
+        gates = mixed_dataset.sizes[mixed_dataset.sizes[:, 0] == width, 1].astype(int)
+        buckets, counts = np.unique(-(-gates // multiple) * multiple, return_counts=True)
+        drawn = shapes[widths == width]
+        assert set(drawn[:, 0]) == {width}
+        for bucket, count in zip(buckets, counts, strict=True):
+            assert np.mean(drawn[:, 1] == bucket) == pytest.approx(count / len(gates), abs=0.08)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_never_overwritten(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, overwrite: bool
+) -> None:
+    save_dataset(dataset, tmp_path / "data", {})
+    before = (tmp_path / "data" / "config.yaml").read_bytes()
+    with pytest.raises(CheckpointError, match=r"no model can be saved to .*data'.*choose another folder"):
+        DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "data"), "overwrite": overwrite}))
+    assert (tmp_path / "data" / "config.yaml").read_bytes() == before
+
+
+def test_the_pipeline_in_hand_is_the_one_that_was_saved(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    trainer = DiffusionTrainer(make_config())
+    trainer.setup_model(dataset)
+    trainer.compile_model()
+    summary = trainer.save_model(trainer.train())
+    saved = load_pipeline(summary.folder)
+    assert_same(dict(trainer.pipeline.network.state_dict()), dict(saved.network.state_dict()))
 
 
 @pytest.mark.parametrize("scheduler", ["masked", "ddim", "ddpm", "dpmsolver++", "unipc"])
