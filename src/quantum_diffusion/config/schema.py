@@ -156,6 +156,11 @@ class LoopConfig(Section):
     """CPU threads of torch; null takes one a core."""
 
 
+def _check_heads(width: int, num_heads: int) -> None:
+    if width % num_heads:
+        raise ValueError(f"width {width} must be a multiple of num_heads {num_heads}")
+
+
 class UNetParams(Section):
     """The field's conditional U-Net (genQC's key names)."""
 
@@ -204,8 +209,7 @@ class TransformerParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> TransformerParams:
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+        _check_heads(self.width, self.num_heads)
         if self.width % 2:
             raise ValueError(f"width {self.width} must be even")
         return self
@@ -223,8 +227,7 @@ class PromptEncoderParams(Section):
 
     @model_validator(mode="after")
     def _check(self) -> PromptEncoderParams:
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+        _check_heads(self.width, self.num_heads)
         return self
 
 

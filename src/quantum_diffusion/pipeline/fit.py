@@ -144,31 +144,6 @@ def fit(
     Raises:
         TrainingDivergedError: The loss or its gradient is not finite; the last finite weights are in the checkpoint.
     """
-    status = "failed"
-    for observer in observers:
-        observer.on_start(state.step, total_steps(settings, train_loader))
-    try:
-        result = _fit(
-            pipeline, train_loader, validation_loader, state, settings, seed, observers, save_checkpoint, should_stop
-        )
-        status = result.status
-    finally:
-        for observer in observers:
-            observer.on_end(status)
-    return result
-
-
-def _fit(
-    pipeline: DiffusionPipeline,
-    train_loader: BatchLoader,
-    validation_loader: BatchLoader | None,
-    state: TrainingState,
-    settings: LoopConfig,
-    seed: int,
-    observers: Sequence[FitObserver],
-    save_checkpoint: Callable[[TrainingState], None],
-    should_stop: Callable[[], bool],
-) -> FitResult:
     total = total_steps(settings, train_loader)
     started, seconds_before = time.perf_counter(), state.seconds
     epochs: list[EpochRecord] = []
@@ -176,60 +151,80 @@ def _fit(
     autocast = torch.autocast(pipeline.device.type, torch.bfloat16, enabled=uses_bfloat16(settings, pipeline.device))
     state.network.train()
 
-    while state.step < total:
-        for batch in train_loader.epoch(state.epoch, first_batch=state.batch):
-            batch = batch.to(pipeline.device)
-            with autocast:
-                terms = pipeline.training_loss(
-                    batch,
-                    step_generator(seed, "step", state.step, pipeline.device),
-                    condition_dropout=settings.condition_dropout,
-                    low_variance=settings.low_variance_timesteps,
-                    prefix_weight=settings.prefix_head_weight,
-                )
-            learning_rate = float(state.schedules[0].get_last_lr()[0])
-            gradient_norm = _update(state, terms, settings.gradient_clip, save_checkpoint)
-            state.step += 1
-            state.batch += 1
-            state.samples_seen += len(batch)
-            loss = float(terms.diffusion.detach())
-            state.loss_sum += loss
-            state.seconds = seconds_before + time.perf_counter() - started
-            rate = pace.rate(state.samples_seen)
-            if state.step % settings.log_every == 0 or state.step == total:
-                record = StepRecord(
-                    step=state.step,
-                    total_steps=total,
-                    epoch=state.epoch,
-                    samples_seen=state.samples_seen,
-                    loss=loss,
-                    prefix_loss=None if terms.prefix is None else float(terms.prefix.detach()),
-                    learning_rate=learning_rate,
-                    gradient_norm=gradient_norm,
-                    samples_per_second=rate,
-                )
-                for observer in observers:
-                    observer.on_step(record)
-            if state.step == total:
-                break
-            if should_stop():
-                save_checkpoint(state)
-                return FitResult("interrupted", epochs)
-        epoch = EpochRecord(
-            epoch=state.epoch,
-            step=state.step,
-            samples_seen=state.samples_seen,
-            training_loss=state.loss_sum / state.batch,
-            validation_loss=validate(pipeline, validation_loader, state, seed),
-            seconds=state.seconds,
-        )
-        state.training_loss, state.validation_loss = epoch.training_loss, epoch.validation_loss
-        epochs.append(epoch)
-        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+    with _announced(observers, state.step, total) as end:
+        while state.step < total:
+            for batch in train_loader.epoch(state.epoch, first_batch=state.batch):
+                batch = batch.to(pipeline.device)
+                with autocast:
+                    terms = pipeline.training_loss(
+                        batch,
+                        step_generator(seed, "step", state.step, pipeline.device),
+                        condition_dropout=settings.condition_dropout,
+                        low_variance=settings.low_variance_timesteps,
+                        prefix_weight=settings.prefix_head_weight,
+                    )
+                learning_rate = float(state.schedules[0].get_last_lr()[0])
+                gradient_norm = _update(state, terms, settings.gradient_clip, save_checkpoint)
+                state.step += 1
+                state.batch += 1
+                state.samples_seen += len(batch)
+                loss = float(terms.diffusion.detach())
+                state.loss_sum += loss
+                state.seconds = seconds_before + time.perf_counter() - started
+                rate = pace.rate(state.samples_seen)
+                if state.step % settings.log_every == 0 or state.step == total:
+                    record = StepRecord(
+                        step=state.step,
+                        total_steps=total,
+                        epoch=state.epoch,
+                        samples_seen=state.samples_seen,
+                        loss=loss,
+                        prefix_loss=None if terms.prefix is None else float(terms.prefix.detach()),
+                        learning_rate=learning_rate,
+                        gradient_norm=gradient_norm,
+                        samples_per_second=rate,
+                    )
+                    for observer in observers:
+                        observer.on_step(record)
+                if state.step == total:
+                    break
+                if should_stop():
+                    save_checkpoint(state)
+                    return end(FitResult("interrupted", epochs))
+            epoch = EpochRecord(
+                epoch=state.epoch,
+                step=state.step,
+                samples_seen=state.samples_seen,
+                training_loss=state.loss_sum / state.batch,
+                validation_loss=validate(pipeline, validation_loader, state, seed),
+                seconds=state.seconds,
+            )
+            state.training_loss, state.validation_loss = epoch.training_loss, epoch.validation_loss
+            epochs.append(epoch)
+            state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+            for observer in observers:
+                observer.on_epoch(epoch)
+            save_checkpoint(state)
+        return end(FitResult("finished", epochs))
+
+
+@contextmanager
+def _announced(observers: Sequence[FitObserver], step: int, total: int) -> Iterator[Callable[[FitResult], FitResult]]:
+    """Tell observers of start and end; the end is "failed" unless the yielded function is given a result."""
+    status = "failed"
+
+    def end(result: FitResult) -> FitResult:
+        nonlocal status
+        status = result.status
+        return result
+
+    for observer in observers:
+        observer.on_start(step, total)
+    try:
+        yield end
+    finally:
         for observer in observers:
-            observer.on_epoch(epoch)
-        save_checkpoint(state)
-    return FitResult("finished", epochs)
+            observer.on_end(status)
 
 
 def total_steps(settings: LoopConfig, train_loader: BatchLoader) -> int:
