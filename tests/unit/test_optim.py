@@ -1,5 +1,6 @@
 """Learning-rate schedules against torch and closed forms, and which optimizer gets which weights."""
 
+import itertools
 import math
 
 import pytest
@@ -20,11 +21,9 @@ def factors(name: str, total: int, warmup: float) -> list[float]:
     return [learning_rate_factor(name, step, total, warmup) for step in range(total)]
 
 
-@pytest.mark.parametrize("total", [7, 100, 1000])
-@pytest.mark.parametrize("warmup", [0.1, 0.3, 0.5])
+# Not 7 steps with a share of .1: there torch's own schedule has its peak before its first step.
+@pytest.mark.parametrize(("total", "warmup"), [(7, 0.3), (7, 0.5), *itertools.product((100, 1000), (0.1, 0.3, 0.5))])
 def test_one_cycle_is_torchs(total: int, warmup: float) -> None:
-    if warmup * total < 1:
-        pytest.skip("torch's own schedule starts before its first step here")
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=total, pct_start=warmup)
     for ours in factors("one_cycle", total, warmup):
