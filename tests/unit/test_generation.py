@@ -20,7 +20,7 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data import generation
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
-from quantum_diffusion.data.generation import DatasetGenerator, GenerationReport, circuit_keys
+from quantum_diffusion.data.generation import DatasetGenerator, GenerationReport, circuit_keys, shard_candidates
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, GateSetError
 
 
@@ -290,3 +290,14 @@ def test_leftovers_of_a_killed_run_do_not_disturb(tmp_path: Path) -> None:
     (tmp_path / ".d.new-abcdef" / "config.yaml").write_text("half")
     assert written(configuration(tmp_path / "d")).num_circuits == 300
     assert len(DatasetLoader().load_dataset(tmp_path)) == 300
+
+
+def test_shards_of_wide_state_vectors_are_short() -> None:
+    wide = DatasetConfig(gate_set=("h", "t", "cx"), num_qubits=20, max_gates=4, num_samples=5, n_jobs=1)
+    assert shard_candidates(wide) == 16
+    assert shard_candidates(wide.model_copy(update={"num_qubits": 8})) == 2**14
+    assert shard_candidates(wide.model_copy(update={"gate_set": ("h", "cx")})) == 2**14
+    narrower = wide.model_copy(update={"num_qubits": 14})
+    dataset, report = DatasetGenerator(narrower).generate()
+    assert len(dataset) == 5
+    assert report.num_candidates == shard_candidates(narrower) == 2**10

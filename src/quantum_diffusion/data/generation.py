@@ -37,6 +37,9 @@ from quantum_diffusion.files import check_can_write
 from quantum_diffusion.seeding import numpy_generator
 
 _SHARD_CANDIDATES = 2**14
+_SHARD_AMPLITUDES = 2**24
+"""Beyond 10 qubits, shards that are labelled by state vector have fewer candidates, so that each stays short."""
+
 _SHARDS_PER_ROUND = 16
 _STALLED_ROUNDS = 3
 _STALLED_SHARE = 1e-4
@@ -139,7 +142,8 @@ class DatasetGenerator:
         """
         config, started = self.config, time.perf_counter()
         chosen = _Selection(config.num_samples, config.balance_max)
-        round_size = int(np.clip(-(-2 * config.num_samples // _SHARD_CANDIDATES), 1, _SHARDS_PER_ROUND))
+        shard_size = shard_candidates(config)
+        round_size = int(np.clip(-(-2 * config.num_samples // shard_size), 1, _SHARDS_PER_ROUND))
         stalled, next_shard = 0, 0
         workers = min(round_size, joblib.cpu_count() if config.n_jobs == -1 else config.n_jobs)
         with joblib.Parallel(n_jobs=workers, backend="loky") as parallel:
@@ -149,7 +153,7 @@ class DatasetGenerator:
                 for ids, ranks in parallel(joblib.delayed(make_shard)(config, number) for number in numbers):
                     chosen.add(ids, ranks)
                 next_shard += round_size
-                is_stalled = chosen.count - before < _STALLED_SHARE * round_size * _SHARD_CANDIDATES
+                is_stalled = chosen.count - before < _STALLED_SHARE * round_size * shard_size
                 stalled = stalled + 1 if is_stalled else 0
                 if progress:
                     progress(chosen.count, config.num_samples)
@@ -164,11 +168,18 @@ class DatasetGenerator:
         report = GenerationReport(
             num_circuits=len(dataset),
             num_requested=config.num_samples,
-            num_candidates=next_shard * _SHARD_CANDIDATES,
+            num_candidates=next_shard * shard_size,
             seconds=time.perf_counter() - started,
             prompt_counts=dataset.prompt_counts,
         )
         return dataset, report
+
+
+def shard_candidates(config: DatasetConfig) -> int:
+    """Return how many random circuits a shard draws."""
+    if GatePool(config.gate_set).is_clifford:
+        return _SHARD_CANDIDATES
+    return min(_SHARD_CANDIDATES, max(1, _SHARD_AMPLITUDES >> config.num_qubits))
 
 
 def make_shard(config: DatasetConfig, number: int) -> tuple[Ids, SchmidtRanks]:
@@ -183,7 +194,7 @@ def make_shard(config: DatasetConfig, number: int) -> tuple[Ids, SchmidtRanks]:
         vectors, int8 [M, Q].
     """
     table = instruction_table(GatePool(config.gate_set), config.num_qubits)
-    ids = _draw(config, table, number, _SHARD_CANDIDATES)
+    ids = _draw(config, table, number, shard_candidates(config))
     if config.optimize == "rules":
         ids = cancel_inverse_neighbours(ids, table)
     ids = ids[gate_count(ids) >= config.min_gates]
