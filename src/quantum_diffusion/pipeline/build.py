@@ -86,12 +86,13 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
         "condition_encoder", "backbone" and, for Gaussian processes, "gate_embedding".
 
     Raises:
-        ConfigError: Sizes do not fit together.
+        ConfigError: Sizes do not fit together, or are more than the memory holds.
     """
     try:
         return nn.ModuleDict(_modules(config, num_instructions, vocabulary_size))
-    except ValueError as problem:
-        raise ConfigError(f"training.model.params cannot be built: {problem}") from problem
+    except (ValueError, RuntimeError, MemoryError) as problem:  # torch reports lack of memory as a RuntimeError
+        reason = (str(problem).splitlines() or ["not enough memory"])[0]
+        raise ConfigError(f"training.model.params cannot be built: {reason}") from problem
 
 
 def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> dict[str, nn.Module]:
