@@ -198,6 +198,22 @@ def test_a_folder_of_something_else_is_never_overwritten(
     assert (tmp_path / "data" / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("below", ["", "data", "data/dataset"])
+def test_a_model_is_never_put_into_or_around_a_data_set(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, below: str
+) -> None:
+    save_dataset(dataset, tmp_path / "sets" / "data", {})
+    with pytest.raises(CheckpointError, match="choose another"):
+        DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "sets" / below), "overwrite": True}))
+
+
+def test_files_of_others_are_never_overwritten(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metadata.yaml").write_text("years of work")
+    with pytest.raises(CheckpointError, match=r"holds 'metadata.yaml', but no model of ours"):
+        DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "mine"), "overwrite": True}))
+
+
 def test_the_pipeline_in_hand_is_the_one_that_was_saved(make_config: MakeConfig, dataset: CircuitDataset) -> None:
     trainer = DiffusionTrainer(make_config())
     trainer.setup_model(dataset)

@@ -27,6 +27,8 @@ FORMAT = "quantum_diffusion.pipeline"
 FORMAT_VERSION = 1
 
 CONFIG, WEIGHTS, TRAINING_CONFIG, METADATA = "config.yaml", "model.safetensors", "training_config.yaml", "metadata.yaml"
+FILES = (CONFIG, WEIGHTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
+"""What a model folder holds beside its run."""
 
 
 def is_finished_model(folder: Path) -> bool:

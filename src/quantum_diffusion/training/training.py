@@ -45,7 +45,7 @@ from quantum_diffusion.pipeline.fit import (
     uses_bfloat16,
     using_network,
 )
-from quantum_diffusion.tracking.experiment import ExperimentLogger
+from quantum_diffusion.tracking.experiment import RUN_FILE, ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.register import ModelEntry, ModelManager
@@ -248,6 +248,20 @@ class DiffusionTrainer:
                 "set training.general.overwrite=true"
             )
         check_can_write(self.folder / RUN_FOLDER, CheckpointError)
+        here = self.folder.absolute()
+        children = [child for child in here.iterdir() if child.is_dir()] if here.is_dir() else []
+        data = next((path for path in (here, *here.parents, *children) if (path / "dataset" / "ds").is_dir()), None)
+        if data is not None:
+            raise CheckpointError(
+                f"no model can be saved to {str(self.folder)!r}: {str(data)!r} is a data set; choose another folder"
+            )
+        ours = checkpoint.is_finished_model(self.folder) or (self.folder / RUN_FOLDER / RUN_FILE).is_file()
+        foreign = [name for name in (*checkpoint.FILES, RUN_FOLDER) if (self.folder / name).exists()]
+        if foreign and not ours:
+            raise CheckpointError(
+                f"{str(self.folder)!r} holds {foreign[0]!r}, but no model of ours that might be replaced: "
+                "choose another training.general.output_path"
+            )
 
     def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
         """Start from the weights of a saved pipeline of the same architecture."""
