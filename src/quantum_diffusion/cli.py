@@ -7,10 +7,11 @@ inside the functions, so that `--help` answers at once.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, SampleConfig, TrainingConfig
 from quantum_diffusion.config.validation import Section
@@ -59,7 +60,7 @@ def train(config: TrainingConfig) -> int:
             "device",
         )
         rows = [(key.replace("_", " "), console.shown(summary.metadata[key])) for key in shown]
-        console.show_table("Training", [*rows, ("model", str(summary.folder))])
+        console.show_table("Training", rows, f"model  {summary.folder}")
     return 0
 
 
@@ -67,18 +68,15 @@ def evaluate(config: EvaluationConfig) -> int:
     """Sample from a model, verify every circuit by simulation, and report."""
     from quantum_diffusion import console
     from quantum_diffusion.evaluation.evaluator import Evaluator
-    from quantum_diffusion.evaluation.report.tables import summary_rows
+    from quantum_diffusion.evaluation.report.tables import summary_rows, verified_counts
 
     evaluator = Evaluator(config)
     with console.progress_bar("sampling", config.verbose) as advance:
         result = evaluator.run(advance)
     if config.verbose:
-        verified = sum(map(len, result.verified.values()))
-        fewest = min(map(len, result.verified.values()))
-        footer = (
-            f"\n{verified} verified distinct circuits, {fewest} or more for each of {len(result.verified)} prompts,\n"
-            f"and all figures are in {result.folder}: metrics.json, metrics.md, *.png, circuits/*/*.qasm"
-        )
+        verified = [len(circuits) for circuits in result.verified.values()]
+        files = "metrics.json, metrics.md, *.png" + (", circuits/*/*.qasm" if any(verified) else "")
+        footer = f"\n{verified_counts(verified)};\nall results are in {result.folder}: {files}"
         console.show_table("Evaluation", summary_rows(result.metrics), footer)
     return 0
 
@@ -97,15 +95,18 @@ def sample(config: SampleConfig) -> int:
         f"\n{len(found.circuits)} distinct circuits verified to have SRV {list(config.srv)} "
         f"({found.num_exact} of {found.num_sampled} samples were exact)"
     )
-    if config.save_folder is not None:
+    if config.save_folder is not None and found.circuits:
         write_circuits(found.circuits, config)
         console.out.print(f"written as OpenQASM 2 to {config.save_folder}")
     if len(found.circuits) < config.num_circuits:
-        print(
-            f"error: found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries: raise "
-            "sample.max_tries, or lower sample.num_circuits",
-            file=sys.stderr,
-        )
+        problem = f"found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries"
+        mend = "raise sample.max_tries"
+        if found.num_too_long:
+            problem += (
+                f" and dropped {found.num_too_long} exact ones of more than sample.max_gates={config.max_gates} gates"
+            )
+            mend = "raise sample.max_gates or sample.max_tries"
+        print(f"error: {problem}: {mend}, or lower sample.num_circuits", file=sys.stderr)
         return 1
     return 0
 
@@ -144,12 +145,18 @@ def main() -> None:
     if arguments[0] not in COMMANDS:
         print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(run_command(arguments[0], arguments[1:]))
+    _exit(run_command(arguments[0], arguments[1:]))
 
 
 def run_script(name: str) -> None:
     """Entry point of `scripts/*.py`: run one command with the script's own arguments."""
-    sys.exit(run_command(name, sys.argv[1:]))
+    _exit(run_command(name, sys.argv[1:]))
+
+
+def _exit(status: int) -> NoReturn:
+    if status == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more Ctrl-C would make another status of it
+    sys.exit(status)
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:

@@ -21,7 +21,7 @@ from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepR
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+out = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 @contextmanager
@@ -91,8 +91,9 @@ def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> N
     """Print rows of (what, value, meaning) or (what, value)."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(justify="right" if len(rows[0]) == 3 else "left", no_wrap=len(rows[0]) == 3)
-    if len(rows[0]) == 3:
+    numbers = len(rows[0]) == 3
+    table.add_column(justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
+    if numbers:
         table.add_column(style="dim")
     for row in rows:
         table.add_row(*row)
@@ -110,20 +111,22 @@ def show_generation(report: GenerationReport, folder: Path) -> None:
         rows.append(("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {report.num_candidates:,} candidates)"))
     counts = sorted(report.prompt_counts.values())
     each = [f"{prompt}: {count:,}" for prompt, count in report.prompt_counts.items()]
+    # One a line: a table's cell wraps at any space, also at those within a prompt.
     rows.append(
-        ("prompts", ", ".join(each) if len(each) <= 8 else f"{len(each)}, {counts[0]:,} to {counts[-1]:,} each")
+        ("prompts", "\n".join(each) if len(each) <= 8 else f"{len(each)}, {counts[0]:,} to {counts[-1]:,} each")
     )
-    rows.append(("folder", str(folder)))
-    show_table("Data set (already there, kept)" if report.reused else "Data set", rows)
+    title = "Data set (already there, kept)" if report.reused else "Data set"
+    show_table(title, rows, f"folder    {folder}")  # whole and as it is: a cell folds what is too long
     if report.exhausted:
         out.print(
             f"note: {report.num_requested:,} circuits were asked for, but only {report.num_circuits:,} distinct ones "
-            "were found under these settings (raise datasets.max_gates or datasets.balance_max for more)"
+            f"were found under these settings: if datasets.balance_max is {counts[-1]}, raise it; if not, raise "
+            "datasets.max_gates, or allow more gates or connections (datasets.generation_gate_set, datasets.coupling)"
         )
 
 
 def show_circuits(circuits: Sequence[Circuit], drawings: Sequence[str]) -> None:
     """Print circuits as text drawings."""
     for number, (circuit, drawing) in enumerate(zip(circuits, drawings, strict=True), start=1):
-        out.print(f"\ncircuit {number}: {len(circuit)} gates")
+        out.print(f"\ncircuit {number}: {len(circuit)} gate{'s' * (len(circuit) != 1)}")
         out.print(drawing, markup=False)

@@ -12,10 +12,19 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from quantum_diffusion.errors import QuantumDiffusionError
+
+DESCRIPTION = "config.yaml"
+"""The file that says what a folder of ours is."""
+
+_CHECKSUMS = "sha256:\n"
+"""Begins the last part of a description: the checksums of all that stands above it and of the other files."""
 
 _STAGING = ".new-entries-"
 
@@ -24,6 +33,34 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(description: Mapping[str, Any], folder: Path, names: Iterable[str]) -> str:
+    """Return the text of a folder's `config.yaml`: a description, and below it the checksums of all it belongs to.
+
+    Args:
+        description: Plain values.
+        folder: Where the other files are.
+        names: Their names.
+    """
+    head = yaml.safe_dump(dict(description), sort_keys=False)
+    checksums = {DESCRIPTION: _sha256(head), **{name: sha256_of(folder / name) for name in names}}
+    return head + yaml.safe_dump({"sha256": checksums}, sort_keys=False)
+
+
+def is_sealed(text: str, checksums: object) -> bool:
+    """Tell whether a description is as `sealed` wrote it.
+
+    Args:
+        text: What the file holds.
+        checksums: What it says under `sha256`.
+    """
+    head = text.partition(f"\n{_CHECKSUMS}")[0] + "\n"
+    return isinstance(checksums, dict) and checksums.get(DESCRIPTION) == _sha256(head)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> None:

@@ -86,6 +86,7 @@ def test_the_three_commands_leave_what_they_promise(folder: Path) -> None:
     assert metrics.keys() >= {
         "num_samples",
         "valid_rate",
+        "empty_rate",
         "srv_accuracy",
         "srv_accuracy_by_entangled",
         "baseline_shuffled_accuracy",

@@ -12,10 +12,11 @@ from quantum_diffusion.config.schema import EvaluationConfig, SampleConfig, Samp
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
-from quantum_diffusion.evaluation import evaluator
+from quantum_diffusion.evaluation import evaluator, metrics
 from quantum_diffusion.evaluation.evaluator import Evaluator, evaluate, write_results
 from quantum_diffusion.evaluation.sampling import find_circuits
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.samples import SampledCircuits, verify
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset
 
@@ -53,6 +54,38 @@ def test_figures_agree_with_the_samples(model: Path, mixed_dataset: CircuitDatas
     write_results(result, folder, settings)
     assert json.loads((folder / "metrics.json").read_text())["evaluation"]["seed"] == 0
     assert len(list(folder.glob("circuits/*/*.qasm"))) == sum(map(len, result.verified.values()))
+
+
+def test_empty_circuits_are_neither_exact_nor_novel_nor_written(
+    model: Path, mixed_dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = load_pipeline(model)
+    sample = pipeline.sample
+
+    def every_second_is_empty(prompts: list[str], *args: object, **options: object) -> SampledCircuits:
+        samples = sample(prompts, 0)
+        samples.report.ids[::2] = 0
+        return verify(samples.prompts, samples.labels, samples.report, pipeline.table)
+
+    before = evaluate(pipeline, mixed_dataset, config(model)).samples.empty.mean()
+    assert before < 0.5
+    monkeypatch.setattr(pipeline, "sample", every_second_is_empty)
+    result = evaluate(pipeline, mixed_dataset, config(model))
+    figures, samples = result.metrics, result.samples
+    assert figures.valid_rate == 1.0
+    assert figures.empty_rate == np.mean(samples.gate_counts == 0) >= 0.5
+    assert figures.srv_accuracy == np.mean(samples.matches)
+    assert not samples.matches[samples.empty].any()
+    assert all(len(circuit) for circuits in result.verified.values() for circuit in circuits)
+    table = instruction_table(samples.gate_pool, samples.ranks.shape[1])
+    keys = metrics.circuit_keys(samples.ids, table, samples.num_qubits)
+    known = metrics.dataset_keys(mixed_dataset, samples.ranks.shape[1], samples.ids.shape[1])
+    novel = ~np.isin(keys, known) & (samples.gate_counts > 0)
+    assert figures.srv_accuracy_novel == np.mean(samples.matches[novel])
+    made = keys[samples.gate_counts > 0]
+    assert figures.novel_rate == pytest.approx(len(np.unique(keys[novel])) / len(np.unique(made)))
+    write_results(result, tmp_path / "results", config(model))
+    assert json.loads((tmp_path / "results" / "metrics.json").read_text())["empty_rate"] == figures.empty_rate
 
 
 def test_a_full_disk_leaves_earlier_results(
@@ -108,6 +141,8 @@ def test_circuits_on_demand_are_verified_distinct_and_reproducible(model: Path) 
     assert found.num_exact >= 5
     short = find_circuits(settings.model_copy(update={"max_gates": 2}))
     assert all(len(circuit) <= 2 for circuit in short.circuits)
+    assert all(len(circuit) > 0 for circuit in short.circuits)
+    assert found.num_too_long == 0 < short.num_too_long < short.num_exact
     few = find_circuits(settings.model_copy(update={"max_tries": 3, "model_params": SamplingConfig(guidance_scale=1)}))
     assert few.num_sampled == 3
     with pytest.raises(ConfigError, match="asks for 4 qubits"):

@@ -4,6 +4,8 @@ import csv
 import itertools
 import math
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +195,7 @@ def test_a_folder_of_something_else_is_never_overwritten(
 ) -> None:
     save_dataset(dataset, tmp_path / "data", {})
     before = (tmp_path / "data" / "config.yaml").read_bytes()
-    with pytest.raises(CheckpointError, match=r"no model can be saved to .*data'.*choose another folder"):
+    with pytest.raises(CheckpointError, match=r"is not of a model of ours.*choose another"):
         DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "data"), "overwrite": overwrite}))
     assert (tmp_path / "data" / "config.yaml").read_bytes() == before
 
@@ -212,6 +214,46 @@ def test_files_of_others_are_never_overwritten(make_config: MakeConfig, tmp_path
     (tmp_path / "mine" / "metadata.yaml").write_text("years of work")
     with pytest.raises(CheckpointError, match=r"holds 'metadata.yaml', but no model of ours"):
         DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "mine"), "overwrite": True}))
+
+
+LATE_RUN = """
+import sys
+from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.data.storage import load_dataset_folder
+from quantum_diffusion.errors import CheckpointError
+from quantum_diffusion.training.training import DiffusionTrainer
+trainer = DiffusionTrainer(TrainingConfig.model_validate_json(sys.argv[1]))
+trainer.setup_model()
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    trainer.run()
+except CheckpointError as problem:
+    print(problem)
+"""
+
+
+def test_two_runs_into_one_folder(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:
+    """The one that comes second is refused, during the first run and after it, though it was set up before."""
+    save_dataset(dataset, tmp_path / "data", {})
+    config = make_config(num_epochs=2, general={"dataset": str(tmp_path / "data")})
+    command = [sys.executable, "-c", LATE_RUN, config.model_dump_json()]
+    late = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = []
+
+    class Meanwhile(FitObserver):
+        def on_epoch(self, record: EpochRecord) -> None:
+            if record.epoch == 0:
+                answers.append(late[0].communicate("go\n", timeout=60)[0])
+
+    for process in late:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    train(config, dataset, Meanwhile())
+    answers.append(late[1].communicate("go\n", timeout=60)[0])
+    assert "another run is training into" in answers[0]
+    assert "already holds a finished model" in answers[1]
+    load_pipeline(tmp_path / "model")
 
 
 def test_the_pipeline_in_hand_is_the_one_that_was_saved(make_config: MakeConfig, dataset: CircuitDataset) -> None:
@@ -338,7 +380,7 @@ def test_another_configuration_does_not_continue_a_run(make_config: MakeConfig, 
     train(make_config(num_epochs=2), dataset, InterruptAt(2))
     with pytest.raises(CheckpointError, match=r"learning_rate=0\.003, not 0\.001"):
         train(make_config(num_epochs=2, learning_rate=1e-3), dataset)
-    with pytest.raises(CheckpointError, match="dataset="):
+    with pytest.raises(CheckpointError, match="another data set"):
         train(make_config(num_epochs=2), draw_dataset(3, 5, 48, seed=1))
     state, _ = train(make_config(num_epochs=2, learning_rate=1e-3, general={"resume": "never"}), dataset)
     assert state.step == 6
@@ -498,7 +540,7 @@ def test_starting_from_a_saved_model(make_config: MakeConfig, dataset: CircuitDa
         return DiffusionTrainer(make_config(general=general, **options)).setup_model(data)
 
     assert_same(dict(start().network.state_dict()), dict(load_pipeline(summary.folder).network.state_dict()))
-    with pytest.raises(CheckpointError, match="does not fit this configuration"):
+    with pytest.raises(CheckpointError, match=r"does not fit.*it has training\.model\.params\.width=16, not 32"):
         start(model_params={"width": 32})
     other = draw_dataset(3, 5, 48)
     object.__setattr__(other, "gate_pool", type(other.gate_pool)(["h", "cz"]))

@@ -20,7 +20,7 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data import generation
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
-from quantum_diffusion.data.generation import DatasetGenerator, GenerationReport, circuit_keys, shard_candidates
+from quantum_diffusion.data.generation import DatasetGenerator, GenerationReport, shard_candidates
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, GateSetError
 
 
@@ -152,13 +152,6 @@ def test_progress_ends_with_the_number_asked_for() -> None:
     seen: list[tuple[int, int]] = []
     DatasetGenerator(configuration()).generate(lambda done, total: seen.append((done, total)))
     assert seen[-1] == (300, 300)
-
-
-def test_different_circuits_have_different_keys() -> None:
-    ids = np.array(np.meshgrid(*[np.arange(9)] * 5)).reshape(5, -1).T.astype(np.int16)
-    assert len(np.unique(circuit_keys(ids))) == len(ids)
-    np.testing.assert_array_equal(circuit_keys(ids[::-1]), circuit_keys(ids)[::-1])
-    assert circuit_keys(ids[:0]).shape == (0,)
 
 
 # ------------------------------------------------------------------------------------- more than there is

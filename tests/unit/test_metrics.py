@@ -11,9 +11,10 @@ from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
+from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.pipeline.samples import SampledCircuits, parse_srv_prompt
+from quantum_diffusion.pipeline.samples import SampledCircuits, parse_srv_prompt, verify
 from tests.conftest import draw_dataset
 
 POOL = GatePool(["h", "cx"])
@@ -21,7 +22,7 @@ PROMPTS = ["Generate SRV: [1, 1, 1]", "Generate SRV: [1, 2, 2]", "Generate SRV: 
 
 
 def make_samples(count: int = 400, steps: int = 5, seed: int = 0) -> SampledCircuits:
-    """Random circuits for random prompts of 2 and 3 qubits; one in five is invalid."""
+    """Random circuits for random prompts of 2 and 3 qubits; one in five is invalid, some have no gate."""
     rng = np.random.default_rng(seed)
     prompts = tuple(PROMPTS[i] for i in rng.integers(0, len(PROMPTS), count))
     labels = tuple(parse_srv_prompt(prompt, 3) for prompt in prompts)
@@ -33,11 +34,9 @@ def make_samples(count: int = 400, steps: int = 5, seed: int = 0) -> SampledCirc
     ranks = schmidt_rank_vectors(ids, table)
     ranks[~valid] = 0
     ranks[np.arange(3) >= widths[:, None]] = 0
-    matches = np.array(
-        [bool(v) and r[: len(label)].tolist() == list(label) for v, r, label in zip(valid, ranks, labels, strict=True)]
-    )
+    wanted = np.array([[*label, 0][:3] for label in labels], dtype=np.int8)
     reasons = tuple(VALID if ok else "padding inside the circuit" for ok in valid)
-    return SampledCircuits(prompts, labels, DecodeReport(ids, valid, reasons), ids, ranks, widths, matches, POOL)
+    return SampledCircuits(prompts, labels, DecodeReport(ids, valid, reasons), ids, ranks, wanted, widths, POOL)
 
 
 SAMPLES = make_samples()
@@ -51,6 +50,31 @@ def test_samples_have_every_kind() -> None:
     assert 0.1 < SAMPLES.matches.mean() < 0.7
     assert set(SAMPLES.num_qubits) == {2, 3}
     assert SAMPLES.gate_counts.tolist() == [len(circuit) for circuit in as_circuits(SAMPLES)]
+
+
+def test_matches_are_valid_exact_and_not_empty() -> None:
+    rows = zip(SAMPLES.report.valid.tolist(), SAMPLES.ranks.tolist(), SAMPLES.labels, as_circuits(SAMPLES), strict=True)
+    expected = [ok and len(c) > 0 and ranks[: len(label)] == list(label) for ok, ranks, label, c in rows]
+    assert SAMPLES.matches.tolist() == expected
+
+
+def test_an_empty_circuit_is_valid_but_no_match() -> None:
+    label = parse_srv_prompt(PROMPTS[0], 3)
+    ids = np.array([[0, 0], [1, 0], [0, 1], [0, 0]], dtype=np.int16)  # nothing, h, h after a gap, nothing readable
+    valid = np.array([True, True, True, False])
+    report = DecodeReport(ids, valid, (VALID, VALID, VALID, "token out of range"))
+    samples = verify([PROMPTS[0]] * 4, [label] * 4, report, instruction_table(POOL, 3))
+    assert samples.ranks[:3].tolist() == samples.wanted[:3].tolist() == [[1, 1, 1]] * 3
+    assert samples.empty.tolist() == [True, False, False, False]
+    assert samples.matches.tolist() == [False, True, True, False]
+    assert metrics.accuracy_by_prompt(samples) == {PROMPTS[0]: 0.5}
+    assert metrics.shuffled_accuracy(samples, seed=0) == 0.5
+
+
+def test_what_was_asked_for_is_0_on_other_qubits() -> None:
+    report = DecodeReport(np.zeros((2, 3), dtype=np.int16), np.ones(2, dtype=np.bool_), (VALID, VALID))
+    samples = verify([PROMPTS[3], PROMPTS[1]], [(2, 2), (1, 2, 2)], report, instruction_table(POOL, 3))
+    assert samples.wanted.tolist() == [[2, 2, 0], [1, 2, 2]]
 
 
 def test_accuracy_by_entangled_and_by_prompt() -> None:
@@ -69,7 +93,8 @@ def test_the_shuffled_baseline_is_near_its_expectation() -> None:
     for row in range(len(SAMPLES)):
         for label in SAMPLES.labels:
             wanted = [*label, 0][:3]
-            expected += bool(SAMPLES.report.valid[row]) and SAMPLES.ranks[row].tolist() == wanted
+            made = bool(SAMPLES.report.valid[row]) and SAMPLES.gate_counts[row] > 0
+            expected += made and SAMPLES.ranks[row].tolist() == wanted
     expected /= len(SAMPLES) ** 2
     assert metrics.shuffled_accuracy(SAMPLES, seed=0) == pytest.approx(expected, abs=0.02)
     assert metrics.shuffled_accuracy(SAMPLES, seed=0) == metrics.shuffled_accuracy(SAMPLES, seed=0)
@@ -89,6 +114,22 @@ def test_the_random_baseline_is_near_its_expectation() -> None:
     expected = np.mean([shares.get(prompt, 0.0) for prompt in SAMPLES.prompts])
     found = np.mean([metrics.random_accuracy(SAMPLES, dataset, seed) for seed in range(10)])
     assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_empty_circuits_do_not_raise_the_random_baseline() -> None:
+    dataset = draw_dataset(3, 5, 48)
+    nothing = CircuitDataset(
+        tokens=np.zeros_like(dataset.tokens),
+        prompt_index=dataset.prompt_index,
+        prompts=dataset.prompts,
+        sizes=np.stack([dataset.sizes[:, 0], np.zeros(48, dtype=np.int16)], axis=1),
+        gate_pool=POOL,
+    )
+    label = (1, 1, 1)
+    report = DecodeReport(np.zeros((9, 5), dtype=np.int16), np.ones(9, dtype=np.bool_), (VALID,) * 9)
+    samples = verify([PROMPTS[0]] * 9, [label] * 9, report, instruction_table(POOL, 3))
+    assert metrics.random_accuracy(samples, dataset, seed=0) > 0
+    assert metrics.random_accuracy(samples, nothing, seed=0) == 0
 
 
 def in_normal_form(ids: Ids, widths: NDArray[np.integer], num_qubits: int) -> list[Circuit]:

@@ -13,12 +13,13 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
-from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
+from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows, verified_counts
 from quantum_diffusion.pipeline.samples import SampledCircuits
 
 METRICS = EvaluationMetrics(
     num_samples=100,
     valid_rate=0.99,
+    empty_rate=0.0,
     srv_accuracy=0.95,
     srv_accuracy_interval=(0.888, 0.978),
     srv_accuracy_by_entangled={"0": 1.0, "2": 0.94},
@@ -50,8 +51,9 @@ def make_samples(count: int) -> SampledCircuits:
     prompts = tuple(f"Generate SRV: {list(label)}" for label in labels)
     valid = np.arange(count) % 5 != 0
     report = DecodeReport(ids, valid, tuple(VALID if ok else "broken" for ok in valid))
-    matches = valid & (ranks == np.array(labels).reshape(count, 2)).all(axis=1)
-    return SampledCircuits(prompts, labels, report, ids, ranks, np.full(count, 2), matches, table.pool)
+    ranks[~valid] = 0
+    wanted = np.array(labels, dtype=np.int8).reshape(count, 2)
+    return SampledCircuits(prompts, labels, report, ids, ranks, wanted, np.full(count, 2), table.pool)
 
 
 def test_rows_say_what_a_newcomer_needs() -> None:
@@ -63,6 +65,26 @@ def test_rows_say_what_a_newcomer_needs() -> None:
     assert rows["gates"] == ("4.25", "mean gates of a circuit: 2.2 h, 2.0 cx")
     assert rows["sampler"] == ("masked", "guidance 3, 8 steps, order left_to_right")
     assert summary_rows(replace(METRICS, order=None))[-1] == ("sampler", "masked", "guidance 3, 8 steps")
+
+
+def test_empty_circuits_are_shown_only_where_there_are_any() -> None:
+    assert "empty" not in [name.strip() for name, _, _ in summary_rows(METRICS)]
+    rows = {name.strip(): value for name, value, _ in summary_rows(replace(METRICS, empty_rate=0.021))}
+    assert rows["empty"] == "2.1 %"
+
+
+@pytest.mark.parametrize(
+    ("by_prompt", "said"),
+    [
+        ([4, 3, 9], "16 verified distinct circuits, 3 or more for each prompt"),
+        ([4, 0, 9, 0, 1], "14 verified distinct circuits, none for 2 of 5 prompts"),
+        ([0, 0], "no verified circuit for any prompt"),
+        ([7], "7 verified distinct circuits"),
+        ([0], "no verified circuit for any prompt"),
+    ],
+)
+def test_the_number_of_verified_circuits_in_words(by_prompt: list[int], said: str) -> None:
+    assert verified_counts(by_prompt) == said
 
 
 def test_the_markdown_table_has_a_line_a_row() -> None:

@@ -52,7 +52,8 @@ def random_ids(
             raise GateSetError(f"gate {name!r} is not in the gate pool {list(table.pool.names)}: add it there")
         rows = np.flatnonzero((table.gate_index == table.pool.names.index(name)) & allowed)
         if not len(rows):
-            raise GateSetError(f"gate {name!r} has no place under the coupling {coupling}: add edges or drop the gate")
+            edges = [list(edge) for edge in coupling or ()]
+            raise GateSetError(f"gate {name!r} has no place under the coupling {edges}: add edges or drop the gate")
         choices.append(rows)
 
     counts = np.array([len(rows) for rows in choices])

@@ -14,7 +14,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
@@ -24,7 +23,7 @@ from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.tokenizer import encode_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.data.merging import rank_within_label
+from quantum_diffusion.data.merging import rank_within_label, row_keys
 from quantum_diffusion.data.storage import (
     check_replaceable,
     is_dataset_folder,
@@ -198,7 +197,7 @@ def make_shard(config: DatasetConfig, number: int) -> tuple[Ids, SchmidtRanks]:
     if config.optimize == "rules":
         ids = cancel_inverse_neighbours(ids, table)
     ids = ids[gate_count(ids) >= config.min_gates]
-    _, first = np.unique(circuit_keys(ids), return_index=True)
+    _, first = np.unique(row_keys(ids), return_index=True)
     ids = ids[np.sort(first)]
     return ids, schmidt_rank_vectors(ids, table)
 
@@ -213,20 +212,6 @@ def _draw(config: DatasetConfig, table: InstructionTable, number: int, count: in
         coupling=config.coupling,
         generation_gates=config.generation_gate_set,
     )
-
-
-def circuit_keys(ids: Ids) -> NDArray[np.uint64]:
-    """Return a 64-bit key a circuit, uint64 [N]; equal circuits have equal keys.
-
-    Two different circuits share a key with probability 2**-64; the later one is then not used, which does no harm.
-    """
-    multipliers = np.random.default_rng(1).integers(1, 2**63, size=(ids.shape[1],), dtype=np.uint64)
-    keys = np.zeros(len(ids), dtype=np.uint64)
-    for step in range(ids.shape[1]):
-        keys += ids[:, step].astype(np.uint64) * multipliers[step]
-        keys ^= keys >> np.uint64(29)
-        keys *= np.uint64(0xBF58476D1CE4E5B9)
-    return keys
 
 
 class _Selection:
@@ -248,7 +233,7 @@ class _Selection:
     def add(self, ids: Ids, ranks: SchmidtRanks) -> None:
         if self.is_complete:
             return
-        keys = circuit_keys(ids)
+        keys = row_keys(ids)
         position = np.searchsorted(self._seen, keys).clip(max=max(len(self._seen) - 1, 0))
         is_new = self._seen[position] != keys if len(self._seen) else np.ones(len(keys), dtype=np.bool_)
         rows = np.flatnonzero(is_new)

@@ -5,7 +5,10 @@ The result depends on the content of the parts alone, not on the order or the fo
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +17,15 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import IncompatibleDatasetsError
 from quantum_diffusion.seeding import numpy_generator
 
+logger = logging.getLogger(__name__)
+
 
 def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
     """Join data sets over the same gate pool.
 
     Args:
         datasets: One or more; circuits of fewer qubits or time steps than the largest are padded with the padding
-            token.
+            token. A circuit that several of them hold with the same prompt is kept once.
 
     Raises:
         IncompatibleDatasetsError: The gate pools differ, or only some have unitaries.
@@ -51,13 +56,50 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
         tokens[start : start + len(part), : part.num_qubits, : part.max_gates] = part.tokens
         start += len(part)
     renumbered = [np.array([number[p] for p in part.prompts], dtype=np.int32)[part.prompt_index] for part in parts]
-    return CircuitDataset(
+    merged = CircuitDataset(
         tokens=tokens,
         prompt_index=np.concatenate(renumbered),
         prompts=prompts,
         sizes=np.concatenate([part.sizes for part in parts]),
         gate_pool=parts[0].gate_pool,
     )
+    return _without_repetitions(merged)
+
+
+def _without_repetitions(dataset: CircuitDataset) -> CircuitDataset:
+    """Keep the first of equal circuits with equal prompts: the others would leak from training to validation."""
+    cells = np.where(dataset.tokens == dataset.gate_pool.padding_token, np.int8(0), dataset.tokens)
+    numbers = np.column_stack([dataset.sizes, dataset.prompt_index])
+    keys = row_keys(np.column_stack([row_keys(cells), row_keys(numbers)]))
+    first = np.unique(keys, return_index=True)[1]
+    if len(first) == len(dataset):
+        return dataset
+    logger.warning("%d circuits occur in several of the data sets: each is used once", len(dataset) - len(first))
+    return dataset.take(np.sort(first))
+
+
+def row_keys(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return a 64-bit key a row, uint64 [N]; equal rows have equal keys.
+
+    Two different rows share a key with probability 2**-64.
+
+    Args:
+        rows: [N, ...] of any numbers of fixed size.
+
+    Reference:
+        The mixing steps are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+    """
+    flat = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
+    keys = np.zeros(len(rows), dtype=np.uint64)
+    for start in range(0, flat.shape[1], 8):
+        word = np.zeros((len(rows), 8), dtype=np.uint8)
+        piece = flat[:, start : start + 8]
+        word[:, : piece.shape[1]] = piece
+        keys += word.view(np.uint64)[:, 0] + np.uint64(0x9E3779B97F4A7C15)
+        keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        keys ^= keys >> np.uint64(31)
+    return keys
 
 
 def balance(dataset: CircuitDataset, most: int, seed: int) -> CircuitDataset:

@@ -5,7 +5,6 @@ Nothing in it can run code; it is written as a whole and checked as a whole befo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,23 +22,22 @@ import quantum_diffusion
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError
-from quantum_diffusion.files import describe, new_folder, sha256_of
+from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_folder, sealed, sha256_of
 
 FORMAT = "quantum_diffusion.dataset"
 FORMAT_VERSION = 1
 
 _ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", "U": "unitaries"}
 _DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, "U": np.float32}
-_FOLDER = "dataset/ds"
-_PROMPTS = f"{_FOLDER}/prompts.json"
-_CONFIG = "config.yaml"
-_CHECKSUMS = "sha256:\n"
-"""Begins the last part of `config.yaml`: the checksums of all that stands above it and of the other files."""
+ARRAYS_FOLDER = "dataset/ds"
+_PROMPTS = f"{ARRAYS_FOLDER}/prompts.json"
 
 
 def is_dataset_folder(path: Path) -> bool:
     """Tell whether a folder claims to be a data set, be it a damaged one."""
-    return os.path.isfile(path / _CONFIG) or os.path.isdir(path / _FOLDER)  # unlike pathlib's, these never raise
+    return os.path.isfile(path / DESCRIPTION) or os.path.isdir(
+        path / ARRAYS_FOLDER
+    )  # unlike pathlib's, these never raise
 
 
 def check_replaceable(path: Path) -> None:
@@ -52,7 +50,7 @@ def check_replaceable(path: Path) -> None:
         return
     if not path.is_dir():
         raise DatasetFormatError(f"{str(path)!r} is a file: give a folder for the data set")
-    ours = {_CONFIG, _PROMPTS, *(f"{_FOLDER}/{key}.safetensors" for key in _ARRAYS)}
+    ours = {DESCRIPTION, _PROMPTS, *(f"{ARRAYS_FOLDER}/{key}.safetensors" for key in _ARRAYS)}
     present = set()
     for entry in path.rglob("*"):
         if entry.is_symlink() or not entry.is_dir():
@@ -80,13 +78,13 @@ def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any
     """
     check_replaceable(path)
     with new_folder(path, DatasetFormatError) as folder:
-        (folder / _FOLDER).mkdir(parents=True)
+        (folder / ARRAYS_FOLDER).mkdir(parents=True)
         names = [_PROMPTS]
         (folder / _PROMPTS).write_text(json.dumps(list(dataset.prompts), indent=0), encoding="utf-8")
         for key, attribute in _ARRAYS.items():
             array: NDArray[Any] | None = getattr(dataset, attribute)
             if array is not None:
-                names.append(f"{_FOLDER}/{key}.safetensors")
+                names.append(f"{ARRAYS_FOLDER}/{key}.safetensors")
                 try:
                     save_file({key: np.ascontiguousarray(array)}, folder / names[-1])
                 except SafetensorError as problem:  # safetensors wraps the operating system's errors
@@ -104,13 +102,7 @@ def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any
             "num_prompts": len(dataset.prompts),
             "settings": dict(settings),
         }
-        head = yaml.safe_dump(description, sort_keys=False)
-        checksums = {_CONFIG: _sha256(head), **{name: sha256_of(folder / name) for name in names}}
-        (folder / _CONFIG).write_text(head + yaml.safe_dump({"sha256": checksums}, sort_keys=False), encoding="utf-8")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+        (folder / DESCRIPTION).write_text(sealed(description, folder, names), encoding="utf-8")
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -119,7 +111,7 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         DatasetFormatError: The folder or the file is missing, unreadable, damaged, foreign or of a newer version.
     """
-    file = path / _CONFIG
+    file = path / DESCRIPTION
     try:
         if not path.is_dir():
             found = "is a file" if path.exists() else "does not exist"
@@ -127,9 +119,10 @@ def read_description(path: Path) -> dict[str, Any]:
                 f"the data set folder {str(path)!r} {found}: make one with scripts/generate_dataset.py"
             )
         if not file.is_file():
-            found = f"has no {_CONFIG}" if any(path.iterdir()) else "is empty"
+            found = f"has no {DESCRIPTION}" if any(path.iterdir()) else "is empty"
             raise DatasetFormatError(
-                f"{str(path)!r} {found}: expected a data set ({_CONFIG} and {_FOLDER}) or a folder of data sets"
+                f"{str(path)!r} {found}: expected a data set ({DESCRIPTION} and {ARRAYS_FOLDER}) or a folder of data "
+                "sets"
             )
         text = file.read_bytes().decode()
         description = yaml.safe_load(text)
@@ -151,8 +144,7 @@ def read_description(path: Path) -> dict[str, Any]:
             f"{str(path)!r} has format version {shown}, this software reads {FORMAT_VERSION}: "
             "update quantum_diffusion, or generate the data set again"
         )
-    expected = checksums.get(_CONFIG) if isinstance(checksums, dict) else None
-    if expected != _sha256(text.partition("\n" + _CHECKSUMS)[0] + "\n"):
+    if not is_sealed(text, checksums):
         raise DatasetFormatError(
             f"{str(file)!r} is damaged or was edited (its checksum is wrong): copy or generate the data set again"
         )
@@ -167,13 +159,13 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
     """
     description = read_description(path)
     checksums, names = description["sha256"], description.get("gate_pool")
-    required = {_CONFIG, _PROMPTS, *(f"{_FOLDER}/{key}.safetensors" for key in "xyz")}
-    if not required <= set(checksums) <= required | {f"{_FOLDER}/U.safetensors"}:
+    required = {DESCRIPTION, _PROMPTS, *(f"{ARRAYS_FOLDER}/{key}.safetensors" for key in "xyz")}
+    if not required <= set(checksums) <= required | {f"{ARRAYS_FOLDER}/U.safetensors"}:
         raise DatasetFormatError(
-            f"{str(path / _CONFIG)!r} does not list the checksums of exactly its files: generate it again"
+            f"{str(path / DESCRIPTION)!r} does not list the checksums of exactly its files: generate it again"
         )
     try:
-        for name in sorted(set(checksums) - {_CONFIG}):
+        for name in sorted(set(checksums) - {DESCRIPTION}):
             if not (path / name).is_file():
                 raise DatasetFormatError(f"the data set {str(path)!r} lacks {name}: copy or generate it again")
             if sha256_of(path / name) != checksums[name]:
@@ -185,9 +177,9 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
         pool = GatePool(names)
         prompts = json.loads((path / _PROMPTS).read_text(encoding="utf-8"))
         arrays = {
-            key: load_file(path / _FOLDER / f"{key}.safetensors")[key]
+            key: load_file(path / ARRAYS_FOLDER / f"{key}.safetensors")[key]
             for key in _ARRAYS
-            if f"{_FOLDER}/{key}.safetensors" in checksums
+            if f"{ARRAYS_FOLDER}/{key}.safetensors" in checksums
         }
     except OSError as problem:
         raise DatasetFormatError(f"cannot read the data set {str(path)!r}: {describe(problem)}") from problem

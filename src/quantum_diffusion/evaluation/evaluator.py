@@ -126,15 +126,16 @@ def evaluate(
     samples = pipeline.sample(prompts, config.seed, options, progress=progress)
     seconds = time.perf_counter() - started
 
-    valid = samples.report.valid
+    valid, empty = samples.report.valid, samples.empty
     keys = metrics.circuit_keys(samples.ids, pipeline.table, samples.num_qubits)
     known = metrics.dataset_keys(dataset, pipeline.config.num_qubits, pipeline.config.max_gates)
-    novel = ~np.isin(keys, known)
+    novel = ~np.isin(keys, known) & ~empty
     defaults, process = pipeline.config.scheduler.params, pipeline.process
     order = options.order or process.order if isinstance(process, MaskedDiffusion) else None
     figures = EvaluationMetrics(
         num_samples=len(samples),
         valid_rate=float(valid.mean()),
+        empty_rate=float(empty.mean()),
         srv_accuracy=float(samples.matches.mean()),
         srv_accuracy_interval=metrics.wilson_interval(int(samples.matches.sum()), len(samples)),
         srv_accuracy_novel=float(samples.matches[novel].mean()) if novel.any() else None,
@@ -143,7 +144,7 @@ def evaluate(
         baseline_shuffled_accuracy=metrics.shuffled_accuracy(samples, config.seed),
         baseline_random_accuracy=metrics.random_accuracy(samples, dataset, config.seed),
         distinct_rate=metrics.distinct_rate(keys[valid]),
-        novel_rate=metrics.novel_rate(keys[valid], known),
+        novel_rate=metrics.novel_rate(keys[valid & ~empty], known),
         on_training_data=on_training_data,
         exact_distinct_rate=metrics.distinct_rate(keys[samples.matches]),
         mean_gates=metrics.mean_gates(samples.ids[valid]),

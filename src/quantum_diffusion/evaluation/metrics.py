@@ -1,7 +1,7 @@
 """The figures of an evaluation, each a pure function of the sampled circuits and what they are compared with.
 
 "Exact" means: the sample is a valid circuit and the Schmidt rank vector found by simulation equals the one asked for,
-entry by entry; one sample a prompt, nothing selected.
+entry by entry; one sample a prompt, nothing selected. A circuit without any gate is valid, but never exact or novel.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, gate_count, instruction_table
-from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.pipeline.samples import SampledCircuits
+from quantum_diffusion.pipeline.samples import SampledCircuits, exact_matches
 from quantum_diffusion.seeding import numpy_generator
 
 
@@ -28,17 +28,20 @@ class EvaluationMetrics:
 
     Attributes:
         num_samples: Circuits sampled, spread evenly over the prompts.
-        valid_rate: Share that are circuits.
+        valid_rate: Share that are circuits, empty ones included.
+        empty_rate: Share that are circuits without any gate.
         srv_accuracy: Share that are exact.
         srv_accuracy_interval: 95 % Wilson interval of `srv_accuracy`.
-        srv_accuracy_novel: Exact share among the samples that are not in the data set, None when all are.
+        srv_accuracy_novel: Exact share among the samples that are neither empty nor in the data set, None when there
+            are none.
         srv_accuracy_by_entangled: Exact share by the number of entangled qubits asked for.
         srv_accuracy_by_prompt: Exact share by prompt.
         baseline_shuffled_accuracy: Exact share of the same circuits against shuffled prompts: what ignoring the
             prompt would reach.
         baseline_random_accuracy: Exact share of random circuits of the data set's lengths.
         distinct_rate: Distinct circuits (by normal form) among the valid ones.
-        novel_rate: Share of the distinct valid circuits whose normal form is not in the data set.
+        novel_rate: Share of the distinct valid circuits, the empty one left out, whose normal form is not in the data
+            set.
         on_training_data: Whether the data set is the one the model was trained on; if not, "novel" refers to another
             one than the model has seen. None when the model does not say.
         exact_distinct_rate: Distinct circuits among the exact ones.
@@ -55,6 +58,7 @@ class EvaluationMetrics:
 
     num_samples: int
     valid_rate: float
+    empty_rate: float
     srv_accuracy: float
     srv_accuracy_interval: tuple[float, float]
     srv_accuracy_novel: float | None
@@ -104,17 +108,9 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def wanted_ranks(samples: SampledCircuits) -> SchmidtRanks:
-    """Return what was asked for, int8 [N, Q]; 0 on qubits a sample was not asked to have."""
-    wanted = np.zeros_like(samples.ranks)
-    for row, label in enumerate(samples.labels):
-        wanted[row, : len(label)] = label
-    return wanted
-
-
 def accuracy_by_entangled(samples: SampledCircuits) -> dict[str, float]:
     """Return the exact share by number of entangled qubits asked for, keys "0", "2", "3", ..."""
-    entangled = (wanted_ranks(samples) == 2).sum(axis=1)
+    entangled = (samples.wanted == 2).sum(axis=1)
     return {str(number): float(samples.matches[entangled == number].mean()) for number in np.unique(entangled)}
 
 
@@ -126,10 +122,9 @@ def accuracy_by_prompt(samples: SampledCircuits) -> dict[str, float]:
 
 def shuffled_accuracy(samples: SampledCircuits, seed: int, repeats: int = 20) -> float:
     """Return the exact share of the same circuits against shuffled prompts, averaged over shuffles."""
-    wanted = wanted_ranks(samples)
     rng = numpy_generator(seed, "shuffled baseline")
     shares = [
-        (samples.report.valid & (samples.ranks == wanted[rng.permutation(len(samples))]).all(axis=1)).mean()
+        exact_matches(samples.ids, samples.ranks, samples.wanted[rng.permutation(len(samples))]).mean()
         for _ in range(repeats)
     ]
     return float(np.mean(shares))
@@ -142,14 +137,15 @@ def random_accuracy(samples: SampledCircuits, dataset: CircuitDataset, seed: int
     as many qubits.
     """
     rng = numpy_generator(seed, "random baseline")
-    wanted, matches = wanted_ranks(samples), 0
+    matches = 0
     for width in np.unique(samples.num_qubits):
         rows = np.flatnonzero(samples.num_qubits == width)
         table = instruction_table(dataset.gate_pool, int(width))
         ids = random_ids(rng, table, len(rows), dataset.max_gates, dataset.max_gates)
         lengths = rng.choice(dataset.sizes[dataset.sizes[:, 0] == width, 1], len(rows))
         ids[np.arange(dataset.max_gates) >= lengths[:, None]] = NO_GATE
-        matches += int((schmidt_rank_vectors(ids, table) == wanted[rows, :width]).all(axis=1).sum())
+        ranks = schmidt_rank_vectors(ids, table)
+        matches += int(exact_matches(ids, ranks, samples.wanted[rows, :width]).sum())
     return matches / len(samples)
 
 

@@ -27,11 +27,13 @@ class FoundCircuits:
         circuits: Distinct verified circuits, fewest gates first.
         num_sampled: Circuits sampled.
         num_exact: Samples that had the Schmidt rank vector asked for.
+        num_too_long: Exact samples that were dropped for having more than `max_gates` gates.
     """
 
     circuits: list[Circuit]
     num_sampled: int
     num_exact: int
+    num_too_long: int
 
 
 def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | None = None) -> FoundCircuits:
@@ -59,7 +61,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
             f"(circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
     found: dict[Circuit, None] = {}
-    sampled = exact = 0
+    sampled = exact = too_long = 0
     while len(found) < config.num_circuits and sampled < config.max_tries:
         wanted = 2 * (config.num_circuits - len(found)) + 6
         count = min(wanted, config.max_tries - sampled)
@@ -67,10 +69,11 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
         fits = samples.matches & (samples.gate_counts <= (config.max_gates or pipeline.config.max_gates))
         found |= dict.fromkeys(samples.circuits(fits.nonzero()[0]))
         sampled, exact = sampled + count, exact + int(samples.matches.sum())
+        too_long += int((samples.matches & ~fits).sum())
         if progress:
             progress(min(len(found), config.num_circuits), config.num_circuits)
     chosen = list(found)[: config.num_circuits]
-    return FoundCircuits(sorted(chosen, key=len), sampled, exact)
+    return FoundCircuits(sorted(chosen, key=len), sampled, exact, too_long)
 
 
 def write_circuits(circuits: Sequence[Circuit], config: SampleConfig) -> None:

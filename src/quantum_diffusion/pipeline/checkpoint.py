@@ -19,15 +19,15 @@ from safetensors.torch import load_file, save
 import quantum_diffusion
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import CheckpointError, QuantumDiffusionError
-from quantum_diffusion.files import new_entries, new_file, sha256_of
+from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_entries, new_file, sealed, sha256_of
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
 FORMAT = "quantum_diffusion.pipeline"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-CONFIG, WEIGHTS, TRAINING_CONFIG, METADATA = "config.yaml", "model.safetensors", "training_config.yaml", "metadata.yaml"
-FILES = (CONFIG, WEIGHTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
+WEIGHTS, TRAINING_CONFIG, METADATA = "model.safetensors", "training_config.yaml", "metadata.yaml"
+FILES = (DESCRIPTION, WEIGHTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
 """What a model folder holds beside its run."""
 
 
@@ -37,13 +37,15 @@ def is_finished_model(folder: Path) -> bool:
     Raises:
         CheckpointError: It holds a `config.yaml` of something else, which a pipeline must not replace.
     """
-    if not (folder / CONFIG).is_file():
+    if not (folder / DESCRIPTION).is_file():
         return False
     try:
-        _read_description(folder)
-    except CheckpointError as problem:
-        raise CheckpointError(f"no model can be saved to {str(folder)!r}: {problem}; choose another folder") from None
-    return True
+        return bool(_parse(folder / DESCRIPTION)[1])
+    except CheckpointError:
+        raise CheckpointError(
+            f"{str(folder / DESCRIPTION)!r} is not of a model of ours, so no model is saved beside it: choose another "
+            "training.general.output_path"
+        ) from None
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: str, metadata: Mapping[str, Any]) -> None:
@@ -60,7 +62,7 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
     Raises:
         CheckpointError: The folder cannot be written (disk full, no permission); an earlier pipeline is intact.
     """
-    with new_entries(folder, CONFIG, CheckpointError) as staging:
+    with new_entries(folder, DESCRIPTION, CheckpointError) as staging:
         weights = {name: tensor.contiguous().cpu() for name, tensor in pipeline.network.state_dict().items()}
         # Written by us: safetensors and torch hide the operating system's error, a full disk for one.
         (staging / WEIGHTS).write_bytes(save(weights))
@@ -71,9 +73,8 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
             "format_version": FORMAT_VERSION,
             "software": f"quantum_diffusion {quantum_diffusion.__version__}",
             "params": pipeline.config.model_dump(mode="json"),
-            "sha256": {WEIGHTS: sha256_of(staging / WEIGHTS)},
         }
-        (staging / CONFIG).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        (staging / DESCRIPTION).write_text(sealed(description, staging, [WEIGHTS]), encoding="utf-8")
 
 
 def load_pipeline(folder: Path, device: torch.device | None = None) -> DiffusionPipeline:
@@ -87,45 +88,58 @@ def load_pipeline(folder: Path, device: torch.device | None = None) -> Diffusion
         CheckpointError: The folder is missing, foreign, damaged, or its weights do not fit its configuration.
     """
     description = _read_description(folder)
-    checksums = description.get("sha256")
-    expected = checksums.get(WEIGHTS) if isinstance(checksums, dict) else None
     weights_file = folder / WEIGHTS
     if not weights_file.is_file():
         raise CheckpointError(f"the model {str(folder)!r} lacks {WEIGHTS}: copy it again, or train again")
-    if sha256_of(weights_file) != expected:
+    if sha256_of(weights_file) != description["sha256"].get(WEIGHTS):
         raise CheckpointError(
-            f"{str(weights_file)!r} does not belong to the {CONFIG} beside it (its checksum is wrong; was saving cut "
-            "short?): run the training command again, or copy the folder again"
+            f"{str(weights_file)!r} does not belong to the {DESCRIPTION} beside it (its checksum is wrong; was saving "
+            "cut short?): run the training command again, or copy the folder again"
         )
     try:
-        config = validate(PipelineConfig, description.get("params"), f"{folder / CONFIG}: params")
+        config = validate(PipelineConfig, description.get("params"), f"{folder / DESCRIPTION}: params")
         pipeline = DiffusionPipeline(config)
         pipeline.network.load_state_dict(load_file(weights_file), strict=True)
     except (QuantumDiffusionError, SafetensorError, RuntimeError, ValueError) as problem:
-        reason = " ".join(str(problem).split())[:300]
-        raise CheckpointError(f"the model {str(folder)!r} cannot be used: {reason}") from problem
+        reason = (
+            str(problem) if isinstance(problem, QuantumDiffusionError) else f"its {WEIGHTS} is not of its {DESCRIPTION}"
+        )
+        raise CheckpointError(f"the model {str(folder)!r} cannot be used: {reason}; train again") from problem
     pipeline.network.eval()
     return pipeline.to(device) if device is not None else pipeline
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
+    file = folder / DESCRIPTION
     if not file.is_file():
         raise CheckpointError(f"no saved model at {str(folder)!r}: give the folder that scripts/train_model.py wrote")
+    text, description = _parse(file)
+    if description.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{str(folder)!r} has format version {str(description.get('format_version'))[:20]}, this software reads "
+            f"{FORMAT_VERSION}: use the version of quantum_diffusion that wrote it, or train again"
+        )
+    if not is_sealed(text, description.get("sha256")):
+        raise CheckpointError(
+            f"{str(file)!r} is damaged or was edited (its checksum is wrong): copy the folder again, or train again"
+        )
+    return description
+
+
+def _parse(file: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text and the content of the description of a pipeline, of whatever version and state."""
     try:
-        description = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as problem:
-        raise CheckpointError(f"{str(file)!r} cannot be read: {str(problem).splitlines()[0]}") from None
+        text = file.read_text(encoding="utf-8")
+        description = yaml.safe_load(text)
+    except OSError as problem:
+        raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
+    except Exception:  # PyYAML lets many kinds escape: `!!bool x` is a KeyError
+        raise CheckpointError(f"{str(file)!r} is no readable YAML: copy the folder again, or train again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(
             f"{str(file)!r} does not describe a {FORMAT}: give a folder that scripts/train_model.py wrote"
         )
-    if description.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{str(folder)!r} has format version {description.get('format_version')!r}, this software reads "
-            f"{FORMAT_VERSION}: update quantum_diffusion"
-        )
-    return description
+    return text, description
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -137,7 +151,9 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     try:
         metadata = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise CheckpointError(f"cannot read {str(folder / METADATA)!r}: {str(problem).splitlines()[0]}") from None
+        raise CheckpointError(
+            f"cannot read {str(folder / METADATA)!r}: copy the folder again, or train again"
+        ) from problem
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{str(folder / METADATA)!r} is empty or no mapping: train again")
     return metadata
@@ -165,9 +181,15 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {str(path)!r}: check training.general.resume") from None
-    except Exception as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise CheckpointError(f"the checkpoint {str(path)!r} is damaged or foreign ({reason[:200]})") from problem
+    except Exception as problem:  # torch and pickle raise all kinds, with texts for their developers
+        raise _no_checkpoint(path) from problem
     if not isinstance(state, dict):
-        raise CheckpointError(f"the checkpoint {str(path)!r} is foreign: expected a training state")
+        raise _no_checkpoint(path)
     return state
+
+
+def _no_checkpoint(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint {str(path)!r} is damaged or foreign (expected a checkpoint.pt that training wrote): start "
+        "anew with training.general.resume=never, or name another one"
+    )

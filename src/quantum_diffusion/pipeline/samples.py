@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,8 @@ class SampledCircuits:
         ids: int16 [N, T], instructions, gates moved to the front.
         ranks: int8 [N, Q], the true Schmidt rank vector found by simulation; 0 for invalid samples and on qubits a
             sample was not asked to have.
+        wanted: int8 [N, Q], `labels` as an array; 0 on qubits a sample was not asked to have.
         num_qubits: int64 [N], qubits asked for.
-        matches: bool [N], valid and exactly the Schmidt rank vector asked for.
         gate_pool: The gates of the circuits.
     """
 
@@ -41,8 +42,8 @@ class SampledCircuits:
     report: DecodeReport
     ids: Ids
     ranks: SchmidtRanks
+    wanted: SchmidtRanks
     num_qubits: NDArray[np.int64]
-    matches: NDArray[np.bool_]
     gate_pool: GatePool
 
     def __len__(self) -> int:
@@ -53,11 +54,36 @@ class SampledCircuits:
         """Gates of each sample, int64 [N]."""
         return gate_count(self.ids)
 
+    @property
+    def empty(self) -> NDArray[np.bool_]:
+        """Valid circuits without any gate, bool [N]: they are never exact (see `exact_matches`) and never novel."""
+        empty: NDArray[np.bool_] = self.report.valid & (self.gate_counts == 0)
+        return empty
+
+    @cached_property
+    def matches(self) -> NDArray[np.bool_]:
+        """Valid circuits with exactly the Schmidt rank vector asked for, bool [N]; see `exact_matches`."""
+        return exact_matches(self.ids, self.ranks, self.wanted)
+
     def circuits(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Circuit]:
         """Return samples as circuits."""
         table = instruction_table(self.gate_pool, self.ranks.shape[1])
         chosen = np.asarray(rows, dtype=np.int64)
         return circuits_from_ids(self.ids[chosen], table, self.num_qubits[chosen].tolist())
+
+
+def exact_matches(ids: Ids, ranks: SchmidtRanks, wanted: SchmidtRanks) -> NDArray[np.bool_]:
+    """Tell which circuits have exactly the Schmidt rank vector asked for, bool [N].
+
+    An empty circuit never does: it has [1, 1, ...] without a model having made anything.
+
+    Args:
+        ids: int16 [N, T].
+        ranks: int8 [N, Q], found by simulation; 0 for invalid samples, so that they never match.
+        wanted: int8 [N, Q], asked for.
+    """
+    exact: NDArray[np.bool_] = (gate_count(ids) > 0) & (ranks == wanted).all(axis=1)
+    return exact
 
 
 def verify(
@@ -79,8 +105,7 @@ def verify(
         wanted[row, : len(label)] = label
     ranks[~report.valid] = 0
     ranks[np.arange(ranks.shape[1]) >= widths[:, None]] = 0
-    matches = report.valid & (ranks == wanted).all(axis=1)
-    return SampledCircuits(tuple(prompts), tuple(labels), report, ids, ranks, widths, matches, table.pool)
+    return SampledCircuits(tuple(prompts), tuple(labels), report, ids, ranks, wanted, widths, table.pool)
 
 
 def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:

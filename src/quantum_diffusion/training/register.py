@@ -13,6 +13,7 @@ from typing import Any
 
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, unknown_name
+from quantum_diffusion.files import DESCRIPTION
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
@@ -58,7 +59,7 @@ class ModelManager:
         root, manager = Path(folder), cls()
         if not root.is_dir():
             raise CheckpointError(f"no folder {str(root)!r}: give the folder that holds trained models")
-        for config in sorted(root.rglob(checkpoint.CONFIG)):
+        for config in sorted(root.rglob(DESCRIPTION)):
             model = config.parent
             half_saved = model.name.startswith(".")
             if (model / checkpoint.METADATA).is_file() and (model / checkpoint.WEIGHTS).is_file() and not half_saved:

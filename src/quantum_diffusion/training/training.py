@@ -20,19 +20,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 import quantum_diffusion
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import to_yaml
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
+from quantum_diffusion.data.storage import ARRAYS_FOLDER
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import (
     CheckpointError,
     ConfigError,
     IncompatibleDatasetsError,
 )
-from quantum_diffusion.files import check_can_write, describe
+from quantum_diffusion.files import DESCRIPTION, check_can_write, describe
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
@@ -57,6 +59,7 @@ logger = logging.getLogger(__name__)
 RUN_FOLDER = "run"
 CHECKPOINT_FILE = "checkpoint.pt"
 INTERRUPTED_FOLDER = "interrupted"
+LOCK_FILE = "lock"
 
 # Changing these does not make another model, so an interrupted run may be continued with other values of them.
 _FREE_TO_CHANGE = (
@@ -106,6 +109,8 @@ class DiffusionTrainer:
         self.config = config
         self.observers = list(observers)
         self.folder = Path(config.general.output_path) / (config.general.model_name or "")
+        self._run_folder = self.folder / RUN_FOLDER
+        self._lock = FileLock(self._run_folder / LOCK_FILE, timeout=0)
         self._check_output()
         self.device = select_device(config.general.device)
         if config.training.num_threads is not None:
@@ -122,9 +127,10 @@ class DiffusionTrainer:
     def run(self) -> TrainingSummary:
         """Load the data, build the model, train it and save it."""
         self.setup_model()
-        self.compile_model()
-        result = self.train()
-        return self.save_model(result)
+        with self._folder_to_ourselves():
+            self.compile_model()
+            result = self.train()
+            return self.save_model(result)
 
     def setup_model(self, dataset: CircuitDataset | None = None) -> DiffusionPipeline:
         """Load the data set and build the pipeline for it.
@@ -179,12 +185,11 @@ class DiffusionTrainer:
         if state is None or self._loaders is None:
             raise ConfigError("train() was called before compile_model(): call it first, or use run()")
         general = self.config.general
-        run_folder = self.folder / RUN_FOLDER
         experiment = ExperimentLogger(
-            run_folder, general.experiment_name, self.config.model_dump(mode="json"), first_step=state.step
+            self._run_folder, general.experiment_name, self.config.model_dump(mode="json"), first_step=state.step
         )
         stop = threading.Event()
-        with experiment, _interrupts_set(stop):
+        with self._folder_to_ourselves(), experiment, _interrupts_set(stop):
             result = pipeline.fit(
                 *self._loaders,
                 state,
@@ -209,18 +214,19 @@ class DiffusionTrainer:
         pipeline, state = self._require_pipeline(), self._state
         metadata = self._metadata(result)
         finished = result is None or result.status == "finished"
-        folder = self.folder if finished else self.folder / RUN_FOLDER / INTERRUPTED_FOLDER
-        with using_network(pipeline, pipeline.network if state is None else state.best_network):
-            checkpoint.save_pipeline(pipeline, folder, to_yaml(self.config), metadata)
-        try:
-            save_loss_curve(self.folder / RUN_FOLDER, folder / "loss_curve.png")
-        except OSError as problem:
-            logger.warning("the loss curve was not drawn: %s", describe(problem))
-        if finished:
-            if state is not None:
-                pipeline.network = state.best_network  # as it was saved
-            (self.folder / RUN_FOLDER / CHECKPOINT_FILE).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / RUN_FOLDER / INTERRUPTED_FOLDER, ignore_errors=True)
+        folder = self.folder if finished else self._run_folder / INTERRUPTED_FOLDER
+        with self._folder_to_ourselves(), _interrupts_set(threading.Event()):  # one Ctrl-C does not cut saving short
+            with using_network(pipeline, pipeline.network if state is None else state.best_network):
+                checkpoint.save_pipeline(pipeline, folder, to_yaml(self.config), metadata)
+            if finished:
+                if state is not None:
+                    pipeline.network = state.best_network  # as it was saved
+                (self._run_folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+                shutil.rmtree(self._run_folder / INTERRUPTED_FOLDER, ignore_errors=True)
+            try:
+                save_loss_curve(self._run_folder, folder / "loss_curve.png")
+            except OSError as problem:
+                logger.warning("the loss curve was not drawn: %s", describe(problem))
         return TrainingSummary(folder, str(metadata["status"]), metadata)
 
     @staticmethod
@@ -241,27 +247,41 @@ class DiffusionTrainer:
         return self._pipeline
 
     def _check_output(self) -> None:
-        general = self.config.general
-        if checkpoint.is_finished_model(self.folder) and not general.overwrite:
+        """Refuse an output folder in which something would be lost."""
+        finished, general, run = checkpoint.is_finished_model(self.folder), self.config.general, self._run_folder
+        if finished and not general.overwrite:
             raise CheckpointError(
                 f"{str(self.folder)!r} already holds a finished model: choose another training.general.output_path or "
                 "set training.general.overwrite=true"
             )
-        check_can_write(self.folder / RUN_FOLDER, CheckpointError)
-        here = self.folder.absolute()
-        children = [child for child in here.iterdir() if child.is_dir()] if here.is_dir() else []
-        data = next((path for path in (here, *here.parents, *children) if (path / "dataset" / "ds").is_dir()), None)
+        check_can_write(run, CheckpointError)
+        data = _data_set_around(self.folder.absolute())
         if data is not None:
             raise CheckpointError(
                 f"no model can be saved to {str(self.folder)!r}: {str(data)!r} is a data set; choose another folder"
             )
-        ours = checkpoint.is_finished_model(self.folder) or (self.folder / RUN_FOLDER / RUN_FILE).is_file()
+        ours = finished or any((run / name).is_file() for name in (RUN_FILE, LOCK_FILE))
         foreign = [name for name in (*checkpoint.FILES, RUN_FOLDER) if (self.folder / name).exists()]
         if foreign and not ours:
             raise CheckpointError(
                 f"{str(self.folder)!r} holds {foreign[0]!r}, but no model of ours that might be replaced: "
                 "choose another training.general.output_path"
             )
+
+    @contextmanager
+    def _folder_to_ourselves(self) -> Iterator[None]:
+        """Keep other runs out of the output folder; the operating system ends the lock with the process."""
+        try:
+            self._run_folder.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                if self._lock.lock_counter == 1:
+                    self._check_output()  # another run may have finished here meanwhile
+                yield
+        except Timeout:
+            raise CheckpointError(
+                f"another run is training into {str(self.folder)!r}: wait for it, or choose another "
+                "training.general.output_path"
+            ) from None
 
     def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
         """Start from the weights of a saved pipeline of the same architecture."""
@@ -274,19 +294,18 @@ class DiffusionTrainer:
         try:
             pipeline.network.load_state_dict(origin.network.state_dict(), strict=True)
         except RuntimeError as problem:
-            reason = " ".join(str(problem).split())[:200]
+            difference = _first_difference(_architecture(origin), _architecture(pipeline), "training")
             raise CheckpointError(
-                f"the model {str(source)!r} does not fit this configuration and data set ({reason}): use the same "
-                "model, text_encoder and scheduler sections, and circuits of the same qubits and gates"
+                f"the model {str(source)!r} does not fit this configuration and data set: it has {difference}"
             ) from problem
 
     def _checkpoint_to_resume(self) -> Path | None:
         resume = self.config.general.resume
-        own = self.folder / RUN_FOLDER / CHECKPOINT_FILE
+        own = self._run_folder / CHECKPOINT_FILE
         if resume == "never":
             return None
         if resume == "auto":
-            finished = self.folder / checkpoint.CONFIG
+            finished = self.folder / DESCRIPTION
             outlived = finished.is_file() and own.is_file() and own.stat().st_mtime < finished.stat().st_mtime
             return own if own.is_file() and not outlived else None
         return Path(resume)
@@ -301,12 +320,17 @@ class DiffusionTrainer:
         return {"config": values, "dataset": self._dataset_fingerprint}
 
     def _write_checkpoint(self, state: TrainingState) -> None:
-        path = self.folder / RUN_FOLDER / CHECKPOINT_FILE
+        path = self._run_folder / CHECKPOINT_FILE
         checkpoint.write_checkpoint(path, {"fingerprint": self._fingerprint(), "state": state.state_dict()})
 
     def _restore(self, path: Path, state: TrainingState) -> None:
         saved = checkpoint.read_checkpoint(path, self.device)
         ours, theirs = self._fingerprint(), saved.get("fingerprint")
+        if not isinstance(theirs, dict) or theirs.get("dataset") != ours["dataset"]:
+            raise CheckpointError(
+                f"{str(path)!r} is of a run on another data set than {self.config.general.dataset!r}: give that one to "
+                "continue it, or training.general.resume=never to start anew"
+            )
         if theirs != ours:
             raise CheckpointError(
                 f"{str(path)!r} is of a run with {_first_difference(theirs, ours)}: use that value to continue it, or "
@@ -315,8 +339,9 @@ class DiffusionTrainer:
         try:
             state.load_state_dict(saved["state"])
         except (KeyError, ValueError, RuntimeError, TypeError) as problem:
-            reason = " ".join(str(problem).split())[:200]
-            raise CheckpointError(f"the checkpoint {str(path)!r} does not fit this model: {reason}") from problem
+            raise CheckpointError(
+                f"the checkpoint {str(path)!r} does not fit this model: start anew with training.general.resume=never"
+            ) from problem
         logger.info("continuing %s at step %d", path, state.step)
 
     def _metadata(self, result: FitResult | None) -> dict[str, Any]:
@@ -389,6 +414,19 @@ def _interrupts_set(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _data_set_around(folder: Path) -> Path | None:
+    """Return the data set that a folder is, lies in, or has as a sub-folder; None when there is none."""
+    children = [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
+    return next((path for path in (folder, *folder.parents, *children) if (path / ARRAYS_FOLDER).is_dir()), None)
+
+
+def _architecture(pipeline: DiffusionPipeline) -> dict[str, Any]:
+    """What decides the shapes of a pipeline's weights, under the keys by which users know it."""
+    config = pipeline.config.model_dump(mode="json")
+    names = ("model", "text_encoder", "scheduler", "num_qubits", "max_gates", "prefix_head")
+    return {name: config[name] for name in names}
 
 
 def _first_difference(theirs: Any, ours: Any, path: str = "training") -> str:

@@ -27,8 +27,10 @@ def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
         rows.insert(1, ("  novel circuits", novel, f"the same, of the samples that are not in {known}"))
     for number, share in metrics.srv_accuracy_by_entangled.items():
         rows.append((f"  {number} entangled", percent(share), f"when asked to entangle {number} qubits"))
+    rows.append(("valid", percent(metrics.valid_rate), "samples that are circuits at all"))
+    if metrics.empty_rate > 0:
+        rows.append(("  empty", percent(metrics.empty_rate), "circuits without any gate: never exact, never novel"))
     rows += [
-        ("valid", percent(metrics.valid_rate), "samples that are circuits at all"),
         ("distinct", percent(metrics.distinct_rate), "different circuits among the valid ones"),
         ("novel", percent(metrics.novel_rate), f"of the different circuits, not in {known}"),
         ("gates", f"{metrics.mean_gates:.2f}", "mean gates of a circuit: " + counts(metrics.gate_count_by_gate)),
@@ -36,6 +38,15 @@ def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
         ("sampler", metrics.scheduler, sampler_settings(metrics)),
     ]
     return rows
+
+
+def verified_counts(by_prompt: Sequence[int]) -> str:
+    """Say how many circuits were verified, given their number for each prompt."""
+    without, prompts = by_prompt.count(0), len(by_prompt)
+    if without == prompts:
+        return "no verified circuit for any prompt"
+    each = f"none for {without} of {prompts} prompts" if without else f"{min(by_prompt)} or more for each prompt"
+    return f"{sum(by_prompt)} verified distinct circuits" + (f", {each}" if prompts > 1 else "")
 
 
 def sampler_settings(metrics: EvaluationMetrics) -> str:

@@ -1,0 +1,51 @@
+"""What the commands show, on consoles of several widths."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from quantum_diffusion import console
+from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.data.generation import GenerationReport
+
+COUNTS = {"Generate SRV: [1, 1, 1]": 40000, "Generate SRV: [1, 2, 2]": 60000}
+
+
+@pytest.fixture(params=[45, 80, 120])
+def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    text = io.StringIO()
+    wide = Console(file=text, highlight=False, markup=False, soft_wrap=True, width=request.param)
+    monkeypatch.setattr(console, "out", wide)
+    return text
+
+
+def test_prompts_and_folders_stay_whole(shown: io.StringIO) -> None:
+    folder = Path("/data/" + 12 * "long_folder_name/" + "mine [old]")
+    console.show_generation(GenerationReport(100_000, 100_000, 200_000, 2.0, COUNTS), folder)
+    lines = shown.getvalue().splitlines()
+    assert [line for line in lines if "Generate SRV: [1, 1, 1]: 40,000" in line]
+    assert [line for line in lines if "Generate SRV: [1, 2, 2]: 60,000" in line]
+    assert f"folder    {folder}" in lines
+    assert "note:" not in shown.getvalue()
+
+
+def test_many_prompts_are_counted(shown: io.StringIO) -> None:
+    counts = {f"Generate SRV: {[1] * 4 + [number]}": 10 + number for number in range(9)}
+    console.show_generation(GenerationReport(126, 126, 200, 2.0, counts), Path("data"))
+    assert "9, 10 to 18 each" in shown.getvalue()
+
+
+def test_a_search_that_ran_dry_says_what_may_help(shown: io.StringIO) -> None:
+    console.show_generation(GenerationReport(100_000, 150_000, 9_000_000, 2.0, COUNTS), Path("data"))
+    (note,) = [line for line in shown.getvalue().splitlines() if line.startswith("note:")]
+    assert "150,000 circuits were asked for, but only 100,000" in note
+    assert "if datasets.balance_max is 60000, raise it; if not, raise datasets.max_gates, or allow more gates" in note
+
+
+def test_circuits_are_numbered_and_counted(shown: io.StringIO) -> None:
+    step = Instruction("h", (), (0,))
+    console.show_circuits([Circuit(1, (step,)), Circuit(1, (step, step))], ["[one]", "[two]"])
+    lines = shown.getvalue().splitlines()
+    assert lines == ["", "circuit 1: 1 gate", "[one]", "", "circuit 2: 2 gates", "[two]"]

@@ -1,0 +1,47 @@
+"""What `quantum-diffusion sample` says and writes when it finds fewer circuits than asked for."""
+
+from pathlib import Path
+
+import pytest
+
+from quantum_diffusion import cli
+from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.config.schema import SampleConfig
+from quantum_diffusion.evaluation import sampling
+from quantum_diffusion.evaluation.sampling import FoundCircuits
+
+H = Circuit(2, (Instruction("h", (), (0,)),))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            FoundCircuits([], 40, 3, 3),
+            "error: found 0 of 2 circuits in 40 tries and dropped 3 exact ones of more than sample.max_gates=1 gates: "
+            "raise sample.max_gates or sample.max_tries, or lower sample.num_circuits\n",
+        ),
+        (
+            FoundCircuits([], 40, 0, 0),
+            "error: found 0 of 2 circuits in 40 tries: raise sample.max_tries, or lower sample.num_circuits\n",
+        ),
+        (
+            FoundCircuits([H], 40, 5, 0),
+            "error: found 1 of 2 circuits in 40 tries: raise sample.max_tries, or lower sample.num_circuits\n",
+        ),
+    ],
+)
+def test_too_few_circuits(
+    found: FoundCircuits,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sampling, "find_circuits", lambda *_: found)
+    folder = tmp_path / "found"
+    config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=2, max_gates=1, save_folder=str(folder))
+    assert cli.sample(config) == 1
+    shown = capsys.readouterr()
+    assert shown.err == said
+    assert ("written as OpenQASM 2" in shown.out) == folder.exists() == bool(found.circuits)
