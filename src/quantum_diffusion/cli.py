@@ -1,4 +1,4 @@
-"""The commands: `quantum-diffusion {generate,train,evaluate,sample}`, and the scripts of the same names.
+"""The commands: `quantum-diffusion {generate,train,evaluate,sample,inspect,export-genqc}`, and scripts for three.
 
 Each parses key=value through Hydra, builds one object from its typed configuration and calls it. Heavy imports are
 inside the functions, so that `--help` answers at once.
@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, SampleConfig, TrainingConfig
+from quantum_diffusion.config.schema import (
+    DatasetConfig,
+    EvaluationConfig,
+    ExportConfig,
+    InspectConfig,
+    SampleConfig,
+    TrainingConfig,
+)
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
 
@@ -26,15 +33,13 @@ INTERRUPTED = 130
 
 def generate(config: DatasetConfig) -> int:
     """Make a data set of labelled circuits."""
-    from pathlib import Path
-
     from quantum_diffusion import console
     from quantum_diffusion.data.generation import DatasetGenerator
 
     generator = DatasetGenerator(config)
     with console.progress_bar("generating", visible=True) as advance:
         report = generator.write(advance)
-    console.show_generation(report, Path(config.output_path))
+    console.show_generation(report, config)
     return 0
 
 
@@ -111,6 +116,57 @@ def sample(config: SampleConfig) -> int:
     return 0
 
 
+def inspect(config: InspectConfig) -> int:
+    """Show what is in a data set, and verify every circuit of it."""
+    from pathlib import Path
+
+    from quantum_diffusion import console
+    from quantum_diffusion.evaluation.inspection import generation_settings, inspect_dataset
+    from quantum_diffusion.evaluation.report import inspection as words
+    from quantum_diffusion.interop.loading import dataset_loader
+
+    folder = None if config.save_folder is None else Path(config.save_folder)
+    if folder:
+        words.check_save_folder(folder)
+    dataset = dataset_loader().load_dataset(config.dataset)
+    with console.progress_bar("verifying", config.verbose) as advance:
+        report = inspect_dataset(dataset, advance)
+    settings = generation_settings(Path(config.dataset))
+    if config.verbose:
+        made_with = "" if settings is None else ", ".join(f"{key}={plain(value)}" for key, value in settings.items())
+        console.show_table("Data set", words.content_rows(report), made_with and f"made with {made_with}")
+        console.show_table("Prompts", words.label_rows(report))
+        console.show_table("Verification", words.check_rows(report))
+        console.out.print()
+    if folder:
+        words.save_inspection(report, folder, {"dataset": config.dataset, "settings": settings})
+        console.out.print(f"written to {folder}: {words.REPORT_FILE}, {words.PICTURE_FILE}")
+    if not report.is_right:
+        print(f"error: {config.dataset!r}: {words.verdict(report)}: generate or copy it again", file=sys.stderr)
+        return 1
+    console.out.print("every circuit is valid, its size and label are right")
+    return 0
+
+
+def export_genqc(config: ExportConfig) -> int:
+    """Write a data set as a folder that genQC opens."""
+    from pathlib import Path
+
+    from quantum_diffusion import console
+    from quantum_diffusion.interop.genqc_export import check_export, export_dataset
+    from quantum_diffusion.interop.loading import dataset_loader
+
+    path = Path(config.output_path)
+    check_export(path)
+    dataset = dataset_loader().load_dataset(config.dataset)
+    kind = export_dataset(dataset, path)
+    console.out.print(
+        f"{len(dataset)} circuits are in {path}; open them in genQC with "
+        f'{kind}.from_config_file("{path / "config.yaml"}", torch.device("cpu"))'
+    )
+    return 0
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: the section of the configuration it reads, the schema, and what it does."""
@@ -125,6 +181,8 @@ COMMANDS = {
     "train": Command("training", TrainingConfig, train),
     "evaluate": Command("evaluation", EvaluationConfig, evaluate),
     "sample": Command("sample", SampleConfig, sample),
+    "inspect": Command("inspect", InspectConfig, inspect),
+    "export-genqc": Command("export", ExportConfig, export_genqc),
 }
 
 
@@ -216,7 +274,7 @@ def _with_hydra(command: Command, arguments: Sequence[str]) -> int:
 def usage() -> str:
     """Return the text of `quantum-diffusion --help`."""
     lines = ["usage: quantum-diffusion COMMAND [key=value ...]", "", "commands:"]
-    lines += [f"  {name:10s} {command.run.__doc__}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:13s} {command.run.__doc__}" for name, command in COMMANDS.items()]
     lines += ["", "`quantum-diffusion COMMAND --help` lists a command's presets and keys."]
     return "\n".join(lines)
 
@@ -262,7 +320,7 @@ def plain(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "[" + ",".join(plain(entry) for entry in value) + "]"
     return str(value)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 
@@ -103,12 +103,16 @@ def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> N
         out.print(footer)
 
 
-def show_generation(report: GenerationReport, folder: Path) -> None:
-    """Print what a generation run made, with a warning when it fell short."""
+def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
+    """Print what a generation run made, with a note when it fell short."""
     rows = [("circuits", f"{report.num_circuits:,} distinct")]
+    if report.num_balanced_away:
+        rows.append(("balanced", f"{report.num_balanced_away:,} circuits of over-represented lengths left out"))
     if not report.reused:
         rate = report.num_circuits / max(report.seconds, 1e-9)
         rows.append(("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {report.num_candidates:,} candidates)"))
+    if report.num_continued:
+        rows.append(("continued", f"{report.num_continued:,} of the candidates are of an earlier, interrupted run"))
     counts = sorted(report.prompt_counts.values())
     each = [f"{prompt}: {count:,}" for prompt, count in report.prompt_counts.items()]
     # One a line: a table's cell wraps at any space, also at those within a prompt.
@@ -116,12 +120,14 @@ def show_generation(report: GenerationReport, folder: Path) -> None:
         ("prompts", "\n".join(each) if len(each) <= 8 else f"{len(each)}, {counts[0]:,} to {counts[-1]:,} each")
     )
     title = "Data set (already there, kept)" if report.reused else "Data set"
-    show_table(title, rows, f"folder    {folder}")  # whole and as it is: a cell folds what is too long
+    show_table(title, rows, f"folder    {config.output_path}")  # whole and as it is: a cell folds what is too long
     if report.exhausted:
+        mend = "raise datasets.max_gates, or allow more gates or connections"
+        if config.balance_max is not None and counts[-1] >= config.balance_max:
+            mend = "raise datasets.balance_max"
         out.print(
             f"note: {report.num_requested:,} circuits were asked for, but only {report.num_circuits:,} distinct ones "
-            f"were found under these settings: if datasets.balance_max is {counts[-1]}, raise it; if not, raise "
-            "datasets.max_gates, or allow more gates or connections (datasets.generation_gate_set, datasets.coupling)"
+            f"were found under these settings: for more, {mend}"
         )
 
 

@@ -17,13 +17,15 @@ from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.training.training import DiffusionTrainer
 
 REQUIRED = {
-    "datasets": [],
+    "datasets": ["datasets.exclude=null"],
     "training": ["training.general.dataset=./data", "training.general.init_from_pipeline_dir=null"],
     "evaluation": ["evaluation.dataset=./data", "evaluation.model_dir=./model"],
     "sample": ["sample.model_dir=./model", "sample.srv=[1,2,2]"],
+    "inspect": ["inspect.dataset=./data"],
 }
 PRESETS = [(group, name) for group in ("datasets", "training", "evaluation") for name in preset_names(group)]
 EXPECTED = {
@@ -81,7 +83,7 @@ def test_every_training_preset_builds_a_pipeline_that_can_learn(
     loaders = DatasetLoader(0).get_dataloaders(tiny_dataset(*size), 2, 0.0, time_multiple=pipeline.time_multiple)
     batch = next(loaders[0].epoch(0)).to(pipeline.device)
     generator = torch.Generator(pipeline.device).manual_seed(0)
-    loss = pipeline.training_loss(batch, generator, prefix_weight=config.training.prefix_head_weight)
+    loss = pipeline.training_loss(batch, Noise(generator), prefix_weight=config.training.prefix_head_weight)
     assert torch.isfinite(loss.total)
 
 

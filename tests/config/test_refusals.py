@@ -77,7 +77,7 @@ REFUSED: list[tuple[str, list[str], list[str]]] = [
     ("train", [DATA, "training.model=unet"], ["training.model: expected keys below it", "given 'unet'"]),
     ("train", [DATA, "training.model.params=3"], ["training.model.params: expected keys below it", "given 3"]),
     ("train", [DATA, "training.training.learning_rate=fast"], ["learning_rate: expected a number, given 'fast'"]),
-    ("train", [DATA, "training.training.precision=16"], ["training.training.precision:", "valid: 32, auto, bf16"]),
+    ("train", [DATA, "training.training.precision=8"], ["training.training.precision:", "valid: 16, 32, auto, bf16"]),
     ("sample", ["sample.srv=122"], ["sample.srv: expected a list"]),
     # out of range
     ("generate", ["datasets.num_qubits=0"], ["datasets.num_qubits: expected 1 or more, given 0"]),

@@ -33,6 +33,7 @@ from quantum_diffusion.data.storage import (
     is_dataset_folder,
     load_dataset_folder,
     read_description,
+    save_blocks,
     save_dataset,
 )
 from quantum_diffusion.errors import DatasetFormatError
@@ -498,11 +499,12 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         save_dataset(random_dataset(), tmp_path / "data", {})
     before = state_of(tmp_path)
 
-    def fail(arrays: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def fail(key: str, shape: tuple[int, ...]) -> bytes:
+        if key == "x":
+            return b"half"
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(storage, "save_file", fail)
+    monkeypatch.setattr(storage, "_safetensors_header", fail)
     with pytest.raises(
         DatasetFormatError, match=r"cannot write '.*data': the disk is full .*nothing was changed there"
     ):
@@ -511,13 +513,16 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {key: value[1:] for key, value in after.items()} == {key: value[1:] for key, value in before.items()}
 
 
-def test_what_safetensors_reports_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(arrays: object, path: Path) -> None:
-        raise storage.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(storage, "save_file", fail)
-    with pytest.raises(DatasetFormatError, match="the disk is full"):
-        save_dataset(random_dataset(), tmp_path / "data", {})
+def test_pieces_make_the_same_bytes_as_the_whole(tmp_path: Path) -> None:
+    """Also the bytes that safetensors itself would write."""
+    whole = random_dataset()
+    pieces = [whole.take(rows) for rows in np.array_split(np.arange(len(whole)), 3)]
+    save_dataset(whole, tmp_path / "whole", {})
+    save_blocks(iter(pieces), len(whole), tmp_path / "pieces", {})
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes(), name
+    save_file({"x": whole.tokens}, tmp_path / "x.safetensors")
+    assert (tmp_path / "x.safetensors").read_bytes() == (tmp_path / "whole" / DS / "x.safetensors").read_bytes()
 
 
 def test_a_limit_of_the_system_is_described(tmp_path: Path) -> None:

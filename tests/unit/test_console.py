@@ -8,6 +8,7 @@ from rich.console import Console
 
 from quantum_diffusion import console
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
 
 COUNTS = {"Generate SRV: [1, 1, 1]": 40000, "Generate SRV: [1, 2, 2]": 60000}
@@ -23,7 +24,9 @@ def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io
 
 def test_prompts_and_folders_stay_whole(shown: io.StringIO) -> None:
     folder = Path("/data/" + 12 * "long_folder_name/" + "mine [old]")
-    console.show_generation(GenerationReport(100_000, 100_000, 200_000, 2.0, COUNTS), folder)
+    console.show_generation(
+        GenerationReport(100_000, 100_000, 200_000, 2.0, COUNTS), DatasetConfig(output_path=str(folder))
+    )
     lines = shown.getvalue().splitlines()
     assert [line for line in lines if "Generate SRV: [1, 1, 1]: 40,000" in line]
     assert [line for line in lines if "Generate SRV: [1, 2, 2]: 60,000" in line]
@@ -33,15 +36,28 @@ def test_prompts_and_folders_stay_whole(shown: io.StringIO) -> None:
 
 def test_many_prompts_are_counted(shown: io.StringIO) -> None:
     counts = {f"Generate SRV: {[1] * 4 + [number]}": 10 + number for number in range(9)}
-    console.show_generation(GenerationReport(126, 126, 200, 2.0, counts), Path("data"))
+    console.show_generation(GenerationReport(126, 126, 200, 2.0, counts), DatasetConfig())
     assert "9, 10 to 18 each" in shown.getvalue()
 
 
-def test_a_search_that_ran_dry_says_what_may_help(shown: io.StringIO) -> None:
-    console.show_generation(GenerationReport(100_000, 150_000, 9_000_000, 2.0, COUNTS), Path("data"))
+@pytest.mark.parametrize(
+    ("balance_max", "mend"), [(60_000, "raise datasets.balance_max"), (None, "raise datasets.max_gates, or allow more")]
+)
+def test_a_search_that_ran_dry_says_what_helps(shown: io.StringIO, balance_max: int | None, mend: str) -> None:
+    config = DatasetConfig(num_samples=150_000, balance_max=balance_max)
+    console.show_generation(GenerationReport(100_000, 150_000, 9_000_000, 2.0, COUNTS), config)
     (note,) = [line for line in shown.getvalue().splitlines() if line.startswith("note:")]
     assert "150,000 circuits were asked for, but only 100,000" in note
-    assert "if datasets.balance_max is 60000, raise it; if not, raise datasets.max_gates, or allow more gates" in note
+    assert f"for more, {mend}" in note
+
+
+def test_what_was_continued_and_left_out_is_told(shown: io.StringIO) -> None:
+    report = GenerationReport(100_000, 110_000, 200_000, 2.0, COUNTS, num_continued=16_384, num_balanced_away=10_000)
+    console.show_generation(report, DatasetConfig())
+    text = " ".join(shown.getvalue().split())
+    assert "10,000 circuits of over-represented lengths left out" in text
+    assert "16,384 of the candidates are of an earlier, interrupted run" in text
+    assert "note:" not in text
 
 
 def test_circuits_are_numbered_and_counted(shown: io.StringIO) -> None:

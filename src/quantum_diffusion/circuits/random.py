@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
 from quantum_diffusion.errors import GateSetError
+
+_REDRAWS = 256
+"""How often the place of a gate is drawn again that would entangle other qubits; one pair of 20 qubits is hit every
+190th time."""
 
 
 def random_ids(
@@ -22,35 +26,33 @@ def random_ids(
     min_gates: int,
     max_gates: int,
     coupling: Sequence[tuple[int, int]] | None = None,
-    generation_gates: Sequence[str] | None = None,
+    entangle: NDArray[np.bool_] | None = None,
 ) -> Ids:
     """Draw random circuits as instruction ids.
 
     Args:
         rng: Source of randomness.
-        table: The instructions to number by.
+        table: The instructions to draw from.
         num_circuits: N.
         min_gates: Smallest length, from 0.
         max_gates: Largest length, and T of the result.
         coupling: Undirected pairs of connected qubits; None means every pair.
-        generation_gates: Gates to draw from; None means the whole pool.
+        entangle: bool [N, Q], the qubits that gates on several qubits may act on; None means all. A gate too wide
+            for them gives way to one on a single qubit; where that does not help, its step stays empty.
 
     Returns:
         int16 [N, T]; steps after a circuit's length are 0.
 
     Raises:
-        GateSetError: A gate has no place under the coupling, or is not in the pool.
+        GateSetError: A gate has no place under the coupling.
         ValueError: `min_gates` is negative or larger than `max_gates`.
     """
     if not 0 <= min_gates <= max_gates:
         raise ValueError(f"expected 0 <= min_gates <= max_gates, given {min_gates} and {max_gates}")
-    names = table.pool.names if generation_gates is None else GatePool(generation_gates).names
     allowed = table.allowed(coupling)
     choices = []
-    for name in names:
-        if name not in table.pool.names:
-            raise GateSetError(f"gate {name!r} is not in the gate pool {list(table.pool.names)}: add it there")
-        rows = np.flatnonzero((table.gate_index == table.pool.names.index(name)) & allowed)
+    for index, name in enumerate(table.pool.names):
+        rows = np.flatnonzero((table.gate_index == index) & allowed)
         if not len(rows):
             edges = [list(edge) for edge in coupling or ()]
             raise GateSetError(f"gate {name!r} has no place under the coupling {edges}: add edges or drop the gate")
@@ -58,10 +60,36 @@ def random_ids(
 
     counts = np.array([len(rows) for rows in choices])
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    shape = (num_circuits, max_gates)
-    gate = rng.integers(0, len(choices), shape, dtype=np.int16)
-    place = (rng.random(shape, dtype=np.float32) * counts[gate]).astype(np.int64)
-    ids: Ids = np.concatenate(choices)[starts[gate] + np.minimum(place, counts[gate] - 1)].astype(np.int16)
+    places = np.concatenate(choices)
+    gate = rng.integers(0, len(choices), (num_circuits, max_gates), dtype=np.int16)
+
+    def draw_places(gate: NDArray[np.int16]) -> Ids:
+        place = (rng.random(gate.shape, dtype=np.float32) * counts[gate]).astype(np.int64)
+        ids: Ids = places[starts[gate] + np.minimum(place, counts[gate] - 1)].astype(np.int16)
+        return ids
+
+    ids = draw_places(gate)
     lengths = rng.integers(min_gates, max_gates + 1, num_circuits)
     ids[np.arange(max_gates)[None, :] >= lengths[:, None]] = NO_GATE
+    if entangle is None:
+        return ids
+
+    bits = 1 << np.arange(table.num_qubits)
+    joined = np.where(table.uses_qubit.sum(axis=1) > 1, table.uses_qubit @ bits, 0)  # qubits an instruction joins
+    apart = ~(entangle @ bits)
+    rows, steps = np.nonzero(joined[ids] & apart[:, None])
+    gate_sizes = np.array([kind.num_qubits for kind in table.pool])
+    narrow = np.flatnonzero(gate_sizes == 1)
+    for turn in range(_REDRAWS):
+        if not len(rows):
+            return ids
+        kinds = gate[rows, steps]
+        if turn == 0 and len(narrow):  # a gate too wide for the qubits makes room for one on a single qubit
+            too_wide = gate_sizes[kinds] > entangle[rows].sum(axis=1)
+            kinds[too_wide] = rng.choice(narrow, int(too_wide.sum()))
+            gate[rows, steps] = kinds
+        ids[rows, steps] = draw_places(kinds)
+        wrong = joined[ids[rows, steps]] & apart[rows] != 0
+        rows, steps = rows[wrong], steps[wrong]
+    ids[rows, steps] = NO_GATE
     return ids

@@ -23,6 +23,9 @@ Tokens = NDArray[np.int8]
 
 VALID = "valid"
 
+_BEYOND = 127
+"""A token out of the range of every gate pool."""
+
 
 @dataclass(frozen=True)
 class DecodeReport:
@@ -87,8 +90,9 @@ def decode_tokens(tokens: NDArray[np.integer], pool: GatePool) -> DecodeReport:
         pool: The gate pool the tokens number.
     """
     table = instruction_table(pool, tokens.shape[1])
-    tokens = tokens.astype(np.int64)  # so that no value wraps around
-    cells = np.abs(tokens) == pool.padding_token
+    if tokens.dtype != np.int8:  # bytes are what makes large data sets fast
+        tokens = tokens.astype(np.int64).clip(-_BEYOND, _BEYOND).astype(np.int8)  # so that no value wraps around
+    cells = (tokens == pool.padding_token) | (tokens == -pool.padding_token)
     missing_qubit = cells.all(axis=2, keepdims=True)  # [N, Q, 1]
     after_end = np.logical_and.accumulate(cells.all(axis=1)[:, ::-1], axis=1)[:, ::-1]  # [N, T]
     columns = np.where(missing_qubit | after_end[:, None, :], 0, tokens).transpose(0, 2, 1)  # [N, T, Q]
@@ -97,22 +101,26 @@ def decode_tokens(tokens: NDArray[np.integer], pool: GatePool) -> DecodeReport:
     wanted = _column_keys(columns)
     position = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
     candidates = order[position]
-    found = (table.columns[candidates] == columns).all(axis=2)  # [N, T]
+    found = np.ones(candidates.shape, dtype=np.bool_)  # [N, T]
+    for qubit in range(tokens.shape[1]):
+        np.logical_and(found, table.columns[candidates, qubit] == columns[:, :, qubit], out=found)
     ids = np.where(found, candidates, NO_GATE).astype(np.int16)
-    valid = found.all(axis=1)
+    valid = np.asarray(found.all(axis=1))
 
     reasons = np.full(len(tokens), VALID, dtype=object)
     for row in np.flatnonzero(~valid):
         column = columns[row, np.flatnonzero(~found[row])[0]]
-        reasons[row] = _what_is_wrong(column, pool)
+        reasons[row] = _what_is_wrong(column.astype(np.int64), pool)
     return DecodeReport(ids, valid, tuple(reasons))
 
 
 def _column_keys(columns: NDArray[np.integer]) -> NDArray[np.uint64]:
     # A hash of each column. `decode_tokens` compares the columns themselves, so no garbage passes for an instruction;
     # two instructions never collide (tested).
-    multipliers = np.random.default_rng(0).integers(1, 2**63, columns.shape[-1], dtype=np.uint64) | np.uint64(1)
-    keys: NDArray[np.uint64] = (columns.astype(np.int64).astype(np.uint64) * multipliers).sum(axis=-1, dtype=np.uint64)
+    multipliers = np.random.default_rng(0).integers(1, 2**63, (columns.shape[-1],), dtype=np.uint64) | np.uint64(1)
+    keys = np.zeros(columns.shape[:-1], dtype=np.uint64)
+    for qubit in range(columns.shape[-1]):
+        keys += columns[..., qubit].astype(np.int64).view(np.uint64) * multipliers[qubit]
     return keys
 
 

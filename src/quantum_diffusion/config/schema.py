@@ -26,6 +26,9 @@ GuidanceMode = Literal["plain", "rescaled"]
 GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
 
 
+MOST_UNITARY_QUBITS = 8
+
+
 # ---------------------------------------------------------------------------------------------- datasets
 
 
@@ -44,20 +47,31 @@ class DatasetConfig(Section):
     """Fewest gates of a circuit, counted after simplification."""
     max_gates: Annotated[int, Field(ge=1, le=1024)] = 16
     """Most gates of a circuit, and the time steps of the data set."""
-    condition_type: Literal["SRV"] = "SRV"
-    """What circuits are labelled with: the Schmidt rank vector."""
-    optimize: Literal["none", "rules"] = "rules"
-    """Simplification before labelling: "rules" cancels neighbouring inverse gates."""
+    condition_type: Literal["SRV", "UNITARY", "BOTH"] = "SRV"
+    """What circuits are labelled with: the Schmidt rank vector; the unitary, with prompts that name a random subset of
+    the gates for each circuit; or one data set of each, in the sub-folders srv and unitary."""
+    optimize: Literal["none", "rules", "qiskit"] = "rules"
+    """Simplification before labelling: "rules" is our own and exact, "qiskit" calls transpile at level 3 (slow)."""
+    sampling: Literal["natural", "stratified"] = "natural"
+    """stratified draws each set of entangled qubits alike and keeps gates from entangling others (SRV only): rare
+    labels of many qubits come as often as common ones."""
     seed: NonNegative = 0
     """The same configuration and seed give the same bytes, whatever n_jobs is."""
     n_jobs: int = -1
     """Worker processes; -1 takes every core."""
-    engine: Literal["local"] = "local"
-    """Where workers run: "local" uses processes on this machine."""
+    engine: Literal["local", "ray"] = "local"
+    """Where workers run: "local" uses processes on this machine, "ray" the cluster of RAY_ADDRESS (extra ray)."""
+    max_memory: Annotated[float, Field(gt=0)] = 4.0
+    """GiB the main process may use for circuits and keys; what goes beyond lies on disk."""
     output_path: Text = "./datasets/dataset"
     """Folder to write; it must not hold another data set."""
     balance_max: Positive | None = None
     """Most circuits of one prompt; null keeps the natural distribution."""
+    balance_quantile: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Every length of a prompt keeps at most this quantile of the prompt's counts of lengths; null keeps all."""
+    exclude: Text | None = None
+    """Folder of a data set whose circuits are left out, e.g. of training when this one is for testing; with
+    condition_type UNITARY every circuit with one of its unitaries is."""
     coupling: tuple[tuple[int, int], ...] | None = None
     """Pairs of connected qubits; null connects all."""
     overwrite: bool = False
@@ -74,6 +88,16 @@ class DatasetConfig(Section):
             raise ValueError(
                 f"generation_gate_set has {extra}, which gate_set {list(self.gate_set)} lacks: add them there"
             )
+        if self.sampling == "stratified" and self.condition_type != "SRV":
+            raise ValueError(
+                f"sampling=stratified aims at Schmidt rank vectors, but condition_type is {self.condition_type}: use "
+                "sampling=natural"
+            )
+        if self.condition_type != "SRV" and self.num_qubits > MOST_UNITARY_QUBITS:
+            raise ValueError(
+                f"condition_type={self.condition_type} stores 2 x 4^n numbers a circuit: num_qubits is "
+                f"{self.num_qubits}, give {MOST_UNITARY_QUBITS} or less"
+            )
         if self.n_jobs == 0 or self.n_jobs < -1:
             raise ValueError(f"n_jobs is {self.n_jobs}: give -1 for every core, or 1 or more")
         return self
@@ -86,7 +110,8 @@ class GeneralConfig(Section):
     """Where a training run reads and writes, and on what it runs (keys `training.general.*`)."""
 
     dataset: Text
-    """Data set folder, or a folder of data set folders."""
+    """Data set folder, a folder of data set folders, or stream:PRESET (a name of conf/datasets, or a YAML file): fresh
+    circuits in every epoch, which has the preset's num_samples."""
     output_path: Text = "./models/model"
     """Folder of the trained model."""
     model_name: Text | None = None
@@ -103,6 +128,12 @@ class GeneralConfig(Section):
     """Saved model whose weights are the start; null starts from random weights."""
     resume: Text = "auto"
     """auto continues an interrupted run in output_path, never starts again, a path names a checkpoint."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    """Minutes between two checkpoints; there is one at the end of every epoch anyway, and null leaves it at that."""
+    checkpoint_steps: Positive | None = None
+    """Steps between two checkpoints, besides those of checkpoint_minutes; null takes none."""
+    keep_checkpoints: Positive = 2
+    """How many checkpoints are kept, the newest; all go when the run is finished."""
     overwrite: bool = False
     """Replace a finished model in output_path."""
 
@@ -111,7 +142,9 @@ class LoopConfig(Section):
     """How the model is trained (keys `training.training.*`)."""
 
     batch_size: Positive = 256
-    """Circuits a step."""
+    """Circuits a batch; on several devices all of them together."""
+    accumulate_batches: Positive = 1
+    """Batches whose gradients make one step."""
     num_epochs: Positive = 10
     """Passes over the training circuits."""
     optimizer: Literal["adam", "adamw", "muon"] = "adamw"
@@ -140,8 +173,13 @@ class LoopConfig(Section):
     """Share of the circuits kept for validation."""
     batching: Literal["max_padded", "bucketed"] = "max_padded"
     """Pad every batch to the data set's size, or group circuits by size and cut batches to it."""
-    precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = "auto"
-    """Arithmetic of the network in training; auto takes bf16 where the hardware multiplies in it, else 32 bits."""
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = "auto"
+    """Arithmetic of the network in training; auto takes bf16 where the hardware multiplies in it, else 32 bits. 16
+    (with loss scaling) is for CUDA only."""
+    compile: bool = False
+    """Compile the backbone with torch.compile; pays on GPUs for runs of many minutes, needs a C++ compiler on CPUs."""
+    freeze: tuple[Text, ...] = ()
+    """Names of weights that are not trained, with wildcards, e.g. [condition_encoder.*]."""
     low_variance_timesteps: bool = True
     """Spread the noise levels of a batch evenly (arXiv 2107.00630) instead of drawing each on its own."""
     balance_max: Positive | None = None
@@ -152,6 +190,20 @@ class LoopConfig(Section):
     """Stop after this many steps; null trains num_epochs."""
     log_every: Positive = 20
     """Steps between two logged training losses."""
+    sample_every: Positive | None = None
+    """Epochs between two measurements of the exact share of sampled circuits (srv_accuracy); null takes none."""
+    num_sampled: Positive = 256
+    """Circuits sampled in each of these measurements, always with the same seed."""
+    best_metric: Literal["validation_loss", "srv_accuracy"] = "validation_loss"
+    """What decides which epoch is the best; srv_accuracy is measured every sample_every epochs."""
+    save: Literal["last", "best"] = "last"
+    """Which weights become the model: those of the last epoch, or of the best one."""
+    patience: Positive | None = None
+    """Stop after this many measurements of best_metric in a row that were no better; null never does."""
+    num_workers: NonNegative = 0
+    """Threads that make batches ahead of time; 0 makes each when it is needed."""
+    profile_steps: Positive | None = None
+    """Steps to profile, after three to warm up; writes run/trace.json for chrome://tracing. null profiles none."""
     num_threads: Positive | None = None
     """CPU threads of torch; null takes one a core."""
 
@@ -359,6 +411,15 @@ class TrainingConfig(Section):
                 "scheduler.params.zero_terminal_snr=true with training.objective=epsilon divides by zero at the last "
                 "noise level: use objective v or x0, or zero_terminal_snr=false"
             )
+        needs_accuracy = loop.best_metric == "srv_accuracy" and (loop.save == "best" or loop.patience is not None)
+        if needs_accuracy and loop.sample_every is None:
+            raise ValueError("training.best_metric=srv_accuracy needs training.sample_every: give epochs, e.g. 1")
+        needs_loss = loop.best_metric == "validation_loss" and (loop.save == "best" or loop.patience is not None)
+        if needs_loss and not loop.validation_fraction:
+            raise ValueError(
+                "training.best_metric=validation_loss needs circuits to validate with: raise "
+                "training.validation_fraction"
+            )
         if loop.prefix_head_weight > 0 and model != "transformer":
             raise ValueError(
                 f"training.prefix_head_weight={loop.prefix_head_weight} needs model.type=transformer, "
@@ -383,6 +444,8 @@ class SamplingConfig(Section):
     """Sampler; null takes the one the model was trained with."""
     order: Order | None = None
     """Order of filling (masked models only); null takes the model's own default."""
+    weights: Literal["averaged", "last"] = "averaged"
+    """Weights to sample with: the average over training, or the last ones; the same for models without average."""
     auto_batch_size: Positive = 512
     """Circuits sampled at once; results do not depend on it."""
 
@@ -429,3 +492,23 @@ class SampleConfig(Section):
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     model_params: SamplingConfig = SamplingConfig()
+
+
+class InspectConfig(Section):
+    """What `quantum-diffusion inspect` does (keys `inspect.*`)."""
+
+    dataset: Text
+    """Data set to inspect: a folder, a folder of data sets, or hf://owner/name."""
+    save_folder: Text | None = None
+    """Where inspection.json and inspection.png go; null only prints."""
+    verbose: bool = True
+    """Show the progress bar and the tables."""
+
+
+class ExportConfig(Section):
+    """What `quantum-diffusion export-genqc` does (keys `export.*`)."""
+
+    dataset: Text
+    """Data set to export: a folder, a folder of data sets, or hf://owner/name."""
+    output_path: Text
+    """Folder to write; it must not exist, or be empty."""

@@ -15,7 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import quantum_diffusion
-from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, SampleConfig, TrainingConfig
+from quantum_diffusion.config.schema import (
+    DatasetConfig,
+    EvaluationConfig,
+    ExportConfig,
+    InspectConfig,
+    SampleConfig,
+    TrainingConfig,
+)
 from quantum_diffusion.config.validation import Section, validate
 from quantum_diffusion.errors import ConfigError, unknown_name
 
@@ -24,6 +31,8 @@ SECTIONS: dict[str, type[Section]] = {
     "training": TrainingConfig,
     "evaluation": EvaluationConfig,
     "sample": SampleConfig,
+    "inspect": InspectConfig,
+    "export": ExportConfig,
 }
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -41,6 +50,27 @@ def config_folder() -> Path:
 def preset_names(group: str) -> list[str]:
     """Return the presets of a group ("datasets", "training", "evaluation", "debug"), sorted."""
     return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+def dataset_preset(name: str) -> DatasetConfig:
+    """Return a preset of `conf/datasets`, or the configuration in a YAML file of the same form.
+
+    Args:
+        name: Name of the preset ("quick_test_srv"), or path of a file that ends in ".yaml".
+
+    Raises:
+        ConfigError: There is no such preset or file, or it is wrong.
+    """
+    path = Path(name) if name.endswith(".yaml") else config_folder() / "datasets" / f"{name}.yaml"
+    if not name.endswith(".yaml") and name not in preset_names("datasets"):
+        raise ConfigError(unknown_name("datasets preset", name, preset_names("datasets")))
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except OSError as problem:
+        raise ConfigError(f"cannot read {str(path)!r}: {problem.strerror}") from problem
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, ValueError) as problem:
+        raise ConfigError(f"{str(path)!r} is no configuration of a data set: {str(problem).splitlines()[0]}") from None
+    return validate(DatasetConfig, values, f"{name}: datasets")
 
 
 def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[str]:

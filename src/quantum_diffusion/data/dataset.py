@@ -5,7 +5,9 @@ Loading never writes; the order of batches is a pure function of (seed, epoch), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +21,21 @@ from quantum_diffusion.errors import ConfigError, DatasetFormatError
 from quantum_diffusion.files import describe
 from quantum_diffusion.seeding import numpy_generator
 
+ForeignReader = Callable[[Path], CircuitDataset | None]
+"""Reads a data set of another software; returns None where the path is none of its own."""
+
 
 class DatasetLoader:
-    """Reads, combines and batches data sets; holds no state but the seed.
+    """Reads, combines and batches data sets; holds no state but its arguments.
 
     Args:
         seed: Decides balancing, the train/validation split and the order of batches.
+        readers: Asked, in this order, for a folder before it is read as a native data set.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, readers: Sequence[ForeignReader] = ()) -> None:
         self.seed = seed
+        self.readers = tuple(readers)
 
     def load_dataset(self, path: str | Path) -> CircuitDataset:
         """Read one data set folder, or every data set in a folder of such folders.
@@ -38,11 +45,23 @@ class DatasetLoader:
             IncompatibleDatasetsError: The data sets in the folder have different gate pools.
         """
         folder = Path(path)
+        whole = self._read(folder)
+        if whole is not None:
+            return whole
         try:
-            parts = [] if is_dataset_folder(folder) or not folder.is_dir() else _dataset_folders(folder)
+            children = _visible(folder) if folder.is_dir() else []
         except OSError as problem:
             raise DatasetFormatError(f"cannot read {str(folder)!r}: {describe(problem)}") from problem
-        return merge_datasets([load_dataset_folder(part) for part in parts or [folder]])
+        parts = [part for part in map(self._read, children) if part is not None]
+        return merge_datasets(parts or [load_dataset_folder(folder)])  # the latter says what is missing
+
+    def _read(self, folder: Path) -> CircuitDataset | None:
+        """Read a folder that is a data set, or claims to be one; None where it does not."""
+        for read in self.readers:
+            dataset = read(folder)
+            if dataset is not None:
+                return dataset
+        return load_dataset_folder(folder) if is_dataset_folder(folder) else None
 
     def combine_datasets(
         self, datasets: Sequence[CircuitDataset], balance_max: int | None = None, max_samples: int | None = None
@@ -73,6 +92,7 @@ class DatasetLoader:
         *,
         bucketed: bool = False,
         time_multiple: int = 1,
+        num_workers: int = 0,
     ) -> tuple[BatchLoader, BatchLoader | None]:
         """Split a data set and batch both parts.
 
@@ -82,6 +102,7 @@ class DatasetLoader:
             validation_fraction: Share of circuits for validation, in [0, 1).
             bucketed: Group circuits by qubits and length and cut batches to their size.
             time_multiple: T of every batch is padded to a multiple of this.
+            num_workers: Threads that make batches ahead of time; the batches are the same.
 
         Returns:
             Training loader, and validation loader (None when `validation_fraction` is 0).
@@ -100,14 +121,15 @@ class DatasetLoader:
             )
 
         def loader(rows: NDArray[np.int64], shuffle: bool) -> BatchLoader:
-            return BatchLoader(dataset, np.sort(rows), batch_size, self.seed, shuffle, bucketed, time_multiple)
+            chosen = np.sort(rows)
+            return BatchLoader(dataset, chosen, batch_size, self.seed, shuffle, bucketed, time_multiple, num_workers)
 
         return loader(order[held_out:], True), loader(order[:held_out], False) if held_out else None
 
 
-def _dataset_folders(folder: Path) -> list[Path]:
-    """Every folder in `folder` that claims to be a data set; hidden ones are what an interrupted writer left."""
-    return sorted(child for child in folder.iterdir() if not child.name.startswith(".") and is_dataset_folder(child))
+def _visible(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted; hidden entries are what an interrupted writer left."""
+    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
 
 
 class BatchLoader:
@@ -121,6 +143,7 @@ class BatchLoader:
         shuffle: Another order each epoch; False keeps the rows' order (buckets one after the other).
         bucketed: Group circuits by qubits and length and cut batches to their size.
         time_multiple: T of every batch is padded to a multiple of this with the padding token.
+        num_workers: Threads that make batches ahead of time; the batches are the same.
     """
 
     def __init__(
@@ -132,7 +155,9 @@ class BatchLoader:
         shuffle: bool,
         bucketed: bool = False,
         time_multiple: int = 1,
+        num_workers: int = 0,
     ) -> None:
+        self.num_workers = num_workers
         self.dataset = dataset
         self.rows = rows
         self.batch_size = batch_size
@@ -173,8 +198,17 @@ class BatchLoader:
             batches += [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         if self.shuffle and len(self._buckets) > 1:
             batches = [batches[i] for i in rng.permutation(len(batches))]
-        for rows in batches[first_batch:]:
-            yield self.batch(rows)
+        if not self.num_workers:
+            yield from map(self.batch, batches[first_batch:])
+            return
+        with ThreadPoolExecutor(self.num_workers) as threads:
+            ahead: deque[Future[Batch]] = deque()
+            for rows in batches[first_batch:]:
+                ahead.append(threads.submit(self.batch, rows))
+                if len(ahead) > 2 * self.num_workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Gather rows into one batch, cut to their bucket and padded to `time_multiple`."""

@@ -1,53 +1,64 @@
 """Data sets of random, simplified, distinct, exactly labelled circuits.
 
-Candidates come in shards, each a pure function of (seed, shard number); shards are merged in their order, so that
-any number of workers writes the same bytes.
+Candidates come in shards that any worker can make; they are selected in the order of the shards, so that any number
+of workers on any engine writes the same bytes, also when a run was killed and started again.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
-from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors, srv_prompt
-from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
-from quantum_diffusion.circuits.tokenizer import encode_ids
+from quantum_diffusion.circuits.instructions import Ids, gate_count, instruction_table
+from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.data.merging import rank_within_label, row_keys
+from quantum_diffusion.data.engines import num_workers, run_in_order
+from quantum_diffusion.data.merging import row_keys
+from quantum_diffusion.data.selection import KeySet, Quota, Selection, length_groups, length_quota, unitary_keys
+from quantum_diffusion.data.shards import Labels, Shard, check_draws, label_prompt, make_shard, num_candidates
 from quantum_diffusion.data.storage import (
     check_replaceable,
     is_dataset_folder,
     load_dataset_folder,
     read_description,
-    save_dataset,
+    save_blocks,
 )
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
-from quantum_diffusion.files import check_can_write
-from quantum_diffusion.seeding import numpy_generator
+from quantum_diffusion.files import check_can_write, describe, new_file
 
-_SHARD_CANDIDATES = 2**14
-_SHARD_AMPLITUDES = 2**24
-"""Beyond 10 qubits, shards that are labelled by state vector have fewer candidates, so that each stays short."""
-
-_SHARDS_PER_ROUND = 16
+_SHARDS_AT_ONCE = 16
 _STALLED_ROUNDS = 3
 _STALLED_SHARE = 1e-4
-"""The search ends when this many rounds in a row give less than this share of new circuits."""
+"""The search ends when as many shards as this many rounds give less than this share of new circuits."""
 
-GENERATOR_VERSION = 1
+_BLOCK_CIRCUITS = 2**16
+_PIECE_BYTES = 2**23
+"""Unitaries are computed in pieces that a processor's cache holds: three times as fast as all at once."""
+
+GENERATOR_VERSION = 2
 """Changes when the same settings give other circuits; see "Numerics" in CHANGELOG.md."""
 
-_SETTINGS_THAT_DO_NOT_MATTER = ("n_jobs", "engine", "output_path", "overwrite")
+_SETTINGS_THAT_DO_NOT_MATTER = ("n_jobs", "engine", "max_memory", "output_path", "overwrite")
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -63,6 +74,8 @@ class GenerationReport:
         seconds: Wall time.
         prompt_counts: Circuits of each prompt.
         reused: Whether a complete data set of the same configuration was already there.
+        num_continued: Candidates that an earlier, interrupted run had drawn.
+        num_balanced_away: Circuits that `balance_quantile` took away again.
     """
 
     num_circuits: int
@@ -71,11 +84,13 @@ class GenerationReport:
     seconds: float
     prompt_counts: dict[str, int]
     reused: bool = False
+    num_continued: int = 0
+    num_balanced_away: int = 0
 
     @property
     def exhausted(self) -> bool:
         """Whether fewer distinct circuits were found than asked for."""
-        return self.num_circuits < self.num_requested
+        return self.num_circuits + self.num_balanced_away < self.num_requested
 
 
 class DatasetGenerator:
@@ -90,37 +105,70 @@ class DatasetGenerator:
 
     def __init__(self, config: DatasetConfig) -> None:
         self.config = config
+        self.parts = _parts(config)
         self.table = instruction_table(GatePool(config.gate_set), config.num_qubits)
-        _draw(config, self.table, 0, 0)  # refuses a coupling that leaves a gate no place
+        for part in self.parts:
+            check_draws(part)
+        self._excluded = None if config.exclude is None else load_dataset_folder(Path(config.exclude))
+        if self._excluded is not None and (self._excluded.gate_pool, self._excluded.num_qubits) != (
+            self.table.pool,
+            config.num_qubits,
+        ):
+            raise ConfigError(
+                f"datasets.exclude={config.exclude!r} has {self._excluded.num_qubits} qubits and the gates "
+                f"{list(self._excluded.gate_pool.names)}: it must have the qubits and the gate_set of the new data set"
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration values that decide the content, as plain values."""
         values: dict[str, Any] = self.config.model_dump(mode="json")
         kept = {key: value for key, value in values.items() if key not in _SETTINGS_THAT_DO_NOT_MATTER}
+        if self._excluded is not None:
+            kept["exclude"] = self._excluded.fingerprint  # what is left out matters, not where it lies
         return kept | {"generator_version": GENERATOR_VERSION}
 
     def write(self, progress: ProgressCallback | None = None) -> GenerationReport:
-        """Make the data set and write it to `output_path`.
+        """Make the data set and write it to `output_path`; condition_type BOTH writes `srv` and `unitary` in it.
 
         A complete data set of the same configuration is kept and reported as reused. Any other data set is replaced
-        only if `overwrite` is set, and a folder with anything else in it is never replaced.
+        only if `overwrite` is set, and a folder with anything else in it is never replaced. A run that was
+        interrupted or killed is continued by the next one.
 
         Args:
             progress: Called with (circuits so far, circuits wanted).
 
         Raises:
-            DatasetFormatError: The folder holds something else, or cannot be written.
-            ConfigError: No circuit at all fits the configuration.
+            DatasetFormatError: The folder holds something else, cannot be written, or another run writes it.
+            ConfigError: No circuit at all fits the configuration, or Ray is missing.
         """
+        if len(self.parts) > 1:
+            return _sum([DatasetGenerator(part).write(progress) for part in self.parts])
         path = Path(self.config.output_path)
         if is_dataset_folder(path) and not self.config.overwrite:
             return self._reuse(path)
         check_replaceable(path)
         check_can_write(path, DatasetFormatError)
-        dataset, report = self.generate(progress)
-        save_dataset(dataset, path, self.settings)
+        started = time.perf_counter()
+        with self._work_folder(path) as folder:
+            drafts = _Drafts(folder, self.config.max_gates)
+            counts = self._select(folder, drafts, progress)
+            report = self._report(drafts, counts, started)
+            save_blocks(self._blocks(drafts), report.num_circuits, path, self.settings)
         return report
+
+    def generate(self, progress: ProgressCallback | None = None) -> tuple[CircuitDataset, GenerationReport]:
+        """Make the data set in memory; see `write`. Not for condition_type BOTH, which makes two."""
+        assert len(self.parts) == 1
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder:
+            drafts = _Drafts(Path(folder), self.config.max_gates)
+            counts = self._select(Path(folder), drafts, progress, keep_shards=False)
+            report = self._report(drafts, counts, started)
+            dataset = join_blocks(list(self._blocks(drafts)))
+        return dataset, report
+
+    # ------------------------------------------------------------------------------------------- details
 
     def _reuse(self, path: Path) -> GenerationReport:
         mend = "choose another datasets.output_path or set datasets.overwrite=true"
@@ -133,139 +181,253 @@ class DatasetGenerator:
             raise DatasetFormatError(f"{str(path)!r} already holds a data set made with other settings: {mend}")
         return GenerationReport(len(dataset), self.config.num_samples, 0, 0.0, dataset.prompt_counts, reused=True)
 
-    def generate(self, progress: ProgressCallback | None = None) -> tuple[CircuitDataset, GenerationReport]:
-        """Make the data set in memory; see `write`.
+    @contextmanager
+    def _work_folder(self, path: Path) -> Iterator[Path]:
+        """Give a folder beside the destination for what an interrupted run leaves to the next one of its settings."""
+        destination = Path(os.path.realpath(path))
+        folder = destination.with_name(f".{destination.name}.work")
+        note = folder / "settings.json"
+        settings = json.dumps(self.settings, sort_keys=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "lock", timeout=0):
+                if not note.is_file() or note.read_text(encoding="utf-8") != settings:
+                    for left in folder.glob("[!l]*"):
+                        left.unlink()
+                    note.write_text(settings, encoding="utf-8")
+                try:
+                    yield folder
+                except ConfigError:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
+                shutil.rmtree(folder, ignore_errors=True)
+        except Timeout:
+            raise DatasetFormatError(
+                f"another run is making the data set {str(path)!r}: wait for it, or choose another datasets.output_path"
+            ) from None
+        except OSError as problem:
+            raise DatasetFormatError(f"cannot write {str(folder)!r}: {describe(problem)}") from problem
 
-        Raises:
-            ConfigError: No circuit at all fits the configuration.
-        """
-        config, started = self.config, time.perf_counter()
-        chosen = _Selection(config.num_samples, config.balance_max)
-        shard_size = shard_candidates(config)
-        round_size = int(np.clip(-(-2 * config.num_samples // shard_size), 1, _SHARDS_PER_ROUND))
-        stalled, next_shard = 0, 0
-        workers = min(round_size, joblib.cpu_count() if config.n_jobs == -1 else config.n_jobs)
-        with joblib.Parallel(n_jobs=workers, backend="loky") as parallel:
-            while not chosen.is_complete and stalled < _STALLED_ROUNDS:
-                numbers = range(next_shard, next_shard + round_size)
-                before = chosen.count
-                for ids, ranks in parallel(joblib.delayed(make_shard)(config, number) for number in numbers):
-                    chosen.add(ids, ranks)
-                next_shard += round_size
-                is_stalled = chosen.count - before < _STALLED_SHARE * round_size * shard_size
-                stalled = stalled + 1 if is_stalled else 0
-                if progress:
-                    progress(chosen.count, config.num_samples)
-        if not chosen.count:
+    def _select(
+        self, folder: Path, drafts: _Drafts, progress: ProgressCallback | None, keep_shards: bool = True
+    ) -> tuple[int, int]:
+        """Draft the circuits of the data set; returns how many shards that took, and how many were there already."""
+        config = self.config
+        memory = int(config.max_memory * 2**30)
+        seen = KeySet(folder, memory // 2)
+        selection = Selection(config.num_samples, config.balance_max, seen, self._is_excluded())
+        found: deque[int] = deque(maxlen=_STALLED_ROUNDS * self._usual_round)
+        used = continued = 0
+        for shard, is_old in self._shards(folder if keep_shards else None):
+            kept = selection.keep(shard)
+            drafts.append(kept)
+            found.append(len(kept.ids))
+            used, continued = used + 1, continued + is_old
+            if progress:
+                progress(selection.count, config.num_samples)
+            is_stalled = sum(found) < _STALLED_SHARE * len(found) * num_candidates(config)
+            if selection.is_complete or (is_stalled and len(found) == found.maxlen):
+                break
+        if not selection.count:
             names = list(config.generation_gate_set or config.gate_set)
             raise ConfigError(
                 f"no circuit of {config.min_gates} to {config.max_gates} gates of {names} survives "
                 "simplification: lower datasets.min_gates or set datasets.optimize=none"
             )
-        ids, ranks = chosen.arrays()
-        dataset = _to_dataset(ids, ranks, self.table)
-        report = GenerationReport(
-            num_circuits=len(dataset),
-            num_requested=config.num_samples,
-            num_candidates=next_shard * shard_size,
-            seconds=time.perf_counter() - started,
-            prompt_counts=dataset.prompt_counts,
-        )
-        return dataset, report
+        return used, continued
 
+    def _is_excluded(self) -> Callable[[Ids], NDArray[np.bool_]] | None:
+        """Tell circuits of `exclude`; for condition_type UNITARY all with one of its unitaries."""
+        if self._excluded is None:
+            return None
 
-def shard_candidates(config: DatasetConfig) -> int:
-    """Return how many random circuits a shard draws."""
-    if GatePool(config.gate_set).is_clifford:
-        return _SHARD_CANDIDATES
-    return min(_SHARD_CANDIDATES, max(1, _SHARD_AMPLITUDES >> config.num_qubits))
+        def keys(ids: Ids) -> NDArray[np.uint64]:
+            if self.config.condition_type != "UNITARY":
+                return row_keys(np.pad(ids, ((0, 0), (0, steps - ids.shape[1]))))
+            return self._of_unitaries(unitary_keys, ids)
 
+        steps = max(self._excluded.max_gates, self.config.max_gates)
+        known = np.unique(keys(decode_tokens(self._excluded.tokens, self.table.pool).ids))
+        return lambda ids: np.isin(keys(ids), known)
 
-def make_shard(config: DatasetConfig, number: int) -> tuple[Ids, SchmidtRanks]:
-    """Draw, simplify, de-duplicate and label one shard of candidates.
-
-    Args:
-        config: The data set's configuration.
-        number: Which shard, from 0; with the seed it decides the result.
-
-    Returns:
-        Distinct circuits as instruction ids, int16 [M, T], in the order they were drawn, and their Schmidt rank
-        vectors, int8 [M, Q].
-    """
-    table = instruction_table(GatePool(config.gate_set), config.num_qubits)
-    ids = _draw(config, table, number, shard_candidates(config))
-    if config.optimize == "rules":
-        ids = cancel_inverse_neighbours(ids, table)
-    ids = ids[gate_count(ids) >= config.min_gates]
-    _, first = np.unique(row_keys(ids), return_index=True)
-    ids = ids[np.sort(first)]
-    return ids, schmidt_rank_vectors(ids, table)
-
-
-def _draw(config: DatasetConfig, table: InstructionTable, number: int, count: int) -> Ids:
-    return random_ids(
-        numpy_generator(config.seed, "shard", number),
-        table,
-        count,
-        config.min_gates,
-        config.max_gates,
-        coupling=config.coupling,
-        generation_gates=config.generation_gate_set,
-    )
-
-
-class _Selection:
-    """The circuits kept so far: distinct, at most so many a label, at most so many in all."""
-
-    def __init__(self, most: int, most_per_label: int | None) -> None:
-        self.most = most
-        self.most_per_label = most_per_label
-        self.count = 0
-        self._ids: list[Ids] = []
-        self._ranks: list[SchmidtRanks] = []
-        self._seen = np.empty(0, dtype=np.uint64)  # sorted keys of the circuits kept
-        self._label_counts: dict[int, int] = {}
+    def _of_unitaries(self, function: Callable[[NDArray[np.complex128]], NDArray[Any]], ids: Ids) -> NDArray[Any]:
+        """Return what a function makes of the circuits' unitaries, complex128 [N, D, D]."""
+        size = max(1, _PIECE_BYTES // (16 * 4**self.config.num_qubits))
+        pieces = [ids[start : start + size] for start in range(0, max(len(ids), 1), size)]
+        with ThreadPoolExecutor(num_workers("local", self.config.n_jobs)) as threads:
+            return np.concatenate(list(threads.map(lambda piece: function(unitaries(piece, self.table)), pieces)))
 
     @property
-    def is_complete(self) -> bool:
-        return self.count >= self.most
+    def _usual_round(self) -> int:
+        """Shards that will do for the request, were all circuits different; at most `_SHARDS_AT_ONCE`."""
+        return int(np.clip(-(-2 * self.config.num_samples // num_candidates(self.config)), 1, _SHARDS_AT_ONCE))
 
-    def add(self, ids: Ids, ranks: SchmidtRanks) -> None:
-        if self.is_complete:
-            return
-        keys = row_keys(ids)
-        position = np.searchsorted(self._seen, keys).clip(max=max(len(self._seen) - 1, 0))
-        is_new = self._seen[position] != keys if len(self._seen) else np.ones(len(keys), dtype=np.bool_)
-        rows = np.flatnonzero(is_new)
-        if self.most_per_label is not None:
-            labels = (ranks[rows] == 2) @ (1 << np.arange(ranks.shape[1]))
-            have = np.array([self._label_counts.get(int(label), 0) for label in labels], dtype=np.int64)
-            rows = rows[have + rank_within_label(labels) < self.most_per_label]
-        rows = rows[: self.most - self.count]
-        for label, number in zip(
-            *np.unique((ranks[rows] == 2) @ (1 << np.arange(ranks.shape[1])), return_counts=True), strict=True
-        ):
-            self._label_counts[int(label)] = self._label_counts.get(int(label), 0) + int(number)
-        self._ids.append(ids[rows])
-        self._ranks.append(ranks[rows])
-        self._seen = np.sort(np.concatenate([self._seen, keys[rows]]), kind="stable")
-        self.count += len(rows)
+    def _shards(self, folder: Path | None) -> Iterator[tuple[Shard, bool]]:
+        """Make shards without end, in their order, each with whether it was there already."""
+        config, number = self.config, 0
+        at_once = self._usual_round
+        if at_once == _SHARDS_AT_ONCE:
+            at_once = max(at_once, 2 * num_workers(config.engine, config.n_jobs))
+        n_jobs = min(at_once, num_workers(config.engine, config.n_jobs))
+        while True:
+            numbers = range(number, number + at_once)
+            number += at_once
+            old = {n: shard for n in numbers if folder and (shard := _read_shard(_shard_file(folder, n)))}
+            missing = [n for n in numbers if n not in old]
+            with closing(run_in_order(config.engine, n_jobs, partial(make_shard, config), missing)) as new:
+                for n in numbers:
+                    shard = old[n] if n in old else next(new)
+                    if folder and n not in old:
+                        _write_shard(_shard_file(folder, n), shard)
+                    yield shard, n in old
 
-    def arrays(self) -> tuple[Ids, SchmidtRanks]:
-        return np.concatenate(self._ids), np.concatenate(self._ranks)
+    def _report(self, drafts: _Drafts, counts: tuple[int, int], started: float) -> GenerationReport:
+        drafted = len(drafts)
+        if self.config.balance_quantile is not None:
+            drafts.balance_lengths(self.config.balance_quantile)
+        numbers, label_counts = drafts.label_counts()
+        prompts = {label_prompt(label, self.config): count for label, count in zip(numbers, label_counts, strict=True)}
+        return GenerationReport(
+            num_circuits=len(drafts),
+            num_requested=self.config.num_samples,
+            num_candidates=counts[0] * num_candidates(self.config),
+            seconds=time.perf_counter() - started,
+            prompt_counts=dict(sorted(prompts.items())),
+            num_continued=counts[1] * num_candidates(self.config),
+            num_balanced_away=drafted - len(drafts),
+        )
+
+    def _blocks(self, drafts: _Drafts) -> Iterator[CircuitDataset]:
+        """Turn the drafts into pieces of the data set."""
+        labels, _ = drafts.label_counts()
+        texts = [label_prompt(label, self.config) for label in labels]
+        prompts = tuple(sorted(texts))
+        place = {prompt: index for index, prompt in enumerate(prompts)}
+        numbers = np.array([place[text] for text in texts], dtype=np.int32)  # of each label, in rising order of labels
+        with_unitaries = self.config.condition_type == "UNITARY"
+        rows = min(_BLOCK_CIRCUITS, 2**22 // 4**self.config.num_qubits) if with_unitaries else _BLOCK_CIRCUITS
+        for ids, block_labels in drafts.blocks(rows):
+            sizes = np.stack([np.full(len(ids), self.config.num_qubits), gate_count(ids)], axis=1).astype(np.int16)
+            yield CircuitDataset(
+                tokens=encode_ids(ids, self.table),
+                prompt_index=numbers[np.searchsorted(labels, block_labels)],
+                prompts=prompts,
+                sizes=sizes,
+                gate_pool=self.table.pool,
+                unitaries=self._of_unitaries(_as_real, ids) if with_unitaries else None,
+            )
 
 
-def _to_dataset(ids: Ids, ranks: SchmidtRanks, table: InstructionTable) -> CircuitDataset:
-    vectors, index = np.unique(ranks, axis=0, return_inverse=True)
-    prompts = [srv_prompt(vector) for vector in vectors]
-    order = np.argsort(prompts)
-    renumber = np.empty(len(prompts), dtype=np.int32)
-    renumber[order] = np.arange(len(prompts))
-    sizes = np.stack([np.full(len(ids), table.num_qubits), gate_count(ids)], axis=1).astype(np.int16)
+class _Drafts:
+    """Selected circuits and their labels, appended to files and read in blocks.
+
+    Args:
+        folder: Where the files go; those of an earlier run are written anew.
+        num_steps: T.
+    """
+
+    def __init__(self, folder: Path, num_steps: int) -> None:
+        self._files = {"ids": folder / "drafts-ids.bin", "labels": folder / "drafts-labels.bin"}
+        self._num_steps = num_steps
+        self._drafted = 0
+        self._kept: NDArray[np.bool_] | None = None
+        for path in self._files.values():
+            path.write_bytes(b"")
+
+    def __len__(self) -> int:
+        return self._drafted if self._kept is None else int(self._kept.sum())
+
+    def append(self, shard: Shard) -> None:
+        for name, array in (("ids", shard.ids), ("labels", shard.labels)):
+            with self._files[name].open("ab") as file:
+                file.write(np.ascontiguousarray(array).data)
+        self._drafted += len(shard.ids)
+
+    def balance_lengths(self, quantile: float) -> None:
+        """Keep, for every label, at most that quantile of its lengths' counts of each length."""
+        counts: dict[int, int] = {}
+        for ids, labels in self.blocks(_BLOCK_CIRCUITS):
+            groups, numbers = np.unique(length_groups(labels, gate_count(ids)), return_counts=True)
+            for group, count in zip(groups.tolist(), numbers.tolist(), strict=True):
+                counts[group] = counts.get(group, 0) + count
+        ordered = np.array(sorted(counts.items()), dtype=np.int64)
+        quota = Quota(length_quota(ordered[:, 0], ordered[:, 1], quantile))
+        kept = [quota.admit(length_groups(labels, gate_count(ids))) for ids, labels in self.blocks(_BLOCK_CIRCUITS)]
+        self._kept = np.concatenate(kept)
+
+    def label_counts(self) -> tuple[list[int], list[int]]:
+        """Return the labels, in rising order, and how many circuits each has."""
+        counts: dict[int, int] = {}
+        for _, labels in self.blocks(_BLOCK_CIRCUITS):
+            for label, count in zip(*(a.tolist() for a in np.unique(labels, return_counts=True)), strict=True):
+                counts[label] = counts.get(label, 0) + count
+        return sorted(counts), [counts[label] for label in sorted(counts)]
+
+    def blocks(self, rows: int) -> Iterator[tuple[Ids, Labels]]:
+        """Yield at most `rows` circuits at a time: ids int16 [n, T], labels uint32 [n]."""
+        for start in range(0, self._drafted, rows):
+            count = min(rows, self._drafted - start)
+            kept = slice(None) if self._kept is None else self._kept[start : start + count]
+            ids = np.fromfile(self._files["ids"], np.int16, count * self._num_steps, offset=2 * start * self._num_steps)
+            labels = np.fromfile(self._files["labels"], np.uint32, count, offset=4 * start)
+            yield ids.reshape(count, self._num_steps)[kept], labels[kept]
+
+
+def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
+    """Make one data set of the pieces of it."""
+    if len(blocks) == 1:
+        return blocks[0]
+    with_unitaries = blocks[0].unitaries is not None
     return CircuitDataset(
-        tokens=encode_ids(ids, table),
-        prompt_index=renumber[index.reshape(-1)],
-        prompts=tuple(prompts[i] for i in order),
-        sizes=sizes,
-        gate_pool=table.pool,
+        tokens=np.concatenate([block.tokens for block in blocks]),
+        prompt_index=np.concatenate([block.prompt_index for block in blocks]),
+        prompts=blocks[0].prompts,
+        sizes=np.concatenate([block.sizes for block in blocks]),
+        gate_pool=blocks[0].gate_pool,
+        unitaries=np.concatenate([b.unitaries for b in blocks if b.unitaries is not None]) if with_unitaries else None,
     )
+
+
+def _as_real(matrices: NDArray[np.complex128]) -> NDArray[np.float32]:
+    return np.stack([matrices.real, matrices.imag], axis=1).astype(np.float32)
+
+
+def _parts(config: DatasetConfig) -> list[DatasetConfig]:
+    """Split condition_type BOTH into one data set a condition."""
+    if config.condition_type != "BOTH":
+        return [config]
+    return [
+        config.model_copy(update={"condition_type": kind, "output_path": str(Path(config.output_path) / kind.lower())})
+        for kind in ("SRV", "UNITARY")
+    ]
+
+
+def _sum(reports: list[GenerationReport]) -> GenerationReport:
+    return GenerationReport(
+        num_circuits=sum(report.num_circuits for report in reports),
+        num_requested=sum(report.num_requested for report in reports),
+        num_candidates=sum(report.num_candidates for report in reports),
+        seconds=sum(report.seconds for report in reports),
+        prompt_counts={prompt: count for report in reports for prompt, count in report.prompt_counts.items()},
+        reused=all(report.reused for report in reports),
+        num_continued=sum(report.num_continued for report in reports),
+        num_balanced_away=sum(report.num_balanced_away for report in reports),
+    )
+
+
+def _shard_file(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06d}.safetensors"
+
+
+def _write_shard(path: Path, shard: Shard) -> None:
+    with new_file(path, DatasetFormatError) as staging:
+        staging.write_bytes(save({"ids": shard.ids, "labels": shard.labels}))
+
+
+def _read_shard(path: Path) -> Shard | None:
+    """Read a shard, None when it is missing or damaged: it is then made again."""
+    try:
+        arrays = load_file(path)
+        return Shard(arrays["ids"], arrays["labels"])
+    except (OSError, SafetensorError, KeyError):
+        return None

@@ -5,18 +5,20 @@ Nothing in it can run code; it is written as a whole and checked as a whole befo
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import math
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import quantum_diffusion
 from quantum_diffusion.circuits.gates import GatePool
@@ -50,7 +52,7 @@ def check_replaceable(path: Path) -> None:
         return
     if not path.is_dir():
         raise DatasetFormatError(f"{str(path)!r} is a file: give a folder for the data set")
-    ours = {DESCRIPTION, _PROMPTS, *(f"{ARRAYS_FOLDER}/{key}.safetensors" for key in _ARRAYS)}
+    ours = {DESCRIPTION, _PROMPTS, *(_array_file(key) for key in _ARRAYS)}
     present = set()
     for entry in path.rglob("*"):
         if entry.is_symlink() or not entry.is_dir():
@@ -66,10 +68,16 @@ def check_replaceable(path: Path) -> None:
 
 
 def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any]) -> None:
-    """Write a data set folder as a whole; replaces a data set that is there.
+    """Write a data set folder as a whole; replaces a data set that is there. See `save_blocks`."""
+    save_blocks([dataset], len(dataset), path, settings)
+
+
+def save_blocks(blocks: Iterable[CircuitDataset], num_circuits: int, path: Path, settings: Mapping[str, Any]) -> None:
+    """Write a data set folder that is made piece by piece; replaces a data set that is there.
 
     Args:
-        dataset: What to write.
+        blocks: One or more pieces of the data set, in order; they share shape, gate pool and prompts.
+        num_circuits: Circuits of all pieces together.
         path: The folder.
         settings: Plain values that tell how the data was made; kept in `config.yaml`.
 
@@ -77,32 +85,51 @@ def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any
         DatasetFormatError: The folder cannot be written (disk full, no permission), or holds something else.
     """
     check_replaceable(path)
-    with new_folder(path, DatasetFormatError) as folder:
+    with new_folder(path, DatasetFormatError) as folder, contextlib.ExitStack() as open_files:
         (folder / ARRAYS_FOLDER).mkdir(parents=True)
-        names = [_PROMPTS]
-        (folder / _PROMPTS).write_text(json.dumps(list(dataset.prompts), indent=0), encoding="utf-8")
+        rest = iter(blocks)
+        first = next(rest)
+        (folder / _PROMPTS).write_text(json.dumps(list(first.prompts), indent=0), encoding="utf-8")
+        files: dict[str, BinaryIO] = {}
         for key, attribute in _ARRAYS.items():
-            array: NDArray[Any] | None = getattr(dataset, attribute)
+            array: NDArray[Any] | None = getattr(first, attribute)
             if array is not None:
-                names.append(f"{ARRAYS_FOLDER}/{key}.safetensors")
-                try:
-                    save_file({key: np.ascontiguousarray(array)}, folder / names[-1])
-                except SafetensorError as problem:  # safetensors wraps the operating system's errors
-                    number = re.search(r"os error (\d+)", str(problem))
-                    raise OSError(int(number[1]) if number else None, str(problem)) from problem
-                (folder / names[-1]).chmod(0o644)  # safetensors writes private files
+                files[key] = open_files.enter_context((folder / _array_file(key)).open("wb"))
+                files[key].write(_safetensors_header(key, (num_circuits, *array.shape[1:])))
+        written = 0
+        for block in itertools.chain([first], rest):
+            for key, file in files.items():
+                file.write(np.ascontiguousarray(getattr(block, _ARRAYS[key]), dtype=_DTYPES[key]).data)
+            written += len(block)
+        assert written == num_circuits
+        open_files.close()
         description = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "software": f"quantum_diffusion {quantum_diffusion.__version__}",
-            "gate_pool": list(dataset.gate_pool.names),
-            "num_circuits": len(dataset),
-            "num_qubits": dataset.num_qubits,
-            "max_gates": dataset.max_gates,
-            "num_prompts": len(dataset.prompts),
+            "gate_pool": list(first.gate_pool.names),
+            "num_circuits": num_circuits,
+            "num_qubits": first.num_qubits,
+            "max_gates": first.max_gates,
+            "num_prompts": len(first.prompts),
             "settings": dict(settings),
         }
+        names = [_PROMPTS, *map(_array_file, files)]
         (folder / DESCRIPTION).write_text(sealed(description, folder, names), encoding="utf-8")
+
+
+def _array_file(key: str) -> str:
+    return f"{ARRAYS_FOLDER}/{key}.safetensors"
+
+
+def _safetensors_header(key: str, shape: tuple[int, ...]) -> bytes:
+    """Begin a safetensors file of one array, whose bytes follow; safetensors itself cannot write in pieces."""
+    dtype = np.dtype(_DTYPES[key])
+    size = math.prod(shape) * dtype.itemsize
+    name = f"{'F' if dtype.kind == 'f' else 'I'}{8 * dtype.itemsize}"
+    header = json.dumps({key: {"dtype": name, "shape": shape, "data_offsets": [0, size]}}, separators=(",", ":"))
+    padded = header.encode().ljust(-(-len(header) // 8) * 8)
+    return len(padded).to_bytes(8, "little") + padded
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -159,8 +186,8 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
     """
     description = read_description(path)
     checksums, names = description["sha256"], description.get("gate_pool")
-    required = {DESCRIPTION, _PROMPTS, *(f"{ARRAYS_FOLDER}/{key}.safetensors" for key in "xyz")}
-    if not required <= set(checksums) <= required | {f"{ARRAYS_FOLDER}/U.safetensors"}:
+    required = {DESCRIPTION, _PROMPTS, *map(_array_file, "xyz")}
+    if not required <= set(checksums) <= required | {_array_file("U")}:
         raise DatasetFormatError(
             f"{str(path / DESCRIPTION)!r} does not list the checksums of exactly its files: generate it again"
         )
@@ -176,11 +203,7 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
             raise ValueError("gate_pool is no list of names")
         pool = GatePool(names)
         prompts = json.loads((path / _PROMPTS).read_text(encoding="utf-8"))
-        arrays = {
-            key: load_file(path / ARRAYS_FOLDER / f"{key}.safetensors")[key]
-            for key in _ARRAYS
-            if f"{ARRAYS_FOLDER}/{key}.safetensors" in checksums
-        }
+        arrays = {key: load_file(path / _array_file(key))[key] for key in _ARRAYS if _array_file(key) in checksums}
     except OSError as problem:
         raise DatasetFormatError(f"cannot read the data set {str(path)!r}: {describe(problem)}") from problem
     except (GateSetError, ValueError, KeyError, SafetensorError, RecursionError) as problem:

@@ -17,7 +17,6 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.device import select_device
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
@@ -26,6 +25,7 @@ from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
 from quantum_diffusion.files import check_can_write, new_entries
+from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_metadata
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.samples import SampledCircuits
@@ -76,9 +76,9 @@ class Evaluator:
                 "choose another evaluation.save_folder"
             )
         device = select_device(config.device)
-        self.pipeline = load_pipeline(Path(config.model_dir), device)
+        self.pipeline = load_pipeline(Path(config.model_dir), device, config.model_params.weights)
         self.pipeline.check_sampling(config.model_params)
-        self.dataset = DatasetLoader().load_dataset(config.dataset)
+        self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult:

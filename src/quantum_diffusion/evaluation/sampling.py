@@ -51,7 +51,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
         if Path(config.save_folder).exists():
             raise CheckpointError(f"{config.save_folder!r} exists: choose another sample.save_folder")
         check_can_write(Path(config.save_folder), CheckpointError)
-    pipeline = load_pipeline(Path(config.model_dir), select_device(config.device))
+    pipeline = load_pipeline(Path(config.model_dir), select_device(config.device), config.model_params.weights)
     prompt = srv_prompt(list(config.srv))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:

@@ -1,4 +1,4 @@
-"""Qiskit as a backend: exchange of circuits, independent unitaries and labels, drawings.
+"""Qiskit as a backend: exchange of circuits, independent unitaries and labels, transpilation, drawings.
 
 The only module that imports qiskit, and only inside functions, since that takes most of a second.
 """
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
+from quantum_diffusion.circuits.simulate import Complex, apply_step
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import GateSetError
 
 if TYPE_CHECKING:
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 _RANK_TOLERANCE = 1e-7
 """Singular values below this are rounding: they are amplitudes, so float64 leaves about 1e-16."""
+
+_OVERLAP_TOLERANCE = 1e-9
+_STATE_BYTES = 64 * 2**20
+"""Memory for one block of state vectors."""
 
 # Drawings: all lengths in inches, but for the fold (layers of gates before a new line).
 _FOLD = 24
@@ -155,6 +162,88 @@ class QiskitBackend:
             if titles is not None:
                 figure.text(left / page_width, top / page_height, titles[position], fontsize=10, va="top")
         figure.savefig(path, dpi=_DPI, format="png")
+
+
+def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
+    """Let Qiskit's transpiler shorten circuits, with the table's gate pool as its basis; one process, a fixed seed.
+
+    Levels 2 and 3 can fail for pools that are no universal set; then the next lower level is asked. A circuit stays
+    as it is where no level returns one that has gates of the pool only, at most as many gates, gates on several qubits
+    only on sets of qubits that have one already, and the same unitary. Unlike elsewhere unitaries count as the same
+    here when they differ by a global phase: Qiskit moves phases into a number beside the circuit, which ids lack.
+
+    Args:
+        ids: int16 [N, T].
+        table: The instructions the ids number; up to about 24 qubits, since results are verified by state vectors.
+        level: Qiskit's optimization level, 1 to 3.
+
+    Returns:
+        int16 [N, T], gates moved to the start of each circuit, zeros behind.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+    from qiskit.exceptions import QiskitError
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    if level not in (1, 2, 3):
+        raise ValueError(f"expected optimization level 1, 2 or 3, given {level}")
+    # Routing would leave out swaps and return the permutation beside the circuit.
+    settings = {"basis_gates": list(table.pool.names), "routing_method": "none", "seed_transpiler": 0}
+    levels = [generate_preset_pass_manager(optimization_level=lower, **settings) for lower in range(level, 0, -1)]
+    backend = QiskitBackend()
+    number = {_key(instruction): row for row, instruction in reversed([*enumerate(table.instructions, start=1)])}
+    given = compact(ids)
+    result = given.copy()
+    for row, circuit in enumerate(circuits_from_ids(given, table)):
+        native = backend.to_native(circuit)
+        joined = {frozenset(instruction.qubits) for instruction in circuit.instructions}
+        for transpiler in levels:
+            try:
+                steps = _instructions(transpiler.run(native))
+            except QiskitError:
+                continue
+            if len(steps) <= len(circuit) and all(
+                _key(step) in number and (len(step.qubits) == 1 or frozenset(step.qubits) in joined) for step in steps
+            ):
+                result[row] = 0
+                result[row, : len(steps)] = [number[_key(step)] for step in steps]
+                break
+    return np.where(_act_alike(result, given, table)[:, None], result, given)
+
+
+def _instructions(native: QuantumCircuit) -> list[Instruction]:
+    """Read operations by name; those that are no gates of ours have all their qubits as targets."""
+    steps = []
+    for item in native.data:
+        name = item.operation.name
+        qubits = tuple(native.find_bit(qubit).index for qubit in item.qubits)
+        split = GATES[name].num_controls if name in GATES else 0
+        steps.append(Instruction(name, qubits[:split], qubits[split:]))
+    return steps
+
+
+def _key(instruction: Instruction) -> tuple[str, frozenset[int], frozenset[int]]:
+    """Name an instruction regardless of the order among its controls and among its targets."""
+    return instruction.gate, frozenset(instruction.controls), frozenset(instruction.targets)
+
+
+def _act_alike(one: Ids, other: Ids, table: InstructionTable) -> NDArray[np.bool_]:
+    """Tell, by a random state, which circuits [N, T] have the same unitary up to a global phase, bool [N]."""
+    size = 2**table.num_qubits
+    state: Complex = np.random.default_rng(0).normal(size=(size, 2)).view(np.complex128)  # [D, 1]
+    state /= np.linalg.norm(state)
+    alike = np.empty(len(one), dtype=np.bool_)
+    block = max(1, _STATE_BYTES // (16 * size))
+    for start in range(0, len(one), block):
+        part = slice(start, start + block)
+        first, second = (np.tile(state, (len(one[part]), 1, 1)) for _ in range(2))
+        for step in range(one.shape[1]):
+            apply_step(first, one[part, step], table)
+            apply_step(second, other[part, step], table)
+        overlap = np.abs((first.conj() * second).sum(axis=(1, 2)))
+        alike[part] = overlap > 1 - _OVERLAP_TOLERANCE
+    return alike
 
 
 def _column_widths(widths: Sequence[float]) -> list[float]:

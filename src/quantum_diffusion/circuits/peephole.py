@@ -1,0 +1,526 @@
+"""Peephole optimisation: fewer gates of the same pool for exactly the same unitary, global phase included.
+
+Stronger than `simplify` and still fast enough for data generation: tables made once for a pool and a number of qubits
+hold every decision, and numpy looks them up for thousands of circuits at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.circuit import Instruction
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import (
+    NO_GATE,
+    Ids,
+    InstructionTable,
+    compact,
+    gate_count,
+    instruction_table,
+)
+from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
+from quantum_diffusion.circuits.simulate import Complex, unitaries
+
+MAX_INSTRUCTIONS = 4096
+"""The tables hold every pair of instructions: 80 MB for 4096 of them."""
+
+MAX_QUBITS_FOR_TRIPLES = 12
+"""The number of windows on three qubits grows with the cube of the number of qubits."""
+
+_MAX_WIDTH = 3  # qubits of a window
+_MAX_STATES = 10_000  # of an automaton; int16 holds them
+_MAX_PRODUCTS = 200_000  # tried for an automaton: less than a tenth of a second; more saves another 1 % of gates
+_MAX_LOCAL = 62  # the instructions of a window are bits of an int64
+_CHUNK = 2048  # states whose successors are found at once
+_BLOCK = 16_384  # circuits at once: fewer leave numpy's overhead, more do not fit the cache
+_STOP, _PASS = -1, -2  # a gate meets one that it can neither join nor pass; one that it may pass
+_TOLERANCE = 1e-9  # float64 leaves about 1e-15
+
+_Index = NDArray[np.int64]
+_Flags = NDArray[np.bool_]
+
+
+def optimize(ids: Ids, table: InstructionTable) -> Ids:
+    """Rewrite circuits with fewer gates until no rule applies.
+
+    There are two rules. A gate joins an earlier one that it reaches through gates it commutes with, if the two are
+    together nothing or one gate. Gates on the same one, two or three qubits that can be brought together are replaced
+    by the shortest word for their product, as far as the tables go. A gate on several qubits is only put where the
+    gates it replaces have one on the same qubits, so that couplings stay respected.
+
+    Args:
+        ids: int16 [N, T].
+        table: The instructions the ids number. Of more than `MAX_INSTRUCTIONS` only inverse neighbours are cancelled;
+            on more than `MAX_QUBITS_FOR_TRIPLES` qubits only windows of one and two are searched.
+
+    Returns:
+        int16 [N, T], gates moved to the start of each circuit, zeros behind; never more gates than before. The result
+        for a circuit depends on that circuit alone, and optimizing it again changes nothing.
+    """
+    if len(table) > MAX_INSTRUCTIONS:
+        return cancel_inverse_neighbours(ids, table)
+    rules = _rules(table.pool, table.num_qubits)
+    result = compact(ids)
+    counts = gate_count(result)
+    by_length = np.argsort(counts, kind="stable")  # in blocks of like length few time steps are empty
+    for start in range(0, len(ids), _BLOCK):
+        rows = by_length[start : start + _BLOCK]
+        num_steps = counts[rows[-1]]
+        result[rows, :num_steps] = _optimize_block(result[rows, :num_steps], rules)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------- passes
+
+
+def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
+    """Apply the rules in turns, reading forwards and backwards, until neither changes a circuit; [N, T] in and out.
+
+    Windows are searched greedily from the front, so reading backwards finds others.
+    """
+    result = ids.copy()
+    rows = np.arange(len(ids))
+    idle = np.zeros(len(ids), dtype=np.int64)  # turns since the last change
+    changed = np.zeros((len(ids), rules.uses_qubit.shape[1]), dtype=np.int64)  # when, for each qubit
+    searched = np.full((2, len(rules.windows)), -1)  # when, for each window
+    clock = itertools.count()
+    for turn in itertools.cycle((0, 1)):
+        if not len(rows):
+            break
+        reading = slice(None, None, -1 if turn else 1)
+        block = np.ascontiguousarray(result[rows][:, reading])
+        before = gate_count(block)
+        _join_gates(block, rules.meeting[turn], rules.uses_qubit, changed, next(clock))
+        joined = _joined_pairs(block, rules.joins)
+        for number, window in enumerate(rules.windows):
+            # The qubits must be joined by gates, and a second search only pays where something has changed.
+            promising = np.count_nonzero(joined[:, window.pairs], axis=1) >= len(window.qubits) - 1
+            promising &= (changed[:, window.qubits] >= searched[turn, number]).any(axis=1)
+            now = next(clock)
+            searched[turn, number] = now
+            shortened = _shorten_windows(block, np.flatnonzero(promising), window, window.automata[turn])
+            changed[shortened[:, None], window.qubits] = now
+        result[rows] = compact(block[:, reading])
+        idle = np.where(gate_count(block) < before, 0, idle + 1)
+        kept = idle < 2
+        rows, idle, changed = rows[kept], idle[kept], changed[kept]
+    return result
+
+
+def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, changed: _Index, now: int) -> None:
+    """Let each gate of ids [N, T] walk back to one it can join, in place; note the time in `changed` [N, Q]."""
+    steps = np.ascontiguousarray(ids.T)
+    for step in range(1, len(steps)):
+        rows = np.flatnonzero(steps[step])
+        walking = steps[step, rows].astype(np.int64)
+        for earlier in range(step - 1, -1, -1):
+            met = meeting.take(steps[earlier].take(rows).astype(np.int64) * len(meeting) + walking)
+            joins = np.flatnonzero(met >= 0)
+            if len(joins):
+                joining = rows[joins]
+                touched = uses_qubit[walking[joins]] | uses_qubit[steps[earlier, joining]]
+                changed[joining] = np.where(touched, now, changed[joining])
+                steps[earlier, joining] = met[joins]
+                steps[step, joining] = NO_GATE
+            going = np.flatnonzero(met == _PASS)
+            if not len(going):
+                break
+            rows, walking = rows[going], walking[going]
+    ids[:] = steps.T
+
+
+def _joined_pairs(ids: Ids, joins: _Flags) -> _Flags:
+    """Tell which pairs of qubits have a gate in common, bool [N, pairs], for ids [N, T]."""
+    joined = np.zeros((len(ids), joins.shape[1]), dtype=np.bool_)
+    for step in range(ids.shape[1]):
+        joined |= joins[ids[:, step]]
+    return joined
+
+
+def _shorten_windows(ids: Ids, rows: _Index, window: _Window, automaton: _Automaton) -> _Index:
+    """Shorten what some rows of ids [N, T] do on a window's qubits, in place; return the rows that changed."""
+    block = ids[rows]
+    stream = _stream(block, window)
+    if stream is None:
+        return rows[:0]
+    first, end, state, place = _scan(stream, automaton)
+    if not len(first):
+        return rows[:0]
+
+    sizes = end - first
+    stretch = np.repeat(np.arange(len(first)), sizes)
+    rank = np.arange(len(stretch)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    gates = first[stretch] + rank
+    columns = stream.column[gates]
+    changed, at = np.unique(stream.row[gates], return_inverse=True)
+    replaced = block[changed]
+    replaced[at, columns] = window.ids[automaton.word_gate(state[stretch], rank)]
+    # All gates stay in their order, but those of a stretch come together.
+    keys = np.tile(2 * np.arange(ids.shape[1]), (len(changed), 1))
+    keys[at, columns] = place[stretch]
+    ids[rows[changed]] = np.take_along_axis(replaced, np.argsort(keys, axis=1, kind="stable"), axis=1)
+    return np.asarray(rows[changed])
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The gates that lie inside a window's qubits, circuit after circuit, in one list of G gates.
+
+    Attributes:
+        row: int64 [G], the circuit.
+        column: int64 [G], the time step.
+        local: int64 [G], the instruction, numbered within the window.
+        between: int64 [G], the local instructions, as bits, that do not commute with the gates that stand between
+            this gate and the one before it.
+        edge: int64 [G], the time step of the first of these gates, if there are any.
+    """
+
+    row: _Index
+    column: _Index
+    local: _Index
+    between: _Index
+    edge: _Index
+
+
+def _stream(ids: Ids, window: _Window) -> _Stream | None:
+    """List the gates of ids [N, T] that lie inside the window; None if there are none."""
+    num_steps = ids.shape[1]
+    places = np.flatnonzero(window.matters[ids])
+    gates = ids.ravel()[places]
+    local = window.local[gates]
+    inside = np.flatnonzero(local >= 0)
+    if not len(inside):
+        return None
+    # For a circuit's first gate these belong to another circuit, but then there is no open stretch that they limit.
+    between = np.roll(np.bitwise_or.reduceat(window.clash[gates], inside), 1)
+    edge = np.append(places, 0)[np.roll(inside, 1) + 1] % num_steps
+    row, column = np.divmod(places[inside], num_steps)
+    return _Stream(row, column, local[inside], between, edge)
+
+
+def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Index, _Index]:
+    """Find stretches of gates for which there is a shorter word, all circuits at once.
+
+    A stretch takes gate after gate of the stream. Gates between them go to its left as long as they commute with all
+    it has; from the first that does not they stay on its right, and it may only take gates that commute with these.
+    It ends before a gate it may not take. One whose product leaves the table goes on without its first gate.
+
+    Returns:
+        Of each stretch the first gate and the one after the last (positions in the stream), the state that is its
+        product, and twice the time step at which it comes to stand; int64.
+    """
+    counts = np.bincount(stream.row)
+    starts = np.cumsum(counts) - counts
+    longest_first = np.argsort(-counts, kind="stable")
+    counts, starts = counts[longest_first], starts[longest_first]
+    num_open = np.searchsorted(-counts, -np.arange(counts[0]))  # circuits with more gates than 0, 1, ...
+
+    first, state = starts.copy(), np.zeros_like(starts)
+    taken = np.zeros_like(starts)  # local instructions, as bits
+    barred = np.zeros_like(starts)  # those that do not commute with the gates on the right
+    border = np.zeros_like(starts)  # before the gates on the right
+    found: list[tuple[_Index, ...]] = []
+
+    def close(rows: _Index, end: _Index) -> _Flags:
+        shorter = automaton.length[state[rows]] < end - first[rows]
+        rows, end = rows[shorter], end[shorter]
+        place = np.where(barred[rows] == 0, 2 * stream.column[end - 1], border[rows])
+        found.append((first[rows], end, state[rows], place))
+        return shorter
+
+    for step in range(counts[0]):
+        here = slice(num_open[step])
+        now = starts[here] + step
+        local, between = stream.local[now], stream.between[now]
+        np.copyto(border[here], 2 * stream.edge[now] - 1, where=barred[here] == 0)
+        barred[here] |= np.where((between & taken[here] | barred[here]) != 0, between, 0)
+        bit = 1 << local
+        after = automaton.step.take(state[here] * automaton.step.shape[1] + local)
+        stopped = np.flatnonzero((after < 0) | (barred[here] & bit != 0))
+        if len(stopped):
+            end = now[stopped]
+            done = close(stopped, end) | (barred[stopped] != 0)
+            begin = np.where(done, end, first[stopped] + 1)
+            onward = automaton.follow(stream.local, begin, end + 1)
+            begin = np.where(onward < 0, end, begin)
+            after[stopped] = np.where(onward < 0, automaton.step[0, local[stopped]], onward)
+            first[stopped] = begin
+            fresh = stopped[begin == end]
+            taken[fresh] = barred[fresh] = 0
+        state[here] = after
+        taken[here] |= bit
+    close(np.arange(len(counts)), starts + counts)
+    first, end, state, place = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    kept = automaton.joins_nothing_new(state, stream.local, first, end)
+    return first[kept], end[kept], state[kept], place[kept]
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Automaton:
+    """Products of a pool's L instructions on a few qubits: S states, of which 0 is the identity.
+
+    Attributes:
+        step: int16 [S, L], the state after one more instruction, -1 for a product that is in no state.
+        length: int16 [S], number of gates of the shortest word for a state.
+        words: int8 [S, longest + 1], this word, -1 behind.
+        groups: bool [L, groups], the set of two or more qubits that an instruction acts on.
+        word_groups: bool [S, groups], the sets that a word's instructions act on.
+    """
+
+    step: NDArray[np.int16]
+    length: NDArray[np.int16]
+    words: NDArray[np.int8]
+    groups: _Flags
+    word_groups: _Flags
+
+    def word_gate(self, state: _Index, rank: _Index) -> NDArray[np.int8]:
+        """Return gate number `rank` of the words for states, -1 behind the end."""
+        return np.asarray(self.words[state, np.minimum(rank, self.words.shape[1] - 1)])
+
+    def follow(self, local: _Index, first: _Index, end: _Index) -> _Index:
+        """Return the state after instructions first..end - 1 of the list `local`, -1 if one is in no state."""
+        state = np.zeros(len(first), dtype=np.int64)
+        for offset in range(int((end - first).max(initial=0))):
+            going = np.flatnonzero((first + offset < end) & (state >= 0))
+            state[going] = self.step[state[going], local[first[going] + offset]]
+        return state
+
+    def joins_nothing_new(self, state: _Index, local: _Index, first: _Index, end: _Index) -> _Flags:
+        """Tell whether words act on sets of qubits only that instructions first..end - 1 of `local` act on, too."""
+        joined = np.zeros((len(state), self.groups.shape[1]), dtype=np.bool_)
+        for offset in range(int((end - first).max(initial=0))):
+            going = np.flatnonzero(first + offset < end)
+            joined[going] |= self.groups[local[first[going] + offset]]
+        return np.asarray((joined | ~self.word_groups[state]).all(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A few qubits, and what the instructions are to them.
+
+    Attributes:
+        qubits: int64, the qubits in order.
+        pairs: int64, their pairs as columns of `_Rules.joins`.
+        ids: int16 [L + 1], the instructions inside by local number; the last is NO_GATE, number -1.
+        local: int64 [K+1], the local number of an instruction inside, else -1.
+        clash: int64 [K+1], for an instruction not inside the local ones, as bits, that it does not commute with.
+        matters: bool [K+1], whether an instruction lies inside or clashes.
+        automata: For circuits read forwards and backwards.
+    """
+
+    qubits: _Index
+    pairs: _Index
+    ids: Ids
+    local: _Index
+    clash: _Index
+    matters: _Flags
+    automata: tuple[_Automaton, _Automaton]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the passes look up.
+
+    Attributes:
+        meeting: int16 [K+1, K+1], for circuits read forwards and backwards: what a gate (row) and one read later
+            (column) become: one gate or NO_GATE, else `_PASS` if they commute and `_STOP` if not.
+        uses_qubit: bool [K+1, Q].
+        joins: bool [K+1, pairs], whether an instruction acts on both qubits.
+        windows: Smaller ones first.
+    """
+
+    meeting: tuple[NDArray[np.int16], NDArray[np.int16]]
+    uses_qubit: _Flags
+    joins: _Flags
+    windows: tuple[_Window, ...]
+
+
+@lru_cache(maxsize=64)
+def _rules(pool: GatePool, num_qubits: int) -> _Rules:
+    table = instruction_table(pool, num_qubits)
+    number = {instruction: row for row, instruction in enumerate(table.instructions, start=1)}
+    commutes = _commutes(table)
+    meeting = np.where(commutes, np.int16(_PASS), np.int16(_STOP))
+    pairs = list(itertools.combinations(range(num_qubits), 2))
+    windows = []
+    for width in range(1, min(num_qubits, _MAX_WIDTH) + 1):
+        local_table = _local_table(pool, width)
+        if local_table is None:
+            continue
+        searched = len(local_table) <= _MAX_LOCAL and (width < 3 or num_qubits <= MAX_QUBITS_FOR_TRIPLES)
+        automata = (
+            (_automaton(local_table.pool, width, False), _automaton(local_table.pool, width, True))
+            if searched
+            else None
+        )
+        products = _products(local_table)
+        for qubits in itertools.combinations(range(num_qubits), width):
+            moved = [number[_moved(instruction, dict(enumerate(qubits)))] for instruction in local_table.instructions]
+            ids = np.array([*moved, NO_GATE], dtype=np.int16)
+            both = np.ix_(ids[:-1], ids[:-1])
+            meeting[both] = np.where(products >= 0, ids[products], meeting[both])
+            if automata is not None:
+                columns = [pairs.index(pair) for pair in itertools.combinations(qubits, 2)]
+                windows.append(_window(qubits, columns, ids, commutes, automata))
+    joins = table.uses_qubit[:, np.array(pairs, dtype=np.int64).reshape(-1, 2)].all(axis=2)
+    return _Rules((meeting, np.ascontiguousarray(meeting.T)), table.uses_qubit, joins, tuple(windows))
+
+
+def _window(
+    qubits: tuple[int, ...], pairs: list[int], ids: Ids, commutes: _Flags, automata: tuple[_Automaton, _Automaton]
+) -> _Window:
+    inside = ids[:-1]
+    local = np.full(len(commutes), -1)
+    local[inside] = np.arange(len(inside))
+    clash = np.where(local < 0, ~commutes[:, inside] @ (1 << np.arange(len(inside))), 0)
+    matters = (local >= 0) | (clash != 0)
+    return _Window(
+        np.array(qubits, dtype=np.int64), np.array(pairs, dtype=np.int64), ids, local, clash, matters, automata
+    )
+
+
+def _local_table(pool: GatePool, width: int) -> InstructionTable | None:
+    """Return the table of the pool's gates that fit `width` qubits; None if there are none."""
+    names = [gate.name for gate in pool if gate.num_qubits <= width]
+    return instruction_table(GatePool(names), width) if names else None
+
+
+def _moved(instruction: Instruction, qubits: Mapping[int, int]) -> Instruction:
+    controls, targets = (tuple(qubits[q] for q in part) for part in (instruction.controls, instruction.targets))
+    return Instruction(instruction.gate, controls, targets)
+
+
+def _matrices(table: InstructionTable) -> Complex:
+    """Return the unitary of each instruction, complex128 [K, D, D]."""
+    return unitaries(np.arange(1, len(table) + 1, dtype=np.int16)[:, None], table)
+
+
+def _commutes(table: InstructionTable) -> _Flags:
+    """Tell which instructions commute, bool [K+1, K+1].
+
+    That depends on the two gates and on which operands they share: each such pattern is decided once, by matrices.
+    """
+    operands, gate = table.operands, table.gate_index.astype(np.int32) + 1
+    widest = max(gate.num_qubits for gate in table.pool)
+    shared = np.zeros((len(operands), len(operands)), dtype=np.int32)
+    for a, b in itertools.product(range(widest), repeat=2):
+        shared = 2 * shared + ((operands[:, None, a] == operands[:, b]) & (operands[:, None, a] >= 0))
+    num_gates = len(table.pool) + 1
+    pattern = np.where(shared != 0, (shared * num_gates + gate[:, None]) * num_gates + gate, 0)
+
+    example = np.full(int(pattern.max()) + 1, -1)  # one place for each pattern
+    example[pattern] = np.arange(pattern.size).reshape(pattern.shape)
+    small = instruction_table(table.pool, min(table.num_qubits, 2 * widest - 1))
+    number = {instruction: row for row, instruction in enumerate(small.instructions)}
+    matrices = _matrices(small)
+    commutes = np.ones(len(example), dtype=np.bool_)  # pattern 0: they share none
+    for code in np.flatnonzero(example >= 0)[1:]:
+        pair = [table.instructions[row - 1] for row in divmod(int(example[code]), len(operands))]
+        qubits = {qubit: q for q, qubit in enumerate(sorted({*pair[0].qubits, *pair[1].qubits}))}
+        first, second = (matrices[number[_moved(instruction, qubits)]] for instruction in pair)
+        commutes[code] = np.abs(first @ second - second @ first).max() < _TOLERANCE
+    return np.asarray(commutes[pattern])
+
+
+def _products(table: InstructionTable) -> _Index:
+    """Return, for an instruction (row) and the next (column), the number of the one that does what both do; [K, K].
+
+    Numbers count from 0; K is the identity. -1 is none, or one that acts on a set of qubits neither of the two does.
+    """
+    matrices, groups = _matrices(table), _groups(table)
+    together = matrices @ matrices[:, None]  # [K, K, D, D]
+    result = np.full(together.shape[:2], -1)
+    result[_equal(together, np.eye(matrices.shape[1]))] = len(table)
+    for number in reversed(range(len(table))):  # of several equal ones the first
+        may_act = ~groups[number].any() | (groups @ groups[number])
+        result[_equal(together, matrices[number]) & (may_act[:, None] | may_act)] = number
+    return result
+
+
+def _groups(table: InstructionTable) -> _Flags:
+    """Tell which set of two or more qubits each instruction acts on, bool [K, sets]."""
+    qubits = range(table.num_qubits)
+    groups = [set(group) for size in qubits[1:] for group in itertools.combinations(qubits, size + 1)]
+    rows = [[set(instruction.qubits) == group for group in groups] for instruction in table.instructions]
+    return np.array(rows, dtype=np.bool_).reshape(len(table), len(groups))
+
+
+def _equal(matrices: Complex, matrix: Complex | NDArray[np.float64]) -> _Flags:
+    return np.asarray(np.abs(matrices - matrix).max(axis=(-2, -1)) < _TOLERANCE)
+
+
+@lru_cache(maxsize=192)
+def _automaton(pool: GatePool, width: int, backwards: bool) -> _Automaton:
+    """Search the products of the pool's gates on `width` qubits, those of fewest gates first.
+
+    A circuit read backwards is the transposed one, of transposed gates. Products are told apart by what they make of
+    two random vectors: if that is the same to five digits, the unitaries are.
+    """
+    table = _local_table(pool, width)
+    assert table is not None
+    gates = _matrices(table)
+    if backwards:
+        transposed = gates.swapaxes(1, 2)
+        if np.array_equal(gates, transposed):
+            return _automaton(pool, width, False)
+        gates = transposed
+    count, size = gates.shape[:2]
+    limit = min(_MAX_STATES, _MAX_PRODUCTS // count)
+    all_gates = gates.transpose(2, 0, 1).reshape(size, count * size)  # they act on rows
+
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(1, 2, 2 * size)).view(np.complex128)  # [states, 2, D]
+    multipliers = rng.integers(-(2**62), 2**62, 4 * size)
+    keys = _keys(vectors, multipliers)  # of the states, [S]
+    parent, last = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    next_keys: list[_Index] = []
+    queue, done = [vectors], 0
+    while queue:
+        vectors = queue.pop(0)
+        images = (vectors @ all_gates).reshape(-1, 2, count, size).swapaxes(1, 2).reshape(-1, 2, size)
+        found = _keys(images, multipliers)
+        next_keys.append(found)
+        different, where = np.unique(found, return_index=True)
+        new = np.sort(where[~np.isin(different, keys)])[: limit - len(keys)]
+        keys = np.append(keys, found[new])
+        parent, last = np.append(parent, done + new // count), np.append(last, new % count)
+        queue += [images[part] for part in np.array_split(new, range(_CHUNK, len(new), _CHUNK)) if len(part)]
+        done += len(vectors)
+
+    order = np.argsort(keys)
+    step = order[np.minimum(np.searchsorted(keys, np.concatenate(next_keys), sorter=order), len(keys) - 1)]
+    step = np.where(keys[step] == np.concatenate(next_keys), step, -1).reshape(-1, count)
+    length, words = _words(parent, last)
+    groups = _groups(table)
+    word_groups = np.append(groups, np.zeros_like(groups[:1]), axis=0)[words]  # [S, longest + 1, groups]
+    return _Automaton(step.astype(np.int16), length, words, groups, np.asarray(word_groups.any(axis=1)))
+
+
+def _keys(vectors: Complex, multipliers: _Index) -> _Index:
+    """Return int64 [M], equal where vectors [M, 2, D] are equal but for rounding."""
+    entries = vectors.reshape(len(vectors), -1).view(np.float64)
+    keys: _Index = np.rint(entries * 1e5).astype(np.int64) @ multipliers
+    return keys
+
+
+def _words(parent: _Index, last: _Index) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """Return the lengths [S] of words and the words [S, longest + 1], given each one's beginning and last gate."""
+    lengths = [0]
+    for state in parent[1:].tolist():  # a beginning has the smaller number
+        lengths.append(lengths[state] + 1)
+    length = np.array(lengths, dtype=np.int16)
+    words = np.full((len(length), length.max() + 1), -1, dtype=np.int8)
+    for position in range(length.max()):
+        states = np.flatnonzero(length == position + 1)
+        words[states] = words[parent[states]]
+        words[states, position] = last[states]
+    return length, words

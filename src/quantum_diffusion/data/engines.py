@@ -1,0 +1,78 @@
+"""Where shards are made: in processes on this machine, or on a Ray cluster.
+
+Both are joblib backends, so that generation is written once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from typing import TypeVar
+
+import joblib
+
+from quantum_diffusion.errors import ConfigError
+
+Result = TypeVar("Result")
+
+
+def run_in_order(
+    engine: str, n_jobs: int, function: Callable[[int], Result], numbers: Iterable[int]
+) -> Generator[Result, None, None]:
+    """Call a function for every number on workers that stay up, and yield the results in the order of the numbers.
+
+    Args:
+        engine: "local" (processes on this machine) or "ray" (the cluster of RAY_ADDRESS, or this machine).
+        n_jobs: Worker processes; -1 takes every core, of the cluster with Ray.
+        function: What to call; it is sent to the workers with what it refers to.
+        numbers: Its arguments.
+
+    Raises:
+        ConfigError: Ray is not installed, or its cluster cannot be reached.
+    """
+    if engine == "ray":
+        _connect_to_ray()
+    backend, kind = ("ray", "list") if engine == "ray" else ("loky", "generator")  # Ray's cannot hand on one by one
+    with joblib.parallel_config(backend=backend):
+        results = joblib.Parallel(n_jobs=n_jobs, return_as=kind)(joblib.delayed(function)(n) for n in numbers)
+    try:
+        for result in results:  # noqa: UP028  (`yield from` would close the results outside of what follows)
+            yield result
+    finally:
+        if kind == "generator":
+            with warnings.catch_warnings():  # joblib warns of results that nobody needs any more
+                warnings.simplefilter("ignore")
+                results.close()
+
+
+def num_workers(engine: str, n_jobs: int) -> int:
+    """Return how many shards are made at once."""
+    if n_jobs > 0:
+        return n_jobs
+    if engine == "ray":
+        _connect_to_ray()
+        import ray
+
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return int(joblib.cpu_count())
+
+
+def _connect_to_ray() -> None:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise ConfigError(
+            "datasets.engine=ray needs Ray, which is not installed: run pip install -c constraints.txt '.[ray]', or "
+            "use datasets.engine=local"
+        ) from None
+    if not ray.is_initialized():
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False)
+        except (ConnectionError, RuntimeError, ValueError) as problem:
+            reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+            raise ConfigError(
+                f"datasets.engine=ray cannot reach its cluster ({reason}): check RAY_ADDRESS, or unset it to use this "
+                "machine"
+            ) from problem
+    register_ray()

@@ -1,0 +1,379 @@
+"""What is in a data set, and whether it is right: counts, repetitions, and every circuit decoded and simulated again.
+
+Nothing is believed that can be computed: sizes, labels and unitaries are found anew from the tokens, however the data
+were made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, instruction_table
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
+from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.merging import row_keys
+from quantum_diffusion.data.storage import read_description
+from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.evaluation.metrics import circuit_keys
+from quantum_diffusion.files import DESCRIPTION
+from quantum_diffusion.pipeline.samples import parse_srv_prompt
+
+UNITARY_TOLERANCE = 1e-5
+"""Largest error of an entry of a stored unitary; float32 leaves about 1e-7."""
+HALF_TOLERANCE = 5e-4
+"""The same where every entry is a float16 number, as in most data sets of genQC; rounding leaves 3.5e-4."""
+
+MOST_ROWS = 5
+"""Wrong circuits that are named."""
+
+_BLOCK_CIRCUITS = 2**16
+_BLOCK_CELLS = 2**22
+"""Cells of a block: enough for numpy to work in bulk, few enough to stay near the processor."""
+_BLOCK_BYTES = 2**26
+"""Memory for the unitaries of a block."""
+_MOST_THREADS = 8
+"""Each has a block and its unitaries at work, up to some 300 MB."""
+
+SRV_PROMPT, GATES_PROMPT = "Generate SRV: [", "Compile using: ["
+"""How prompts begin."""
+
+CHECKS = {
+    "tokens": "one gate of the pool a time step",
+    "sizes": "qubits and gates are those of the tokens",
+    "labels": "the prompt is the Schmidt rank vector of the circuit, entry by entry",
+    "gate lists": "the prompt lists every gate of the circuit, in the order of the pool",
+    "prompts": f'the prompt begins with "{SRV_PROMPT}" or "{GATES_PROMPT}"',
+    "unitaries": "the stored matrix is that of the circuit, up to a global phase",
+}
+"""What can be wrong with a circuit, and when it is right."""
+
+
+@dataclass(frozen=True)
+class WrongCircuits:
+    """Circuits that fail a check.
+
+    Attributes:
+        count: How many.
+        first_rows: The first of them, as rows of the loaded data set; at most `MOST_ROWS`.
+    """
+
+    count: int
+    first_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InspectionReport:
+    """The content of `inspection.json`; counts are of circuits unless said otherwise.
+
+    Attributes:
+        num_circuits: All of them.
+        num_qubits: Qubits of the widest circuit: Q.
+        max_gates: Time steps: T.
+        gate_pool: The gates in token order.
+        qubit_counts: Circuits by number of qubits, as their sizes say.
+        prompt_counts: Circuits by prompt, in the order of the prompts; prompts without a circuit are left out.
+        prompt_entangled: Entangled qubits that each prompt asks for; prompts that ask for no Schmidt rank vector are
+            left out.
+        entangled_counts: Circuits by number of entangled qubits, as their prompts say.
+        length_counts: Circuits by length, as their sizes say.
+        length_counts_by_entangled: The same for each number of entangled qubits.
+        mean_length: Mean length.
+        mean_gates_by_kind: Mean number of each gate in a valid circuit.
+        imbalance: Circuits of the most frequent prompt for one of the rarest prompt.
+        exact_repetitions: Circuits whose tokens and prompt an earlier circuit has.
+        normal_form_repetitions: Valid circuits whose qubits and normal form an earlier circuit has, whatever its
+            prompt; exact ones included.
+        invalid_reasons: What is wrong with the circuits that are none, and how often.
+        largest_unitary_error: Of an entry of a stored unitary, up to a global phase; None without unitaries.
+        wrong: The circuits that fail each check of `CHECKS`; those with wrong tokens fail no other.
+    """
+
+    num_circuits: int
+    num_qubits: int
+    max_gates: int
+    gate_pool: tuple[str, ...]
+    qubit_counts: dict[str, int]
+    prompt_counts: dict[str, int]
+    prompt_entangled: dict[str, int]
+    entangled_counts: dict[str, int]
+    length_counts: dict[str, int]
+    length_counts_by_entangled: dict[str, dict[str, int]]
+    mean_length: float
+    mean_gates_by_kind: dict[str, float]
+    imbalance: float
+    exact_repetitions: int
+    normal_form_repetitions: int
+    invalid_reasons: dict[str, int]
+    largest_unitary_error: float | None
+    wrong: dict[str, WrongCircuits]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether every check holds for every circuit; repetitions are allowed."""
+        return not any(found.count for found in self.wrong.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"is_right": self.is_right, **asdict(self)}
+
+
+def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None] | None = None) -> InspectionReport:
+    """Count what a data set holds and verify every circuit.
+
+    Args:
+        dataset: The circuits.
+        progress: Called with (circuits so far, circuits in all).
+
+    Raises:
+        GateSetError: The circuits have more qubits than can be labelled; see `schmidt_rank_vectors`.
+    """
+    labels = _Labels(dataset)
+    step = max(1, min(_BLOCK_CIRCUITS, _BLOCK_CELLS // (dataset.num_qubits * dataset.max_gates)))
+    slices = [slice(start, min(start + step, len(dataset))) for start in range(0, len(dataset), step)]
+    blocks = []
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:  # numpy lets threads work at once
+        for block in threads.map(partial(_inspect_block, dataset, labels), slices):
+            blocks.append(block)
+            if progress:
+                progress(slices[len(blocks) - 1].stop, len(dataset))
+    num_valid = sum(len(block.form_keys) for block in blocks)
+    num_gates = sum((block.num_gates for block in blocks), np.zeros(len(dataset.gate_pool))) / max(num_valid, 1)
+
+    lengths = dataset.sizes[:, 1].astype(np.int64)
+    entangled = labels.entangled[dataset.prompt_index]
+    counts = {prompt: count for prompt, count in dataset.prompt_counts.items() if count}
+    per_prompt = counts.values() or [1]
+    return InspectionReport(
+        num_circuits=len(dataset),
+        num_qubits=dataset.num_qubits,
+        max_gates=dataset.max_gates,
+        gate_pool=dataset.gate_pool.names,
+        qubit_counts=_counts(dataset.sizes[:, 0]),
+        prompt_counts=counts,
+        prompt_entangled={
+            prompt: number
+            for prompt, number in zip(dataset.prompts, labels.entangled.tolist(), strict=True)
+            if number >= 0 and prompt in counts
+        },
+        entangled_counts=_counts(entangled[entangled >= 0]),
+        length_counts=_counts(lengths),
+        length_counts_by_entangled={
+            str(number): _counts(lengths[entangled == number]) for number in np.unique(entangled[entangled >= 0])
+        },
+        mean_length=float(lengths.mean()) if len(lengths) else 0.0,
+        mean_gates_by_kind=dict(zip(dataset.gate_pool.names, num_gates.tolist(), strict=True)),
+        imbalance=max(per_prompt) / min(per_prompt),
+        exact_repetitions=len(dataset) - _num_distinct([block.exact_keys for block in blocks]),
+        normal_form_repetitions=num_valid - _num_distinct([block.form_keys for block in blocks]),
+        invalid_reasons=dict(sum((block.reasons for block in blocks), Counter()).most_common()),
+        largest_unitary_error=None
+        if dataset.unitaries is None
+        else max((block.largest_unitary_error for block in blocks), default=0.0),
+        wrong={check: _wrong([block.wrong[check] for block in blocks]) for check in CHECKS},
+    )
+
+
+def generation_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings a native data set folder was made with; None for all other paths."""
+    if not os.path.isfile(path / DESCRIPTION):
+        return None
+    try:
+        settings = read_description(path).get("settings")
+    except DatasetFormatError:
+        return None  # it is genQC's
+    return dict(settings) if isinstance(settings, dict) else None
+
+
+def _counts(values: NDArray[np.integer]) -> dict[str, int]:
+    numbers, counts = np.unique(values, return_counts=True)
+    return {str(number): count for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)}
+
+
+def _num_distinct(keys: list[NDArray[np.uint64]]) -> int:
+    return len(np.unique(np.concatenate(keys))) if keys else 0
+
+
+def _wrong(rows: list[NDArray[np.integer]]) -> WrongCircuits:
+    first = itertools.chain.from_iterable(part[:MOST_ROWS].tolist() for part in rows)
+    return WrongCircuits(sum(map(len, rows)), tuple(itertools.islice(first, MOST_ROWS)))
+
+
+class _Labels:
+    """What each prompt of a data set says, read once.
+
+    Attributes:
+        is_srv: bool [P], whether the prompt asks for a Schmidt rank vector.
+        is_gates: bool [P], whether it lists gates.
+        ranks: int8 [P, Q], the vector; 0 beyond its entries, and everywhere when it cannot be read.
+        entangled: int64 [P], number of entangled qubits; -1 for other prompts.
+        listed: bool [P, gates], the gates listed; none when they are unknown, repeated or out of order.
+    """
+
+    def __init__(self, dataset: CircuitDataset) -> None:
+        prompts, names = dataset.prompts, dataset.gate_pool.names
+        self.is_srv = np.array([prompt.startswith(SRV_PROMPT) for prompt in prompts], dtype=np.bool_)
+        self.is_gates = np.array([prompt.startswith(GATES_PROMPT) for prompt in prompts], dtype=np.bool_)
+        self.ranks = np.zeros((len(prompts), dataset.num_qubits), dtype=np.int8)
+        self.entangled = np.full(len(prompts), -1)
+        self.listed = np.zeros((len(prompts), len(names)), dtype=np.bool_)
+        for row in np.flatnonzero(self.is_srv):
+            label = _vector(prompts[row], dataset.num_qubits)
+            self.ranks[row, : len(label)] = label
+            self.entangled[row] = label.count(2) if label else -1
+        for row in np.flatnonzero(self.is_gates):
+            self.listed[row] = _listed_gates(prompts[row], names)
+
+
+def _vector(prompt: str, num_qubits: int) -> tuple[int, ...]:
+    """Read the Schmidt rank vector of a prompt; empty when it is wrong."""
+    try:
+        return parse_srv_prompt(prompt, num_qubits)
+    except ConfigError:
+        return ()
+
+
+def _listed_gates(prompt: str, pool: tuple[str, ...]) -> list[bool]:
+    """Tell which gates of the pool "Compile using: ['h', 'cx']" lists; none when the list is wrong."""
+    listed = re.findall(r"'(\w+)'", prompt)
+    chosen = [name for name in pool if name in listed]
+    return [name in chosen and prompt == f"Compile using: {chosen}" for name in pool]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What was found in some circuits of a data set.
+
+    Attributes:
+        exact_keys: uint64 [n], equal for equal tokens and prompts.
+        form_keys: uint64 [valid ones], equal for equal qubits and normal forms.
+        reasons: What is wrong with invalid circuits, and how often.
+        num_gates: int64 [gates], gates of each kind.
+        wrong: The rows of the data set that fail each check, in rising order.
+        largest_unitary_error: Of these circuits.
+    """
+
+    exact_keys: NDArray[np.uint64]
+    form_keys: NDArray[np.uint64]
+    reasons: Counter[str]
+    num_gates: NDArray[np.int64]
+    wrong: dict[str, NDArray[np.integer]]
+    largest_unitary_error: float
+
+
+def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _Block:
+    """Verify the circuits of a block; what has wrong tokens is looked at no further."""
+    table = instruction_table(dataset.gate_pool, dataset.num_qubits)
+    tokens, sizes, prompts = dataset.tokens[block], dataset.sizes[block], dataset.prompt_index[block]
+    report = decode_tokens(tokens, table.pool)
+    exact_keys = row_keys(np.column_stack([row_keys(tokens), prompts.astype(np.uint64)]))
+
+    rows = np.flatnonzero(report.valid)
+    tokens, sizes, prompts, ids = tokens[rows], sizes[rows], prompts[rows], report.ids[rows]
+    widths, are_right = _widths(tokens, sizes, table.pool)
+    used = _gates_used(ids, table)
+    is_srv, is_gates, listed = labels.is_srv[prompts], labels.is_gates[prompts], labels.listed[prompts]
+    is_wrong = {
+        "sizes": ~are_right | (sizes[:, 1] != _lengths(ids)),
+        "labels": is_srv.copy(),
+        "gate lists": is_gates & (((used > 0) & ~listed).any(axis=1) | ~listed.any(axis=1)),
+        "prompts": ~is_srv & ~is_gates,
+        "unitaries": np.zeros(len(rows), dtype=np.bool_),
+    }
+    if is_srv.any():
+        ranks = schmidt_rank_vectors(ids[is_srv], table)
+        ranks[np.arange(table.num_qubits) >= widths[is_srv, None]] = 0
+        is_wrong["labels"][is_srv] = (ranks != labels.ranks[prompts[is_srv]]).any(axis=1)
+    largest_error = 0.0
+    if dataset.unitaries is not None:
+        is_wrong["unitaries"], largest_error = _check_unitaries(ids, dataset.unitaries[block][rows], table)
+    return _Block(
+        exact_keys=exact_keys,
+        form_keys=row_keys(circuit_keys(ids, table, widths)),
+        reasons=Counter(reason for reason in report.reasons if reason != VALID),
+        num_gates=used.sum(axis=0),
+        wrong={"tokens": block.start + np.flatnonzero(~report.valid)}
+        | {check: block.start + rows[found] for check, found in is_wrong.items()},
+        largest_unitary_error=largest_error,
+    )
+
+
+def _widths(
+    tokens: NDArray[np.int8], sizes: NDArray[np.int16], pool: GatePool
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Find the qubits of circuits in their tokens, and tell whether their sizes say the same.
+
+    A circuit without gates may be padding all over: then any size is right.
+
+    Returns:
+        int64 [N] and bool [N].
+    """
+    present = (np.abs(tokens) != pool.padding_token).any(axis=2)  # [N, Q]
+    last = np.where(present, np.arange(1, present.shape[1] + 1), 0).max(axis=1)
+    without_gaps = present.sum(axis=1) == last
+    return np.where(last > 0, last, sizes[:, 0]), (last == 0) | (without_gaps & (last == sizes[:, 0]))
+
+
+def _lengths(ids: Ids) -> NDArray[np.int64]:
+    """Return the time steps of circuits up to their last gate, int64 [N]."""
+    lengths: NDArray[np.int64] = np.where(ids != NO_GATE, np.arange(1, ids.shape[1] + 1), 0).max(axis=1)
+    return lengths
+
+
+def _gates_used(ids: Ids, table: InstructionTable) -> NDArray[np.int64]:
+    """Return how often each circuit uses each gate, int64 [N, gates]."""
+    kinds = table.gate_index[ids]
+    return np.stack([np.count_nonzero(kinds == index, axis=1) for index in range(len(table.pool))], axis=1)
+
+
+def _check_unitaries(ids: Ids, stored: NDArray[np.float32], table: InstructionTable) -> tuple[NDArray[np.bool_], float]:
+    """Tell which stored unitaries are wrong, bool [N], and the largest error; see `_unitary_errors`."""
+    errors = _unitary_errors(ids, stored, table)
+    is_wrong = errors > UNITARY_TOLERANCE
+    doubtful = np.flatnonzero(is_wrong)
+    is_wrong[doubtful] = ~_is_half(stored[doubtful]) | (errors[doubtful] > HALF_TOLERANCE)
+    return is_wrong, float(errors.max(initial=0))
+
+
+def _unitary_errors(ids: Ids, stored: NDArray[np.float32], table: InstructionTable) -> NDArray[np.float64]:
+    """Return the largest error of each stored unitary, up to a global phase.
+
+    Args:
+        ids: int16 [N, T].
+        stored: float32 [N, 2, D, D].
+        table: The instructions the ids number.
+
+    Returns:
+        float64 [N]; infinite where an entry is no number.
+    """
+    errors = np.zeros(len(ids))
+    rows = max(1, _BLOCK_BYTES // (16 * 4**table.num_qubits))
+    for start in range(0, len(ids), rows):
+        exact = unitaries(ids[start : start + rows], table)
+        given = stored[start : start + rows, 0] + 1j * stored[start : start + rows, 1].astype(np.float64)
+        overlap = np.einsum("nij,nij->n", exact.conj(), given)
+        phase = np.where(np.abs(overlap) > 0, overlap, 1)  # without any overlap no phase helps
+        exact *= (phase / np.abs(phase))[:, None, None]
+        errors[start : start + rows] = np.abs(given - exact).max(axis=(1, 2))
+    return np.nan_to_num(errors, nan=np.inf)
+
+
+def _is_half(stored: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which matrices float16 could hold, bool [N]."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and so another number
+        same: NDArray[np.bool_] = (stored.astype(np.float16) == stored).all(axis=(1, 2, 3))
+    return same

@@ -1,0 +1,130 @@
+"""Writing data sets as folders that genQC 0.2.5 opens by itself; `genqc_data` reads them.
+
+The tokens are the same in both, so this is about files, their names, and what surrounds the circuits of a mixed set.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors.numpy import save as to_safetensors
+
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.dataset import pad_time
+from quantum_diffusion.errors import DatasetFormatError
+from quantum_diffusion.files import DESCRIPTION, check_can_write, new_folder
+from quantum_diffusion.interop.genqc_data import MIXED, PREFIXES, SINGLE
+from quantum_diffusion.interop.torch_files import KEY
+
+_PREFIX = PREFIXES[0]
+_TIME_MULTIPLE = 4
+"""genQC's U-Net halves the time axis twice, so a batch must be cut to a multiple of this (`model_scale_factor`)."""
+
+
+def check_export(path: Path) -> None:
+    """Refuse a place for `export_dataset` where something is.
+
+    Raises:
+        DatasetFormatError: There is a file or a folder with something in it, or nothing can be written.
+    """
+    if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
+        raise DatasetFormatError(f"{str(path)!r} exists and is not an empty folder: choose another one for the export")
+    check_can_write(path, DatasetFormatError)
+
+
+def export_dataset(dataset: CircuitDataset, path: Path) -> str:
+    """Write a data set as a folder that genQC 0.2.5 opens with `from_config_file`, as a whole.
+
+    Circuits of several sizes become genQC's mixed data set: all cells outside a circuit are padding, time steps are
+    padded to a multiple of 4, and `z` tells qubits and time steps.
+
+    Args:
+        dataset: What to write.
+        path: A folder that does not exist or is empty. Its place is written into its `config.yaml`: who moves it gives
+            genQC the argument `save_path`.
+
+    Returns:
+        The name of genQC's class.
+
+    Raises:
+        DatasetFormatError: There is something in the folder, or it cannot be written.
+    """
+    check_export(path)
+    padding = dataset.gate_pool.padding_token
+    is_mixed = bool((np.abs(dataset.tokens) == padding).any() or (dataset.sizes[:, 0] < dataset.num_qubits).any())
+    texts = np.array(dataset.prompts)[dataset.prompt_index]
+    tensors = _mixed_tensors(dataset) if is_mixed else _single_tensors(dataset)
+    params: dict[str, Any] = {
+        "store_dict": {key: "numpy" if key == "y" else "tensor" for key in _order(tensors)},
+        "dataset_to_gpu": False,
+        "optimized": False,
+        "random_samples": len(dataset),
+        "num_of_qubits": dataset.num_qubits,
+        "min_gates": int(dataset.sizes[:, 1].min()),
+        "max_gates": int(tensors["x"].shape[2]),
+        "max_params": 0,
+        "gate_pool": list(dataset.gate_pool.names),
+    }
+    if is_mixed:
+        params |= {
+            "pad_constant": padding,
+            "collate_fn": "cut_padding_collate_fn" + ("_compilation_params" if "U" in tensors else ""),
+            "bucket_batch_size": -1,
+            "model_scale_factor": _TIME_MULTIPLE,
+        }
+    description = {
+        "target": MIXED if is_mixed else SINGLE,
+        "device": "cpu",
+        "comment": "written by quantum_diffusion",
+        "save_path": f"{os.path.realpath(path)}/{_PREFIX}",
+        "save_type": "safetensors",
+        "params": params,
+    }
+    with new_folder(path, DatasetFormatError) as folder:
+        (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        (folder / _PREFIX).parent.mkdir()
+        (folder / f"{_PREFIX}_y.pt").write_bytes(_pickled(texts))
+        for key, tensor in tensors.items():
+            content = to_safetensors({KEY: np.ascontiguousarray(tensor)})
+            (folder / f"{_PREFIX}_{key}.safetensors").write_bytes(content)
+    return str(description["target"]).rpartition(".")[2]
+
+
+def _order(tensors: dict[str, NDArray[Any]]) -> list[str]:
+    """Order the keys as the functions expect that genQC makes batches with."""
+    return [key for key in ("x", "y", "params", "U", "z") if key == "y" or key in tensors]
+
+
+def _single_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {"x": dataset.tokens.astype(np.int32)}
+    return tensors if dataset.unitaries is None else tensors | {"U": dataset.unitaries}
+
+
+def _mixed_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
+    padding = dataset.gate_pool.padding_token
+    tokens = pad_time(dataset.tokens, _TIME_MULTIPLE, padding)
+    qubits, steps = dataset.sizes[:, 0, None], np.maximum(dataset.sizes[:, 1, None], 1)
+    absent = np.arange(tokens.shape[1]) >= qubits  # [N, Q]
+    ended = np.arange(tokens.shape[2]) >= steps  # [N, T]
+    x = np.where(absent[:, :, None] | ended[:, None, :], padding, tokens)
+    z = np.hstack([qubits, -(-steps // _TIME_MULTIPLE) * _TIME_MULTIPLE])
+    tensors: dict[str, NDArray[Any]] = {"x": x.astype(np.int32), "z": z.astype(np.int32)}
+    if dataset.unitaries is not None:  # only with parameters, of which there are none, genQC can batch unitaries
+        parameters = np.zeros((len(dataset), 0, tokens.shape[2]), dtype=np.float32)
+        tensors |= {"params": parameters, "U": dataset.unitaries}
+    return tensors
+
+
+def _pickled(texts: NDArray[np.str_]) -> bytes:
+    """Return what genQC's `store_tensor` writes for an array of texts."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({KEY: texts}, buffer, pickle_protocol=5)
+    return buffer.getvalue()

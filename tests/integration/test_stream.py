@@ -1,0 +1,103 @@
+"""Training on a stream: fresh circuits in every epoch, none that are validated with, a resume that sees the same."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.config.store import dataset_preset
+from quantum_diffusion.data.merging import row_keys
+from quantum_diffusion.data.stream import CircuitStream
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.training.training import DiffusionTrainer
+from tests.conftest import MakeConfig
+from tests.integration.test_training import InterruptAt, assert_same, metrics_without_times
+
+
+def stream(seed: int = 0, **changes: Any) -> CircuitStream:
+    values = {"num_samples": 500, "max_gates": 9, "balance_max": 150, "n_jobs": 1}
+    return CircuitStream(DatasetConfig(**{**values, **changes}), seed, 0.1)
+
+
+def keys(dataset: Any) -> set[int]:
+    return set(row_keys(dataset.tokens).tolist())
+
+
+def test_epochs_are_fresh_and_keep_away_from_validation() -> None:
+    one = stream()
+    epochs = [one.epoch(number) for number in range(4)]
+    assert {len(epoch) for epoch in epochs} == {500}
+    assert len(one.held_out) == 50
+    assert {epoch.prompts for epoch in epochs} == {one.held_out.prompts}
+    for number, epoch in enumerate(epochs):
+        assert len(keys(epoch)) == 500
+        assert not keys(epoch) & keys(one.held_out)
+        others = [other for other in epochs if other is not epoch]
+        assert all(len(keys(epoch) & keys(other)) < 100 for other in others)
+        assert max(np.bincount(epoch.prompt_index)) <= 150
+        again = stream().epoch(number)
+        np.testing.assert_array_equal(again.tokens, epoch.tokens)
+        assert (stream(seed=1).epoch(number).tokens != epoch.tokens).any()
+
+
+def test_unitaries_can_be_streamed() -> None:
+    epoch = stream(condition_type="UNITARY", gate_set=("h", "cx", "x"), balance_max=None).epoch(1)
+    assert epoch.unitaries is not None
+    assert len(epoch.unitaries) == 500
+
+
+def test_too_few_circuits_and_two_conditions_are_refused() -> None:
+    with pytest.raises(ConfigError, match="550 distinct circuits an epoch, but"):
+        stream(num_qubits=2, max_gates=3)
+    with pytest.raises(ConfigError, match="BOTH"):
+        stream(condition_type="BOTH")
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> str:
+    path = tmp_path / "short.yaml"
+    path.write_text("num_qubits: 3\nmin_gates: 2\nmax_gates: 5\nnum_samples: 96\nn_jobs: 1\n")
+    return f"stream:{path}"
+
+
+def test_an_interrupted_run_continues_its_stream(make_config: MakeConfig, tmp_path: Path, preset: str) -> None:
+    def trainer(name: str, *observers: Any) -> DiffusionTrainer:
+        general = {"dataset": preset, "output_path": str(tmp_path / name)}
+        return DiffusionTrainer(make_config(num_epochs=3, batch_size=32, general=general), observers)
+
+    trainer("whole").run()
+    assert trainer("parts", InterruptAt(4)).run().status == "interrupted"
+    assert trainer("parts").run().status == "finished"
+    first, second = (load_pipeline(tmp_path / name).network.state_dict() for name in ("whole", "parts"))
+    assert_same(dict(first), dict(second))
+    assert metrics_without_times(tmp_path / "whole") == metrics_without_times(tmp_path / "parts")
+    assert all(torch.isfinite(weight).all() for weight in first.values())
+
+
+def test_limits_apply_and_other_wishes_are_refused(make_config: MakeConfig, tmp_path: Path, preset: str) -> None:
+    def run(**options: Any) -> None:
+        DiffusionTrainer(make_config(general={"dataset": preset}, **options)).setup_model()
+
+    with pytest.raises(ConfigError, match="batching=bucketed needs a data set"):
+        run(model="unet", scheduler="ddim", batching="bucketed")
+    with pytest.raises(ConfigError, match=r"unknown datasets preset 'quick_tset_srv': did you mean 'quick_test_srv'"):
+        dataset_preset("quick_tset_srv")
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml.*No such file"):
+        dataset_preset(str(tmp_path / "none.yaml"))
+    (tmp_path / "wrong.yaml").write_text("num_qubit: 3\n")
+    with pytest.raises(ConfigError, match="unknown key 'num_qubit': did you mean 'num_qubits'"):
+        dataset_preset(str(tmp_path / "wrong.yaml"))
+    for text in ("[1, 2", "- 1\n", "\x00"):
+        (tmp_path / "wrong.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="wrong"):
+            dataset_preset(str(tmp_path / "wrong.yaml"))
+
+    trainer = DiffusionTrainer(make_config(general={"dataset": preset}, max_samples=64))
+    trainer.setup_model()
+    trainer.compile_model()
+    assert trainer._loaders is not None
+    assert trainer._loaders[0].num_circuits == 64
