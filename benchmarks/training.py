@@ -15,9 +15,10 @@ from quantum_diffusion.config.schema import DatasetConfig, LoopConfig, TrainingC
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.fit import TrainingState, average_weights, step_generator, uses_bfloat16
+from quantum_diffusion.pipeline.fit import TrainingState, average_weights, low_precision, step_generator
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
 Step = Callable[[], int]
@@ -39,7 +40,8 @@ def our_step(preset: str, threads: int, overrides: tuple[str, ...] = (), max_gat
     average = None if loop.ema_decay is None else average_weights(pipeline.network, loop.ema_decay)
     state = TrainingState(pipeline.network, optimizers, schedules, average)
     batches = [batch for batch in loader.epoch(0) if len(batch) == loop.batch_size]
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=uses_bfloat16(loop, pipeline.device))
+    dtype = low_precision(loop, pipeline.device)
+    autocast = torch.autocast("cpu", dtype, enabled=dtype is not None)
 
     def step() -> int:
         torch.set_num_threads(threads)
@@ -47,7 +49,7 @@ def our_step(preset: str, threads: int, overrides: tuple[str, ...] = (), max_gat
         with autocast:
             terms = pipeline.training_loss(
                 batch,
-                step_generator(0, "step", state.step, pipeline.device),
+                Noise(step_generator(0, "step", state.step, pipeline.device)),
                 condition_dropout=loop.condition_dropout,
                 prefix_weight=loop.prefix_head_weight,
             )

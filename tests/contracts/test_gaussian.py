@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quantum_diffusion.diffusion.gaussian import SAMPLERS, GaussianDiffusion
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 
@@ -174,10 +175,10 @@ def test_a_sample_does_not_depend_on_its_batch(
 def test_low_variance_levels_are_stratified(codebook: GateEmbedding) -> None:
     process = make(codebook)
     for seed in range(5):
-        levels = process.draw_levels(100, torch.Generator().manual_seed(seed), low_variance=True)
+        levels = process.draw_levels(100, Noise(torch.Generator().manual_seed(seed)), low_variance=True)
         assert sorted((levels // 10).tolist()) == list(range(100)), "one level from each of 100 equal ranges"
         assert levels.tolist() != sorted(levels.tolist()), "and not in the order of the circuits"
-    free = process.draw_levels(20_000, torch.Generator().manual_seed(0), low_variance=False)
+    free = process.draw_levels(20_000, Noise(torch.Generator().manual_seed(0)), low_variance=False)
     assert (int(free.min()), int(free.max())) == (0, 999)
     assert abs(float(free.float().mean()) - 499.5) < 4 * 289 / 20_000**0.5
 
@@ -192,7 +193,7 @@ def test_input_perturbation_changes_the_input_and_not_the_target(codebook: GateE
             seen[strength] = x
             return torch.zeros_like(x)
 
-        loss = process.loss(denoise, tokens, torch.Generator().manual_seed(3))
+        loss = process.loss(denoise, tokens, Noise(torch.Generator().manual_seed(3)))
         if strength == 0:
             plain_loss = loss
     torch.testing.assert_close(loss, plain_loss)  # the loss of a prediction of zeros is the target's mean square
@@ -205,7 +206,7 @@ def test_the_loss_of_an_oracle_is_zero(codebook: GateEmbedding, objective: str, 
     process = make(codebook, objective, loss, input_perturbation=0.0)
     tokens = draw_tokens(8)
     exact = oracle(process, codebook.embed(tokens))
-    losses = process.loss(lambda x, t: exact(x, t)[0], tokens, torch.Generator().manual_seed(0))
+    losses = process.loss(lambda x, t: exact(x, t)[0], tokens, Noise(torch.Generator().manual_seed(0)))
     assert losses.shape == (8,)
     assert float(losses.max()) < 1e-4
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quantum_diffusion.diffusion.masked import ORDERS, MaskedDiffusion
+from quantum_diffusion.diffusion.noise import Noise
 
 STEPS = 5
 VOCABULARY = 7
@@ -25,7 +26,7 @@ def anything(count: int) -> Tensor:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_every_order_is_a_permutation(share: float) -> None:
-    rank = MaskedDiffusion(share).draw_rank(2000, STEPS, torch.Generator().manual_seed(0))
+    rank = MaskedDiffusion(share).draw_rank(2000, STEPS, Noise(torch.Generator().manual_seed(0)))
     assert torch.equal(rank.sort(dim=1).values, torch.arange(STEPS).expand(2000, STEPS))
     from_start = float((rank == torch.arange(STEPS)).all(dim=1).float().mean())
     expected = share + (1 - share) / 120
@@ -33,7 +34,7 @@ def test_every_order_is_a_permutation(share: float) -> None:
 
 
 def test_random_orders_are_uniform() -> None:
-    rank = MaskedDiffusion().draw_rank(60_000, 3, torch.Generator().manual_seed(0))
+    rank = MaskedDiffusion().draw_rank(60_000, 3, Noise(torch.Generator().manual_seed(0)))
     seen = Counter(map(tuple, rank.tolist()))
     assert len(seen) == 6
     assert sum((count - 10_000) ** 2 / 10_000 for count in seen.values()) < 20.5  # chi-square, 5 degrees, p = 0.001
@@ -44,7 +45,7 @@ def test_the_loss_is_the_mean_over_all_noise_levels() -> None:
     table = torch.randn(2**STEPS, STEPS, VOCABULARY)
     ids = torch.randint(0, VOCABULARY, (4, STEPS))
     process = MaskedDiffusion()
-    rank = process.draw_rank(4, STEPS, torch.Generator().manual_seed(1))
+    rank = process.draw_rank(4, STEPS, Noise(torch.Generator().manual_seed(1)))
 
     def logits_given(revealed: Tensor) -> Tensor:
         """Logits [T, V] that depend on which steps are revealed: bool [T]."""

@@ -75,6 +75,7 @@ def test_the_three_commands_leave_what_they_promise(folder: Path) -> None:
     assert {path.name for path in model.iterdir()} == {
         "config.yaml",
         "model.safetensors",
+        "last.safetensors",
         "training_config.yaml",
         "metadata.yaml",
         "loss_curve.png",
@@ -172,7 +173,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(folder: Path) -> None:
     assert load_pipeline(folder / "models" / "long" / "run" / "interrupted").config.num_qubits == 3
     assert "the same command continues" in output
     assert "Traceback" not in errors
-    assert (folder / "models" / "long" / "run" / "checkpoint.pt").exists()
+    assert list((folder / "models" / "long" / "run" / "checkpoints").glob("*.pt"))
     assert not (folder / "models" / "long" / "config.yaml").exists()
     again = run(folder, *command)
     assert "continuing at step" in again.stdout

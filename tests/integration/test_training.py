@@ -17,10 +17,11 @@ from torch import Tensor
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.labels import prefix_rank_vectors
 from quantum_diffusion.circuits.tokenizer import decode_tokens
-from quantum_diffusion.config.schema import SamplingConfig, TrainingConfig
-from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.config.schema import LoopConfig, SamplingConfig, TrainingConfig
+from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
 from quantum_diffusion.data.storage import save_dataset
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, TrainingDivergedError
 from quantum_diffusion.pipeline import fit as loop
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
@@ -90,9 +91,13 @@ def assert_same(first: Any, second: Any, where: str = "state") -> None:
         assert first == second, where
 
 
+def newest_checkpoint(folder: Path) -> Path:
+    return max((folder / "run" / "checkpoints").iterdir())
+
+
 def metrics_without_times(folder: Path) -> list[list[str]]:
     with (folder / "run" / "metrics.csv").open(newline="") as file:
-        return [row for row in csv.reader(file) if row[1] != "samples_per_second"]
+        return [row for row in csv.reader(file) if row[1] not in ("samples_per_second", "memory_gib")]
 
 
 # ------------------------------------------------------------------------------------------- every combination
@@ -162,7 +167,7 @@ def test_labels_of_prefixes_are_right_in_narrow_buckets(
     loader = BatchLoader(mixed_dataset, np.arange(len(mixed_dataset)), 16, 0, False, bucketed=True)
     seen = set()
     for batch in loader.epoch(0):
-        pipeline.training_loss(batch, torch.Generator().manual_seed(0), prefix_weight=1.0)
+        pipeline.training_loss(batch, Noise(torch.Generator().manual_seed(0)), prefix_weight=1.0)
         width = batch.tokens.shape[1]
         seen.add(width)
         ids = decode_tokens(batch.tokens.numpy(), mixed_dataset.gate_pool).ids
@@ -360,7 +365,7 @@ def test_an_interrupted_run_continues_bit_for_bit(
     assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()
-    assert not (tmp_path / "parts" / "run" / "checkpoint.pt").exists()
+    assert not (tmp_path / "parts" / "run" / "checkpoints").exists()
 
 
 def test_an_interrupt_at_the_last_step_finishes(make_config: MakeConfig, dataset: CircuitDataset) -> None:
@@ -388,7 +393,7 @@ def test_another_configuration_does_not_continue_a_run(make_config: MakeConfig, 
 
 def test_a_named_checkpoint_is_continued(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:
     train(make_config(num_epochs=2), dataset, InterruptAt(2))
-    path = tmp_path / "model" / "run" / "checkpoint.pt"
+    path = newest_checkpoint(tmp_path / "model")
     general = {"output_path": str(tmp_path / "elsewhere"), "resume": str(path)}
     records = Records()
     train(make_config(num_epochs=2, general=general), dataset, records)
@@ -417,7 +422,7 @@ def test_a_weight_that_is_not_finite_keeps_the_last_good_checkpoint(
         trainer.train()
     assert observer.calls[-1] == "failed"
     assert read_run(tmp_path / "model" / "run")["status"] == "failed"
-    saved = read_checkpoint(tmp_path / "model" / "run" / "checkpoint.pt", torch.device("cpu"))["state"]
+    saved = read_checkpoint(newest_checkpoint(tmp_path / "model"), torch.device("cpu"))["state"]
     assert saved["step"] == 3
     assert all(bool(value.isfinite().all()) for value in saved["network"].values())
     state, _ = train(make_config(num_epochs=4), dataset)
@@ -436,7 +441,7 @@ def test_a_loss_that_is_not_finite_saves_the_state_before_it(
     monkeypatch.setattr(DiffusionPipeline, "training_loss", poisoned)
     with pytest.raises(TrainingDivergedError, match="step 2"):
         train(make_config(), dataset)
-    saved = read_checkpoint(tmp_path / "model" / "run" / "checkpoint.pt", torch.device("cpu"))["state"]
+    saved = read_checkpoint(newest_checkpoint(tmp_path / "model"), torch.device("cpu"))["state"]
     assert (saved["step"], saved["batch"]) == (1, 1)
     monkeypatch.undo()
     clean, _ = train(make_config(general={"output_path": str(tmp_path / "clean")}), dataset)
@@ -463,15 +468,23 @@ def test_the_average_follows_its_formula() -> None:
 
 
 @pytest.mark.parametrize(("clip", "moved"), [(0.5, 0.5), (None, 10.0), (20.0, 10.0)])
-def test_gradient_clipping_limits_the_step(clip: float | None, moved: float) -> None:
+def test_gradient_clipping_limits_the_step(dataset: CircuitDataset, clip: float | None, moved: float) -> None:
     network = torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1, bias=False)})
     weight = network["backbone"].weight
     before = weight.item()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     state = loop.TrainingState(network, [optimizer], [schedule], None)
-    total = 10.0 * weight.sum()
-    assert loop._update(state, LossTerms(total, total), clip, lambda state: None) == pytest.approx(10.0)
+
+    class Slope(torch.nn.Module):
+        def forward(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+            total = 10.0 * weight.sum()
+            return {"total": total, "diffusion": total.detach()}
+
+    batch = next(DatasetLoader(0).get_dataloaders(dataset, 4)[0].epoch(0))
+    settings = LoopConfig(gradient_clip=clip)
+    done = loop._step(Slope(), state, [batch], torch.Generator(), settings, loop.Team(), loop.Hooks())
+    assert done.gradient_norm == pytest.approx(10.0)
     assert before - weight.item() == pytest.approx(moved, rel=1e-4)
 
 
@@ -495,6 +508,18 @@ def test_the_saved_weights_are_the_averaged_ones(make_config: MakeConfig, datase
     assert not torch.equal(saved["backbone.predict.weight"], state.network["backbone"].predict.weight)
 
 
+def test_the_last_weights_are_kept_beside_the_average(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    state, summary = train(make_config(num_epochs=2), dataset)
+    last = load_pipeline(summary.folder, weights="last").network.state_dict()
+    assert_same(dict(last), dict(state.network.state_dict()))
+    without = make_config(num_epochs=1, ema_decay=None, general={"output_path": str(summary.folder / ".." / "plain")})
+    state, summary = train(without, dataset)
+    assert not (summary.folder / "last.safetensors").exists()
+    assert_same(
+        dict(load_pipeline(summary.folder, weights="last").network.state_dict()), dict(state.network.state_dict())
+    )
+
+
 def test_bfloat16_trains(make_config: MakeConfig, dataset: CircuitDataset) -> None:
     for model, scheduler in (("transformer", "masked"), ("unet", "ddim")):
         kind = {"objective": "v", "loss": "mse"} if model == "unet" else {}
@@ -503,7 +528,7 @@ def test_bfloat16_trains(make_config: MakeConfig, dataset: CircuitDataset) -> No
         _, summary = train(
             make_config(model, scheduler, precision="bf16", max_steps=2, general=general, **kind), dataset, records
         )
-        assert summary.metadata["bfloat16"] is True
+        assert summary.metadata["arithmetic"] == "bfloat16"
         assert all(math.isfinite(record.loss) for record in records.steps)
 
 

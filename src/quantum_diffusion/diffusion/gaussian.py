@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities, guide_plain, guide_rescaled
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.diffusion.schedules import make_betas
 from quantum_diffusion.errors import ConfigError, unknown_name
 
@@ -91,17 +92,18 @@ class GaussianDiffusion:
         """Noise levels; t runs from 0 (least noise) to num_levels - 1."""
         return len(self.betas)
 
-    def draw_levels(self, count: int, generator: torch.Generator, low_variance: bool) -> Tensor:
+    def draw_levels(self, count: int, noise: Noise, low_variance: bool) -> Tensor:
         """Draw a noise level a circuit: int64 [count].
 
         Args:
             count: B.
-            generator: Source of randomness.
-            low_variance: One level from each of `count` equal ranges (arXiv 2107.00630) instead of free draws.
+            noise: Source of randomness.
+            low_variance: One level from each of as many equal ranges as the batch has circuits (arXiv 2107.00630)
+                instead of free draws.
         """
-        uniform = torch.rand(count, generator=generator, device=generator.device)
+        uniform = noise.uniform(count)
         if low_variance:
-            uniform = (torch.randperm(count, generator=generator, device=generator.device) + uniform) / count
+            uniform = (noise.places(count) + uniform) / noise.total(count)
         return (uniform * self.num_levels).long().clamp(max=self.num_levels - 1)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -124,30 +126,29 @@ class GaussianDiffusion:
         signal, spread = pair.to(like.dtype).to(like.device)[:, t].view(2, -1, *[1] * (like.dim() - 1))
         return signal, spread
 
-    def loss(self, denoise: Denoise, tokens: Tensor, generator: torch.Generator, low_variance: bool = True) -> Tensor:
+    def loss(self, denoise: Denoise, tokens: Tensor, noise: Noise, low_variance: bool = True) -> Tensor:
         """Noise circuits and score the network's prediction.
 
         Args:
             denoise: The network with its condition.
             tokens: int64 [B, Q, T].
-            generator: Source of randomness, on the tokens' device.
+            noise: Source of randomness, on the tokens' device.
             low_variance: See `draw_levels`.
 
         Returns:
             [B], mean over cells (and channels).
         """
         x0 = self.codebook.embed(tokens)
-        t = self.draw_levels(len(tokens), generator, low_variance)
-        noise = torch.randn(x0.shape, generator=generator, device=x0.device)
-        perturbed = noise
+        t = self.draw_levels(len(tokens), noise, low_variance)
+        eps = noise.normal(*x0.shape)
+        perturbed = eps
         if self.input_perturbation > 0:
-            extra = torch.randn(x0.shape, generator=generator, device=x0.device)
-            perturbed = noise + self.input_perturbation * extra
+            perturbed = eps + self.input_perturbation * noise.normal(*x0.shape)
         prediction = denoise(self.add_noise(x0, perturbed, t), t)
         if self.loss_kind == "cross_entropy":
             losses = F.cross_entropy(self.codebook.logits(prediction), self.codebook.classes(tokens), reduction="none")
         else:
-            losses = (prediction - self.target(x0, noise, t)).square()
+            losses = (prediction - self.target(x0, eps, t)).square()
         return losses.flatten(1).mean(dim=1)
 
     @torch.inference_mode()

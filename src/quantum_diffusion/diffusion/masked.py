@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
+from quantum_diffusion.diffusion.noise import Noise
 
 ORDERS = ("random", "left_to_right", "confidence")
 
@@ -39,12 +40,11 @@ class MaskedDiffusion:
         self.suffix_share = suffix_share
         self.order = order
 
-    def draw_rank(self, count: int, steps: int, generator: torch.Generator) -> Tensor:
+    def draw_rank(self, count: int, steps: int, noise: Noise) -> Tensor:
         """Draw the order in which each training circuit is revealed: int64 [count, steps], a permutation a row."""
-        device = generator.device
-        at_random = torch.rand(count, steps, generator=generator, device=device).argsort(dim=1)
-        from_start = torch.arange(steps, device=device).expand(count, steps)
-        by_suffix = torch.rand(count, 1, generator=generator, device=device) < self.suffix_share
+        at_random = noise.uniform(count, steps).argsort(dim=1)
+        from_start = torch.arange(steps, device=noise.device).expand(count, steps)
+        by_suffix = noise.uniform(count, 1) < self.suffix_share
         return torch.where(by_suffix, from_start, at_random)
 
     def loss(self, denoise: Denoise, ids: Tensor, rank: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ class StepRecord:
         prefix_loss: Loss of the auxiliary head, None without it.
         learning_rate: The rate the step was made with.
         gradient_norm: Norm before clipping.
-        samples_per_second: Circuits a second since the last record.
+        samples_per_second: Circuits a second over the last seconds.
+        memory_gib: Most memory used so far: of the device on CUDA, else of the process.
     """
 
     step: int
@@ -33,6 +34,7 @@ class StepRecord:
     learning_rate: float
     gradient_norm: float
     samples_per_second: float
+    memory_gib: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class EpochRecord:
         samples_seen: Circuits trained on.
         training_loss: Mean diffusion loss over the epoch's steps.
         validation_loss: Mean diffusion loss of the averaged weights on the validation circuits, None without any.
+        srv_accuracy: Exact share of circuits sampled with the averaged weights, None where it was not measured.
         seconds: Wall time of training, earlier starts of a resumed run included.
     """
 
@@ -53,6 +56,7 @@ class EpochRecord:
     samples_seen: int
     training_loss: float
     validation_loss: float | None
+    srv_accuracy: float | None
     seconds: float
 
 

@@ -6,7 +6,10 @@ loads or says clearly that it does not.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,14 @@ from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_entrie
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
+logger = logging.getLogger(__name__)
+
 FORMAT = "quantum_diffusion.pipeline"
 FORMAT_VERSION = 2
 
 WEIGHTS, TRAINING_CONFIG, METADATA = "model.safetensors", "training_config.yaml", "metadata.yaml"
-FILES = (DESCRIPTION, WEIGHTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
+LAST_WEIGHTS = "last.safetensors"
+FILES = (DESCRIPTION, WEIGHTS, LAST_WEIGHTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
 """What a model folder holds beside its run."""
 
 
@@ -48,7 +54,13 @@ def is_finished_model(folder: Path) -> bool:
         ) from None
 
 
-def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: str, metadata: Mapping[str, Any]) -> None:
+def save_pipeline(
+    pipeline: DiffusionPipeline,
+    folder: Path,
+    training_config: str,
+    metadata: Mapping[str, Any],
+    last_weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write a pipeline folder: config, weights, training configuration, metadata. Replaces a pipeline there.
 
     The configuration, which carries the weights' checksum, is put in place last.
@@ -58,14 +70,17 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
         folder: Where; other files in it are left alone.
         training_config: The resolved training configuration as YAML.
         metadata: Plain scalars about the run.
+        last_weights: The weights behind the averaged ones, to be saved beside them; None saves none.
 
     Raises:
         CheckpointError: The folder cannot be written (disk full, no permission); an earlier pipeline is intact.
     """
     with new_entries(folder, DESCRIPTION, CheckpointError) as staging:
-        weights = {name: tensor.contiguous().cpu() for name, tensor in pipeline.network.state_dict().items()}
-        # Written by us: safetensors and torch hide the operating system's error, a full disk for one.
-        (staging / WEIGHTS).write_bytes(save(weights))
+        names = [WEIGHTS]
+        _write_weights(staging / WEIGHTS, pipeline.network.state_dict())
+        if last_weights is not None:
+            names.append(LAST_WEIGHTS)
+            _write_weights(staging / LAST_WEIGHTS, last_weights)
         (staging / TRAINING_CONFIG).write_text(training_config, encoding="utf-8")
         (staging / METADATA).write_text(yaml.safe_dump(dict(metadata), sort_keys=False), encoding="utf-8")
         description = {
@@ -74,24 +89,31 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, training_config: st
             "software": f"quantum_diffusion {quantum_diffusion.__version__}",
             "params": pipeline.config.model_dump(mode="json"),
         }
-        (staging / DESCRIPTION).write_text(sealed(description, staging, [WEIGHTS]), encoding="utf-8")
+        (staging / DESCRIPTION).write_text(sealed(description, staging, names), encoding="utf-8")
 
 
-def load_pipeline(folder: Path, device: torch.device | None = None) -> DiffusionPipeline:
+def _write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    # Written by us: safetensors and torch hide the operating system's error, a full disk for one.
+    path.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in weights.items()}))
+
+
+def load_pipeline(folder: Path, device: torch.device | None = None, weights: str = "averaged") -> DiffusionPipeline:
     """Read a pipeline folder.
 
     Args:
         folder: A folder written by `save_pipeline`.
         device: Where the weights go; None keeps the CPU.
+        weights: "averaged", or "last" for those behind the average; the same without averaging.
 
     Raises:
         CheckpointError: The folder is missing, foreign, damaged, or its weights do not fit its configuration.
     """
     description = _read_description(folder)
-    weights_file = folder / WEIGHTS
+    name = LAST_WEIGHTS if weights == "last" and LAST_WEIGHTS in description["sha256"] else WEIGHTS
+    weights_file = folder / name
     if not weights_file.is_file():
-        raise CheckpointError(f"the model {str(folder)!r} lacks {WEIGHTS}: copy it again, or train again")
-    if sha256_of(weights_file) != description["sha256"].get(WEIGHTS):
+        raise CheckpointError(f"the model {str(folder)!r} lacks {name}: copy it again, or train again")
+    if sha256_of(weights_file) != description["sha256"].get(name):
         raise CheckpointError(
             f"{str(weights_file)!r} does not belong to the {DESCRIPTION} beside it (its checksum is wrong; was saving "
             "cut short?): run the training command again, or copy the folder again"
@@ -102,7 +124,7 @@ def load_pipeline(folder: Path, device: torch.device | None = None) -> Diffusion
         pipeline.network.load_state_dict(load_file(weights_file), strict=True)
     except (QuantumDiffusionError, SafetensorError, RuntimeError, ValueError) as problem:
         reason = (
-            str(problem) if isinstance(problem, QuantumDiffusionError) else f"its {WEIGHTS} is not of its {DESCRIPTION}"
+            str(problem) if isinstance(problem, QuantumDiffusionError) else f"its {name} is not of its {DESCRIPTION}"
         )
         raise CheckpointError(f"the model {str(folder)!r} cannot be used: {reason}; train again") from problem
     pipeline.network.eval()
@@ -159,6 +181,55 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
+_MAGIC = b"quantum_diffusion checkpoint "
+"""Begins a checkpoint file; the SHA-256 of what follows the first line is next to it."""
+
+
+class CheckpointStore:
+    """The checkpoints of a run, named by their step; only the newest few are kept.
+
+    Args:
+        folder: Where they are.
+        keep: How many are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints, newest first."""
+        return sorted(self.folder.glob("[0-9]*.pt"), reverse=True)
+
+    def write(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of a step and remove the oldest beyond `keep`; see `write_checkpoint`."""
+        write_checkpoint(self.folder / f"{step:09d}.pt", state)
+        for path in self.paths()[self.keep :]:
+            path.unlink(missing_ok=True)
+
+    def read_newest(self, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
+        """Read the newest checkpoint that is whole, None when there is none at all.
+
+        Raises:
+            CheckpointError: There are some, but all are damaged.
+        """
+        paths = self.paths()
+        for path in paths:
+            try:
+                return path, read_checkpoint(path, device)
+            except CheckpointError as problem:
+                logger.warning("%s; trying the one before", problem)
+        if not paths:
+            return None
+        raise CheckpointError(
+            f"every checkpoint in {str(self.folder)!r} is damaged: start anew with training.general.resume=never"
+        )
+
+    def clear(self) -> None:
+        """Remove all checkpoints."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training checkpoint of tensors and plain values, whole or not at all.
 
@@ -167,8 +238,10 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    with new_file(path, CheckpointError) as staging:
-        staging.write_bytes(buffer.getbuffer())
+    content = buffer.getbuffer()
+    with new_file(path, CheckpointError) as staging, staging.open("wb") as file:
+        file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
+        file.write(content)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -178,7 +251,11 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         CheckpointError: The file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with path.open("rb") as file:
+            head, content = file.readline(200), file.read()
+        if head != _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n":
+            raise ValueError("wrong checksum")
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {str(path)!r}: check training.general.resume") from None
     except Exception as problem:  # torch and pickle raise all kinds, with texts for their developers
@@ -190,6 +267,6 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _no_checkpoint(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint {str(path)!r} is damaged or foreign (expected a checkpoint.pt that training wrote): start "
+        f"the checkpoint {str(path)!r} is damaged or foreign (expected a checkpoint that training wrote): start "
         "anew with training.general.resume=never, or name another one"
     )

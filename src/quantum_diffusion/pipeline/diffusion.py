@@ -24,6 +24,7 @@ from quantum_diffusion.config.schema import LoopConfig, SamplingConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
 from quantum_diffusion.models.gate_embedding import GateEmbedding
@@ -109,9 +110,9 @@ class DiffusionPipeline:
         assert isinstance(encoder, PromptEncoder)
         return encoder.null_condition(*like.shape[:2])
 
-    def _drop_condition(self, condition: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    def _drop_condition(self, condition: Tensor, share: float, noise: Noise) -> Tensor:
         null = self._null_condition(condition)
-        dropped = torch.rand(len(condition), 1, 1, generator=generator, device=generator.device) < share
+        dropped = noise.uniform(len(condition), 1, 1) < share
         return torch.where(dropped.to(condition.device), null, condition)
 
     # ----------------------------------------------------------------------------------------- training
@@ -119,7 +120,7 @@ class DiffusionPipeline:
     def training_loss(
         self,
         batch: Batch,
-        generator: torch.Generator,
+        noise: Noise,
         *,
         condition_dropout: float = 0.0,
         low_variance: bool = True,
@@ -129,7 +130,7 @@ class DiffusionPipeline:
 
         Args:
             batch: Circuits, on the pipeline's device.
-            generator: Source of all randomness of the step, on the pipeline's device.
+            noise: Source of all randomness of the step, on the pipeline's device.
             condition_dropout: Share of prompts replaced by the null condition.
             low_variance: Spread noise levels evenly over the batch (Gaussian processes).
             prefix_weight: Weight of the auxiliary head's loss.
@@ -137,7 +138,7 @@ class DiffusionPipeline:
         words = self._prompt_words.to(batch.prompt_ids.device)[batch.prompt_ids]
         condition = self.encode_condition(words)
         if condition_dropout > 0:
-            condition = self._drop_condition(condition, condition_dropout, generator)
+            condition = self._drop_condition(condition, condition_dropout, noise)
 
         prefix_logits: Tensor | None = None
 
@@ -148,12 +149,12 @@ class DiffusionPipeline:
 
         if isinstance(self.process, MaskedDiffusion):
             instructions = torch.from_numpy(self._ids(batch.tokens).astype(np.int64)).to(batch.tokens.device)
-            rank = self.process.draw_rank(len(instructions), instructions.shape[1], generator)
+            rank = self.process.draw_rank(len(instructions), instructions.shape[1], noise)
             diffusion = self.process.loss(denoise, instructions, rank).mean()
             # A prefix's label can be told only by a token that sees the whole prefix.
             sees_prefix = rank.cummax(dim=1).values == rank
         else:
-            diffusion = self.process.loss(denoise, batch.tokens, generator, low_variance).mean()
+            diffusion = self.process.loss(denoise, batch.tokens, noise, low_variance).mean()
             sees_prefix = torch.ones_like(batch.tokens[:, 0], dtype=torch.bool)
         if prefix_logits is None or prefix_weight == 0:
             return LossTerms(diffusion, diffusion)

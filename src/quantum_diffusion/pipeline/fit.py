@@ -6,23 +6,29 @@ stopped and continued makes the same steps as one that never stopped.
 
 from __future__ import annotations
 
+import itertools
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from quantum_diffusion.config.schema import LoopConfig
+from quantum_diffusion.data.container import Batch
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.device import multiplies_in_bfloat16
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import TrainingDivergedError
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.team import Team, rows_of
 from quantum_diffusion.seeding import derive_seed
 
 
@@ -43,6 +49,9 @@ class TrainingState:
         seconds: Wall time of training, without that lost by a kill.
         training_loss: Mean loss of the last whole epoch, None before its end.
         validation_loss: Validation loss after it, None without validation.
+        best_score: The best epoch's metric, larger is better; None before the first.
+        no_better: Measurements since then that were no better.
+        scaler: Scales losses for gradients in 16 bits; does nothing otherwise.
     """
 
     network: nn.Module
@@ -57,8 +66,22 @@ class TrainingState:
     seconds: float = 0.0
     training_loss: float | None = None
     validation_loss: float | None = None
+    best_score: float | None = None
+    no_better: int = 0
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
 
-    _PROGRESS = ("step", "epoch", "batch", "samples_seen", "loss_sum", "seconds", "training_loss", "validation_loss")
+    _PROGRESS = (
+        "step",
+        "epoch",
+        "batch",
+        "samples_seen",
+        "loss_sum",
+        "seconds",
+        "training_loss",
+        "validation_loss",
+        "best_score",
+        "no_better",
+    )
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values that `load_state_dict` restores."""
@@ -67,6 +90,7 @@ class TrainingState:
             "average": None if self.average is None else self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in self._PROGRESS},
         }
 
@@ -81,6 +105,8 @@ class TrainingState:
             optimizer.load_state_dict(saved)
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         for name in self._PROGRESS:
             setattr(self, name, state[name])
 
@@ -109,10 +135,34 @@ class FitResult:
     Attributes:
         status: "finished" or "interrupted".
         epochs: Records of the epochs since the start or resume.
+        stopped_early: Whether the metric had not improved for too long.
     """
 
     status: str
     epochs: list[EpochRecord] = field(default_factory=list)
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run does around the loop; the loop itself writes nothing.
+
+    Attributes:
+        save_checkpoint: Called when `is_due` says so, after each epoch, when stopped, and when the loss is no longer
+            finite (unless the weights are not, either).
+        is_due: Asked after each step whether a checkpoint is due.
+        save_best: Called when an epoch is the best so far.
+        should_stop: Asked after each step; True ends training cleanly.
+        after_step: Called after each step.
+        measure: Returns the exact share of sampled circuits, given the pipeline with the weights to be measured.
+    """
+
+    save_checkpoint: Callable[[TrainingState], None] = lambda state: None
+    is_due: Callable[[TrainingState], bool] = lambda state: False
+    save_best: Callable[[TrainingState], None] = lambda state: None
+    should_stop: Callable[[], bool] = lambda: False
+    after_step: Callable[[], None] = lambda: None
+    measure: Callable[[DiffusionPipeline], float] | None = None
 
 
 def fit(
@@ -124,8 +174,8 @@ def fit(
     seed: int,
     *,
     observers: Sequence[FitObserver] = (),
-    save_checkpoint: Callable[[TrainingState], None] = lambda state: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    hooks: Hooks | None = None,
+    team: Team | None = None,
 ) -> FitResult:
     """Train for `settings.num_epochs` epochs (or `max_steps` steps), counted from the state's own progress.
 
@@ -137,74 +187,63 @@ def fit(
         settings: How to train.
         seed: Seed of noise and dropout.
         observers: Told of steps and epochs.
-        save_checkpoint: Called after each epoch, when stopped, and when the loss is no longer finite (unless the
-            weights are not, either).
-        should_stop: Asked after each step; True ends training cleanly.
+        hooks: Saving, stopping, measuring; None does nothing of it.
+        team: The processes that train together; None is this one alone.
 
     Raises:
         TrainingDivergedError: The loss or its gradient is not finite; the last finite weights are in the checkpoint.
     """
+    hooks, team = hooks or Hooks(), team or Team()
     total = total_steps(settings, train_loader)
     started, seconds_before = time.perf_counter(), state.seconds
     epochs: list[EpochRecord] = []
     pace = _Pace()
-    autocast = torch.autocast(pipeline.device.type, torch.bfloat16, enabled=uses_bfloat16(settings, pipeline.device))
+    loss_of = team.wrap(_LossModule(pipeline, settings))
     state.network.train()
 
     with _announced(observers, state.step, total) as end:
         while state.step < total:
-            for batch in train_loader.epoch(state.epoch, first_batch=state.batch):
-                batch = batch.to(pipeline.device)
-                with autocast:
-                    terms = pipeline.training_loss(
-                        batch,
-                        step_generator(seed, "step", state.step, pipeline.device),
-                        condition_dropout=settings.condition_dropout,
-                        low_variance=settings.low_variance_timesteps,
-                        prefix_weight=settings.prefix_head_weight,
-                    )
+            batches = train_loader.epoch(state.epoch, first_batch=state.batch)
+            for group in _groups(batches, settings.accumulate_batches):
+                noise = step_generator(seed, "step", state.step, pipeline.device)
                 learning_rate = float(state.schedules[0].get_last_lr()[0])
-                gradient_norm = _update(state, terms, settings.gradient_clip, save_checkpoint)
+                done = _step(loss_of, state, group, noise, settings, team, hooks)
                 state.step += 1
-                state.batch += 1
-                state.samples_seen += len(batch)
-                loss = float(terms.diffusion.detach())
-                state.loss_sum += loss
+                state.batch += len(group)
+                state.samples_seen += sum(map(len, group))
+                state.loss_sum += done.loss * len(group)
                 state.seconds = seconds_before + time.perf_counter() - started
                 rate = pace.rate(state.samples_seen)
+                hooks.after_step()
                 if state.step % settings.log_every == 0 or state.step == total:
                     record = StepRecord(
                         step=state.step,
                         total_steps=total,
                         epoch=state.epoch,
                         samples_seen=state.samples_seen,
-                        loss=loss,
-                        prefix_loss=None if terms.prefix is None else float(terms.prefix.detach()),
+                        loss=done.loss,
+                        prefix_loss=done.prefix_loss,
                         learning_rate=learning_rate,
-                        gradient_norm=gradient_norm,
+                        gradient_norm=done.gradient_norm,
                         samples_per_second=rate,
+                        memory_gib=most_memory(pipeline.device),
                     )
                     for observer in observers:
                         observer.on_step(record)
                 if state.step == total:
                     break
-                if should_stop():
-                    save_checkpoint(state)
+                if done.stop or (team.size == 1 and hooks.should_stop()):  # a team has agreed before the step
+                    hooks.save_checkpoint(state)
                     return end(FitResult("interrupted", epochs))
-            epoch = EpochRecord(
-                epoch=state.epoch,
-                step=state.step,
-                samples_seen=state.samples_seen,
-                training_loss=state.loss_sum / state.batch,
-                validation_loss=validate(pipeline, validation_loader, state, seed),
-                seconds=state.seconds,
-            )
-            state.training_loss, state.validation_loss = epoch.training_loss, epoch.validation_loss
+                if hooks.is_due(state):
+                    hooks.save_checkpoint(state)
+            epoch = _end_epoch(pipeline, validation_loader, state, settings, seed, hooks, team)
             epochs.append(epoch)
-            state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
             for observer in observers:
                 observer.on_epoch(epoch)
-            save_checkpoint(state)
+            hooks.save_checkpoint(state)
+            if settings.patience is not None and state.no_better >= settings.patience:
+                return end(FitResult("finished", epochs, stopped_early=True))
         return end(FitResult("finished", epochs))
 
 
@@ -229,13 +268,16 @@ def _announced(observers: Sequence[FitObserver], step: int, total: int) -> Itera
 
 def total_steps(settings: LoopConfig, train_loader: BatchLoader) -> int:
     """Steps of the whole run."""
-    steps = settings.num_epochs * len(train_loader)
+    steps = settings.num_epochs * -(-len(train_loader) // settings.accumulate_batches)
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
-def uses_bfloat16(settings: LoopConfig, device: torch.device) -> bool:
-    """Whether the network computes in bfloat16 in training."""
-    return settings.precision == "bf16" or (settings.precision == "auto" and multiplies_in_bfloat16(device))
+def low_precision(settings: LoopConfig, device: torch.device) -> torch.dtype | None:
+    """Return the 16-bit kind of numbers the network computes in, None for 32 bits."""
+    if settings.precision == "16":
+        return torch.float16
+    wanted = settings.precision == "bf16" or (settings.precision == "auto" and multiplies_in_bfloat16(device))
+    return torch.bfloat16 if wanted else None
 
 
 def step_generator(seed: int, purpose: str, number: int, device: torch.device) -> torch.Generator:
@@ -243,47 +285,172 @@ def step_generator(seed: int, purpose: str, number: int, device: torch.device) -
     return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, number))
 
 
-def _update(
+def most_memory(device: torch.device) -> float:
+    """Return the most memory used so far in GiB: of a CUDA device, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
+
+
+# ------------------------------------------------------------------------------------------------ one step
+
+
+class _LossModule(nn.Module):
+    """The loss as a module, so that a team's wrapper sees its forward and backward pass."""
+
+    def __init__(self, pipeline: DiffusionPipeline, settings: LoopConfig) -> None:
+        super().__init__()
+        self.network = pipeline.network
+        self._pipeline = (pipeline,)  # in a tuple, for it is no module
+        self._settings = settings
+        self._dtype = low_precision(settings, pipeline.device)
+
+    def forward(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        (pipeline,) = self._pipeline
+        with torch.autocast(pipeline.device.type, self._dtype, enabled=self._dtype is not None):
+            terms = pipeline.training_loss(
+                batch,
+                noise,
+                condition_dropout=self._settings.condition_dropout,
+                low_variance=self._settings.low_variance_timesteps,
+                prefix_weight=self._settings.prefix_head_weight,
+            )
+        parts = {"total": terms.total, "diffusion": terms.diffusion.detach()}
+        return parts if terms.prefix is None else parts | {"prefix": terms.prefix.detach()}
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a step came to, averaged over the team."""
+
+    loss: float
+    prefix_loss: float | None
+    gradient_norm: float
+    stop: bool
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield the batches of each step; the last step of an epoch may have fewer."""
+    while group := list(itertools.islice(batches, size)):
+        yield group
+
+
+def _step(
+    loss_of: nn.Module,
     state: TrainingState,
-    terms: LossTerms,
-    gradient_clip: float | None,
-    save_checkpoint: Callable[[TrainingState], None],
-) -> float:
-    """Make one optimizer step; returns the gradient's norm before clipping."""
+    group: list[Batch],
+    generator: torch.Generator,
+    settings: LoopConfig,
+    team: Team,
+    hooks: Hooks,
+) -> _Done:
+    """Make one optimizer step from the batches of a group."""
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    terms.total.backward()
-    norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), gradient_clip or math.inf))
-    loss = float(terms.total.detach())
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        kept = "no weights are saved"
-        if all(bool(p.isfinite().all()) for p in state.network.parameters()):
-            save_checkpoint(state)
-            kept = "the weights before it are in the checkpoint"
-        raise TrainingDivergedError(
-            f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; {kept}. Start anew with a lower "
-            "training.training.learning_rate or training.training.gradient_clip, and training.general.resume=never"
-        )
+    device = generator.device
+    circuits = sum(map(len, group))
+    sums = torch.zeros(4, device=device)  # total, diffusion, prefix, stop
+    for batch in group:
+        rows = team.share(len(batch))
+        own = (batch if rows is None else rows_of(batch, rows)).to(device)
+        noise = Noise(generator, rows, None if rows is None else len(batch))
+        parts = loss_of(own, noise)
+        # Averaging over the team counts every process alike, however many of the batch's circuits it has.
+        weight = len(batch) / circuits * (1.0 if rows is None else len(own) * team.size / len(batch))
+        state.scaler.scale(parts["total"] * weight).backward()
+        values = [
+            parts["total"].detach(),
+            parts["diffusion"],
+            parts.get("prefix", torch.zeros_like(parts["diffusion"])),
+        ]
+        sums[:3] += weight * torch.stack(values).float()
+    sums[3] = float(hooks.should_stop())
+    for optimizer in state.optimizers:
+        state.scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip or math.inf)
+    total, loss, prefix_loss, stop, gradient_norm = torch.cat([team.mean(sums), norm.detach().view(1)]).tolist()
+    overflowed = state.scaler.is_enabled() and math.isfinite(total) and not math.isfinite(gradient_norm)
+    if not overflowed and not (math.isfinite(total) and math.isfinite(gradient_norm)):
+        _refuse(state, total, gradient_norm, hooks)
     for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
-        optimizer.step()
+        state.scaler.step(optimizer)  # leaves the weights alone where the scaled gradient overflowed
         schedule.step()
+    state.scaler.update()
     if state.average is not None:
         state.average.update_parameters(state.network)
-    return norm
+    return _Done(loss, prefix_loss if settings.prefix_head_weight else None, gradient_norm, stop > 0)
+
+
+def _refuse(state: TrainingState, loss: float, norm: float, hooks: Hooks) -> NoReturn:
+    kept = "no weights are saved"
+    if all(bool(p.isfinite().all()) for p in state.network.parameters()):
+        hooks.save_checkpoint(state)
+        kept = "the weights before it are in the checkpoint"
+    raise TrainingDivergedError(
+        f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; {kept}. Start anew with a lower "
+        "training.training.learning_rate or training.training.gradient_clip, and training.general.resume=never"
+    )
+
+
+# --------------------------------------------------------------------------------------- the end of an epoch
+
+
+def _end_epoch(
+    pipeline: DiffusionPipeline,
+    validation_loader: BatchLoader | None,
+    state: TrainingState,
+    settings: LoopConfig,
+    seed: int,
+    hooks: Hooks,
+    team: Team,
+) -> EpochRecord:
+    """Measure, tell whether the epoch is the best so far, and move on to the next."""
+    state.training_loss = state.loss_sum / state.batch
+    state.validation_loss = validate(pipeline, validation_loader, state, seed, team)
+    is_sampled = hooks.measure is not None and (state.epoch + 1) % (settings.sample_every or 1) == 0
+    accuracy = None
+    if is_sampled and settings.sample_every is not None and hooks.measure is not None:
+        with using_network(pipeline, state.best_network):
+            accuracy = hooks.measure(pipeline)
+    epoch = EpochRecord(
+        epoch=state.epoch,
+        step=state.step,
+        samples_seen=state.samples_seen,
+        training_loss=state.training_loss,
+        validation_loss=state.validation_loss,
+        srv_accuracy=accuracy,
+        seconds=state.seconds,
+    )
+    value = accuracy if settings.best_metric == "srv_accuracy" else state.validation_loss
+    state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+    if value is not None:
+        score = value if settings.best_metric == "srv_accuracy" else -value
+        is_better = state.best_score is None or score > state.best_score
+        state.no_better = 0 if is_better else state.no_better + 1
+        if is_better:
+            state.best_score = score
+            hooks.save_best(state)
+    return epoch
 
 
 @torch.no_grad()
-def validate(pipeline: DiffusionPipeline, loader: BatchLoader | None, state: TrainingState, seed: int) -> float | None:
+def validate(
+    pipeline: DiffusionPipeline, loader: BatchLoader | None, state: TrainingState, seed: int, team: Team | None = None
+) -> float | None:
     """Mean diffusion loss of the best weights, with the same noise each time; None without a loader."""
     if loader is None:
         return None
-    total, count = 0.0, 0
+    team = team or Team()
+    sums = torch.zeros(2, dtype=torch.float64)  # loss, circuits; each process takes every so many batches
     with using_network(pipeline, state.best_network):
         for number, batch in enumerate(loader.epoch(0)):
-            generator = step_generator(seed, "validation", number, pipeline.device)
-            total += float(pipeline.training_loss(batch.to(pipeline.device), generator).diffusion) * len(batch)
-            count += len(batch)
-    return total / count
+            if number % team.size == team.rank:
+                noise = Noise(step_generator(seed, "validation", number, pipeline.device))
+                loss = float(pipeline.training_loss(batch.to(pipeline.device), noise).diffusion)
+                sums += torch.tensor([loss * len(batch), len(batch)], dtype=torch.float64)
+    loss, circuits = team.mean(sums.to(pipeline.device, torch.float32) if team.size > 1 else sums).tolist()
+    return float(loss / circuits)
 
 
 @contextmanager

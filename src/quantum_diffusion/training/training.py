@@ -5,73 +5,62 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import platform
-import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from torch import nn
 
 import quantum_diffusion
-from quantum_diffusion.config.schema import TrainingConfig
-from quantum_diffusion.config.store import to_yaml
+from quantum_diffusion.config.schema import SamplingConfig, TrainingConfig
+from quantum_diffusion.config.store import dataset_preset, to_yaml
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
-from quantum_diffusion.data.storage import ARRAYS_FOLDER
+from quantum_diffusion.data.dataset import BatchLoader
+from quantum_diffusion.data.stream import CircuitStream
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import (
-    CheckpointError,
-    ConfigError,
-    IncompatibleDatasetsError,
-)
-from quantum_diffusion.files import DESCRIPTION, check_can_write, describe
+from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
+from quantum_diffusion.files import describe
+from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import (
     FitResult,
+    Hooks,
     TrainingState,
     average_weights,
+    low_precision,
     total_steps,
-    uses_bfloat16,
     using_network,
 )
-from quantum_diffusion.tracking.experiment import RUN_FILE, ExperimentLogger
+from quantum_diffusion.pipeline.team import FabricTeam, join_team
+from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
+from quantum_diffusion.tracking.profiling import profiler
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.register import ModelEntry, ModelManager
+from quantum_diffusion.training.run_folder import RunFolder, first_difference
 
 __all__ = ["DiffusionTrainer", "ModelEntry", "ModelManager", "TrainingSummary"]
 
 logger = logging.getLogger(__name__)
 
-RUN_FOLDER = "run"
-CHECKPOINT_FILE = "checkpoint.pt"
-INTERRUPTED_FOLDER = "interrupted"
-LOCK_FILE = "lock"
+STREAM = "stream:"
+"""Begins a `general.dataset` that is made while training."""
 
-# Changing these does not make another model, so an interrupted run may be continued with other values of them.
-_FREE_TO_CHANGE = (
-    "output_path",
-    "model_name",
-    "device",
-    "verbose",
-    "resume",
-    "overwrite",
-    "experiment_name",
-    "dataset",
-)
+TRACE_FILE = "trace.json"
 
 
 @dataclass(frozen=True)
@@ -108,15 +97,22 @@ class DiffusionTrainer:
     def __init__(self, config: TrainingConfig, observers: Sequence[FitObserver] = ()) -> None:
         self.config = config
         self.observers = list(observers)
-        self.folder = Path(config.general.output_path) / (config.general.model_name or "")
-        self._run_folder = self.folder / RUN_FOLDER
-        self._lock = FileLock(self._run_folder / LOCK_FILE, timeout=0)
-        self._check_output()
+        self.output = RunFolder(config)
         self.device = select_device(config.general.device)
+        if config.training.precision == "16" and self.device.type != "cuda":
+            raise ConfigError(
+                f"training.training.precision=16 is for CUDA, but the device is {self.device}: use bf16, 32 or auto"
+            )
+        self._team = join_team(self.device)
+        if isinstance(self._team, FabricTeam):
+            self.device = self._team.device
+        if not self._team.is_first:
+            self.observers = []
         if config.training.num_threads is not None:
             torch.set_num_threads(config.training.num_threads)
-        self._loader = DatasetLoader(config.general.seed)
+        self._loader = dataset_loader(config.general.seed)
         self._dataset: CircuitDataset | None = None
+        self._stream: CircuitStream | None = None
         self._dataset_fingerprint = ""
         self._pipeline: DiffusionPipeline | None = None
         self._state: TrainingState | None = None
@@ -127,7 +123,7 @@ class DiffusionTrainer:
     def run(self) -> TrainingSummary:
         """Load the data, build the model, train it and save it."""
         self.setup_model()
-        with self._folder_to_ourselves():
+        with self._output_to_ourselves():
             self.compile_model()
             result = self.train()
             return self.save_model(result)
@@ -143,9 +139,14 @@ class DiffusionTrainer:
             CheckpointError: `general.init_from_pipeline_dir` does not fit the data set or the configuration.
         """
         general, loop = self.config.general, self.config.training
-        loaded = dataset if dataset is not None else self._loader.load_dataset(general.dataset)
-        self._dataset_fingerprint = loaded.fingerprint
-        self._dataset = self._loader.combine_datasets([loaded], loop.balance_max, loop.max_samples)
+        if dataset is None and general.dataset.startswith(STREAM):
+            self._stream = self._open_stream(general.dataset.removeprefix(STREAM))
+            self._dataset = self._stream.epoch(0)
+            self._dataset_fingerprint = self._stream.fingerprint
+        else:
+            loaded = dataset if dataset is not None else self._loader.load_dataset(general.dataset)
+            self._dataset_fingerprint = loaded.fingerprint
+            self._dataset = self._loader.combine_datasets([loaded], loop.balance_max, loop.max_samples)
         self._pipeline = DiffusionPipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
         if general.init_from_pipeline_dir is not None:
             self._init_from(Path(general.init_from_pipeline_dir), self._pipeline)
@@ -153,15 +154,25 @@ class DiffusionTrainer:
 
     def compile_model(self) -> TrainingState:
         """Make batches, optimizers, learning-rate schedules and the averaged weights; restore a checkpoint."""
-        pipeline, dataset, loop = self._require_pipeline(), self._dataset, self.config.training
+        pipeline, dataset = self._require_pipeline(), self._dataset
+        general, loop = self.config.general, self.config.training
         assert dataset is not None
-        self._loaders = self._loader.get_dataloaders(
-            dataset,
-            loop.batch_size,
-            loop.validation_fraction,
-            bucketed=loop.batching == "bucketed",
-            time_multiple=pipeline.time_multiple,
-        )
+        if self._stream is not None:
+            self._loaders = self._stream.loaders(
+                loop.batch_size, general.seed, pipeline.time_multiple, loop.num_workers
+            )
+        else:
+            self._loaders = self._loader.get_dataloaders(
+                dataset,
+                loop.batch_size,
+                loop.validation_fraction,
+                bucketed=loop.batching == "bucketed",
+                time_multiple=pipeline.time_multiple,
+                num_workers=loop.num_workers,
+            )
+        freeze(pipeline.network, loop.freeze)
+        if loop.compile:
+            pipeline.network["backbone"].compile()
         optimizers = make_optimizers(pipeline.network, loop.optimizer, loop.learning_rate, loop.weight_decay)
         total = total_steps(loop, self._loaders[0])
         self._state = TrainingState(
@@ -169,10 +180,9 @@ class DiffusionTrainer:
             optimizers=optimizers,
             schedules=make_lr_schedules(optimizers, loop.lr_scheduler, total, loop.warmup_fraction),
             average=None if loop.ema_decay is None else average_weights(pipeline.network, loop.ema_decay),
+            scaler=torch.amp.GradScaler(self.device.type, enabled=loop.precision == "16"),
         )
-        path = self._checkpoint_to_resume()
-        if path is not None:
-            self._restore(path, self._state)
+        self.output.restore(self._state, self._dataset_fingerprint, self.device)
         return self._state
 
     def train(self) -> FitResult:
@@ -184,22 +194,34 @@ class DiffusionTrainer:
         pipeline, state = self._require_pipeline(), self._state
         if state is None or self._loaders is None:
             raise ConfigError("train() was called before compile_model(): call it first, or use run()")
-        general = self.config.general
-        experiment = ExperimentLogger(
-            self._run_folder, general.experiment_name, self.config.model_dump(mode="json"), first_step=state.step
-        )
+        general, loop = self.config.general, self.config.training
         stop = threading.Event()
-        with self._folder_to_ourselves(), experiment, _interrupts_set(stop):
-            result = pipeline.fit(
-                *self._loaders,
-                state,
-                self.config.training,
-                general.seed,
-                observers=[*self.observers, _MetricsLog(experiment)],
+        with ExitStack() as around:
+            around.enter_context(self._output_to_ourselves())
+            observers, after_step = list(self.observers), lambda: None
+            if self._team.is_first:
+                record = self.config.model_dump(mode="json")
+                experiment = around.enter_context(
+                    ExperimentLogger(self.output.run, general.experiment_name, record, first_step=state.step)
+                )
+                observers.append(_MetricsLog(experiment))
+                if loop.profile_steps is not None:
+                    trace = self.output.run / TRACE_FILE
+                    after_step = around.enter_context(profiler(trace, loop.profile_steps, self.device))
+            around.enter_context(_interrupts_set(stop))
+            hooks = Hooks(
                 save_checkpoint=self._write_checkpoint,
+                is_due=_Timer(general.checkpoint_minutes, general.checkpoint_steps).is_due,
+                save_best=self._save_best,
                 should_stop=stop.is_set,
+                after_step=after_step,
+                measure=self._measure if loop.sample_every is not None else None,
             )
-            experiment.end(result.status)
+            result = pipeline.fit(
+                *self._loaders, state, loop, general.seed, observers=observers, hooks=hooks, team=self._team
+            )
+            if self._team.is_first:
+                experiment.end(result.status)
         return result
 
     def save_model(self, result: FitResult | None = None) -> TrainingSummary:
@@ -214,19 +236,26 @@ class DiffusionTrainer:
         pipeline, state = self._require_pipeline(), self._state
         metadata = self._metadata(result)
         finished = result is None or result.status == "finished"
-        folder = self.folder if finished else self._run_folder / INTERRUPTED_FOLDER
-        with self._folder_to_ourselves(), _interrupts_set(threading.Event()):  # one Ctrl-C does not cut saving short
-            with using_network(pipeline, pipeline.network if state is None else state.best_network):
-                checkpoint.save_pipeline(pipeline, folder, to_yaml(self.config), metadata)
-            if finished:
-                if state is not None:
-                    pipeline.network = state.best_network  # as it was saved
-                (self._run_folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-                shutil.rmtree(self._run_folder / INTERRUPTED_FOLDER, ignore_errors=True)
-            try:
-                save_loss_curve(self._run_folder, folder / "loss_curve.png")
-            except OSError as problem:
-                logger.warning("the loss curve was not drawn: %s", describe(problem))
+        folder = self.output.model if finished else self.output.interrupted
+        if state is not None and finished and self.config.training.save == "best" and self.output.best.is_dir():
+            best = checkpoint.load_pipeline(self.output.best, self.device)
+            state.best_network.load_state_dict(best.network.state_dict())
+            metadata |= {"saved": "best", **checkpoint.read_metadata(self.output.best)}
+        network = pipeline.network if state is None else state.best_network
+        last = None if state is None or state.average is None or not finished else state.network.state_dict()
+        if self._team.is_first:
+            with self._output_to_ourselves(), _interrupts_set(threading.Event()):  # Ctrl-C does not cut saving short
+                with using_network(pipeline, network):
+                    checkpoint.save_pipeline(pipeline, folder, to_yaml(self.config), metadata, last)
+                if finished:
+                    self.output.clear()
+                try:
+                    save_loss_curve(self.output.run, folder / "loss_curve.png")
+                except OSError as problem:
+                    logger.warning("the loss curve was not drawn: %s", describe(problem))
+        self._team.wait()
+        if finished:
+            pipeline.network = network.eval()  # as it was saved
         return TrainingSummary(folder, str(metadata["status"]), metadata)
 
     @staticmethod
@@ -246,42 +275,19 @@ class DiffusionTrainer:
             raise ConfigError("no model yet: call setup_model() first, or use run()")
         return self._pipeline
 
-    def _check_output(self) -> None:
-        """Refuse an output folder in which something would be lost."""
-        finished, general, run = checkpoint.is_finished_model(self.folder), self.config.general, self._run_folder
-        if finished and not general.overwrite:
-            raise CheckpointError(
-                f"{str(self.folder)!r} already holds a finished model: choose another training.general.output_path or "
-                "set training.general.overwrite=true"
+    def _open_stream(self, name: str) -> CircuitStream:
+        loop = self.config.training
+        if loop.batching == "bucketed":
+            raise ConfigError(
+                f"training.training.batching=bucketed needs a data set, given general.dataset={STREAM}{name}: use "
+                "max_padded, or make a data set"
             )
-        check_can_write(run, CheckpointError)
-        data = _data_set_around(self.folder.absolute())
-        if data is not None:
-            raise CheckpointError(
-                f"no model can be saved to {str(self.folder)!r}: {str(data)!r} is a data set; choose another folder"
-            )
-        ours = finished or any((run / name).is_file() for name in (RUN_FILE, LOCK_FILE))
-        foreign = [name for name in (*checkpoint.FILES, RUN_FOLDER) if (self.folder / name).exists()]
-        if foreign and not ours:
-            raise CheckpointError(
-                f"{str(self.folder)!r} holds {foreign[0]!r}, but no model of ours that might be replaced: "
-                "choose another training.general.output_path"
-            )
-
-    @contextmanager
-    def _folder_to_ourselves(self) -> Iterator[None]:
-        """Keep other runs out of the output folder; the operating system ends the lock with the process."""
-        try:
-            self._run_folder.mkdir(parents=True, exist_ok=True)
-            with self._lock:
-                if self._lock.lock_counter == 1:
-                    self._check_output()  # another run may have finished here meanwhile
-                yield
-        except Timeout:
-            raise CheckpointError(
-                f"another run is training into {str(self.folder)!r}: wait for it, or choose another "
-                "training.general.output_path"
-            ) from None
+        preset = dataset_preset(name)
+        limits = {
+            "num_samples": min(preset.num_samples, loop.max_samples or preset.num_samples),
+            "balance_max": loop.balance_max or preset.balance_max,
+        }
+        return CircuitStream(preset.model_copy(update=limits), self.config.general.seed, loop.validation_fraction)
 
     def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
         """Start from the weights of a saved pipeline of the same architecture."""
@@ -294,60 +300,36 @@ class DiffusionTrainer:
         try:
             pipeline.network.load_state_dict(origin.network.state_dict(), strict=True)
         except RuntimeError as problem:
-            difference = _first_difference(_architecture(origin), _architecture(pipeline), "training")
+            difference = first_difference(_architecture(origin), _architecture(pipeline), "training")
             raise CheckpointError(
                 f"the model {str(source)!r} does not fit this configuration and data set: it has {difference}"
             ) from problem
 
-    def _checkpoint_to_resume(self) -> Path | None:
-        resume = self.config.general.resume
-        own = self._run_folder / CHECKPOINT_FILE
-        if resume == "never":
-            return None
-        if resume == "auto":
-            finished = self.folder / DESCRIPTION
-            outlived = finished.is_file() and own.is_file() and own.stat().st_mtime < finished.stat().st_mtime
-            return own if own.is_file() and not outlived else None
-        return Path(resume)
-
-    def _fingerprint(self) -> dict[str, Any]:
-        """What must agree for a checkpoint to be continued."""
-        values = self.config.model_dump(mode="json")
-        for key in _FREE_TO_CHANGE:
-            values["general"].pop(key)
-        for key in ("log_every", "num_threads"):
-            values["training"].pop(key)
-        return {"config": values, "dataset": self._dataset_fingerprint}
+    def _output_to_ourselves(self) -> AbstractContextManager[None]:
+        return self.output.to_ourselves() if self._team.is_first else nullcontext()
 
     def _write_checkpoint(self, state: TrainingState) -> None:
-        path = self._run_folder / CHECKPOINT_FILE
-        checkpoint.write_checkpoint(path, {"fingerprint": self._fingerprint(), "state": state.state_dict()})
+        if self._team.is_first:
+            self.output.write_checkpoint(state, self._dataset_fingerprint)
 
-    def _restore(self, path: Path, state: TrainingState) -> None:
-        saved = checkpoint.read_checkpoint(path, self.device)
-        ours, theirs = self._fingerprint(), saved.get("fingerprint")
-        if not isinstance(theirs, dict) or theirs.get("dataset") != ours["dataset"]:
-            raise CheckpointError(
-                f"{str(path)!r} is of a run on another data set than {self.config.general.dataset!r}: give that one to "
-                "continue it, or training.general.resume=never to start anew"
-            )
-        if theirs != ours:
-            raise CheckpointError(
-                f"{str(path)!r} is of a run with {_first_difference(theirs, ours)}: use that value to continue it, or "
-                "training.general.resume=never to start anew"
-            )
-        try:
-            state.load_state_dict(saved["state"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as problem:
-            raise CheckpointError(
-                f"the checkpoint {str(path)!r} does not fit this model: start anew with training.general.resume=never"
-            ) from problem
-        logger.info("continuing %s at step %d", path, state.step)
+    def _save_best(self, state: TrainingState) -> None:
+        if self._team.is_first:
+            pipeline = self._require_pipeline()
+            metadata = {"best_epoch": state.epoch, self.config.training.best_metric: abs(state.best_score or 0.0)}
+            with using_network(pipeline, state.best_network):
+                checkpoint.save_pipeline(pipeline, self.output.best, to_yaml(self.config), metadata)
+
+    def _measure(self, pipeline: DiffusionPipeline) -> float:
+        """Return the exact share of sampled circuits, spread evenly over the prompts."""
+        prompts = pipeline.config.prompts
+        asked = [prompts[number % len(prompts)] for number in range(self.config.training.num_sampled)]
+        return float(pipeline.sample(asked, self.config.general.seed, SamplingConfig()).matches.mean())
 
     def _metadata(self, result: FitResult | None) -> dict[str, Any]:
         dataset, state, pipeline = self._dataset, self._state, self._require_pipeline()
         return {
             "status": "finished" if result is None else result.status,
+            "run_id": self.output.run_id,
             "experiment_name": self.config.general.experiment_name,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "quantum_diffusion": quantum_diffusion.__version__,
@@ -357,7 +339,7 @@ class DiffusionTrainer:
             "numpy": str(np.__version__),
             "device": str(self.device),
             "num_threads": torch.get_num_threads(),
-            "bfloat16": uses_bfloat16(self.config.training, self.device),
+            "arithmetic": str(low_precision(self.config.training, self.device) or torch.float32).removeprefix("torch."),
             "seed": self.config.general.seed,
             "num_parameters": pipeline.num_parameters,
             "dataset": str(self.config.general.dataset),
@@ -387,18 +369,24 @@ class _MetricsLog(FitObserver):
                 "learning_rate": record.learning_rate,
                 "gradient_norm": record.gradient_norm,
                 "samples_per_second": record.samples_per_second,
+                "memory_gib": record.memory_gib,
             },
         )
 
     def on_epoch(self, record: EpochRecord) -> None:
         self._experiment.log(
-            record.step, {"epoch_loss": record.training_loss, "validation_loss": record.validation_loss}
+            record.step,
+            {
+                "epoch_loss": record.training_loss,
+                "validation_loss": record.validation_loss,
+                "srv_accuracy": record.srv_accuracy,
+            },
         )
 
 
 @contextmanager
 def _interrupts_set(stop: threading.Event) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set `stop`; a second SIGINT interrupts at once. Does nothing off the main thread."""
+    """Let SIGINT, SIGTERM and SIGUSR1 set `stop`; a second one interrupts at once. Does nothing off the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -408,18 +396,13 @@ def _interrupts_set(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    # SLURM sends SIGTERM before it takes a job's place, or what --signal=USR1@60 asks for.
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _data_set_around(folder: Path) -> Path | None:
-    """Return the data set that a folder is, lies in, or has as a sub-folder; None when there is none."""
-    children = [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
-    return next((path for path in (folder, *folder.parents, *children) if (path / ARRAYS_FOLDER).is_dir()), None)
 
 
 def _architecture(pipeline: DiffusionPipeline) -> dict[str, Any]:
@@ -429,14 +412,45 @@ def _architecture(pipeline: DiffusionPipeline) -> dict[str, Any]:
     return {name: config[name] for name in names}
 
 
-def _first_difference(theirs: Any, ours: Any, path: str = "training") -> str:
-    """Name the first value in which two nested mappings differ."""
-    if not isinstance(theirs, dict) or not isinstance(ours, dict):
-        return f"{path.replace('training.config', 'training')}={theirs!r}, not {ours!r}"
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
-        if theirs.get(key) != ours.get(key):
-            return _first_difference(theirs.get(key), ours.get(key), f"{path}.{key}")
-    return "the same settings"
+class _Timer:
+    """Says when a checkpoint is due; counts on a clock that nobody can set."""
+
+    def __init__(self, minutes: float | None, steps: int | None) -> None:
+        self._seconds = None if minutes is None else 60 * minutes
+        self._steps = steps
+        self._last = time.monotonic()
+
+    def is_due(self, state: TrainingState) -> bool:
+        due = self._steps is not None and state.step % self._steps == 0
+        if self._seconds is not None and time.monotonic() - self._last >= self._seconds:
+            due = True
+        if due:
+            self._last = time.monotonic()
+        return due
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
+    """Keep weights from being trained.
+
+    Args:
+        network: Its parameters are changed.
+        patterns: Names with wildcards, e.g. "condition_encoder.*".
+
+    Raises:
+        ConfigError: A pattern matches no weight, or nothing is left to train.
+    """
+    parameters = dict(network.named_parameters())
+    for pattern in patterns:
+        names = fnmatch.filter(parameters, pattern)
+        if not names:
+            raise ConfigError(
+                f"training.training.freeze: no weight is named {pattern!r}: names begin with "
+                f"{', '.join(sorted({name.partition('.')[0] for name in parameters}))}, and * stands for anything"
+            )
+        for name in names:
+            parameters[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ConfigError(f"training.training.freeze={list(patterns)} leaves nothing to train: freeze less")
 
 
 def _git_commit() -> str | None:

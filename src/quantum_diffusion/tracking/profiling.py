@@ -1,0 +1,42 @@
+"""A trace of a few training steps by torch's profiler, for chrome://tracing or Perfetto.
+
+It starts after three steps, so that it shows steps as they mostly are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from quantum_diffusion.errors import QuantumDiffusionError
+from quantum_diffusion.files import new_file
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def profiler(path: Path, steps: int, device: torch.device) -> Iterator[Callable[[], None]]:
+    """Profile some steps; yields what is to be called after every step.
+
+    Args:
+        path: Where the trace is written when the steps are done.
+        steps: How many.
+        device: Where the network computes.
+    """
+
+    def write(trace: profile) -> None:
+        try:
+            with new_file(path, QuantumDiffusionError) as staging:
+                trace.export_chrome_trace(str(staging))
+        except QuantumDiffusionError as problem:
+            logger.warning("%s", problem)
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    plan = schedule(wait=1, warmup=2, active=steps, repeat=1)
+    with profile(activities=activities, schedule=plan, on_trace_ready=write, profile_memory=True) as running:
+        yield running.step

@@ -1,0 +1,207 @@
+"""The folder a training run writes to: who may write there, and where an interrupted run left off.
+
+Nothing that is not the run's own is ever overwritten, and two runs never share a folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.data.storage import ARRAYS_FOLDER
+from quantum_diffusion.errors import CheckpointError
+from quantum_diffusion.files import check_can_write
+from quantum_diffusion.pipeline import checkpoint
+from quantum_diffusion.pipeline.checkpoint import CheckpointStore, read_checkpoint, read_metadata
+from quantum_diffusion.pipeline.fit import TrainingState
+from quantum_diffusion.tracking.experiment import RUN_FILE
+
+logger = logging.getLogger(__name__)
+
+RUN_FOLDER = "run"
+LOCK_FILE = "lock"
+
+# Changing these does not make another model, so an interrupted run may be continued with other values of them.
+_FREE_TO_CHANGE = {
+    "general": (
+        "output_path",
+        "model_name",
+        "device",
+        "verbose",
+        "resume",
+        "overwrite",
+        "experiment_name",
+        "dataset",
+        "checkpoint_minutes",
+        "checkpoint_steps",
+        "keep_checkpoints",
+    ),
+    "training": ("log_every", "num_threads", "num_workers", "profile_steps"),
+}
+
+
+class RunFolder:
+    """The output folder of a run.
+
+    Args:
+        config: The run.
+
+    Raises:
+        CheckpointError: Something would be lost in the folder.
+
+    Attributes:
+        model: Where the model goes.
+        run: Where the run's record and checkpoints go, inside of it.
+        interrupted: Where the model of an interrupted run goes.
+        best: Where the model of the best epoch so far goes.
+        run_id: Tells this run from others, also when it is continued.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self._config = config
+        self.model = Path(config.general.output_path) / (config.general.model_name or "")
+        self.run = self.model / RUN_FOLDER
+        self.interrupted = self.run / "interrupted"
+        self.best = self.run / "best"
+        self.run_id = uuid.uuid4().hex
+        self._checkpoints = CheckpointStore(self.run / "checkpoints", config.general.keep_checkpoints)
+        self._lock = FileLock(self.run / LOCK_FILE, timeout=0)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a folder in which something would be lost."""
+        finished = checkpoint.is_finished_model(self.model)
+        if finished and not self._config.general.overwrite:
+            raise CheckpointError(
+                f"{str(self.model)!r} already holds a finished model: choose another training.general.output_path or "
+                "set training.general.overwrite=true"
+            )
+        check_can_write(self.run, CheckpointError)
+        data = _data_set_around(self.model.absolute())
+        if data is not None:
+            raise CheckpointError(
+                f"no model can be saved to {str(self.model)!r}: {str(data)!r} is a data set; choose another folder"
+            )
+        ours = finished or any((self.run / name).is_file() for name in (RUN_FILE, LOCK_FILE))
+        foreign = [name for name in (*checkpoint.FILES, RUN_FOLDER) if (self.model / name).exists()]
+        if foreign and not ours:
+            raise CheckpointError(
+                f"{str(self.model)!r} holds {foreign[0]!r}, but no model of ours that might be replaced: "
+                "choose another training.general.output_path"
+            )
+
+    @contextmanager
+    def to_ourselves(self) -> Iterator[None]:
+        """Keep other runs out; the operating system ends the lock with the process. May be nested.
+
+        Raises:
+            CheckpointError: Another run has the folder, or has finished in it meanwhile.
+        """
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                if self._lock.lock_counter == 1:
+                    self.check()
+                yield
+        except Timeout:
+            raise CheckpointError(
+                f"another run is training into {str(self.model)!r}: wait for it, or choose another "
+                "training.general.output_path"
+            ) from None
+
+    # ------------------------------------------------------------------------------------- checkpoints
+
+    def write_checkpoint(self, state: TrainingState, dataset_fingerprint: str) -> None:
+        """Write a checkpoint of where training stands.
+
+        Raises:
+            CheckpointError: It cannot be written; earlier ones are intact.
+        """
+        content = {"run_id": self.run_id, "fingerprint": self._fingerprint(dataset_fingerprint)}
+        self._checkpoints.write(state.step, content | {"state": state.state_dict()})
+
+    def restore(self, state: TrainingState, dataset_fingerprint: str, device: torch.device) -> None:
+        """Continue where a checkpoint stands, as `general.resume` says; changes nothing when there is none.
+
+        Raises:
+            CheckpointError: The checkpoint is of another run, or every one is damaged.
+        """
+        found = self._find(device)
+        if found is None:
+            return
+        path, saved = found
+        ours, theirs = self._fingerprint(dataset_fingerprint), saved.get("fingerprint")
+        if not isinstance(theirs, dict) or theirs.get("dataset") != ours["dataset"]:
+            raise CheckpointError(
+                f"{str(path)!r} is of a run on another data set than {self._config.general.dataset!r}: give that one "
+                "to continue it, or training.general.resume=never to start anew"
+            )
+        if theirs != ours:
+            raise CheckpointError(
+                f"{str(path)!r} is of a run with {first_difference(theirs, ours)}: use that value to continue it, or "
+                "training.general.resume=never to start anew"
+            )
+        try:
+            state.load_state_dict(saved["state"])
+            self.run_id = str(saved["run_id"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as problem:
+            raise CheckpointError(
+                f"the checkpoint {str(path)!r} does not fit this model: start anew with training.general.resume=never"
+            ) from problem
+        logger.info("continuing %s at step %d", path, state.step)
+
+    def _find(self, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
+        resume = self._config.general.resume
+        if resume == "never":
+            return None
+        if resume != "auto":
+            return Path(resume), read_checkpoint(Path(resume), device)
+        found = self._checkpoints.read_newest(device)
+        if found is not None and self._is_finished(found[1]):
+            return None  # killed after the model was saved: these are left over
+        return found
+
+    def _is_finished(self, saved: dict[str, Any]) -> bool:
+        try:
+            return bool(read_metadata(self.model).get("run_id") == saved.get("run_id"))
+        except CheckpointError:
+            return False
+
+    def _fingerprint(self, dataset_fingerprint: str) -> dict[str, Any]:
+        """What must agree for a checkpoint to be continued."""
+        values = self._config.model_dump(mode="json")
+        for section, keys in _FREE_TO_CHANGE.items():
+            for key in keys:
+                values[section].pop(key)
+        return {"config": values, "dataset": dataset_fingerprint}
+
+    def clear(self) -> None:
+        """Remove what only an unfinished run needs."""
+        self._checkpoints.clear()
+        for left in (self.interrupted, self.best):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _data_set_around(folder: Path) -> Path | None:
+    """Return the data set that a folder is, lies in, or has as a sub-folder; None when there is none."""
+    children = [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
+    return next((path for path in (folder, *folder.parents, *children) if (path / ARRAYS_FOLDER).is_dir()), None)
+
+
+def first_difference(theirs: Any, ours: Any, path: str = "training") -> str:
+    """Name the first value in which two nested mappings differ."""
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return f"{path.replace('training.config', 'training')}={theirs!r}, not {ours!r}"
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        if theirs.get(key) != ours.get(key):
+            return first_difference(theirs.get(key), ours.get(key), f"{path}.{key}")
+    return "the same settings"
