@@ -1,4 +1,4 @@
-"""The commands: `quantum-diffusion {generate,train,evaluate,sample,inspect,export-genqc}`, and scripts for three.
+"""The commands: `quantum-diffusion {generate,train,evaluate,sample,inspect,runs,export-genqc}`, and scripts for three.
 
 Each parses key=value through Hydra, builds one object from its typed configuration and calls it. Heavy imports are
 inside the functions, so that `--help` answers at once.
@@ -18,6 +18,7 @@ from quantum_diffusion.config.schema import (
     EvaluationConfig,
     ExportConfig,
     InspectConfig,
+    RunsConfig,
     SampleConfig,
     TrainingConfig,
 )
@@ -148,6 +149,30 @@ def inspect(config: InspectConfig) -> int:
     return 0
 
 
+def runs(config: RunsConfig) -> int:
+    """List training runs and compare them: how they ended, their settings, their curves."""
+    from pathlib import Path
+
+    from quantum_diffusion import console
+    from quantum_diffusion.tracking.runs import COLUMNS, differences, find_runs, save_curves
+
+    found = find_runs(Path(config.folder))
+    lines = []
+    for number, run in enumerate(found, start=1):
+        metrics = [f"{name} {run.metrics[name]:.4f}" for name in COLUMNS if name in run.metrics]
+        lines.append(
+            (f"{number}  {run.name}", f"{run.status}, {run.started}, {run.seconds:.0f} s, {', '.join(metrics)}")
+        )
+    console.show_table("Runs", lines)
+    if len(found) > 1:
+        rows = [(key, " | ".join(map(plain, values))) for key, values in differences(found).items()]
+        console.show_table("Settings that differ, in the order of the runs", rows or [("none", "")])
+    if config.picture is not None:
+        save_curves(found, config.metric, Path(config.picture))
+        console.out.print(f"\n{config.metric} of all runs is drawn in {config.picture}")
+    return 0
+
+
 def export_genqc(config: ExportConfig) -> int:
     """Write a data set as a folder that genQC opens."""
     from pathlib import Path
@@ -182,6 +207,7 @@ COMMANDS = {
     "evaluate": Command("evaluation", EvaluationConfig, evaluate),
     "sample": Command("sample", SampleConfig, sample),
     "inspect": Command("inspect", InspectConfig, inspect),
+    "runs": Command("runs", RunsConfig, runs),
     "export-genqc": Command("export", ExportConfig, export_genqc),
 }
 

@@ -32,7 +32,7 @@ EXPECTED = {
     "datasets": {"default", "quick_test_srv", *(f"paper_srv_{qubits}q" for qubits in range(3, 9))},
     "training": {"default", "quick_test_srv", "quick_test_unet", "paper_srv_stage_1", "paper_srv_stage_2"},
     "evaluation": {"default", "quick_test_srv", "paper_srv"},
-    "debug": {"limit", "overfit"},
+    "debug": {"limit", "overfit", "profile"},
 }
 
 

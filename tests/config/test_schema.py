@@ -44,6 +44,7 @@ VARIANTS = [
     ("evaluation", []),
     ("sample", []),
     ("inspect", []),
+    ("runs", []),
 ]
 
 

@@ -512,3 +512,14 @@ class ExportConfig(Section):
     """Data set to export: a folder, a folder of data sets, or hf://owner/name."""
     output_path: Text
     """Folder to write; it must not exist, or be empty."""
+
+
+class RunsConfig(Section):
+    """What `quantum-diffusion runs` does (keys `runs.*`)."""
+
+    folder: Text = "./models"
+    """Folder that holds trained models, at any depth."""
+    metric: Text = "validation_loss"
+    """Metric of the picture."""
+    picture: Text | None = None
+    """Where to draw the curves of all runs (PNG); null draws none."""

@@ -20,6 +20,7 @@ from quantum_diffusion.config.schema import (
     EvaluationConfig,
     ExportConfig,
     InspectConfig,
+    RunsConfig,
     SampleConfig,
     TrainingConfig,
 )
@@ -33,6 +34,7 @@ SECTIONS: dict[str, type[Section]] = {
     "sample": SampleConfig,
     "inspect": InspectConfig,
     "export": ExportConfig,
+    "runs": RunsConfig,
 }
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -1,0 +1,129 @@
+"""Runs side by side: how they ended, in which settings they differ, and their curves in one picture.
+
+All of it is read from the `run/` folders that training leaves; nothing is written but the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.files import new_file
+from quantum_diffusion.tracking.experiment import RUN_FILE, read_metrics, read_run
+
+COLUMNS = ("loss", "validation_loss", "srv_accuracy")
+"""Metrics shown beside each run."""
+
+_WHERE = (
+    "general.output_path",
+    "general.model_name",
+    "general.experiment_name",
+    "general.verbose",
+    "general.overwrite",
+)
+"""Settings in which runs always differ, or that do not matter."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        name: Path of its model folder below the folder that was searched.
+        folder: Its `run/` folder.
+        status: "finished", "interrupted", "failed", or "running" (also after a kill).
+        started: When it began or was last continued, ISO 8601 in UTC.
+        seconds: Since then.
+        metrics: The last value of each metric.
+        settings: The configuration, by dotted key.
+    """
+
+    name: str
+    folder: Path
+    status: str
+    started: str
+    seconds: float
+    metrics: dict[str, float]
+    settings: dict[str, Any]
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Return the runs below a folder, oldest first; records that cannot be read are left out.
+
+    Raises:
+        ConfigError: The folder does not exist, or there is no run in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"no folder {str(folder)!r}: give the folder that holds trained models")
+    runs = []
+    for file in folder.rglob(f"run/{RUN_FILE}"):
+        try:
+            record = read_run(file.parent)
+            run = Run(
+                name=str(file.parent.parent.relative_to(folder)),
+                folder=file.parent,
+                status=str(record["status"]),
+                started=str(record["started"]),
+                seconds=float(record["seconds"]),
+                metrics={str(key): float(value) for key, value in record["last_metrics"].items()},
+                settings=_flat(record["config"]),
+            )
+        except Exception:  # a record of another software, or one cut short
+            continue
+        runs.append(run)
+    if not runs:
+        raise ConfigError(
+            f"no run in {str(folder)!r}: expected model folders with run/{RUN_FILE}, as training leaves them"
+        )
+    return sorted(runs, key=lambda run: (run.started, run.name))
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the settings in which runs differ, each with its value in every run (None where a run lacks it)."""
+    keys = sorted({key for run in runs for key in run.settings} - set(_WHERE))
+    values = {key: [run.settings.get(key) for run in runs] for key in keys}
+    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+
+
+def save_curves(runs: Sequence[Run], metric: str, path: Path) -> None:
+    """Draw a metric of all runs over their steps (PNG).
+
+    Raises:
+        ConfigError: No run has the metric, or the picture cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves, known = {}, set[str]()
+    for run in runs:
+        rows = read_metrics(run.folder)
+        known |= {name for _, name, _ in rows}
+        points = [(step, value) for step, name, value in rows if name == metric and np.isfinite(value)]
+        if points:
+            curves[run.name] = np.array(points)
+    if not curves:
+        raise ConfigError(f"no run has the metric {metric!r}: there are {', '.join(sorted(known)) or 'none'}")
+    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, curve in curves.items():
+        axes.plot(*curve.T, linewidth=1.4, marker="o" if len(curve) < 30 else "", markersize=3, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel(metric.replace("_", " "))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    axes.legend(fontsize=8, frameon=False)
+    with new_file(path, ConfigError) as staging:
+        figure.savefig(staging, dpi=150, format="png")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result

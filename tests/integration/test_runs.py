@@ -1,0 +1,57 @@
+"""Runs are found, compared and drawn from what training leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantum_diffusion.cli import run_command
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.tracking.runs import differences, find_runs, save_curves
+from tests.conftest import MakeConfig
+from tests.integration.test_training import InterruptAt, train
+
+
+@pytest.fixture
+def models(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> Path:
+    def run(name: str, *observers: Any, **options: Any) -> None:
+        train(make_config(general={"output_path": str(tmp_path / "models" / name)}, **options), dataset, *observers)
+
+    run("first", num_epochs=2)
+    run("deep/second", num_epochs=2, learning_rate=1e-3)
+    run("third", InterruptAt(2), num_epochs=2)
+    (tmp_path / "models" / "broken" / "run").mkdir(parents=True)
+    (tmp_path / "models" / "broken" / "run" / "run.yaml").write_text("[1, 2")
+    return tmp_path / "models"
+
+
+def test_runs_are_compared(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = find_runs(models)
+    assert {run.name: run.status for run in runs} == {
+        "first": "finished",
+        "deep/second": "finished",
+        "third": "interrupted",
+    }
+    by_name = {run.name: position for position, run in enumerate(runs)}
+    found = differences(runs)
+    assert set(found) == {"training.learning_rate"}
+    assert found["training.learning_rate"][by_name["deep/second"]] == 1e-3
+    assert all(run.metrics["loss"] > 0 for run in runs)
+
+    picture = tmp_path / "curves.png"
+    assert run_command("runs", [f"runs.folder={models}", f"runs.picture={picture}"]) == 0
+    output = capsys.readouterr().out
+    for text in ("deep/second", "interrupted", "training.learning_rate", "validation_loss", str(picture)):
+        assert text in output
+    assert picture.stat().st_size > 5000
+
+
+def test_what_is_not_there_is_told(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder"):
+        find_runs(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"no run in .*run/run\.yaml"):
+        find_runs(tmp_path / "empty")
+    with pytest.raises(ConfigError, match=r"no run has the metric 'accuracy': there are .*validation_loss"):
+        save_curves(find_runs(models), "accuracy", tmp_path / "x.png")
