@@ -10,14 +10,14 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 import quantum_diffusion
@@ -30,6 +30,8 @@ FORMAT = "quantum_diffusion.dataset"
 FORMAT_VERSION = 1
 
 _ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", "U": "unitaries"}
+_KINDS = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
+_ROWS_AT_ONCE = 2**16
 _DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, "U": np.float32}
 ARRAYS_FOLDER = "dataset/ds"
 _PROMPTS = f"{ARRAYS_FOLDER}/prompts.json"
@@ -203,7 +205,7 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
             raise ValueError("gate_pool is no list of names")
         pool = GatePool(names)
         prompts = json.loads((path / _PROMPTS).read_text(encoding="utf-8"))
-        arrays = {key: load_file(path / _array_file(key))[key] for key in _ARRAYS if _array_file(key) in checksums}
+        arrays = {key: _map_array(path / _array_file(key), key) for key in _ARRAYS if _array_file(key) in checksums}
     except OSError as problem:
         raise DatasetFormatError(f"cannot read the data set {str(path)!r}: {describe(problem)}") from problem
     except (GateSetError, ValueError, KeyError, SafetensorError, RecursionError) as problem:
@@ -217,6 +219,21 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
         gate_pool=pool,
         unitaries=arrays.get("U"),
     )
+
+
+def _map_array(file: Path, key: str) -> NDArray[Any]:
+    """Open the array of a safetensors file without reading it: it comes into memory as it is used, and may leave."""
+    with safe_open(file, framework="numpy") as content:  # checks the header, and that the file is as long as it says
+        part = content.get_slice(key)
+        shape, kind = tuple(part.get_shape()), part.get_dtype()
+    dtype = _KINDS.get(kind)
+    if dtype is None or 0 in shape:
+        array: NDArray[Any] = load_file(file)[key]
+        return array
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        begin = json.loads(opened.read(length))[key]["data_offsets"][0]
+    return np.memmap(file, dtype, "r", 8 + length + begin, shape).view(np.ndarray)
 
 
 def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, pool: GatePool) -> None:
@@ -235,13 +252,17 @@ def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, 
         "prompts.json is no list of distinct texts",
     )
     require(bool((y >= 0).all() and (y < len(prompts)).all()), "y names prompts that do not exist")
-    require(
-        bool((np.abs(x.astype(np.int16)) <= pool.padding_token).all()),
-        f"x has tokens outside the pool {list(pool.names)}",
-    )
-    inside = (z >= [1, 0]).all() and (z <= x.shape[1:]).all()
-    require(bool(inside), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
+    inside = (((-pool.padding_token <= rows) & (rows <= pool.padding_token)).all() for rows in _blocks(x))
+    require(all(inside), f"x has tokens outside the pool {list(pool.names)}")
+    fits = (z >= [1, 0]).all() and (z <= x.shape[1:]).all()
+    require(bool(fits), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
     if "U" in arrays:
         side = 2 ** x.shape[1]
         require(arrays["U"].shape == (len(x), 2, side, side), f"U has shape {arrays['U'].shape}")
-        require(bool(np.isfinite(arrays["U"]).all()), "U has values that are not finite")
+        finite = (np.isfinite(rows).all() for rows in _blocks(arrays["U"]))
+        require(all(finite), "U has values that are not finite")
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array a few rows at a time, so that no check holds a second one of its size."""
+    return (array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE))
