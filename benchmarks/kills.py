@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.checkpoint import is_finished_model, load_pipeline
 from quantum_diffusion.tracking.experiment import read_metrics
 
 
@@ -52,7 +51,7 @@ def main() -> int:
         while kills < arguments.kills:
             runs += 1
             name = f"killed-{runs}"
-            while True:
+            while not is_finished_model(folder / name):  # it may have been killed when all was done
                 process = subprocess.Popen(
                     command(folder, name), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
                 )
@@ -62,18 +61,16 @@ def main() -> int:
                     process.send_signal(signal.SIGKILL)
                     process.communicate()
                     kills += 1
-                    continue
-                break
-            if process.returncode:
-                print(f"run {runs} did not resume: {errors}")
-                continue
+                else:
+                    if process.returncode:
+                        print(f"run {runs} did not resume: {errors}")
+                        return 1
             ours = load_pipeline(folder / name).network.state_dict()
             same = all(torch.equal(value, ours[key]) for key, value in weights.items()) and log == records(
                 folder / name
             )
             equal += same
             print(f"run {runs}: {kills} kills so far, {'the same bits' if same else 'OTHER BITS'}", flush=True)
-            time.sleep(0)
     print(f"{kills} kills, {runs} runs, {equal} with the weights and metrics of an undisturbed one")
     return int(equal != runs)
 
