@@ -11,7 +11,7 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.config.store import dataset_preset
 from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.data.stream import CircuitStream
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, IncompatibleDatasetsError
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
@@ -76,6 +76,13 @@ def test_an_interrupted_run_continues_its_stream(make_config: MakeConfig, tmp_pa
     assert_same(dict(first), dict(second))
     assert metrics_without_times(tmp_path / "whole") == metrics_without_times(tmp_path / "parts")
     assert all(torch.isfinite(weight).all() for weight in first.values())
+
+
+def test_unitaries_are_not_ignored_in_silence(make_config: MakeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "unitary.yaml"
+    path.write_text("condition_type: UNITARY\nnum_samples: 50\nmax_gates: 6\nnum_qubits: 2\nn_jobs: 1\n")
+    with pytest.raises(IncompatibleDatasetsError, match=r"holds unitaries.*train on a data set of .*SRV"):
+        DiffusionTrainer(make_config(general={"dataset": f"stream:{path}"})).setup_model()
 
 
 def test_limits_apply_and_other_wishes_are_refused(make_config: MakeConfig, tmp_path: Path, preset: str) -> None:
