@@ -256,7 +256,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        continues = ": the same command continues" if name in ("generate", "train") else ""
+        print(f"interrupted{continues}", file=sys.stderr)
         return INTERRUPTED
 
 

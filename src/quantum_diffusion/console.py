@@ -107,7 +107,12 @@ def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
     """Print what a generation run made, with a note when it fell short."""
     rows = [("circuits", f"{report.num_circuits:,} distinct")]
     if report.num_balanced_away:
-        rows.append(("balanced", f"{report.num_balanced_away:,} circuits of over-represented lengths left out"))
+        rows.append(
+            (
+                "balanced",
+                f"{report.num_balanced_away:,} circuits left out by datasets.balance_quantile",
+            )
+        )
     if not report.reused:
         rate = report.num_circuits / max(report.seconds, 1e-9)
         rows.append(("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {report.num_candidates:,} candidates)"))
@@ -122,11 +127,12 @@ def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
     title = "Data set (already there, kept)" if report.reused else "Data set"
     show_table(title, rows, f"folder    {config.output_path}")  # whole and as it is: a cell folds what is too long
     if report.exhausted:
+        found = report.num_circuits + report.num_balanced_away
         mend = "raise datasets.max_gates, or allow more gates or connections"
-        if config.balance_max is not None and counts[-1] >= config.balance_max:
+        if config.balance_max is not None and (counts[-1] >= config.balance_max or report.num_balanced_away):
             mend = "raise datasets.balance_max"
         out.print(
-            f"note: {report.num_requested:,} circuits were asked for, but only {report.num_circuits:,} distinct ones "
+            f"note: {report.num_requested:,} circuits were asked for, but only {found:,} distinct ones "
             f"were found under these settings: for more, {mend}"
         )
 

@@ -67,7 +67,11 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
 
 def test_damaged_shards_are_made_again_and_those_of_other_settings_dropped(tmp_path: Path) -> None:
     DatasetGenerator(configuration(tmp_path / "whole")).write()
-    for damage in (lambda shard: os.truncate(shard, 100), lambda shard: shard.write_bytes(b"")):
+    for damage in (
+        lambda shard: os.truncate(shard, 100),
+        lambda shard: shard.write_bytes(b""),
+        lambda shard: shard.write_bytes(shard.read_bytes()[:-1] + bytes([shard.read_bytes()[-1] ^ 1])),
+    ):
         path = tmp_path / "data"
         generator = DatasetGenerator(configuration(path, overwrite=True))
         with pytest.raises(KeyboardInterrupt):
@@ -78,10 +82,32 @@ def test_damaged_shards_are_made_again_and_those_of_other_settings_dropped(tmp_p
         assert generator.write().num_continued > 0
         assert hashes(path)["dataset/ds/x.safetensors"] == hashes(tmp_path / "whole")["dataset/ds/x.safetensors"]
 
+
+def test_an_interrupted_run_of_other_settings_is_not_dropped_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    with pytest.raises(KeyboardInterrupt):
+        DatasetGenerator(configuration(path)).write(interrupt_after(30_000))
+    with pytest.raises(DatasetFormatError, match=r"other settings \(num_samples=60000, not 100\).*overwrite=true"):
+        DatasetGenerator(configuration(path, num_samples=100)).write()
+    assert DatasetGenerator(configuration(path)).write().num_continued > 0
+
     with pytest.raises(KeyboardInterrupt):
         DatasetGenerator(configuration(tmp_path / "other", seed=5)).write(interrupt_after(30_000))
-    assert DatasetGenerator(configuration(tmp_path / "other")).write().num_continued == 0
-    assert hashes(tmp_path / "other") == hashes(tmp_path / "whole")
+    (tmp_path / ".other.work" / "settings.json").write_text("{")
+    with pytest.raises(DatasetFormatError, match="an interrupted run of other settings"):
+        DatasetGenerator(configuration(tmp_path / "other")).write()
+    assert DatasetGenerator(configuration(tmp_path / "other", overwrite=True)).write().num_continued == 0
+    assert hashes(tmp_path / "other") == hashes(path)
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "folder"])
+def test_nothing_of_others_is_removed_from_the_work_folder(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / ".data.work" / name
+    mine.parent.mkdir()
+    mine.mkdir() if name == "folder" else mine.write_text("precious")
+    with pytest.raises(DatasetFormatError, match=rf"holds '{name}'.*move it away"):
+        DatasetGenerator(configuration(tmp_path / "data", overwrite=True)).write()
+    assert mine.exists()
 
 
 def interrupt_after(count: int) -> Any:

@@ -55,7 +55,7 @@ def test_what_was_continued_and_left_out_is_told(shown: io.StringIO) -> None:
     report = GenerationReport(100_000, 110_000, 200_000, 2.0, COUNTS, num_continued=16_384, num_balanced_away=10_000)
     console.show_generation(report, DatasetConfig())
     text = " ".join(shown.getvalue().split())
-    assert "10,000 circuits of over-represented lengths left out" in text
+    assert "10,000 circuits left out by datasets.balance_quantile" in text
     assert "16,384 of the candidates are of an earlier, interrupted run" in text
     assert "note:" not in text
 

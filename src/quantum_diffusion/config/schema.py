@@ -42,7 +42,7 @@ class DatasetConfig(Section):
     num_qubits: Annotated[int, Field(ge=1, le=20)] = 3
     """Qubits of every circuit."""
     num_samples: Positive = 100_000
-    """Distinct circuits to make; fewer are delivered (and reported) when fewer exist."""
+    """Distinct circuits to make, before balance_quantile takes some away; fewer are delivered when fewer exist."""
     min_gates: NonNegative = 2
     """Fewest gates of a circuit, counted after simplification."""
     max_gates: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -53,15 +53,15 @@ class DatasetConfig(Section):
     optimize: Literal["none", "rules", "qiskit"] = "rules"
     """Simplification before labelling: "rules" is our own and exact, "qiskit" calls transpile at level 3 (slow)."""
     sampling: Literal["natural", "stratified"] = "natural"
-    """stratified draws each set of entangled qubits alike and keeps gates from entangling others (SRV only): rare
-    labels of many qubits come as often as common ones."""
+    """stratified keeps gates from entangling other qubits than a random set, of sizes that a pilot chooses (SRV only):
+    rare labels come more often, so that a balanced data set (balance_max) throws fewer circuits away."""
     seed: NonNegative = 0
     """The same configuration and seed give the same bytes, whatever n_jobs is."""
     n_jobs: int = -1
     """Worker processes; -1 takes every core."""
     engine: Literal["local", "ray"] = "local"
     """Where workers run: "local" uses processes on this machine, "ray" the cluster of RAY_ADDRESS (extra ray)."""
-    max_memory: Annotated[float, Field(gt=0)] = 4.0
+    max_memory: Annotated[float, Field(gt=0, le=1e5)] = 4.0
     """GiB the main process may use for circuits and keys; what goes beyond lies on disk."""
     output_path: Text = "./datasets/dataset"
     """Folder to write; it must not hold another data set."""

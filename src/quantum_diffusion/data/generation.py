@@ -6,15 +6,15 @@ of workers on any engine writes the same bytes, also when a run was killed and s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, gate_count, instruction_table
@@ -45,6 +45,8 @@ from quantum_diffusion.data.storage import (
 )
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
 from quantum_diffusion.files import check_can_write, describe, new_file
+
+_LOCK, _SETTINGS = "lock", "settings.json"
 
 _SHARDS_AT_ONCE = 16
 _STALLED_ROUNDS = 3
@@ -186,27 +188,52 @@ class DatasetGenerator:
         """Give a folder beside the destination for what an interrupted run leaves to the next one of its settings."""
         destination = Path(os.path.realpath(path))
         folder = destination.with_name(f".{destination.name}.work")
-        note = folder / "settings.json"
-        settings = json.dumps(self.settings, sort_keys=True)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock", timeout=0):
+            self._check_work(folder)
+            with FileLock(folder / _LOCK, timeout=0):
+                self._check_work(folder)
+                note = folder / _SETTINGS
+                settings = json.dumps(self.settings, sort_keys=True)
                 if not note.is_file() or note.read_text(encoding="utf-8") != settings:
-                    for left in folder.glob("[!l]*"):
-                        left.unlink()
+                    _remove_work(folder, keep=(_LOCK,))
                     note.write_text(settings, encoding="utf-8")
                 try:
                     yield folder
                 except ConfigError:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _remove_work(folder)
                     raise
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove_work(folder)
         except Timeout:
             raise DatasetFormatError(
                 f"another run is making the data set {str(path)!r}: wait for it, or choose another datasets.output_path"
             ) from None
         except OSError as problem:
             raise DatasetFormatError(f"cannot write {str(folder)!r}: {describe(problem)}") from problem
+
+    def _check_work(self, folder: Path) -> None:
+        """Refuse a work folder in which something would be lost: other files, or an interrupted run's shards."""
+        foreign = [entry.name for entry in folder.iterdir() if not _is_work(entry)]
+        if foreign:
+            raise DatasetFormatError(
+                f"{str(folder)!r} holds {min(foreign)!r}, but shards of the data set have to go there: move it away, "
+                "or choose another datasets.output_path"
+            )
+        if self.config.overwrite or not any(folder.glob("shard-*")):
+            return
+        try:
+            theirs = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            theirs = {}
+        ours = json.loads(json.dumps(self.settings))
+        different = [key for key in ours if not isinstance(theirs, dict) or theirs.get(key) != ours[key]]
+        if different:
+            value = theirs.get(different[0]) if isinstance(theirs, dict) else None
+            raise DatasetFormatError(
+                f"an interrupted run of other settings ({different[0]}={value!r}, not {ours[different[0]]!r}) left its "
+                f"shards in {str(folder)!r}: give its settings to continue it, choose another datasets.output_path, or "
+                "set datasets.overwrite=true to drop them"
+            )
 
     def _select(
         self, folder: Path, drafts: _Drafts, progress: ProgressCallback | None, keep_shards: bool = True
@@ -415,19 +442,38 @@ def _sum(reports: list[GenerationReport]) -> GenerationReport:
     )
 
 
+def _is_work(entry: Path) -> bool:
+    name = entry.name.lstrip(".")
+    return entry.is_file() and (name in (_LOCK, _SETTINGS) or name.startswith(("shard-", "keys-", "drafts-")))
+
+
+def _remove_work(folder: Path, keep: tuple[str, ...] = ()) -> None:
+    for entry in folder.iterdir():
+        if _is_work(entry) and entry.name not in keep:
+            entry.unlink(missing_ok=True)
+    if not keep:
+        with suppress(OSError):  # somebody put something else there meanwhile
+            folder.rmdir()
+
+
 def _shard_file(folder: Path, number: int) -> Path:
-    return folder / f"shard-{number:06d}.safetensors"
+    return folder / f"shard-{number:06d}"
 
 
 def _write_shard(path: Path, shard: Shard) -> None:
+    content = save({"ids": shard.ids, "labels": shard.labels})
     with new_file(path, DatasetFormatError) as staging:
-        staging.write_bytes(save({"ids": shard.ids, "labels": shard.labels}))
+        staging.write_bytes(hashlib.sha256(content).digest() + content)
 
 
 def _read_shard(path: Path) -> Shard | None:
     """Read a shard, None when it is missing or damaged: it is then made again."""
     try:
-        arrays = load_file(path)
+        content = path.read_bytes()
+        digest, content = content[:32], content[32:]
+        if digest != hashlib.sha256(content).digest():
+            return None
+        arrays = load(content)
         return Shard(arrays["ids"], arrays["labels"])
     except (OSError, SafetensorError, KeyError):
         return None

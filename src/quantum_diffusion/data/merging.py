@@ -42,7 +42,9 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
             "generate them again with one datasets.gate_set (datasets.generation_gate_set may differ)"
         )
     if len({dataset.unitaries is None for dataset in datasets}) > 1 or any(d.unitaries is not None for d in datasets):
-        raise IncompatibleDatasetsError("cannot combine data sets with unitaries: train on one of them at a time")
+        raise IncompatibleDatasetsError(
+            "cannot combine data sets with unitaries: give one of them, e.g. the sub-folder srv or unitary"
+        )
 
     parts = sorted(datasets, key=lambda d: (d.num_qubits, d.max_gates, d.fingerprint))
     num_qubits = max(part.num_qubits for part in parts)

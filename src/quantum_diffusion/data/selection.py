@@ -84,7 +84,7 @@ class Quota:
     """
 
     def __init__(self, most: int | Mapping[int, int]) -> None:
-        self._most = most
+        self._most = min(most, 2**62) if isinstance(most, int) else most  # numpy's integers end there
         self._counts: dict[int, int] = {}
 
     def admit(self, groups: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -49,8 +49,8 @@ class CircuitStream:
         if available < self.num_circuits:
             raise ConfigError(
                 f"a stream needs {self.num_circuits + self.num_held_out:,} distinct circuits an epoch, but under these "
-                f"settings there are {available + self.num_held_out:,}: lower num_samples, raise max_gates, or make a "
-                "data set instead"
+                f"settings there are about {available + self.num_held_out:,}: lower num_samples, or raise balance_max "
+                "or max_gates (in a YAML file, stream:FILE.yaml), or make a data set instead"
             )
 
     def epoch(self, number: int) -> CircuitDataset:
@@ -72,7 +72,7 @@ class CircuitStream:
     ) -> tuple[BatchLoader, BatchLoader | None]:
         """Batch the stream and what is held out; see `DatasetLoader.get_dataloaders`."""
         validation = None
-        if self.num_held_out:
+        if self.num_held_out and len(self.held_out):
             rows = np.arange(len(self.held_out))
             validation = BatchLoader(self.held_out, rows, batch_size, seed, False, time_multiple=time_multiple)
         return StreamLoader(self, batch_size, seed, time_multiple, num_workers), validation
@@ -94,7 +94,10 @@ class CircuitStream:
 
     def _generate(self, number: int, count: int) -> CircuitDataset:
         seed = derive_seed(self.config.seed, "stream", self.seed, number)
-        return DatasetGenerator(self.config.model_copy(update={"seed": seed, "num_samples": count})).generate()[0]
+        most = self.config.balance_max
+        scaled = None if most is None else -(-most * count // self.num_circuits)  # there is room for validation, too
+        values = {"seed": seed, "num_samples": count, "balance_max": scaled}
+        return DatasetGenerator(self.config.model_copy(update=values)).generate()[0]
 
     @cached_property
     def _prompts(self) -> tuple[str, ...]:

@@ -149,8 +149,8 @@ class DiffusionTrainer:
             self._dataset = self._loader.combine_datasets([loaded], loop.balance_max, loop.max_samples)
         if self._dataset.unitaries is not None:
             raise IncompatibleDatasetsError(
-                f"{general.dataset!r} holds unitaries (condition_type UNITARY), but this model is conditioned on Schmidt "
-                "rank vectors: train on a data set of datasets.condition_type=SRV"
+                f"{general.dataset!r} holds unitaries (condition_type UNITARY), but this model is conditioned on "
+                "Schmidt rank vectors: train on a data set of datasets.condition_type=SRV"
             )
         self._pipeline = DiffusionPipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
         if general.init_from_pipeline_dir is not None:
