@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.circuit import Instruction
+from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import compact, instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
 from quantum_diffusion.circuits.random import random_ids
@@ -104,3 +105,25 @@ def make_config(tmp_path: Path) -> MakeConfig:
         return validate(TrainingConfig, values, "training")
 
     return make
+
+
+def read_gates(text: str) -> tuple[Instruction, ...]:
+    """Read "cx 0 1; h 2" as instructions."""
+    instructions = []
+    for part in filter(None, text.split("; ")):
+        name, *qubits = part.split()
+        split = GATES[name].num_controls
+        numbers = tuple(map(int, qubits))
+        instructions.append(Instruction(name, numbers[:split], numbers[split:]))
+    return tuple(instructions)
+
+
+def with_entry(position: tuple[Any, ...], value: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what changes one entry, or a slice, in a copy of an array."""
+
+    def change(array: np.ndarray) -> np.ndarray:
+        changed = array.copy()
+        changed[position] = value
+        return changed
+
+    return change

@@ -37,6 +37,11 @@ class TrainingDivergedError(QuantumDiffusionError):
     """The loss became NaN or infinite; the last good state has been saved."""
 
 
+def first_line(problem: BaseException) -> str:
+    """Return the first line of what a library says went wrong, at most 150 characters; its kind if it says nothing."""
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0][:150]
+
+
 def unknown_name(kind: str, given: object, valid: Iterable[str]) -> str:
     """Word the message for a name that is not known.
 

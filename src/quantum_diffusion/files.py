@@ -26,6 +26,9 @@ DESCRIPTION = "config.yaml"
 _CHECKSUMS = "sha256:\n"
 """Begins the last part of a description: the checksums of all that stands above it and of the other files."""
 
+_CHECKED = b"quantum_diffusion sha256 "
+"""Begins a file that carries its own checksum."""
+
 _STAGING = ".new-entries-"
 
 
@@ -61,6 +64,17 @@ def is_sealed(text: str, checksums: object) -> bool:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_checksum(content: bytes | memoryview) -> bytes:
+    """Put a line with the SHA-256 of a file's content before it."""
+    return _CHECKED + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def without_checksum(data: bytes) -> bytes | None:
+    """Return the content that `with_checksum` was given, None when it is damaged or something else."""
+    head, _, content = data.partition(b"\n")
+    return content if head == _CHECKED + hashlib.sha256(content).hexdigest().encode() else None
 
 
 def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> None:

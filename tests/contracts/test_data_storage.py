@@ -37,6 +37,7 @@ from quantum_diffusion.data.storage import (
     save_dataset,
 )
 from quantum_diffusion.errors import DatasetFormatError
+from tests.conftest import with_entry
 
 DS = "dataset/ds"
 FILES = ["config.yaml", f"{DS}/prompts.json", *(f"{DS}/{key}.safetensors" for key in "xyz")]
@@ -296,15 +297,6 @@ def replace_prompts(value: Any) -> Callable[[Path], None]:
         seal(folder)
 
     return damage
-
-
-def with_entry(position: tuple[int, ...], value: int) -> Callable[[np.ndarray], np.ndarray]:
-    def change(array: np.ndarray) -> np.ndarray:
-        changed = array.copy()
-        changed[position] = value
-        return changed
-
-    return change
 
 
 @pytest.mark.parametrize(

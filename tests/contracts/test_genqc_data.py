@@ -49,7 +49,7 @@ from quantum_diffusion.interop.genqc_data import _LEGACY_GATES, read_dataset
 from quantum_diffusion.interop.genqc_export import export_dataset
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.training.training import DiffusionTrainer
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, with_entry
 
 DS = "dataset/ds"
 FILES = ["config.yaml", f"{DS}_x.safetensors", f"{DS}_y.pt", f"{DS}_U.safetensors"]
@@ -564,15 +564,6 @@ def with_z(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]
     return damage
 
 
-def cell(position: tuple[int, ...], value: int) -> Callable[[np.ndarray], np.ndarray]:
-    def change(array: np.ndarray) -> np.ndarray:
-        array = array.copy()
-        array[position] = value
-        return array
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("damage", "content"),
     [
@@ -585,11 +576,11 @@ def cell(position: tuple[int, ...], value: int) -> Callable[[np.ndarray], np.nda
         (tensor_as("x", lambda x: x[:5]), "y is (6,), expected (5,)"),
         (tensor_as("x", lambda x: x[:, :1]), "cannot be used: gate 'cx' acts on 2 qubits"),
         (tensor_as("x", lambda x: np.pad(x, ((0, 0), (0, 1), (0, 0)))), "params.num_of_qubits is 2, expected 3"),
-        (tensor_as("x", cell((1, 0, 2), 4)), "a token of x is 4, expected 3 or less"),
-        (tensor_as("x", cell((1, 0, 2), -(2**31))), "a token of x is 2147483648"),
-        (tensor_as("x", cell((4, slice(None), 0), (2, 1))), "circuit 4 of x is 'two gates in one time step'"),
-        (tensor_as("x", cell((4, slice(None), 0), (-2, 0))), "circuit 4 of x is 'controls without a target'"),
-        (tensor_as("x", cell((4, slice(None), 0), (3, 1))), "circuit 4 of x is 'padding inside the circuit'"),
+        (tensor_as("x", with_entry((1, 0, 2), 4)), "a token of x is 4, expected 3 or less"),
+        (tensor_as("x", with_entry((1, 0, 2), -(2**31))), "a token of x is 2147483648"),
+        (tensor_as("x", with_entry((4, slice(None), 0), (2, 1))), "circuit 4 of x is 'two gates in one time step'"),
+        (tensor_as("x", with_entry((4, slice(None), 0), (-2, 0))), "circuit 4 of x is 'controls without a target'"),
+        (tensor_as("x", with_entry((4, slice(None), 0), (3, 1))), "circuit 4 of x is 'padding inside the circuit'"),
         (tensor_as("U", lambda U: U.astype(np.int32)), "U is ('int32', 6, 2, 4, 4), expected floats (6, 2, 4, 4)"),
         (tensor_as("U", lambda U: U[:, :1]), "U is ('float32', 6, 1, 4, 4), expected"),
         (tensor_as("U", lambda U: U[:, :, :2, :2]), "U is ('float32', 6, 2, 2, 2), expected"),
@@ -601,10 +592,10 @@ def cell(position: tuple[int, ...], value: int) -> Callable[[np.ndarray], np.nda
         (with_z(lambda z: z[:, :1]), "z is ('int32', 6, 1), expected integers (6, 2)"),
         (with_z(lambda z: z[:4]), "z is ('int32', 4, 2), expected"),
         (with_z(lambda z: z.astype(np.float32)), "z is ('float32', 6, 2), expected"),
-        (with_z(cell((2, 0), 1)), "z of circuit 2 is (1, "),
-        (with_z(cell((2, 1), 0)), "z of circuit 2 is (2, 0), expected 2 qubits and"),
-        (with_z(cell((2, 1), 5)), "z of circuit 2 is (2, 5), expected 2 qubits and"),
-        (with_z(cell((2, 1), -(2**31))), "z of circuit 2 is"),
+        (with_z(with_entry((2, 0), 1)), "z of circuit 2 is (1, "),
+        (with_z(with_entry((2, 1), 0)), "z of circuit 2 is (2, 0), expected 2 qubits and"),
+        (with_z(with_entry((2, 1), 5)), "z of circuit 2 is (2, 5), expected 2 qubits and"),
+        (with_z(with_entry((2, 1), -(2**31))), "z of circuit 2 is"),
         (texts_as("a", "b"), "y is (2,), expected (6,)"),
         (texts_as(*"abcdef", dtype=object), "ds_y.pt' is damaged or does not hold an array of texts"),
         (texts_as(*range(6)), "its numpy array is not of texts"),

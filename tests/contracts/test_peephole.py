@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from quantum_diffusion.circuits import peephole
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
-from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
 from quantum_diffusion.circuits.peephole import optimize
@@ -24,6 +24,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.simulate import Complex, apply_step, unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
+from tests.conftest import read_gates
 
 POOLS = {
     "h_cx": ("h", "cx"),
@@ -167,17 +168,6 @@ def test_two_qubits_get_shortest_circuits(names: tuple[str, ...]) -> None:
     assert found.tolist() == [lengths[key(matrix)] for matrix in unitaries(ids, table)]
 
 
-def gates(text: str) -> tuple[Instruction, ...]:
-    """Read "cx 0 1; h 2" as instructions."""
-    instructions = []
-    for part in filter(None, text.split("; ")):
-        name, *qubits = part.split()
-        split = GATES[name].num_controls
-        numbers = tuple(map(int, qubits))
-        instructions.append(Instruction(name, numbers[:split], numbers[split:]))
-    return tuple(instructions)
-
-
 @pytest.mark.parametrize(
     ("pool", "before", "after"),
     [
@@ -233,8 +223,8 @@ def gates(text: str) -> tuple[Instruction, ...]:
 def test_rules(pool: str, before: str, after: str) -> None:
     """The result has as many gates as `after`, which does the same; there may be several of that length."""
     table = instruction_table(GatePool(pool.split()), 4)
-    ids = ids_from_circuits([Circuit(4, gates(before))], table, 8)
-    expected = ids_from_circuits([Circuit(4, gates(after))], table, 8)
+    ids = ids_from_circuits([Circuit(4, read_gates(before))], table, 8)
+    expected = ids_from_circuits([Circuit(4, read_gates(after))], table, 8)
     result = check_contract(ids, table)
     np.testing.assert_allclose(unitaries(expected, table), unitaries(ids, table), atol=1e-10)
     assert gate_count(result).tolist() == gate_count(expected).tolist(), circuits_from_ids(result, table)
@@ -313,8 +303,8 @@ def test_many_qubits() -> None:
     """Windows on three qubits are not searched there; those on two are."""
     table = instruction_table(GatePool(["h", "cx", "ccx", "swap"]), peephole.MAX_QUBITS_FOR_TRIPLES + 2)
     text = "ccx 0 1 2; cx 9 13; ccx 0 1 2; cx 13 9; cx 9 13"
-    ids = ids_from_circuits([Circuit(table.num_qubits, gates(text))], table, 6)
-    expected = [Circuit(table.num_qubits, gates("swap 9 13"))]
+    ids = ids_from_circuits([Circuit(table.num_qubits, read_gates(text))], table, 6)
+    expected = [Circuit(table.num_qubits, read_gates("swap 9 13"))]
     assert circuits_from_ids(optimize(ids, table), table) == expected
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
@@ -21,6 +21,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
+from tests.conftest import read_gates
 
 POOLS = {
     "h_cx": ("h", "cx"),
@@ -148,17 +149,6 @@ def test_a_circuit_followed_by_its_inverse_vanishes(case: tuple[Ids, Instruction
     assert not cancel_inverse_neighbours(np.hstack([ids, backwards]), table).any()
 
 
-def gates(text: str) -> tuple[Instruction, ...]:
-    """Read "cx 0 1; h 2" as instructions."""
-    instructions = []
-    for part in filter(None, text.split("; ")):
-        name, *qubits = part.split()
-        split = GATES[name].num_controls
-        numbers = tuple(map(int, qubits))
-        instructions.append(Instruction(name, numbers[:split], numbers[split:]))
-    return tuple(instructions)
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -205,8 +195,8 @@ def gates(text: str) -> tuple[Instruction, ...]:
 )
 def test_cases(before: str, after: str) -> None:
     table = instruction_table(GatePool(GATES), 4)
-    ids = ids_from_circuits([Circuit(4, gates(before))], table, 10)
-    assert circuits_from_ids(cancel_inverse_neighbours(ids, table), table) == [Circuit(4, gates(after))]
+    ids = ids_from_circuits([Circuit(4, read_gates(before))], table, 10)
+    assert circuits_from_ids(cancel_inverse_neighbours(ids, table), table) == [Circuit(4, read_gates(after))]
 
 
 def test_empty_steps_between_gates_do_not_count() -> None:

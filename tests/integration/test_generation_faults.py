@@ -145,6 +145,7 @@ def test_without_ray_its_installation_is_explained(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 def test_a_ray_cluster_of_two_nodes_writes_the_same_bytes(tmp_path: Path) -> None:
     import ray

@@ -25,7 +25,7 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
 )
 from quantum_diffusion.config.validation import Section, validate
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, first_line, unknown_name
 
 SECTIONS: dict[str, type[Section]] = {
     "datasets": DatasetConfig,
@@ -71,7 +71,7 @@ def dataset_preset(name: str) -> DatasetConfig:
     except OSError as problem:
         raise ConfigError(f"cannot read {str(path)!r}: {problem.strerror}") from problem
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, ValueError) as problem:
-        raise ConfigError(f"{str(path)!r} is no configuration of a data set: {str(problem).splitlines()[0]}") from None
+        raise ConfigError(f"{str(path)!r} is no configuration of a data set: {first_line(problem)}") from None
     return validate(DatasetConfig, values, f"{name}: datasets")
 
 
@@ -138,7 +138,7 @@ def section(composed: DictConfig, name: str, schema: type[SectionT]) -> SectionT
     try:
         values = OmegaConf.to_container(composed[name], resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{name}: {first_line(error)}") from None
     return validate(schema, values, name)
 
 

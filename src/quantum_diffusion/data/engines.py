@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import joblib
 
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, first_line
 
 Result = TypeVar("Result")
 
@@ -70,9 +70,8 @@ def _connect_to_ray() -> None:
         try:
             ray.init(log_to_driver=False, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as problem:
-            reason = (str(problem).splitlines() or [type(problem).__name__])[0]
             raise ConfigError(
-                f"datasets.engine=ray cannot reach its cluster ({reason}): check RAY_ADDRESS, or unset it to use this "
-                "machine"
+                f"datasets.engine=ray cannot reach its cluster ({first_line(problem)}): check RAY_ADDRESS, "
+                "or unset it to use this machine"
             ) from problem
     register_ray()

@@ -6,25 +6,19 @@ of workers on any engine writes the same bytes, also when a run was killed and s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, gate_count, instruction_table
@@ -43,10 +37,9 @@ from quantum_diffusion.data.storage import (
     read_description,
     save_blocks,
 )
+from quantum_diffusion.data.work import WorkFolder
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
-from quantum_diffusion.files import check_can_write, describe, new_file
-
-_LOCK, _SETTINGS = "lock", "settings.json"
+from quantum_diffusion.files import check_can_write
 
 _SHARDS_AT_ONCE = 16
 _STALLED_ROUNDS = 3
@@ -152,9 +145,10 @@ class DatasetGenerator:
         check_replaceable(path)
         check_can_write(path, DatasetFormatError)
         started = time.perf_counter()
-        with self._work_folder(path) as folder:
+        work = WorkFolder(path, self.settings, self.config.overwrite)
+        with work.to_ourselves() as folder:
             drafts = _Drafts(folder, self.config.max_gates)
-            counts = self._select(folder, drafts, progress)
+            counts = self._select(folder, drafts, progress, work)
             report = self._report(drafts, counts, started)
             save_blocks(self._blocks(drafts), report.num_circuits, path, self.settings)
         return report
@@ -165,7 +159,7 @@ class DatasetGenerator:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder:
             drafts = _Drafts(Path(folder), self.config.max_gates)
-            counts = self._select(Path(folder), drafts, progress, keep_shards=False)
+            counts = self._select(Path(folder), drafts, progress)
             report = self._report(drafts, counts, started)
             dataset = join_blocks(list(self._blocks(drafts)))
         return dataset, report
@@ -183,60 +177,8 @@ class DatasetGenerator:
             raise DatasetFormatError(f"{str(path)!r} already holds a data set made with other settings: {mend}")
         return GenerationReport(len(dataset), self.config.num_samples, 0, 0.0, dataset.prompt_counts, reused=True)
 
-    @contextmanager
-    def _work_folder(self, path: Path) -> Iterator[Path]:
-        """Give a folder beside the destination for what an interrupted run leaves to the next one of its settings."""
-        destination = Path(os.path.realpath(path))
-        folder = destination.with_name(f".{destination.name}.work")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._check_work(folder)
-            with FileLock(folder / _LOCK, timeout=0):
-                self._check_work(folder)
-                note = folder / _SETTINGS
-                settings = json.dumps(self.settings, sort_keys=True)
-                if not note.is_file() or note.read_text(encoding="utf-8") != settings:
-                    _remove_work(folder, keep=(_LOCK,))
-                    note.write_text(settings, encoding="utf-8")
-                try:
-                    yield folder
-                except ConfigError:
-                    _remove_work(folder)
-                    raise
-                _remove_work(folder)
-        except Timeout:
-            raise DatasetFormatError(
-                f"another run is making the data set {str(path)!r}: wait for it, or choose another datasets.output_path"
-            ) from None
-        except OSError as problem:
-            raise DatasetFormatError(f"cannot write {str(folder)!r}: {describe(problem)}") from problem
-
-    def _check_work(self, folder: Path) -> None:
-        """Refuse a work folder in which something would be lost: other files, or an interrupted run's shards."""
-        foreign = [entry.name for entry in folder.iterdir() if not _is_work(entry)]
-        if foreign:
-            raise DatasetFormatError(
-                f"{str(folder)!r} holds {min(foreign)!r}, but shards of the data set have to go there: move it away, "
-                "or choose another datasets.output_path"
-            )
-        if self.config.overwrite or not any(folder.glob("shard-*")):
-            return
-        try:
-            theirs = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            theirs = {}
-        ours = json.loads(json.dumps(self.settings))
-        different = [key for key in ours if not isinstance(theirs, dict) or theirs.get(key) != ours[key]]
-        if different:
-            value = theirs.get(different[0]) if isinstance(theirs, dict) else None
-            raise DatasetFormatError(
-                f"an interrupted run of other settings ({different[0]}={value!r}, not {ours[different[0]]!r}) left its "
-                f"shards in {str(folder)!r}: give its settings to continue it, choose another datasets.output_path, or "
-                "set datasets.overwrite=true to drop them"
-            )
-
     def _select(
-        self, folder: Path, drafts: _Drafts, progress: ProgressCallback | None, keep_shards: bool = True
+        self, folder: Path, drafts: _Drafts, progress: ProgressCallback | None, work: WorkFolder | None = None
     ) -> tuple[int, int]:
         """Draft the circuits of the data set; returns how many shards that took, and how many were there already."""
         config = self.config
@@ -245,7 +187,7 @@ class DatasetGenerator:
         selection = Selection(config.num_samples, config.balance_max, seen, self._is_excluded())
         found: deque[int] = deque(maxlen=_STALLED_ROUNDS * self._usual_round)
         used = continued = 0
-        for shard, is_old in self._shards(folder if keep_shards else None):
+        for shard, is_old in self._shards(work):
             kept = selection.keep(shard)
             drafts.append(kept)
             found.append(len(kept.ids))
@@ -289,7 +231,7 @@ class DatasetGenerator:
         """Shards that will do for the request, were all circuits different; at most `_SHARDS_AT_ONCE`."""
         return int(np.clip(-(-2 * self.config.num_samples // num_candidates(self.config)), 1, _SHARDS_AT_ONCE))
 
-    def _shards(self, folder: Path | None) -> Iterator[tuple[Shard, bool]]:
+    def _shards(self, work: WorkFolder | None) -> Iterator[tuple[Shard, bool]]:
         """Make shards without end, in their order, each with whether it was there already."""
         config, number = self.config, 0
         at_once = self._usual_round
@@ -299,13 +241,13 @@ class DatasetGenerator:
         while True:
             numbers = range(number, number + at_once)
             number += at_once
-            old = {n: shard for n in numbers if folder and (shard := _read_shard(_shard_file(folder, n)))}
+            old = {n: shard for n in numbers if work and (shard := work.read_shard(n))}
             missing = [n for n in numbers if n not in old]
             with closing(run_in_order(config.engine, n_jobs, partial(make_shard, config), missing)) as new:
                 for n in numbers:
                     shard = old[n] if n in old else next(new)
-                    if folder and n not in old:
-                        _write_shard(_shard_file(folder, n), shard)
+                    if work and n not in old:
+                        work.write_shard(n, shard)
                     yield shard, n in old
 
     def _report(self, drafts: _Drafts, counts: tuple[int, int], started: float) -> GenerationReport:
@@ -440,40 +382,3 @@ def _sum(reports: list[GenerationReport]) -> GenerationReport:
         num_continued=sum(report.num_continued for report in reports),
         num_balanced_away=sum(report.num_balanced_away for report in reports),
     )
-
-
-def _is_work(entry: Path) -> bool:
-    name = entry.name.lstrip(".")
-    return entry.is_file() and (name in (_LOCK, _SETTINGS) or name.startswith(("shard-", "keys-", "drafts-")))
-
-
-def _remove_work(folder: Path, keep: tuple[str, ...] = ()) -> None:
-    for entry in folder.iterdir():
-        if _is_work(entry) and entry.name not in keep:
-            entry.unlink(missing_ok=True)
-    if not keep:
-        with suppress(OSError):  # somebody put something else there meanwhile
-            folder.rmdir()
-
-
-def _shard_file(folder: Path, number: int) -> Path:
-    return folder / f"shard-{number:06d}"
-
-
-def _write_shard(path: Path, shard: Shard) -> None:
-    content = save({"ids": shard.ids, "labels": shard.labels})
-    with new_file(path, DatasetFormatError) as staging:
-        staging.write_bytes(hashlib.sha256(content).digest() + content)
-
-
-def _read_shard(path: Path) -> Shard | None:
-    """Read a shard, None when it is missing or damaged: it is then made again."""
-    try:
-        content = path.read_bytes()
-        digest, content = content[:32], content[32:]
-        if digest != hashlib.sha256(content).digest():
-            return None
-        arrays = load(content)
-        return Shard(arrays["ids"], arrays["labels"])
-    except (OSError, SafetensorError, KeyError):
-        return None

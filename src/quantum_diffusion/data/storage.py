@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 import quantum_diffusion
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.errors import DatasetFormatError, GateSetError
+from quantum_diffusion.errors import DatasetFormatError, GateSetError, first_line
 from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_folder, sealed, sha256_of
 
 FORMAT = "quantum_diffusion.dataset"
@@ -160,8 +160,9 @@ def read_description(path: Path) -> dict[str, Any]:
     except DatasetFormatError:
         raise
     except Exception as problem:  # PyYAML lets many kinds escape: `!!bool x` is a KeyError, `!!int ''` an IndexError
-        reason = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise DatasetFormatError(f"{str(file)!r} is no readable YAML ({reason}): generate the data set again") from None
+        raise DatasetFormatError(
+            f"{str(file)!r} is no readable YAML ({first_line(problem)}): generate the data set again"
+        ) from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise DatasetFormatError(
             f"{str(file)!r} does not describe a {FORMAT}: expected a folder written by scripts/generate_dataset.py"

@@ -74,7 +74,7 @@ class CircuitStream:
         validation = None
         if self.num_held_out and len(self.held_out):
             rows = np.arange(len(self.held_out))
-            validation = BatchLoader(self.held_out, rows, batch_size, seed, False, time_multiple=time_multiple)
+            validation = BatchLoader(self.held_out, rows, batch_size, seed, shuffle=False, time_multiple=time_multiple)
         return StreamLoader(self, batch_size, seed, time_multiple, num_workers), validation
 
     def _make_epoch(self, number: int) -> CircuitDataset:
@@ -121,7 +121,9 @@ class StreamLoader(BatchLoader):
         self, stream: CircuitStream, batch_size: int, seed: int, time_multiple: int = 1, num_workers: int = 0
     ) -> None:
         rows = np.arange(stream.num_circuits)
-        super().__init__(stream.epoch(0), rows, batch_size, seed, True, False, time_multiple, num_workers)
+        super().__init__(
+            stream.epoch(0), rows, batch_size, seed, shuffle=True, time_multiple=time_multiple, num_workers=num_workers
+        )
         self._stream = stream
 
     def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
-from quantum_diffusion.errors import DatasetFormatError
+from quantum_diffusion.errors import DatasetFormatError, first_line
 from quantum_diffusion.interop.genqc_data import read_dataset
 
 _PATTERNS = ("*.yaml", "*.safetensors", "*.pt", "*prompts.json")
@@ -75,6 +75,5 @@ def _download(repository: str, folder: str, address: str) -> Path:
         reason = "HF_HUB_OFFLINE=1 is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
         what = f"{reason} and not all of it was downloaded before: connect, or give a folder on this machine"
     except Exception as problem:  # the network has more ways to fail than the library has names for
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:150]
-        what = f"{reason}; try again, or give a folder on this machine"
+        what = f"{first_line(problem)}; try again, or give a folder on this machine"
     raise DatasetFormatError(f"cannot download {address!r}: {what}")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.errors import DatasetFormatError
+from quantum_diffusion.errors import DatasetFormatError, first_line
 
 KEY = "0"
 """Under this key genQC stores every tensor and array."""
@@ -47,9 +47,9 @@ def read_texts(file: Path) -> NDArray[np.str_]:
 
 def unreadable(file: Path, expected: str, problem: Exception) -> DatasetFormatError:
     """Word the refusal of a file in one line, however the library at fault words it."""
-    reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:150]
     return DatasetFormatError(
-        f"{str(file)!r} is damaged or does not hold {expected} ({reason}): copy it again, or save it again with genQC"
+        f"{str(file)!r} is damaged or does not hold {expected} ({first_line(problem)}): copy it again, "
+        "or save it again with genQC"
     )
 
 

@@ -25,7 +25,7 @@ from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, first_line
 from quantum_diffusion.models.condition_encoder import PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
@@ -91,8 +91,7 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
     try:
         return nn.ModuleDict(_modules(config, num_instructions, vocabulary_size))
     except (ValueError, RuntimeError, MemoryError) as problem:  # torch reports lack of memory as a RuntimeError
-        reason = (str(problem).splitlines() or ["not enough memory"])[0]
-        raise ConfigError(f"training.model.params cannot be built: {reason}") from problem
+        raise ConfigError(f"training.model.params cannot be built: {first_line(problem)}") from problem
 
 
 def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> dict[str, nn.Module]:

@@ -6,7 +6,6 @@ loads or says clearly that it does not.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import shutil
@@ -22,7 +21,17 @@ from safetensors.torch import load_file, save
 import quantum_diffusion
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import CheckpointError, QuantumDiffusionError
-from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_entries, new_file, sealed, sha256_of
+from quantum_diffusion.files import (
+    DESCRIPTION,
+    describe,
+    is_sealed,
+    new_entries,
+    new_file,
+    sealed,
+    sha256_of,
+    with_checksum,
+    without_checksum,
+)
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
@@ -181,10 +190,6 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
-_MAGIC = b"quantum_diffusion checkpoint "
-"""Begins a checkpoint file; the SHA-256 of what follows the first line is next to it."""
-
-
 class CheckpointStore:
     """The checkpoints of a run, named by their step; only the newest few are kept.
 
@@ -238,10 +243,8 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    content = buffer.getbuffer()
-    with new_file(path, CheckpointError) as staging, staging.open("wb") as file:
-        file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
-        file.write(content)
+    with new_file(path, CheckpointError) as staging:
+        staging.write_bytes(with_checksum(buffer.getbuffer()))
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -251,9 +254,8 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         CheckpointError: The file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        with path.open("rb") as file:
-            head, content = file.readline(200), file.read()
-        if head != _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n":
+        content = without_checksum(path.read_bytes())
+        if content is None:
             raise ValueError("wrong checksum")
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except FileNotFoundError:

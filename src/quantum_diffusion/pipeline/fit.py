@@ -408,9 +408,8 @@ def _end_epoch(
     """Measure, tell whether the epoch is the best so far, and move on to the next."""
     state.training_loss = state.loss_sum / state.batch
     state.validation_loss = validate(pipeline, validation_loader, state, seed, team)
-    is_sampled = hooks.measure is not None and (state.epoch + 1) % (settings.sample_every or 1) == 0
     accuracy = None
-    if is_sampled and settings.sample_every is not None and hooks.measure is not None:
+    if hooks.measure is not None and settings.sample_every and (state.epoch + 1) % settings.sample_every == 0:
         with using_network(pipeline, state.best_network):
             accuracy = hooks.measure(pipeline)
     epoch = EpochRecord(

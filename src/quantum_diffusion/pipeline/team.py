@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from quantum_diffusion.data.container import Batch
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -125,9 +125,8 @@ def join_team(device: torch.device) -> Team:
         fabric = Fabric(devices=local, num_nodes=max(1, size // local), **options)
         fabric.launch()
     except (RuntimeError, ValueError, OSError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise ConfigError(
-            f"the {size} processes of this run cannot be connected ({reason}): start them with torchrun "
+            f"the {size} processes of this run cannot be connected ({first_line(problem)}): start them with torchrun "
             "--nproc-per-node=N, or with srun and SLURM's --ntasks-per-node"
         ) from problem
     return FabricTeam(fabric)

@@ -1,0 +1,132 @@
+"""The folder beside a data set in the making: shards that an interrupted run leaves to the next one of its settings.
+
+Nothing of others is removed, no shards are dropped in silence, and two runs never share a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from quantum_diffusion.data.shards import Shard
+from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.files import describe, new_file, with_checksum, without_checksum
+
+_LOCK, _SETTINGS = "lock", "settings.json"
+
+
+class WorkFolder:
+    """The work folder of a data set.
+
+    Args:
+        destination: The data set's own folder.
+        settings: What decides the content of the shards.
+        overwrite: Whether the shards of other settings may be dropped.
+    """
+
+    def __init__(self, destination: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+        self._destination = destination
+        real = Path(os.path.realpath(destination))
+        self._folder = real.with_name(f".{real.name}.work")
+        self._settings = json.dumps(dict(settings), sort_keys=True)
+        self._overwrite = overwrite
+
+    @contextmanager
+    def to_ourselves(self) -> Iterator[Path]:
+        """Keep other runs out and yield the folder; it is removed at the end, or when the settings are impossible.
+
+        Raises:
+            DatasetFormatError: Another run has it, it holds something that would be lost, or it cannot be written.
+        """
+        folder = self._folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._check()
+            with FileLock(folder / _LOCK, timeout=0):
+                self._check()
+                note = folder / _SETTINGS
+                if not note.is_file() or note.read_text(encoding="utf-8") != self._settings:
+                    self._remove(keep=(_LOCK,))
+                    note.write_text(self._settings, encoding="utf-8")
+                try:
+                    yield folder
+                except ConfigError:
+                    self._remove()
+                    raise
+                self._remove()
+        except Timeout:
+            raise DatasetFormatError(
+                f"another run is making the data set {str(self._destination)!r}: wait for it, or choose another "
+                "datasets.output_path"
+            ) from None
+        except OSError as problem:
+            raise DatasetFormatError(f"cannot write {str(folder)!r}: {describe(problem)}") from problem
+
+    def _check(self) -> None:
+        """Refuse a folder in which something would be lost: other files, or an interrupted run's shards."""
+        foreign = [entry.name for entry in self._folder.iterdir() if not _is_ours(entry)]
+        if foreign:
+            raise DatasetFormatError(
+                f"{str(self._folder)!r} holds {min(foreign)!r}, but shards of the data set have to go there: move it "
+                "away, or choose another datasets.output_path"
+            )
+        if self._overwrite or not any(self._folder.glob("shard-*")):
+            return
+        try:
+            theirs = json.loads((self._folder / _SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            theirs = {}
+        ours = json.loads(self._settings)
+        theirs = theirs if isinstance(theirs, dict) else {}
+        different = [key for key in ours if theirs.get(key) != ours[key]]
+        if different:
+            first = different[0]
+            raise DatasetFormatError(
+                f"an interrupted run of other settings ({first}={theirs.get(first)!r}, not {ours[first]!r}) left its "
+                f"shards in {str(self._folder)!r}: give its settings to continue it, choose another "
+                "datasets.output_path, or set datasets.overwrite=true to drop them"
+            )
+
+    def _remove(self, keep: tuple[str, ...] = ()) -> None:
+        for entry in self._folder.iterdir():
+            if _is_ours(entry) and entry.name not in keep:
+                entry.unlink(missing_ok=True)
+        if not keep:
+            with suppress(OSError):  # somebody put something else there meanwhile
+                self._folder.rmdir()
+
+    def _shard_file(self, number: int) -> Path:
+        return self._folder / f"shard-{number:06d}"
+
+    def write_shard(self, number: int, shard: Shard) -> None:
+        """Write a shard, whole or not at all.
+
+        Raises:
+            DatasetFormatError: It cannot be written.
+        """
+        with new_file(self._shard_file(number), DatasetFormatError) as staging:
+            staging.write_bytes(with_checksum(save({"ids": shard.ids, "labels": shard.labels})))
+
+    def read_shard(self, number: int) -> Shard | None:
+        """Read a shard, None when it is missing or damaged: it is then made again."""
+        try:
+            content = without_checksum(self._shard_file(number).read_bytes())
+            if content is None:
+                return None
+            arrays = load(content)
+            return Shard(arrays["ids"], arrays["labels"])
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+
+def _is_ours(entry: Path) -> bool:
+    name = entry.name.lstrip(".")
+    return entry.is_file() and (name in (_LOCK, _SETTINGS) or name.startswith(("shard-", "keys-", "drafts-")))
