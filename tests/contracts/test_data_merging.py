@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -18,11 +20,12 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, decode_tokens
 from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.data import blocks
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader, pad_time
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.data.merging import balance, merge_datasets, rank_within_label, row_keys
-from quantum_diffusion.data.storage import save_dataset
+from quantum_diffusion.data.merging import balanced_rows, merge_datasets, rank_within_label, row_keys
+from quantum_diffusion.data.storage import load_dataset_folder, save_dataset
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, IncompatibleDatasetsError
 
 SHAPES = [(2, 5), (3, 4), (3, 8), (4, 6)]
@@ -97,6 +100,110 @@ def test_cells_outside_a_circuits_own_data_set_hold_the_padding_token() -> None:
     assert (merged.tokens[merged.sizes[:, 0] == 4] != padding).all()
 
 
+def merged_simply(parts: list[CircuitDataset]) -> CircuitDataset:
+    """Merge as one would without a thought of memory or time, a circuit after the other."""
+    parts = sorted(parts, key=lambda part: (part.num_qubits, part.max_gates, part.fingerprint))
+    pool, prompts = parts[0].gate_pool, sorted({prompt for part in parts for prompt in part.prompts})
+    shape = (max(part.num_qubits for part in parts), max(part.max_gates for part in parts))
+    seen: set[tuple[bytes, ...]] = set()
+    rows = []
+    for part in parts:
+        for tokens, index, sizes in zip(part.tokens, part.prompt_index, part.sizes, strict=True):
+            padded = np.full(shape, pool.padding_token, dtype=np.int8)
+            padded[: part.num_qubits, : part.max_gates] = tokens
+            number = np.int32(prompts.index(part.prompts[index]))
+            key = (np.where(padded == pool.padding_token, 0, padded).tobytes(), number.tobytes(), sizes.tobytes())
+            if key not in seen:
+                rows.append((padded, number, sizes))
+            seen.add(key)
+    tokens, numbers, sizes = (np.stack(column) for column in zip(*rows, strict=True))
+    return CircuitDataset(tokens, numbers, tuple(prompts), sizes, pool)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 100, 2**22])
+@pytest.mark.parametrize("numbers", [[0, 4], [0, 4, 8], [1, 2, 6], [0, 1, 2, 3, 4, 5, 6, 7]])
+def test_merging_is_what_one_would_write_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: list[int], block_bytes: int
+) -> None:
+    """Bit for bit, in blocks of any size, from memory and from the disk; merged data sets are merged again, too."""
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", block_bytes)
+    parts = [*parts_of(numbers), merge_datasets([generated(2, 3), generated(3, 4)])]
+    expected = merged_simply(parts)
+    assert len(expected) < sum(map(len, parts))
+    for place, part in enumerate(parts):
+        save_dataset(part, tmp_path / str(place), {})
+    for merged in (merge_datasets(parts), DatasetLoader().load_dataset(tmp_path)):
+        assert merged.prompts == expected.prompts
+        for name in ("tokens", "prompt_index", "sizes"):
+            found, wanted = getattr(merged, name), getattr(expected, name)
+            np.testing.assert_array_equal(found, wanted)
+            assert found.dtype == wanted.dtype
+
+
+def test_merging_needs_room_for_the_result_and_little_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 2**18)
+    rng = np.random.default_rng(0)
+    parts = [
+        CircuitDataset(
+            rng.integers(1, 3, (30_000, width, 52)).astype(np.int8),
+            np.zeros(30_000, dtype=np.int32),
+            ("a",),
+            np.tile(np.array([width, 52], dtype=np.int16), (30_000, 1)),
+            GatePool(["h"]),
+        )
+        for width in (6, 8)
+    ]
+    tracemalloc.start()
+    merged = merge_datasets(parts)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(merged) == 60_000
+    assert most < 1.25 * merged.tokens.nbytes
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's account of memory")
+def test_a_data_set_on_the_disk_leaves_memory_again(tmp_path: Path) -> None:
+    """After everything was looked at, by the checks, the checksum, and a choice of rows."""
+    count = 100_000
+    save_dataset(
+        CircuitDataset(
+            np.ones((count, 4, 52), dtype=np.int8),
+            np.zeros(count, dtype=np.int32),
+            ("a",),
+            np.tile(np.array([4, 52], dtype=np.int16), (count, 1)),
+            GatePool(["h"]),
+        ),
+        tmp_path / "data",
+        {},
+    )
+    dataset = load_dataset_folder(tmp_path / "data")
+    fingerprint = dataset.fingerprint
+    half = dataset.take(np.arange(0, count, 2))
+    entry = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "data" / "dataset/ds/x.safetensors"))[2]
+    resident = 1024 * int(entry.partition("Rss:")[2].split()[0])
+    assert resident < 0.1 * dataset.tokens.nbytes
+    assert half.tokens.sum() == 2 * dataset.tokens.sum() / 4
+    assert replace(dataset, tokens=dataset.tokens.copy()).fingerprint == fingerprint
+
+
+def test_what_was_written_to_a_private_map_is_not_lost(tmp_path: Path) -> None:
+    np.zeros(4096, dtype=np.int8).tofile(tmp_path / "zeros")
+    mapped = np.memmap(tmp_path / "zeros", np.int8, "c", shape=(64, 64))
+    mapped[3] = 7
+    assert [int(rows.sum()) for rows in blocks.row_blocks(mapped)] == [7 * 64]
+    assert (mapped[3] == 7).all()
+
+
+@given(st.integers(0, 20), st.lists(st.integers(0, 19), max_size=30), st.sampled_from([1, 7, 16, 1000]))
+def test_blocks_are_the_whole(count: int, rows: list[int], block_bytes: int) -> None:
+    array = np.arange(count * 6, dtype=np.int16).reshape(count, 2, 3)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(blocks, "_BLOCK_BYTES", block_bytes)
+        np.testing.assert_array_equal(np.concatenate([array[:0], *blocks.row_blocks(array)]), array)
+        chosen = np.array([row for row in rows if row < count], dtype=np.int64)
+        np.testing.assert_array_equal(blocks.take_rows(array, chosen), array[chosen])
+
+
 def test_one_data_set_stays_as_it_is() -> None:
     assert merge_datasets([generated(3, 8)]) is generated(3, 8)
 
@@ -164,7 +271,7 @@ def labels_only(labels: list[int]) -> CircuitDataset:
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 20), st.integers(0, 100))
 def test_balancing_is_exact_deterministic_and_keeps_the_order(labels: list[int], most: int, seed: int) -> None:
     dataset = labels_only(labels)
-    first, second = (balance(dataset, most, seed) for _ in range(2))
+    first, second = (dataset.take(balanced_rows(dataset, most, seed)) for _ in range(2))
     assert first.fingerprint == second.fingerprint
     assert first.prompt_counts == {key: min(count, most) for key, count in dataset.prompt_counts.items()}
     assert (np.diff(first.tokens[:, 0, 0]) > 0).all()
@@ -178,7 +285,7 @@ def test_rank_within_label(labels: list[int]) -> None:
 
 def test_another_seed_keeps_others() -> None:
     dataset = labels_only([0] * 100)
-    kept = [set(balance(dataset, 10, seed).tokens[:, 0, 0].tolist()) for seed in range(3)]
+    kept = [set(balanced_rows(dataset, 10, seed).tolist()) for seed in range(3)]
     assert kept[0] != kept[1] != kept[2]
 
 
@@ -193,6 +300,9 @@ def test_limits_of_the_loader() -> None:
     assert Counter(labelled_circuits(few)) <= Counter(labelled_circuits(merge_datasets(parts)))
     everything = loader.combine_datasets(parts, balance_max=10**6, max_samples=10**6)
     assert everything.fingerprint == merge_datasets(parts).fingerprint
+    both = loader.combine_datasets(parts, balance_max=3, max_samples=17)
+    assert both.fingerprint == loader.combine_datasets([balanced], max_samples=17).fingerprint
+    assert loader.combine_datasets([both], balance_max=3, max_samples=17) is both, "nothing is copied for nothing"
 
 
 # ------------------------------------------------------------------------------------ splits and batches

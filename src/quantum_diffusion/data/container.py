@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.data.blocks import row_blocks, take_rows
 
 if TYPE_CHECKING:
     import torch
@@ -56,10 +57,10 @@ class CircuitDataset:
     @property
     def length_counts(self) -> dict[int, dict[int, int]]:
         """How many circuits of each number of qubits have each number of gates: {qubits: {gates: count}}."""
-        sizes, counts = np.unique(self.sizes, axis=0, return_counts=True)
+        key = self.sizes[:, 0] * np.int32(2**16) + self.sizes[:, 1]  # a single number is sorted faster than a pair
         result: dict[int, dict[int, int]] = {}
-        for (width, gates), count in zip(sizes.tolist(), counts.tolist(), strict=True):
-            result.setdefault(width, {})[gates] = count
+        for value, count in zip(*(a.tolist() for a in np.unique(key, return_counts=True)), strict=True):
+            result.setdefault(value >> 16, {})[value % 2**16] = count
         return result
 
     @property
@@ -74,17 +75,18 @@ class CircuitDataset:
         digest = hashlib.sha256(repr((self.gate_pool.names, self.prompts, self.tokens.shape)).encode())
         for array in (self.tokens, self.prompt_index, self.sizes, self.unitaries):
             if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
+                for rows in row_blocks(array):
+                    digest.update(np.ascontiguousarray(rows).data)
         return digest.hexdigest()
 
     def take(self, rows: NDArray[np.integer]) -> CircuitDataset:
         """Return the data set of the given rows, in their order; prompts keep their numbers."""
         return replace(
             self,
-            tokens=self.tokens[rows],
+            tokens=take_rows(self.tokens, rows),
             prompt_index=self.prompt_index[rows],
             sizes=self.sizes[rows],
-            unitaries=None if self.unitaries is None else self.unitaries[rows],
+            unitaries=None if self.unitaries is None else take_rows(self.unitaries, rows),
         )
 
 

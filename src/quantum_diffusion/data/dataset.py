@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from quantum_diffusion.data.container import Batch, CircuitDataset
-from quantum_diffusion.data.merging import balance, merge_datasets
+from quantum_diffusion.data.merging import balanced_rows, merge_datasets
 from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
 from quantum_diffusion.files import describe
@@ -77,12 +77,11 @@ class DatasetLoader:
             IncompatibleDatasetsError: The gate pools differ.
         """
         dataset = merge_datasets(datasets)
-        if balance_max is not None:
-            dataset = balance(dataset, balance_max, self.seed)
-        if max_samples is not None and max_samples < len(dataset):
-            chosen = numpy_generator(self.seed, "max_samples").permutation(len(dataset))[:max_samples]
-            dataset = dataset.take(np.sort(chosen))
-        return dataset
+        rows = np.arange(len(dataset)) if balance_max is None else balanced_rows(dataset, balance_max, self.seed)
+        if max_samples is not None and max_samples < len(rows):
+            chosen = numpy_generator(self.seed, "max_samples").permutation(len(rows))[:max_samples]
+            rows = rows[np.sort(chosen)]
+        return dataset if len(rows) == len(dataset) else dataset.take(rows)
 
     def get_dataloaders(
         self,
@@ -172,8 +171,9 @@ class BatchLoader:
             return [self.rows]
         sizes = self.dataset.sizes[self.rows].astype(np.int64)
         steps = np.maximum(-(-sizes[:, 1] // self.time_multiple), 1)
-        _, bucket = np.unique(np.stack([sizes[:, 0], steps]), axis=1, return_inverse=True)
-        return [self.rows[bucket.reshape(-1) == number] for number in range(int(bucket.max()) + 1)]
+        bucket = sizes[:, 0] * (steps.max() + 1) + steps
+        order = np.argsort(bucket, kind="stable")
+        return np.split(self.rows[order], np.flatnonzero(np.diff(bucket[order])) + 1)
 
     def __len__(self) -> int:
         """Batches of an epoch."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.data.blocks import row_blocks, take_rows
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import IncompatibleDatasetsError
 from quantum_diffusion.seeding import numpy_generator
@@ -47,37 +48,44 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
         )
 
     parts = sorted(datasets, key=lambda d: (d.num_qubits, d.max_gates, d.fingerprint))
-    num_qubits = max(part.num_qubits for part in parts)
-    max_gates = max(part.max_gates for part in parts)
+    shape = (max(part.num_qubits for part in parts), max(part.max_gates for part in parts))
     prompts = tuple(sorted({prompt for part in parts for prompt in part.prompts}))
     number = {prompt: index for index, prompt in enumerate(prompts)}
-
-    tokens = np.full((sum(map(len, parts)), num_qubits, max_gates), parts[0].gate_pool.padding_token, dtype=np.int8)
-    start = 0
-    for part in parts:
-        tokens[start : start + len(part), : part.num_qubits, : part.max_gates] = part.tokens
-        start += len(part)
     renumbered = [np.array([number[p] for p in part.prompts], dtype=np.int32)[part.prompt_index] for part in parts]
-    merged = CircuitDataset(
-        tokens=tokens,
-        prompt_index=np.concatenate(renumbered),
-        prompts=prompts,
-        sizes=np.concatenate([part.sizes for part in parts]),
-        gate_pool=parts[0].gate_pool,
-    )
-    return _without_repetitions(merged)
+    prompt_index, sizes = np.concatenate(renumbered), np.concatenate([part.sizes for part in parts])
+
+    # What is kept is decided first: then there is room for the tokens once, and for nothing else of their size.
+    kept = _without_repetitions(_token_keys(parts, shape), sizes, prompt_index)
+    tokens = np.full((len(kept), *shape), parts[0].gate_pool.padding_token, dtype=np.int8)
+    starts = np.cumsum([0, *map(len, parts)])
+    bounds = np.searchsorted(kept, starts)
+    for part, start, first, last in zip(parts, starts, bounds, bounds[1:], strict=False):
+        place = tokens[first:last, : part.num_qubits, : part.max_gates]
+        take_rows(part.tokens, kept[first:last] - start, place)
+    return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool)
 
 
-def _without_repetitions(dataset: CircuitDataset) -> CircuitDataset:
-    """Keep the first of equal circuits with equal prompts: the others would leak from training to validation."""
-    cells = np.where(dataset.tokens == dataset.gate_pool.padding_token, np.int8(0), dataset.tokens)
-    numbers = np.column_stack([dataset.sizes, dataset.prompt_index])
-    keys = row_keys(np.column_stack([row_keys(cells), row_keys(numbers)]))
-    first = np.unique(keys, return_index=True)[1]
-    if len(first) == len(dataset):
-        return dataset
-    logger.warning("%d circuits occur in several of the data sets: each is used once", len(dataset) - len(first))
-    return dataset.take(np.sort(first))
+def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDArray[np.uint64]:
+    """Return a key for the cells of every circuit, uint64 [N], the same whatever shape it is padded to."""
+    keys = []
+    for part in parts:
+        for tokens in row_blocks(part.tokens):
+            cells = np.zeros((len(tokens), *shape), dtype=np.int8)
+            is_cell = tokens != part.gate_pool.padding_token
+            np.copyto(cells[:, : part.num_qubits, : part.max_gates], tokens, where=is_cell)
+            keys.append(row_keys(cells))
+    return np.concatenate(keys)
+
+
+def _without_repetitions(
+    token_keys: NDArray[np.uint64], sizes: NDArray[np.int16], prompt_index: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return the first row of each circuit and prompt: the others would leak from training to validation."""
+    keys = row_keys(np.column_stack([token_keys, row_keys(np.column_stack([sizes, prompt_index]))]))
+    first = np.sort(np.unique(keys, return_index=True)[1])
+    if len(first) < len(keys):
+        logger.warning("%d circuits occur in several of the data sets: each is used once", len(keys) - len(first))
+    return first
 
 
 def row_keys(rows: NDArray[Any]) -> NDArray[np.uint64]:
@@ -104,16 +112,10 @@ def row_keys(rows: NDArray[Any]) -> NDArray[np.uint64]:
     return keys
 
 
-def balance(dataset: CircuitDataset, most: int, seed: int) -> CircuitDataset:
-    """Keep at most `most` circuits of each prompt, chosen at random by `seed`; the order of rows is kept."""
-    return dataset.take(np.flatnonzero(_first_of_each(dataset.prompt_index, most, numpy_generator(seed, "balance"))))
-
-
-def _first_of_each(labels: NDArray[np.int32], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    order = rng.permutation(len(labels))
-    kept = np.zeros(len(labels), dtype=np.bool_)
-    kept[order] = rank_within_label(labels[order]) < most
-    return kept
+def balanced_rows(dataset: CircuitDataset, most: int, seed: int) -> NDArray[np.int64]:
+    """Return the rows, rising, of at most `most` circuits of each prompt, chosen at random by `seed`."""
+    order = numpy_generator(seed, "balance").permutation(len(dataset))
+    return np.sort(order[rank_within_label(dataset.prompt_index[order]) < most])
 
 
 def rank_within_label(labels: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 import quantum_diffusion
 from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError, first_line
 from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_folder, sealed, sha256_of
@@ -31,7 +32,6 @@ FORMAT_VERSION = 1
 
 _ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", "U": "unitaries"}
 _KINDS = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
-_ROWS_AT_ONCE = 2**16
 _DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, "U": np.float32}
 ARRAYS_FOLDER = "dataset/ds"
 _PROMPTS = f"{ARRAYS_FOLDER}/prompts.json"
@@ -253,17 +253,12 @@ def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, 
         "prompts.json is no list of distinct texts",
     )
     require(bool((y >= 0).all() and (y < len(prompts)).all()), "y names prompts that do not exist")
-    inside = (((-pool.padding_token <= rows) & (rows <= pool.padding_token)).all() for rows in _blocks(x))
+    inside = (-pool.padding_token <= rows.min() and rows.max() <= pool.padding_token for rows in row_blocks(x))
     require(all(inside), f"x has tokens outside the pool {list(pool.names)}")
     fits = (z >= [1, 0]).all() and (z <= x.shape[1:]).all()
     require(bool(fits), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
     if "U" in arrays:
         side = 2 ** x.shape[1]
         require(arrays["U"].shape == (len(x), 2, side, side), f"U has shape {arrays['U'].shape}")
-        finite = (np.isfinite(rows).all() for rows in _blocks(arrays["U"]))
+        finite = (np.isfinite(rows).all() for rows in row_blocks(arrays["U"]))
         require(all(finite), "U has values that are not finite")
-
-
-def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield an array a few rows at a time, so that no check holds a second one of its size."""
-    return (array[start : start + _ROWS_AT_ONCE] for start in range(0, len(array), _ROWS_AT_ONCE))
