@@ -64,10 +64,14 @@ def preset(tmp_path: Path) -> str:
     return f"stream:{path}"
 
 
-def test_an_interrupted_run_continues_its_stream(make_config: MakeConfig, tmp_path: Path, preset: str) -> None:
+@pytest.mark.parametrize("balance_prompts", [False, True])
+def test_an_interrupted_run_continues_its_stream(
+    make_config: MakeConfig, tmp_path: Path, preset: str, balance_prompts: bool
+) -> None:
     def trainer(name: str, *observers: Any) -> DiffusionTrainer:
         general = {"dataset": preset, "output_path": str(tmp_path / name)}
-        return DiffusionTrainer(make_config(num_epochs=3, batch_size=32, general=general), observers)
+        options = {"num_epochs": 3, "batch_size": 32, "balance_prompts": balance_prompts}
+        return DiffusionTrainer(make_config(general=general, **options), observers)
 
     trainer("whole").run()
     assert trainer("parts", InterruptAt(4)).run().status == "interrupted"
@@ -76,6 +80,24 @@ def test_an_interrupted_run_continues_its_stream(make_config: MakeConfig, tmp_pa
     assert_same(dict(first), dict(second))
     assert metrics_without_times(tmp_path / "whole") == metrics_without_times(tmp_path / "parts")
     assert all(torch.isfinite(weight).all() for weight in first.values())
+
+
+def test_a_stream_has_every_prompt_equally_often() -> None:
+    loader, validation = stream().loaders(64, 0, balance_prompts=True)
+    assert validation is not None
+    for number in range(3):
+        batches = list(loader.epoch(number))
+        assert len(batches) == len(loader) == 8
+        numbers = torch.cat([batch.prompt_ids for batch in batches])
+        counts = torch.bincount(numbers)[numbers.unique()]
+        assert int(counts.sum()) == 500
+        assert int(counts.max() - counts.min()) <= 1
+        assert len(counts) == len(np.unique(stream().epoch(number).prompt_index))
+    plain = stream().loaders(64, 0)[1]
+    assert plain is not None
+    assert [batch.prompt_ids.tolist() for batch in validation.epoch(0)] == [
+        batch.prompt_ids.tolist() for batch in plain.epoch(0)
+    ]
 
 
 def test_unitaries_are_not_ignored_in_silence(make_config: MakeConfig, tmp_path: Path) -> None:

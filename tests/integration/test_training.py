@@ -149,6 +149,48 @@ def test_mixed_qubit_counts(
         assert alone.ids.tolist() == together.ids[[row]].tolist(), "a sample depends on its neighbours' prompts"
 
 
+@pytest.mark.parametrize(("batching", "num_workers"), [("max_padded", 0), ("bucketed", 2)])
+def test_prompts_are_balanced_also_when_the_run_is_continued(
+    make_config: MakeConfig,
+    mixed_dataset: CircuitDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batching: str,
+    num_workers: int,
+) -> None:
+    """Interrupted in the middle of an epoch; what is trained on is told by the batches themselves."""
+    trained_on: list[int] = []
+    honest = DiffusionPipeline.training_loss
+
+    def record(pipeline: DiffusionPipeline, batch: Batch, noise: Noise, **options: Any) -> LossTerms:
+        if torch.is_grad_enabled():
+            trained_on.extend(batch.prompt_ids.tolist())
+        return honest(pipeline, batch, noise, **options)
+
+    monkeypatch.setattr(DiffusionPipeline, "training_loss", record)
+
+    def config(name: str) -> TrainingConfig:
+        general = {"output_path": str(tmp_path / name)}
+        options: dict[str, Any] = {"batching": batching, "num_workers": num_workers, "balance_prompts": True}
+        return make_config("transformer", "ddim", general=general, num_epochs=4, batch_size=5, **options)
+
+    whole, _ = train(config("whole"), mixed_dataset)
+    prompts = len(set(mixed_dataset.prompt_index.tolist()))
+    counts = np.bincount(trained_on)
+    assert whole.samples_seen == len(trained_on) == 4 * 43, "an epoch keeps its length: 48 circuits, 5 to validate"
+    few = 4 if batching == "max_padded" else 8  # a circuit an epoch, two where there are buckets
+    assert np.abs(counts[counts > 0] - 4 * 43 / prompts).max() < few
+    assert max(mixed_dataset.prompt_counts.values()) > 20 * min(mixed_dataset.prompt_counts.values())
+
+    seen = trained_on.copy()
+    trained_on.clear()
+    train(config("parts"), mixed_dataset, InterruptAt(whole.step // 4 + 3))
+    assert 43 < len(trained_on) < 86
+    parts, _ = train(config("parts"), mixed_dataset)
+    assert trained_on == seen
+    assert_same(whole.state_dict(), parts.state_dict())
+
+
 def test_labels_of_prefixes_are_right_in_narrow_buckets(
     make_config: MakeConfig, mixed_dataset: CircuitDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,8 @@ class LoopConfig(Section):
     """Spread the noise levels of a batch evenly (arXiv 2107.00630) instead of drawing each on its own."""
     balance_max: Positive | None = None
     """Most circuits of one prompt that are trained on; null takes all."""
+    balance_prompts: bool = False
+    """Draw every prompt equally often, however many circuits it has; an epoch stays as long, rare circuits repeat."""
     max_samples: Positive | None = None
     """Most circuits that are trained on; null takes all."""
     max_steps: Positive | None = None

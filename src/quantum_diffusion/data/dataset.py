@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from quantum_diffusion.data.balancing import PromptBalance
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.merging import balanced_rows, merge_datasets
 from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder
@@ -90,6 +91,7 @@ class DatasetLoader:
         validation_fraction: float = 0.05,
         *,
         bucketed: bool = False,
+        balance_prompts: bool = False,
         time_multiple: int = 1,
         num_workers: int = 0,
     ) -> tuple[BatchLoader, BatchLoader | None]:
@@ -100,6 +102,8 @@ class DatasetLoader:
             batch_size: Circuits a batch; the last batch of an epoch may be smaller.
             validation_fraction: Share of circuits for validation, in [0, 1).
             bucketed: Group circuits by qubits and length and cut batches to their size.
+            balance_prompts: Draw every prompt equally often in training; see `PromptBalance`. Validation has each of
+                its circuits once.
             time_multiple: T of every batch is padded to a multiple of this.
             num_workers: Threads that make batches ahead of time; the batches are the same.
 
@@ -119,9 +123,18 @@ class DatasetLoader:
                 "to train on: lower it or generate more circuits"
             )
 
-        def loader(rows: NDArray[np.int64], shuffle: bool) -> BatchLoader:
-            chosen = np.sort(rows)
-            return BatchLoader(dataset, chosen, batch_size, self.seed, shuffle, bucketed, time_multiple, num_workers)
+        def loader(rows: NDArray[np.int64], is_training: bool) -> BatchLoader:
+            return BatchLoader(
+                dataset,
+                np.sort(rows),
+                batch_size,
+                self.seed,
+                shuffle=is_training,
+                bucketed=bucketed,
+                balance_prompts=balance_prompts and is_training,
+                time_multiple=time_multiple,
+                num_workers=num_workers,
+            )
 
         return loader(order[held_out:], True), loader(order[:held_out], False) if held_out else None
 
@@ -141,6 +154,8 @@ class BatchLoader:
         seed: Decides the order.
         shuffle: Another order each epoch; False keeps the rows' order (buckets one after the other).
         bucketed: Group circuits by qubits and length and cut batches to their size.
+        balance_prompts: Draw as many rows as there are anew each epoch, every prompt equally often, in random order;
+            see `PromptBalance`.
         time_multiple: T of every batch is padded to a multiple of this with the padding token.
         num_workers: Threads that make batches ahead of time; the batches are the same.
     """
@@ -153,6 +168,7 @@ class BatchLoader:
         seed: int,
         shuffle: bool,
         bucketed: bool = False,
+        balance_prompts: bool = False,
         time_multiple: int = 1,
         num_workers: int = 0,
     ) -> None:
@@ -165,6 +181,7 @@ class BatchLoader:
         self.bucketed = bucketed
         self.time_multiple = time_multiple
         self._buckets = self._group_rows()
+        self._balance = PromptBalance(self._buckets, dataset.prompt_index) if balance_prompts else None
 
     def _group_rows(self) -> list[NDArray[np.int64]]:
         if not self.bucketed:
@@ -177,7 +194,8 @@ class BatchLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return sum(-(-len(rows) // self.batch_size) for rows in self._buckets)
+        counts = map(len, self._buckets) if self._balance is None else self._balance.counts.tolist()
+        return sum(-(-count // self.batch_size) for count in counts)
 
     @property
     def num_circuits(self) -> int:
@@ -192,10 +210,11 @@ class BatchLoader:
             first_batch: Batches to leave out at the start, to continue an interrupted epoch.
         """
         rng = numpy_generator(self.seed, "epoch", number)
-        batches = []
-        for rows in self._buckets:
-            order = rng.permutation(rows) if self.shuffle else rows
-            batches += [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        if self._balance is not None:
+            orders = self._balance.draw(rng)
+        else:
+            orders = [rng.permutation(rows) if self.shuffle else rows for rows in self._buckets]
+        batches = [order[i : i + self.batch_size] for order in orders for i in range(0, len(order), self.batch_size)]
         if self.shuffle and len(self._buckets) > 1:
             batches = [batches[i] for i in rng.permutation(len(batches))]
         if not self.num_workers:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.data.balancing import PromptBalance
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.generation import DatasetGenerator
@@ -68,14 +70,28 @@ class CircuitStream:
         return hashlib.sha256(f"{DatasetGenerator(self.config).settings} {self.seed}".encode()).hexdigest()
 
     def loaders(
-        self, batch_size: int, seed: int, time_multiple: int = 1, num_workers: int = 0
+        self,
+        batch_size: int,
+        seed: int,
+        *,
+        balance_prompts: bool = False,
+        time_multiple: int = 1,
+        num_workers: int = 0,
     ) -> tuple[BatchLoader, BatchLoader | None]:
         """Batch the stream and what is held out; see `DatasetLoader.get_dataloaders`."""
         validation = None
         if self.num_held_out and len(self.held_out):
             rows = np.arange(len(self.held_out))
             validation = BatchLoader(self.held_out, rows, batch_size, seed, shuffle=False, time_multiple=time_multiple)
-        return StreamLoader(self, batch_size, seed, time_multiple, num_workers), validation
+        training = StreamLoader(
+            self,
+            batch_size,
+            seed,
+            balance_prompts=balance_prompts,
+            time_multiple=time_multiple,
+            num_workers=num_workers,
+        )
+        return training, validation
 
     def _make_epoch(self, number: int) -> CircuitDataset:
         fresh = self._with_known_prompts(self._fresh(number))
@@ -117,16 +133,14 @@ class CircuitStream:
 class StreamLoader(BatchLoader):
     """Batches of a stream: like a `BatchLoader`, but with the circuits of the epoch in question."""
 
-    def __init__(
-        self, stream: CircuitStream, batch_size: int, seed: int, time_multiple: int = 1, num_workers: int = 0
-    ) -> None:
+    def __init__(self, stream: CircuitStream, batch_size: int, seed: int, **options: Any) -> None:
         rows = np.arange(stream.num_circuits)
-        super().__init__(
-            stream.epoch(0), rows, batch_size, seed, shuffle=True, time_multiple=time_multiple, num_workers=num_workers
-        )
+        super().__init__(stream.epoch(0), rows, batch_size, seed, shuffle=True, **options)
         self._stream = stream
 
     def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch; see `BatchLoader.epoch`."""
         self.dataset = self._stream.epoch(number)
+        if self._balance is not None:
+            self._balance = PromptBalance([self.rows], self.dataset.prompt_index)
         yield from super().epoch(number, first_batch)

@@ -164,7 +164,11 @@ class DiffusionTrainer:
         assert dataset is not None
         if self._stream is not None:
             self._loaders = self._stream.loaders(
-                loop.batch_size, general.seed, pipeline.time_multiple, loop.num_workers
+                loop.batch_size,
+                general.seed,
+                balance_prompts=loop.balance_prompts,
+                time_multiple=pipeline.time_multiple,
+                num_workers=loop.num_workers,
             )
         else:
             self._loaders = self._loader.get_dataloaders(
@@ -172,6 +176,7 @@ class DiffusionTrainer:
                 loop.batch_size,
                 loop.validation_fraction,
                 bucketed=loop.batching == "bucketed",
+                balance_prompts=loop.balance_prompts,
                 time_multiple=pipeline.time_multiple,
                 num_workers=loop.num_workers,
             )
