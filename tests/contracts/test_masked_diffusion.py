@@ -40,6 +40,16 @@ def test_random_orders_are_uniform() -> None:
     assert sum((count - 10_000) ** 2 / 10_000 for count in seen.values()) < 20.5  # chi-square, 5 degrees, p = 0.001
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_how_many_prefixes_end_with_what_was_revealed_last(share: float) -> None:
+    process = MaskedDiffusion(share)
+    rank = process.draw_rank(20_000, STEPS, Noise(torch.Generator().manual_seed(0)))
+    counts = (rank.cummax(dim=1).values == rank).sum(dim=1).double()
+    error = float(counts.std()) / 20_000**0.5
+    assert abs(float(counts.mean()) - process.mean_prefixes(STEPS)) < 4 * error + 1e-9
+    assert MaskedDiffusion().mean_prefixes(3) == pytest.approx(11 / 6)
+
+
 def test_the_loss_is_the_mean_over_all_noise_levels() -> None:
     torch.manual_seed(0)
     table = torch.randn(2**STEPS, STEPS, VOCABULARY)

@@ -341,6 +341,8 @@ def test_two_processes_have_the_loss_of_one(
     def config(name: str) -> TrainingConfig:
         general = {"dataset": saved, "output_path": str(tmp_path / name), "device": "cpu", "verbose": False}
         options: dict[str, Any] = {"num_epochs": 2, "batch_size": 9, "precision": "32", "learning_rate": 1e-3}
+        if scheduler == "masked":
+            options |= {"prefix_head_weight": 0.5, "scheduler_params": {"suffix_share": 0.5}}
         return make_config(model, scheduler, general=general, **options)
 
     DiffusionTrainer(config("one")).run()

@@ -47,6 +47,11 @@ class MaskedDiffusion:
         by_suffix = noise.uniform(count, 1) < self.suffix_share
         return torch.where(by_suffix, from_start, at_random)
 
+    def mean_prefixes(self, steps: int) -> float:
+        """Return how many of a circuit's prefixes have their last step revealed last, on average over `draw_rank`."""
+        at_random = sum(1 / length for length in range(1, steps + 1))
+        return self.suffix_share * steps + (1 - self.suffix_share) * at_random
+
     def loss(self, denoise: Denoise, ids: Tensor, rank: Tensor) -> Tensor:
         """Negative log-likelihood a step, averaged over all noise levels of the given order.
 

@@ -153,15 +153,18 @@ class DiffusionPipeline:
             diffusion = self.process.loss(denoise, instructions, rank).mean()
             # A prefix's label can be told only by a token that sees the whole prefix.
             sees_prefix = rank.cummax(dim=1).values == rank
+            num_prefixes = self.process.mean_prefixes(rank.shape[1])
         else:
             diffusion = self.process.loss(denoise, batch.tokens, noise, low_variance).mean()
             sees_prefix = torch.ones_like(batch.tokens[:, 0], dtype=torch.bool)
+            num_prefixes = sees_prefix.shape[1]
         if prefix_logits is None or prefix_weight == 0:
             return LossTerms(diffusion, diffusion)
         ranks = prefix_rank_vectors(self._ids(batch.tokens), self.table)  # [B, T, Q]
         entangled = torch.from_numpy(ranks == 2).to(prefix_logits)
         losses = F.binary_cross_entropy_with_logits(prefix_logits, entangled, reduction="none").mean(dim=2)
-        prefix = (losses * sees_prefix).sum() / sees_prefix.sum().clamp(min=1)
+        # Divided by their mean number, not by this batch's: a circuit's part must not depend on the other circuits.
+        prefix = (losses * sees_prefix).sum(dim=1).mean() / num_prefixes
         return LossTerms(diffusion + prefix_weight * prefix, diffusion, prefix)
 
     def _predict(self, x_t: Tensor, level: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
