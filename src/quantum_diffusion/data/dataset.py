@@ -186,7 +186,7 @@ class BatchLoader:
     def _group_rows(self) -> list[NDArray[np.int64]]:
         if not self.bucketed:
             return [self.rows]
-        sizes = self.dataset.sizes[self.rows].astype(np.int64)
+        sizes = self.dataset.sizes[self.rows].astype(np.int32)
         steps = np.maximum(-(-sizes[:, 1] // self.time_multiple), 1)
         bucket = sizes[:, 0] * (steps.max() + 1) + steps
         order = np.argsort(bucket, kind="stable")

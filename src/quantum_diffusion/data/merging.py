@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
             "cannot combine data sets with unitaries: give one of them, e.g. the sub-folder srv or unitary"
         )
 
-    parts = sorted(datasets, key=lambda d: (d.num_qubits, d.max_gates, d.fingerprint))
+    parts = _in_order(datasets)
     shape = (max(part.num_qubits for part in parts), max(part.max_gates for part in parts))
     prompts = tuple(sorted({prompt for part in parts for prompt in part.prompts}))
     number = {prompt: index for index, prompt in enumerate(prompts)}
@@ -63,6 +64,17 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
         place = tokens[first:last, : part.num_qubits, : part.max_gates]
         take_rows(part.tokens, kept[first:last] - start, place)
     return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool)
+
+
+def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
+    """Sort data sets by shape and, where several have the same, by their fingerprints, which take time to compute."""
+    shapes = Counter((dataset.num_qubits, dataset.max_gates) for dataset in datasets)
+
+    def rank(dataset: CircuitDataset) -> tuple[int, int, str]:
+        shape = (dataset.num_qubits, dataset.max_gates)
+        return (*shape, dataset.fingerprint if shapes[shape] > 1 else "")
+
+    return sorted(datasets, key=rank)
 
 
 def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDArray[np.uint64]:
