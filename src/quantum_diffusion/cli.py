@@ -1,7 +1,7 @@
 """The commands: `quantum-diffusion {generate,train,evaluate,sample,inspect,runs,export-genqc}`, and scripts for three.
 
-Each parses key=value through Hydra, builds one object from its typed configuration and calls it. Heavy imports are
-inside the functions, so that `--help` answers at once.
+Each builds one object from its typed configuration and calls it. Heavy imports are inside the functions, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from quantum_diffusion.config.schema import (
@@ -24,10 +24,7 @@ from quantum_diffusion.config.schema import (
 )
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
-
-INTERRUPTED = 130
-"""Exit status after an interrupt (128 + SIGINT), as shells use it."""
-
+from quantum_diffusion.jobs import INTERRUPTED, Command, run_jobs
 
 # ------------------------------------------------------------------------------------------------ commands
 
@@ -119,8 +116,6 @@ def sample(config: SampleConfig) -> int:
 
 def inspect(config: InspectConfig) -> int:
     """Show what is in a data set, and verify every circuit of it."""
-    from pathlib import Path
-
     from quantum_diffusion import console
     from quantum_diffusion.evaluation.inspection import generation_settings, inspect_dataset
     from quantum_diffusion.evaluation.report import inspection as words
@@ -151,8 +146,6 @@ def inspect(config: InspectConfig) -> int:
 
 def runs(config: RunsConfig) -> int:
     """List training runs and compare them: how they ended, their settings, their curves."""
-    from pathlib import Path
-
     from quantum_diffusion import console
     from quantum_diffusion.tracking.runs import COLUMNS, differences, find_runs, save_curves
 
@@ -175,8 +168,6 @@ def runs(config: RunsConfig) -> int:
 
 def export_genqc(config: ExportConfig) -> int:
     """Write a data set as a folder that genQC opens."""
-    from pathlib import Path
-
     from quantum_diffusion import console
     from quantum_diffusion.interop.genqc_export import check_export, export_dataset
     from quantum_diffusion.interop.loading import dataset_loader
@@ -192,23 +183,66 @@ def export_genqc(config: ExportConfig) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command: the section of the configuration it reads, the schema, and what it does."""
-
-    section: str
-    schema: type[Section]
-    run: Callable[[Any], int]
+def _model_folder(config: TrainingConfig) -> Path:
+    return Path(config.general.output_path) / (config.general.model_name or "")
 
 
-COMMANDS = {
-    "generate": Command("datasets", DatasetConfig, generate),
-    "train": Command("training", TrainingConfig, train),
-    "evaluate": Command("evaluation", EvaluationConfig, evaluate),
-    "sample": Command("sample", SampleConfig, sample),
-    "inspect": Command("inspect", InspectConfig, inspect),
-    "runs": Command("runs", RunsConfig, runs),
-    "export-genqc": Command("export", ExportConfig, export_genqc),
+def _is_trained(config: TrainingConfig) -> bool:
+    """Tell whether a finished model of these settings and this data set is where it should go."""
+    from quantum_diffusion.config.store import to_yaml
+    from quantum_diffusion.interop.loading import dataset_loader
+    from quantum_diffusion.pipeline.checkpoint import TRAINING_CONFIG, is_finished_model, read_metadata
+
+    folder, dataset = _model_folder(config), config.general.dataset
+    if config.general.overwrite or not is_finished_model(folder):
+        return False
+    if (folder / TRAINING_CONFIG).read_text(encoding="utf-8") != to_yaml(config):
+        return False
+    made_of = read_metadata(folder).get("dataset_sha256")
+    return dataset.startswith("stream:") or dataset_loader().load_dataset(dataset).fingerprint == made_of
+
+
+def _evaluation_folder(config: EvaluationConfig) -> Path:
+    return Path(config.save_folder) if config.save_folder else Path(config.model_dir) / "evaluation"
+
+
+def _save_folder(config: SampleConfig | InspectConfig) -> str | None:
+    return config.save_folder
+
+
+COMMANDS = {  # the last override is what a sweep advises, so that each of its jobs has a folder of its own
+    "generate": Command(
+        "datasets",
+        DatasetConfig,
+        generate,
+        lambda config: config.output_path,
+        "datasets.output_path=./datasets/${hydra:job.num}",
+    ),
+    "train": Command(
+        "training",
+        TrainingConfig,
+        train,
+        _model_folder,
+        "training.general.model_name=run_${hydra:job.num}",
+        is_done=_is_trained,
+    ),
+    "evaluate": Command(
+        "evaluation",
+        EvaluationConfig,
+        evaluate,
+        _evaluation_folder,
+        "evaluation.save_folder=./evaluations/${hydra:job.num}",
+    ),
+    "sample": Command("sample", SampleConfig, sample, _save_folder, "sample.save_folder=./circuits/${hydra:job.num}"),
+    "inspect": Command("inspect", InspectConfig, inspect, _save_folder, "inspect.save_folder=./${hydra:job.num}"),
+    "runs": Command("runs", RunsConfig, runs, lambda config: config.picture, "runs.picture=./${hydra:job.num}.png"),
+    "export-genqc": Command(
+        "export",
+        ExportConfig,
+        export_genqc,
+        lambda config: config.output_path,
+        "export.output_path=./exported/${hydra:job.num}",
+    ),
 }
 
 
@@ -251,7 +285,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return 0
     logging.captureWarnings(True)
     try:
-        return _with_hydra(command, arguments)
+        return run_jobs(command, arguments)
     except QuantumDiffusionError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
@@ -259,40 +293,6 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         continues = ": the same command continues" if name in ("generate", "train") else ""
         print(f"interrupted{continues}", file=sys.stderr)
         return INTERRUPTED
-
-
-def _with_hydra(command: Command, arguments: Sequence[str]) -> int:
-    import os
-
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf import DictConfig
-
-    from quantum_diffusion.config.store import config_folder, one_line, prepare_overrides, section
-    from quantum_diffusion.errors import ConfigError
-
-    prepared = prepare_overrides(arguments, command.section)
-    statuses: list[int] = []
-    failures: list[BaseException] = []
-
-    def task(composed: DictConfig) -> None:
-        try:
-            statuses.append(command.run(section(composed, command.section, command.schema)))
-        except (QuantumDiffusionError, KeyboardInterrupt) as problem:
-            failures.append(problem)  # raised again outside, where Hydra cannot dress it as a crash
-
-    own = sys.argv
-    sys.argv = [own[0], *prepared]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints its own errors and exits
-    try:
-        hydra.main(config_path=str(config_folder().resolve()), config_name="config", version_base="1.3")(task)()
-    except HydraException as problem:
-        raise ConfigError(one_line(problem)) from None
-    finally:
-        sys.argv = own
-    if failures:
-        raise failures[0]
-    return max(statuses, default=0)  # none: Hydra only showed something, as with --cfg job
 
 
 # -------------------------------------------------------------------------------------------------- help
@@ -320,6 +320,7 @@ def help_text(name: str) -> str:
     for key, values, default, meaning in describe_keys(command.schema, command.section):
         lines.append(f"  {key} ({values}; {default}): {meaning}")
     lines += ["", "Quote values with brackets or spaces: 'datasets.gate_set=[h,cx]'"]
+    lines += ["-m runs a job for every combination of values given as KEY=VALUE,VALUE: docs/training.md, Sweeps"]
     return "\n".join(lines)
 
 

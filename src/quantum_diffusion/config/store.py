@@ -6,7 +6,9 @@ gives our one-line message and not a stack trace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,21 +85,24 @@ def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[st
         command_section: The section the command reads ("training"); what is meant for others would have no effect.
 
     Returns:
-        The arguments, each `section.key=value` marked `++` so that Hydra passes it on in any case.
+        The arguments, each `section.key=value` marked `++` so that Hydra passes it on in any case. Hydra's options come
+        last, because its parser does not see what stands behind them.
 
     Raises:
         ConfigError: A preset or section does not exist, or is not for this command.
     """
     groups = [group for group in (command_section, "debug") if preset_names(group)]
-    prepared = []
+    prepared, options = [], []
     for position, argument in enumerate(arguments):
         key, equals, value = argument.partition("=")
         name = key.lstrip("+~")
         first, dot, rest = name.partition(".")
-        if argument.startswith("-") or first == "hydra":
-            prepared.append(argument)
+        if argument.startswith("-"):
+            options.append(argument)
         elif not equals and position and arguments[position - 1].startswith("--"):
-            prepared.append(argument)  # the value of one of Hydra's options, as in --cfg job
+            options.append(argument)  # the value of one of Hydra's options, as in --cfg job
+        elif first.partition("/")[0] == "hydra":
+            prepared.append(argument)
         elif not equals and not argument.startswith("~"):
             raise ConfigError(f"cannot read {argument!r}: expected key=value, e.g. training=quick_test_srv")
         elif name in groups:
@@ -113,7 +118,7 @@ def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[st
             raise ConfigError(f"{argument!r} has no effect here: this command reads {command_section}.KEY=VALUE")
         else:
             raise ConfigError(unknown_name("key", name, [*groups, f"{command_section}.KEY"]))
-    return prepared
+    return prepared + options
 
 
 def _check_readable(argument: str) -> None:
@@ -127,6 +132,43 @@ def _check_readable(argument: str) -> None:
             f"cannot read {argument!r}: quote values with spaces or special characters, e.g. "
             "'training.general.dataset=\"./my data\"'"
         ) from None
+
+
+def run_hydra(arguments: Sequence[str], task: Callable[[DictConfig], None]) -> None:
+    """Let Hydra compose the configuration of every job and call `task` with it.
+
+    Args:
+        arguments: What `prepare_overrides` returned.
+        task: Called once, or for every job of a sweep, then perhaps in another process; Hydra drops what it returns.
+
+    Raises:
+        ConfigError: Hydra refuses the arguments.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    own = sys.argv
+    sys.argv = [own[0], *arguments]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints its own errors and exits
+    try:
+        hydra.main(config_path=str(config_folder().resolve()), config_name="config", version_base="1.3")(task)()
+    except HydraException as problem:
+        if "'hydra/launcher/joblib'" in str(problem):
+            raise ConfigError(
+                "hydra/launcher=joblib needs hydra-joblib-launcher, which is not installed: run pip install "
+                "'quantum-diffusion[sweeps]', or leave it out to run one job after the other"
+            ) from None
+        raise ConfigError(one_line(problem)) from None
+    finally:
+        sys.argv = own
+
+
+def running_job() -> tuple[int, list[str]]:
+    """Return the number of the sweep's job that Hydra is running, and what is set for it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra_config = HydraConfig.get()
+    return hydra_config.job.num, list(hydra_config.overrides.task)
 
 
 def section(composed: DictConfig, name: str, schema: type[SectionT]) -> SectionT:

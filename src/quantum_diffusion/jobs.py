@@ -1,0 +1,309 @@
+"""A command as one job or as a sweep of several, which run one after the other or, through Hydra, in parallel.
+
+All jobs of a sweep are checked before the first one starts. A job may run in another process and Hydra drops what it
+returns, so each leaves its outcome in a file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from quantum_diffusion.config.validation import Section
+from quantum_diffusion.errors import QuantumDiffusionError, first_line
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+INTERRUPTED = 130
+"""Exit status after an interrupt (128 + SIGINT), as shells use it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        section: The section of the configuration it reads.
+        schema: What that section may hold.
+        run: Does it, returns the exit status.
+        folder: The folder it writes; None when it writes none.
+        own_folder: An override that gives every job of a sweep its own folder.
+        is_done: Tells whether an earlier run of the same sweep has done it.
+    """
+
+    section: str
+    schema: type[Section]
+    run: Callable[[Any], int]
+    folder: Callable[[Any], str | Path | None]
+    own_folder: str = ""
+    is_done: Callable[[Any], bool] = lambda config: False
+
+    def read(self, composed: DictConfig) -> Section:
+        """Return the typed configuration in a composed one.
+
+        Raises:
+            ConfigError: A key or value is wrong; the message names it.
+        """
+        from quantum_diffusion.config.store import section
+
+        return section(composed, self.section, self.schema)
+
+
+def run_jobs(command: Command, arguments: Sequence[str]) -> int:
+    """Run a command as one job, or as a sweep where -m or --multirun is among the arguments.
+
+    Returns:
+        The exit status: 0 when everything is done.
+
+    Raises:
+        QuantumDiffusionError: The arguments are wrong, or the only job failed.
+        KeyboardInterrupt: A job was interrupted; failures of others have been reported.
+    """
+    from quantum_diffusion.config.store import prepare_overrides
+
+    prepared = prepare_overrides(arguments, command.section)
+    return _run_sweep(command, prepared) if {"-m", "--multirun"} & {*arguments} else _run_once(command, prepared)
+
+
+def _run_once(command: Command, arguments: Sequence[str]) -> int:
+    from quantum_diffusion.config.store import run_hydra
+
+    statuses: list[int] = []
+    failures: list[BaseException] = []
+
+    def task(composed: DictConfig) -> None:
+        try:
+            statuses.append(command.run(command.read(composed)))
+        except (QuantumDiffusionError, KeyboardInterrupt) as problem:
+            failures.append(problem)  # raised again outside, where Hydra cannot dress it as a crash
+
+    run_hydra(arguments, task)
+    if failures:
+        raise failures[0]
+    return max(statuses, default=0)  # none: Hydra only showed something, as with --cfg job
+
+
+# -------------------------------------------------------------------------------------------------- sweeps
+
+
+def _run_sweep(command: Command, arguments: Sequence[str]) -> int:
+    """Run all jobs and report every failure; one that fails does not keep the others from running."""
+    with tempfile.TemporaryDirectory(prefix="quantum_diffusion_", ignore_cleanup_errors=True) as temporary:
+        outcomes = _Outcomes(Path(temporary))
+        jobs, problems = _check(command, arguments, outcomes.folder)
+        if problems:
+            _report(jobs, problems)
+            print("error: no job was started: mend the command and give it again", file=sys.stderr)
+            return 1
+        cause = _launch(command, arguments, jobs, outcomes)
+        done, problems = outcomes.read(jobs, cause)
+        interrupted = outcomes.stop.exists()
+    _report(jobs, problems)
+    if len(jobs) > 1:
+        print(f"{done} of {len(jobs)} jobs are done")
+    if interrupted:
+        raise KeyboardInterrupt
+    return 1 if problems else 0
+
+
+def _report(jobs: dict[int, str], problems: dict[int, str]) -> None:
+    for number, problem in sorted(problems.items()):
+        print(f"error: {_title(jobs, number)}: {problem}", file=sys.stderr)
+
+
+def _title(jobs: dict[int, str], number: int) -> str:
+    return f"job {number} ({jobs[number]})" if jobs[number] else f"job {number}"
+
+
+def _check(command: Command, arguments: Sequence[str], temporary: Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Compose every job without running it; return by number what is set for it alone, and what is wrong with it."""
+    from quantum_diffusion.config.store import run_hydra, running_job
+
+    settings: dict[int, list[str]] = {}
+    problems: dict[int, str] = {}
+    folders: dict[Path, int] = {}
+
+    def check(composed: DictConfig) -> None:
+        number, settings[number] = running_job()
+        try:
+            folder = command.folder(command.read(composed))
+        except QuantumDiffusionError as problem:
+            problems[number] = str(problem)
+            return
+        first = number if folder is None else folders.setdefault(Path(folder).resolve(), number)
+        if first != number:
+            problems[number] = f"would write into {str(folder)!r} like job {first}: add e.g. '{command.own_folder}'"
+
+    # The launcher and Hydra's record of the sweep are for when it runs.
+    later = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.dir=")
+    now = [argument for argument in arguments if not argument.lstrip("+").startswith(later)]
+    run_hydra([f"hydra.sweep.dir='{temporary / 'check'}'", *now], check)
+    count = Counter(entry for entries in settings.values() for entry in entries)
+    alone = {
+        number: " ".join(entry.lstrip("+") for entry in entries if count[entry] < len(settings))
+        for number, entries in settings.items()
+    }
+    return alone, problems
+
+
+def _launch(command: Command, arguments: Sequence[str], jobs: dict[int, str], outcomes: _Outcomes) -> str:
+    """Run the jobs; return why some may have no outcome."""
+    from quantum_diffusion.config.store import run_hydra, running_job
+
+    parent = os.getpid()
+
+    def job(composed: DictConfig) -> None:  # a launcher may send this to another process
+        number, _ = running_job()
+        own_output = nullcontext() if os.getpid() == parent else redirect_stdout(_Numbered(sys.stdout, number))
+        with own_output:
+            status, problem = _run_job(command, composed, _title(jobs, number), outcomes.stop)
+        outcomes.write(number, status, problem)
+
+    with _interrupts_noted(outcomes.stop):
+        try:
+            run_hydra(arguments, job)
+        except QuantumDiffusionError:
+            raise
+        except KeyboardInterrupt:
+            outcomes.stop.touch()
+        except Exception as problem:  # no job lets one out: it is the launcher's, e.g. of a worker that was killed
+            return first_line(problem)
+    return "its process ended"
+
+
+def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> tuple[int, str]:
+    """Return a job's exit status and, when it failed, why."""
+    if stop.exists():
+        return INTERRUPTED, ""
+    logging.captureWarnings(True)
+    print(title, flush=True)
+    status, problem = 1, ""
+    try:
+        with _interruptible():
+            config = command.read(composed)
+            if command.is_done(config):
+                print(f"already in {command.folder(config)} with the same settings: kept")
+                return 0, ""
+            status = command.run(config)
+        problem = "it failed as it says above" if status not in (0, INTERRUPTED) else ""
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except QuantumDiffusionError as error:
+        problem = str(error)
+    except Exception as error:  # a bug: shown in full here, where it happened; the other jobs go on
+        traceback.print_exc()
+        problem = f"{type(error).__name__}: {first_line(error)}"
+    if status == INTERRUPTED:
+        stop.touch()
+    if problem:
+        print(f"failed: {problem}", flush=True)
+    return status, problem
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """What the jobs leave for the process that started them: a file each, and `stop` once one was interrupted."""
+
+    folder: Path
+
+    @property
+    def stop(self) -> Path:
+        return self.folder / "stop"
+
+    def write(self, number: int, status: int, problem: str) -> None:
+        unfinished = self.folder / f"{number}.new"
+        unfinished.write_text(json.dumps([status, problem]), encoding="utf-8")
+        unfinished.rename(self.folder / f"{number}.json")
+
+    def read(self, jobs: dict[int, str], cause: str) -> tuple[int, dict[int, str]]:
+        """Return how many jobs are done, and by number why others failed; `cause` is why an outcome may be missing."""
+        done, problems = 0, {}
+        for number in jobs:
+            file = self.folder / f"{number}.json"
+            if file.exists():
+                status, problem = json.loads(file.read_text(encoding="utf-8"))
+                done += status == 0
+                if problem:
+                    problems[number] = problem
+            elif not self.stop.exists():
+                problems[number] = f"not finished ({cause}): mend that and give the same command again"
+        return done, problems
+
+
+class _Numbered(io.TextIOBase):
+    """Puts a job's number before each of its lines, so that jobs which run at once can be told apart; no terminal."""
+
+    def __init__(self, stream: TextIO, number: int) -> None:
+        self._stream, self._number, self._begun = stream, number, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        if lines:
+            self._stream.write("".join(f"[{self._number}] {line}".rstrip() + "\n" for line in lines))
+            self._stream.flush()
+        return len(text)
+
+
+# ---------------------------------------------------------------------------------------------- interrupts
+
+
+@contextmanager
+def _interrupts_noted(stop: Path) -> Iterator[None]:
+    """Let the first Ctrl-C outside of a job create `stop`, so that running jobs can end well, and the second interrupt.
+
+    Worker processes inherit that SIGINT is blocked in the main thread: an idle one that received it would die, and
+    joblib would kill the others. So another thread receives it here; Python runs the handler in the main one.
+    """
+
+    def note(number: int, frame: object) -> None:
+        if number == signal.SIGTERM or noted.is_set():  # a SIGTERM may have come to this process alone
+            raise KeyboardInterrupt
+        noted.set()
+        stop.touch()
+        print("interrupted: waiting for the running jobs to stop; once more ends them at once", file=sys.stderr)
+
+    def receive() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        ended.wait()
+
+    resource_tracker.ensure_running()  # worker processes need it, and its start would unblock SIGINT (Python < 3.14)
+    noted, ended = threading.Event(), threading.Event()
+    receiver = threading.Thread(target=receive)
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        receiver.start()
+        yield
+    finally:
+        ended.set()
+        receiver.join()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a job be interrupted, in this process or in a worker's."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, previous)

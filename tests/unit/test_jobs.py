@@ -1,0 +1,161 @@
+"""Sweeps with both launchers: every job's outcome comes back, and nothing starts when one job cannot be right."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantum_diffusion.cli import COMMANDS, run_command
+from quantum_diffusion.config.schema import RunsConfig
+from quantum_diffusion.config.store import prepare_overrides
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.jobs import Command, run_jobs
+
+BASIC = ["-m"]
+JOBLIB = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+LAUNCHERS = pytest.mark.parametrize("launcher", [BASIC, JOBLIB], ids=["basic", "joblib"])
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def command_that(run: Callable[[Any], int]) -> Command:
+    """A command with a key to sweep, `runs.folder`; what runs in workers must be local to a test, as pickle wants."""
+    return Command("runs", RunsConfig, run, lambda config: config.folder)
+
+
+@LAUNCHERS
+def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], capfd: pytest.CaptureFixture) -> None:
+    def run(config: Any) -> int:
+        from pathlib import Path
+
+        from quantum_diffusion.errors import ConfigError
+
+        print("at work in", config.folder)
+        if config.folder == "bad":
+            raise ConfigError("'bad' is not right: choose another")
+        if config.folder == "bug":
+            raise ZeroDivisionError("what\na bug")
+        Path(config.folder).write_text("done")
+        return int(config.folder == "one")
+
+    values = ["a", "bad", "bug", "one", "b"]
+    assert run_jobs(command_that(run), [*launcher, f"runs.folder={','.join(values)}"]) == 1
+    out, err = capfd.readouterr()
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
+        "error: job 1 (runs.folder=bad): 'bad' is not right: choose another",
+        "error: job 2 (runs.folder=bug): ZeroDivisionError: what",
+        "error: job 3 (runs.folder=one): it failed as it says above",
+    ]
+    assert "Traceback" in err, "a bug is shown in full"
+    assert all(Path(name).read_text() == "done" for name in ("a", "one", "b"))
+    assert "2 of 5 jobs are done" in out
+    for number, value in enumerate(values):
+        label = "" if launcher == BASIC else f"[{number}] "
+        assert f"{label}job {number} (runs.folder={value})\n" in out
+        assert f"{label}at work in {value}\n" in out
+
+
+def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None:
+    def run(config: Any) -> int:
+        import os
+        import signal
+
+        if config.folder == "b":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert run_jobs(command_that(run), [*JOBLIB, "runs.folder=a,b"]) == 1
+    err = capfd.readouterr().err
+    assert re.search(r"^error: job 1 \(runs\.folder=b\): not finished \(A worker process .*\n", err, flags=re.MULTILINE)
+    assert "Traceback" not in err
+
+
+@LAUNCHERS
+def test_an_interrupted_job_ends_the_sweep(launcher: list[str], capfd: pytest.CaptureFixture) -> None:
+    def run(config: Any) -> int:
+        import time
+        from pathlib import Path
+
+        if config.folder == "first":
+            raise KeyboardInterrupt
+        time.sleep(0.5)  # the first is over
+        Path(config.folder).touch()
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    names = ["first", *"abcdef"]
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(command_that(run), [*launcher, f"runs.folder={','.join(names)}"])
+    done = [name for name in names if Path(name).exists()]
+    assert done in ([], ["a"]), "the one that ran beside it ends well, no other starts"
+    assert f"{len(done)} of 7 jobs are done" in capfd.readouterr().out
+    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_wrong_job_is_named_before_any_starts(capsys: pytest.CaptureFixture) -> None:
+    def run(config: Any) -> int:
+        raise AssertionError
+
+    command = Command("runs", RunsConfig, run, lambda config: config.picture, "runs.picture=${hydra:job.num}.png")
+    assert run_jobs(command, ["-m", "runs.folder=a,b", "runs.picture=./x.png,[],./x.png"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: job 1 (runs.folder=a runs.picture=[]): runs.picture: expected ")
+    same = "would write into './x.png' like job 0: add e.g. 'runs.picture=${hydra:job.num}.png'"
+    assert lines[1] == f"error: job 2 (runs.folder=a runs.picture=./x.png): {same}"
+    assert lines[-1] == "error: no job was started: mend the command and give it again"
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", ["generate", "train", "evaluate"])
+def test_jobs_that_would_share_a_folder_are_refused(name: str, capsys: pytest.CaptureFixture) -> None:
+    sweep = {
+        "generate": ["datasets.seed=1,2"],
+        "train": ["training.general.dataset=./data", "training.general.seed=1,2"],
+        "evaluate": ["evaluation.dataset=./data", "evaluation.model_dir=./model", "evaluation.seed=1,2"],
+    }[name]
+    assert run_command(name, ["-m", *sweep]) == 1
+    message = capsys.readouterr().err
+    advice = re.search(r"like job 0: add e\.g\. '(.*)'", message)
+    assert advice, message
+    assert not list(Path().iterdir())
+    prepared = prepare_overrides([advice.group(1)], COMMANDS[name].section)
+    assert prepared == [f"++{advice.group(1)}"], "the advice is for this command"
+    assert run_command(name, ["-m", *sweep, advice.group(1), f"{COMMANDS[name].section}.nothing=1"]) == 1
+    assert "like job 0" not in capsys.readouterr().err
+
+
+def test_hydras_options_may_stand_anywhere() -> None:
+    for arguments in (["-m", "runs.folder=a,b"], ["runs.folder=a,b", "-m"]):
+        assert prepare_overrides(arguments, "runs") == ["++runs.folder=a,b", "-m"]
+    assert prepare_overrides(["--cfg", "job", "runs.folder=a"], "runs") == ["++runs.folder=a", "--cfg", "job"]
+    with pytest.raises(ConfigError, match="cannot read 'nonsense'"):
+        prepare_overrides(["-m", "nonsense"], "runs")
+
+
+def test_what_the_launcher_cannot_do_is_reported(capsys: pytest.CaptureFixture) -> None:
+    assert run_command("runs", ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"]) == 1
+    assert capsys.readouterr().err.startswith("error: job 0: not finished (n_jobs == 0 in Parallel has no meaning)")
+
+
+def test_without_the_launcher_a_line_says_what_to_install() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['hydra_plugins'] = None\n"  # Hydra finds no plugins
+        "from quantum_diffusion.cli import run_command\n"
+        "sys.exit(run_command('runs', sys.argv[1:]))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *JOBLIB], capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: hydra/launcher=joblib needs [^\n]+\n", result.stderr), result.stderr
+    assert "pip install 'quantum-diffusion[sweeps]'" in result.stderr
+    assert not list(Path().rglob("*.yaml"))
