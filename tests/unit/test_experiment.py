@@ -10,6 +10,7 @@ from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tracking import experiment
 from quantum_diffusion.tracking.experiment import ExperimentLogger, read_metrics, read_run
 from quantum_diffusion.tracking.plots import save_loss_curve
+from quantum_diffusion.tracking.sinks import RunStart
 
 
 def logger(folder: Path, **options: object) -> ExperimentLogger:
@@ -55,26 +56,31 @@ def test_a_failing_sink_does_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Full:
-        def __init__(self, folder: Path, first_step: int) -> None:
-            self.calls = 0
+        def __init__(self, start: RunStart) -> None:
+            pass
 
         def log(self, step: int, metrics: Mapping[str, float]) -> None:
-            raise OSError(28, "No space left on device")
+            raise OSError(28, "No space left on device\nand more that nobody needs")
 
-        def close(self) -> None:
+        def text(self, step: int, name: str, text: str) -> None:
+            raise AssertionError("a sink that failed is left out")
+
+        def close(self, status: str) -> None:
             raise AssertionError("a sink that failed is left out")
 
     class Broken:
-        def __init__(self, folder: Path, first_step: int) -> None:
-            raise ImportError("not installed")
+        def __init__(self, start: RunStart) -> None:
+            raise RuntimeError("no such server")
 
-    monkeypatch.setattr(experiment, "SINKS", experiment.SINKS | {"full": Full, "broken": Broken})
+    for name, sink in {"full": Full, "broken": Broken}.items():
+        monkeypatch.setitem(experiment.SINKS, name, sink)
     with caplog.at_level(logging.WARNING), ExperimentLogger(tmp_path, "try", {}, ["full", "broken", "csv"]) as log:
         for step in (1, 2, 3):
             log.log(step, {"loss": 1.0})
+            log.text(step, "circuits", "q0")
     assert [row[0] for row in read_metrics(tmp_path)] == [1, 2, 3]
     assert caplog.messages == [
-        "metrics are no longer written to broken: not installed",
+        "metrics are no longer written to broken: no such server",
         "metrics are no longer written to full: [Errno 28] No space left on device",
     ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from quantum_diffusion.config.validation import Section, with_params
 
@@ -23,6 +23,7 @@ Loss = Literal["mse", "cross_entropy"]
 GaussianSampler = Literal["ddim", "ddpm", "dpmsolver++", "unipc"]
 Order = Literal["random", "left_to_right", "confidence"]
 GuidanceMode = Literal["plain", "rescaled"]
+Logger = Literal["csv", "jsonl", "tensorboard", "wandb", "mlflow"]
 GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
 
 
@@ -136,6 +137,22 @@ class GeneralConfig(Section):
     """How many checkpoints are kept, the newest; all go when the run is finished."""
     overwrite: bool = False
     """Replace a finished model in output_path."""
+    loggers: tuple[Logger, ...] = ("csv", "jsonl", "tensorboard")
+    """Where metrics and drawn circuits go: csv in any case; wandb and mlflow are extras of the package."""
+    wandb_mode: Literal["offline", "online"] = "offline"
+    """Where the logger wandb writes: run/wandb, for `wandb sync`; or online, with an account."""
+    mlflow_uri: Text | None = None
+    """Store of the logger mlflow, e.g. the address of a server; null is the SQLite file mlflow.db in output_path."""
+
+    @field_validator("loggers")
+    @classmethod
+    def _has_csv(cls, value: tuple[Logger, ...]) -> tuple[Logger, ...]:
+        if "csv" not in value:
+            raise ValueError(
+                f"{list(value)} lacks csv, of which the loss curve and `quantum-diffusion runs` are made: add it, "
+                f"[{','.join(['csv', *value])}]"
+            )
+        return value
 
 
 class LoopConfig(Section):

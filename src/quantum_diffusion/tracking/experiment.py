@@ -1,7 +1,7 @@
 """The record of a run: its configuration, its metrics over time, and how it ended.
 
-Metrics go to a CSV file and to TensorBoard. A failing sink (a full disk, say) is reported once and then left out: it
-never ends a training run.
+Metrics and texts go to the sinks of `tracking.sinks`. A failing sink (a full disk, say) is reported once and then left
+out: it never ends a training run.
 """
 
 from __future__ import annotations
@@ -9,80 +9,22 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import shutil
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import yaml
 
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, unknown_name
+from quantum_diffusion.errors import QuantumDiffusionError, first_line
 from quantum_diffusion.files import new_file
+from quantum_diffusion.tracking.sinks import METRICS_FILE, SINKS, RunStart, Sink, check_sinks
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.yaml"
-METRICS_FILE = "metrics.csv"
-
-
-class Sink(Protocol):
-    """A place metrics go to."""
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take the metrics of a step."""
-
-    def close(self) -> None:
-        """Write what is left."""
-
-
-class CsvSink:
-    """Long-format CSV: one row a value (step, metric, value), readable while the run goes on.
-
-    Args:
-        folder: Where `metrics.csv` is written.
-        first_step: Rows of later steps are dropped: a resumed run makes them again.
-    """
-
-    def __init__(self, folder: Path, first_step: int) -> None:
-        self.path = folder / METRICS_FILE
-        kept = [row for row in read_metrics(folder) if row[0] <= first_step] if first_step else []
-        self._file = self.path.open("w", newline="", encoding="utf-8", buffering=1)
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(["step", "metric", "value"])
-        self._writer.writerows([step, metric, repr(value)] for step, metric, value in kept)
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a row a value."""
-        self._writer.writerows([step, name, repr(float(value))] for name, value in metrics.items())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class TensorBoardSink:
-    """Scalars for `tensorboard --logdir`."""
-
-    def __init__(self, folder: Path, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        if not first_step:
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)  # curves of an earlier run would mix in
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None)
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a point a value."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flush and close the event file."""
-        self._writer.close()
-
-
-SINKS: dict[str, Callable[[Path, int], Sink]] = {"csv": CsvSink, "tensorboard": TensorBoardSink}
 
 
 class ExperimentLogger:
@@ -94,9 +36,12 @@ class ExperimentLogger:
         config: The resolved configuration, as plain values.
         sinks: Which of `SINKS` to use.
         first_step: Steps done before this start, for a resumed run.
+        run_id: Tells this run from others, also when it is resumed; None makes one.
+        wandb_mode: "offline" or "online", for the sink "wandb".
+        mlflow_uri: The store of the sink "mlflow"; None is an SQLite file in the folder.
 
     Raises:
-        ConfigError: A sink is unknown.
+        ConfigError: A sink is unknown, or its package is not installed.
 
     Example:
         >>> import tempfile
@@ -112,17 +57,21 @@ class ExperimentLogger:
         folder: Path,
         name: str,
         config: Mapping[str, Any],
-        sinks: Sequence[str] = ("csv", "tensorboard"),
+        sinks: Sequence[str] = ("csv", "jsonl", "tensorboard"),
         first_step: int = 0,
+        *,
+        run_id: str | None = None,
+        wandb_mode: Literal["offline", "online"] = "offline",
+        mlflow_uri: str | None = None,
     ) -> None:
-        for sink in sinks:
-            if sink not in SINKS:
-                raise ConfigError(unknown_name("metrics sink", sink, SINKS))
+        check_sinks(sinks)
         self.folder = folder
         self.name = name
         self.config = dict(config)
-        self.first_step = first_step
-        self._sink_names = tuple(sinks)
+        self._start = RunStart(
+            folder, name, self.config, run_id or uuid.uuid4().hex, first_step, wandb_mode, mlflow_uri
+        )
+        self._sink_names = tuple(dict.fromkeys(sinks))
         self._sinks: dict[str, Sink] = {}
         self._started = 0.0
         self._ended = False
@@ -138,7 +87,7 @@ class ExperimentLogger:
 
     def _open(self, name: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._sinks[name] = SINKS[name](self.folder, self.first_step)
+        self._sinks[name] = SINKS[name](self._start)
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Record metrics of a step; None values are left out."""
@@ -147,13 +96,18 @@ class ExperimentLogger:
         for name, sink in list(self._sinks.items()):
             self._guard(name, lambda sink=sink: sink.log(step, values))  # type: ignore[misc]
 
+    def text(self, step: int, name: str, text: str) -> None:
+        """Record a text of several lines, e.g. drawn circuits."""
+        for sink_name, sink in list(self._sinks.items()):
+            self._guard(sink_name, lambda sink=sink: sink.text(step, name, text))  # type: ignore[misc]
+
     def end(self, status: str = "finished") -> None:
         """Close the sinks and record how the run ended ("finished", "interrupted" or "failed"); only once."""
         if self._ended:
             return
         self._ended = True
         for name, sink in list(self._sinks.items()):
-            self._guard(name, sink.close)
+            self._guard(name, lambda sink=sink: sink.close(status))  # type: ignore[misc]
         self._write_run(status)
 
     def __enter__(self) -> ExperimentLogger:
@@ -169,7 +123,7 @@ class ExperimentLogger:
             action()
         except Exception as problem:
             self._sinks.pop(name, None)
-            logger.warning("metrics are no longer written to %s: %s", name, problem)
+            logger.warning("metrics are no longer written to %s: %s", name, first_line(problem))
 
     def _write_run(self, status: str) -> None:
         record = {

@@ -15,6 +15,7 @@ import numpy as np
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.files import new_file
 from quantum_diffusion.tracking.experiment import RUN_FILE, read_metrics, read_run
+from quantum_diffusion.tracking.sinks import flat
 
 COLUMNS = ("loss", "validation_loss", "srv_accuracy")
 """Metrics shown beside each run."""
@@ -25,6 +26,9 @@ _WHERE = (
     "general.experiment_name",
     "general.verbose",
     "general.overwrite",
+    "general.loggers",
+    "general.wandb_mode",
+    "general.mlflow_uri",
 )
 """Settings in which runs always differ, or that do not matter."""
 
@@ -71,7 +75,7 @@ def find_runs(folder: Path) -> list[Run]:
                 started=str(record["started"]),
                 seconds=float(record["seconds"]),
                 metrics={str(key): float(value) for key, value in record["last_metrics"].items()},
-                settings=_flat(record["config"]),
+                settings=flat(record["config"]),
             )
         except Exception:  # a record of another software, or one cut short
             continue
@@ -120,10 +124,3 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> None:
     axes.legend(fontsize=8, frameon=False)
     with new_file(path, ConfigError) as staging:
         figure.savefig(staging, dpi=150, format="png")
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result

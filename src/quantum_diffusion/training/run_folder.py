@@ -44,6 +44,9 @@ _FREE_TO_CHANGE = {
         "checkpoint_minutes",
         "checkpoint_steps",
         "keep_checkpoints",
+        "loggers",
+        "wandb_mode",
+        "mlflow_uri",
     ),
     "training": ("log_every", "num_threads", "num_workers", "profile_steps"),
 }

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,12 @@ from quantum_diffusion.pipeline.fit import (
     total_steps,
     using_network,
 )
+from quantum_diffusion.pipeline.samples import SampledCircuits
 from quantum_diffusion.pipeline.team import FabricTeam, join_team
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
 from quantum_diffusion.tracking.profiling import profiler
+from quantum_diffusion.tracking.sinks import check_sinks, sqlite_uri
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.register import ModelEntry, ModelManager
 from quantum_diffusion.training.run_folder import RunFolder, first_difference
@@ -89,7 +92,7 @@ class DiffusionTrainer:
         observers: Told of steps and epochs, e.g. a progress bar.
 
     Raises:
-        ConfigError: The device is not there.
+        ConfigError: The device is not there, or the package of a logger is not installed.
         CheckpointError: The output folder holds a finished model and may not be overwritten, or an interrupted run
             of another configuration.
     """
@@ -98,6 +101,7 @@ class DiffusionTrainer:
         self.config = config
         self.observers = list(observers)
         self.output = RunFolder(config)
+        check_sinks(config.general.loggers)
         self.device = select_device(config.general.device)
         if config.training.precision == "16" and self.device.type != "cuda":
             raise ConfigError(
@@ -209,11 +213,9 @@ class DiffusionTrainer:
         with ExitStack() as around:
             around.enter_context(self._output_to_ourselves())
             observers, after_step = list(self.observers), lambda: None
+            experiment: ExperimentLogger | None = None
             if self._team.is_first:
-                record = self.config.model_dump(mode="json")
-                experiment = around.enter_context(
-                    ExperimentLogger(self.output.run, general.experiment_name, record, first_step=state.step)
-                )
+                experiment = around.enter_context(self._experiment(state.step))
                 observers.append(_MetricsLog(experiment))
                 if loop.profile_steps is not None:
                     trace = self.output.run / TRACE_FILE
@@ -225,12 +227,12 @@ class DiffusionTrainer:
                 save_best=self._save_best,
                 should_stop=stop.is_set,
                 after_step=after_step,
-                measure=self._measure if loop.sample_every is not None else None,
+                measure=partial(self._measure, experiment, state) if loop.sample_every is not None else None,
             )
             result = pipeline.fit(
                 *self._loaders, state, loop, general.seed, observers=observers, hooks=hooks, team=self._team
             )
-            if self._team.is_first:
+            if experiment is not None:
                 experiment.end(result.status)
         return result
 
@@ -329,11 +331,27 @@ class DiffusionTrainer:
             with using_network(pipeline, state.best_network):
                 checkpoint.save_pipeline(pipeline, self.output.best, to_yaml(self.config), metadata)
 
-    def _measure(self, pipeline: DiffusionPipeline) -> float:
-        """Return the exact share of sampled circuits, spread evenly over the prompts."""
+    def _experiment(self, first_step: int) -> ExperimentLogger:
+        general = self.config.general
+        return ExperimentLogger(
+            self.output.run,
+            general.experiment_name,
+            self.config.model_dump(mode="json"),
+            general.loggers,
+            first_step,
+            run_id=self.output.run_id,
+            wandb_mode=general.wandb_mode,
+            mlflow_uri=general.mlflow_uri or sqlite_uri(Path(general.output_path)),
+        )
+
+    def _measure(self, experiment: ExperimentLogger | None, state: TrainingState, pipeline: DiffusionPipeline) -> float:
+        """Return the exact share of sampled circuits, spread evenly over the prompts; log a few of them drawn."""
         prompts = pipeline.config.prompts
         asked = [prompts[number % len(prompts)] for number in range(self.config.training.num_sampled)]
-        return float(pipeline.sample(asked, self.config.general.seed, SamplingConfig()).matches.mean())
+        samples = pipeline.sample(asked, self.config.general.seed, SamplingConfig())
+        if experiment is not None:
+            experiment.text(state.step, "sampled_circuits", _drawings(samples, len(prompts)))
+        return float(samples.matches.mean())
 
     def _metadata(self, result: FitResult | None) -> dict[str, Any]:
         dataset, state, pipeline = self._dataset, self._state, self._require_pipeline()
@@ -392,6 +410,25 @@ class _MetricsLog(FitObserver):
                 "srv_accuracy": record.srv_accuracy,
             },
         )
+
+
+def _drawings(samples: SampledCircuits, num_prompts: int, count: int = 4) -> str:
+    """Draw a few samples, of prompts as different as may be, under what was asked for and what they are."""
+    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+
+    backend = QiskitBackend()
+    last = min(max(num_prompts, count), len(samples)) - 1
+    rows = np.unique(np.linspace(0, last, count, dtype=np.int64))
+    parts = []
+    for row in rows.tolist():
+        asked = list(samples.labels[row])
+        if samples.report.valid[row]:
+            got = str(samples.ranks[row, : len(asked)].tolist())
+            drawing = backend.draw_text(*samples.circuits([row]))
+        else:
+            got, drawing = samples.report.reasons[row], ""
+        parts.append(f"asked {asked}: got {got}\n{drawing}")
+    return "\n\n".join(parts)
 
 
 @contextmanager
