@@ -2,9 +2,11 @@
 
 This is the only place that knows genQC's parameter names; it reads and writes no files and imports no genQC.
 
-genQC keeps three things in its U-Net that are elsewhere here: the gate embedding (`GateEmbedding.weight`),
-and two sinusoidal tables, which are formulas to us. Its attention holds query, key and value in one matrix;
-our cross-attention holds the query apart, since query and key read different inputs.
+genQC keeps things in its U-Net that are elsewhere here: the gate embedding (`GateEmbedding.weight`), sinusoidal
+tables, which are formulas to us, and for compilation the unitary encoder, a module of its own here. Both weights of
+the compilation U-Net go by `unet.state_dict() | encoder.state_dict(prefix=UNITARY_ENCODER)`. genQC's attention holds
+query, key and value in one matrix; our cross-attention holds the query apart, since query and key read different
+inputs.
 """
 
 import re
@@ -15,6 +17,9 @@ from quantum_diffusion.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+UNITARY_ENCODER = "unitary_encoder."
+"""What the names of the unitary encoder's weights begin with beside those of the U-Net, in genQC and here."""
 
 _EMBEDDING = "emb_clr.weight"
 _TIME_TABLE = "t_emb.pe"
@@ -30,6 +35,11 @@ _RENAMES = tuple(
         (r"^middle\.", "encoder.mid_block."),
         (r"^upsamples\.(\d+)\.", r"decoder.dec_blocks.\1.up.conv1."),
         (r"^up_levels\.(\d+)\.", r"decoder.dec_blocks.\1."),
+        (r"^unitary_encoder\.fine\.blocks\.", "unitary_encoder.spatialTransformer1.transformer_blocks."),
+        (r"^unitary_encoder\.fine\.", "unitary_encoder.spatialTransformer1."),
+        (r"^unitary_encoder\.downsample\.", "unitary_encoder.down1.conv1."),
+        (r"^unitary_encoder\.coarse\.blocks\.", "unitary_encoder.spatialTransformer2.transformer_blocks."),
+        (r"^unitary_encoder\.coarse\.", "unitary_encoder.spatialTransformer2."),
         (r"\.res_blocks\.", ".resBlocks."),
         (r"\.time_projection\.", ".t_proj."),
         (r"\.skip\.", ".skip_connection."),
@@ -53,10 +63,10 @@ def unet_weights_from_genqc(
     """Rename the weights of genQC's U-Net for `ConditionalUNet.load_state_dict`.
 
     Args:
-        state_dict: genQC's `QC_Cond_UNet.state_dict()`. Its gate embedding is left to
-            `gate_embedding_from_genqc`; its two sinusoidal tables may be missing, but must not differ from
-            ours. For genQC's compilation U-Net, leave out the names under `unitary_encoder.` first.
-        expected: `ConditionalUNet.state_dict()` of the model to fill; only names and shapes are read.
+        state_dict: `state_dict()` of genQC's `QC_Cond_UNet` or `QC_Compilation_UNet`. Its gate embedding is left to
+            `gate_embedding_from_genqc`; its sinusoidal tables may be missing, but must not differ from ours.
+        expected: `ConditionalUNet.state_dict()` of the model to fill, for compilation with that of its unitary encoder
+            (names begin with `UNITARY_ENCODER`); only names and shapes are read.
 
     Returns:
         The tensors under the names of `expected`; they share memory with `state_dict`.
@@ -65,7 +75,7 @@ def unet_weights_from_genqc(
         CheckpointError: If a name is missing or unknown, a shape differs, or a sinusoidal table is not ours.
     """
     sources = {name: _genqc_name(name) for name in expected}
-    fixed = {_EMBEDDING, _TIME_TABLE, _POSITION_TABLE}
+    fixed = {_EMBEDDING, *_tables(expected)}
     _check_names("genQC's U-Net weights", set(state_dict) - fixed, sources.values())
 
     weights = {}
@@ -104,7 +114,8 @@ def unet_weights_to_genqc(
     """Rename the weights of a `ConditionalUNet` for genQC's `QC_Cond_UNet.load_state_dict(strict=True)`.
 
     Args:
-        weights: `ConditionalUNet.state_dict()`, or averaged weights under the same names.
+        weights: `ConditionalUNet.state_dict()`, or averaged weights under the same names; with those of a unitary
+            encoder (names begin with `UNITARY_ENCODER`) they become those of a `QC_Compilation_UNet`.
         gate_embedding: `GateEmbedding.weight`, float [V, C]; V is genQC's `num_clrs`.
         expected: The names `weights` must hold, no more and no fewer: those of the model's `state_dict()`.
 
@@ -156,15 +167,17 @@ def _check_names(what: str, given: Iterable[str], expected: Iterable[str]) -> No
 
 
 def _tables(weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Compute genQC's two sinusoidal tables, whose widths follow from the weights beside them."""
+    """Compute genQC's sinusoidal tables, whose widths follow from the weights beside them."""
     from quantum_diffusion.models.layers import MAX_POSITIONS, sinusoidal_table
 
     time_embedding_dim = weights["time_embedding.feed_forward.hidden.weight"].shape[1]
-    model_features = weights["conv_in.weight"].shape[0]
-    return {
-        _TIME_TABLE: sinusoidal_table(MAX_POSITIONS, time_embedding_dim),  # [5000, time_embedding_dim]
-        _POSITION_TABLE: sinusoidal_table(MAX_POSITIONS, model_features // 2).T.contiguous(),  # [F_0 / 2, 5000]
-    }
+    tables = {_TIME_TABLE: sinusoidal_table(MAX_POSITIONS, time_embedding_dim)}  # [5000, time_embedding_dim]
+    for prefix in ("", UNITARY_ENCODER):
+        if f"{prefix}conv_in.weight" in weights:
+            features = weights[f"{prefix}conv_in.weight"].shape[0]
+            table = sinusoidal_table(MAX_POSITIONS, features // 2).T.contiguous()  # [F_0 / 2, 5000]
+            tables[prefix + _POSITION_TABLE] = table
+    return tables
 
 
 def _check_tables(state_dict: "Mapping[str, Tensor]", weights: "Mapping[str, Tensor]") -> None:

@@ -200,6 +200,7 @@ def fit(
     pace = _Pace()
     loss_of = team.wrap(_LossModule(pipeline, settings))
     state.network.train()
+    has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in state.network.modules())
 
     with _announced(observers, state.step, total) as end:
         while state.step < total:
@@ -207,6 +208,8 @@ def fit(
             for group in _groups(batches, settings.accumulate_batches):
                 noise = step_generator(seed, "step", state.step, pipeline.device)
                 learning_rate = float(state.schedules[0].get_last_lr()[0])
+                if has_dropout:  # it draws from torch's own generator, which nothing else in training does
+                    torch.manual_seed(derive_seed(seed, "dropout", state.step, team.rank))
                 done = _step(loss_of, state, group, noise, settings, team, hooks)
                 state.step += 1
                 state.batch += len(group)
