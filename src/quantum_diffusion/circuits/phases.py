@@ -1,0 +1,67 @@
+"""Simplification up to a global phase: gates go that together change nothing but that.
+
+The other rules keep the phase, so they leave x z x z, which is -1, where a circuit may have it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact, gate_count
+from quantum_diffusion.circuits.simulate import Complex, apply_step
+
+_MOST_SUBSETS = 20_000
+"""Subsets of gates tried at once: pairs of 200 gates, triples of 50."""
+
+_OVERLAP_TOLERANCE = 1e-9
+"""float64 leaves about 1e-15."""
+
+
+def drop_phases(ids: Ids, table: InstructionTable) -> Ids:
+    """Drop pairs and triples of gates without which a circuit has the same unitary up to a global phase.
+
+    x z x becomes z, for example. What is left may be open to the other rules again.
+
+    Args:
+        ids: int16 [N, T].
+        table: The instructions the ids number.
+
+    Returns:
+        int16 [N, T], gates moved to the start of each circuit, zeros behind.
+    """
+    result = compact(ids)
+    for row, count in enumerate(gate_count(result).tolist()):
+        while (shorter := _without_phase(result[row, :count], table)) is not None:
+            result[row] = NO_GATE
+            result[row, : len(shorter)] = shorter
+            count = len(shorter)
+    return result
+
+
+def _without_phase(steps: NDArray[np.int16], table: InstructionTable) -> NDArray[np.int16] | None:
+    """Return the gates [n] of a circuit without the first pair or triple that is but a phase; None if there is none."""
+    for size in (2, 3):
+        if not 0 < math.comb(len(steps), size) <= _MOST_SUBSETS:
+            continue
+        subsets = np.array(list(itertools.combinations(range(len(steps)), size)))
+        circuits = np.tile(steps, (len(subsets) + 1, 1))  # the last one is whole
+        circuits[np.arange(len(subsets))[:, None], subsets] = NO_GATE
+        states = _images(circuits, table)
+        overlaps = np.abs(states[:-1] @ states[-1].conj())
+        same = np.flatnonzero(overlaps > 1 - _OVERLAP_TOLERANCE)
+        if len(same):
+            return np.delete(steps, subsets[same[0]])
+    return None
+
+
+def _images(ids: Ids, table: InstructionTable) -> Complex:
+    """Return what circuits make of one random state, complex128 [N, D]; two unitaries that agree on it are the same."""
+    state = np.random.default_rng(0).normal(size=(2**table.num_qubits, 2)).view(np.complex128)  # [D, 1]
+    states = np.tile(state / np.linalg.norm(state), (len(ids), 1, 1))
+    for step in range(ids.shape[1]):
+        apply_step(states, ids[:, step], table)
+    return states[:, :, 0]
