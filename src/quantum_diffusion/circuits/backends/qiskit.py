@@ -5,6 +5,7 @@ The only module that imports qiskit, and only inside functions, since that takes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
 from quantum_diffusion.circuits.simulate import Complex, apply_step
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
-from quantum_diffusion.errors import GateSetError
+from quantum_diffusion.errors import GateSetError, first_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +101,50 @@ class QiskitBackend:
         from qiskit.quantum_info import Operator
 
         return np.asarray(Operator(self.to_native(circuit)).data, dtype=np.complex128)
+
+    def native_unitary(self, native: QuantumCircuit) -> NDArray[np.complex128]:
+        """Return Qiskit's unitary of a `QuantumCircuit` of any gates, complex128 [D, D].
+
+        Raises:
+            GateSetError: The circuit has none: it measures, resets or branches, or a parameter has no value.
+        """
+        from qiskit.exceptions import QiskitError
+        from qiskit.quantum_info import Operator
+
+        try:
+            return np.asarray(Operator(native).data, dtype=np.complex128)
+        except (QiskitError, TypeError) as problem:
+            raise GateSetError(
+                f"the circuit has no unitary ({_reason(problem)}): remove measurements, resets and conditions, "
+                "and give every parameter a value"
+            ) from problem
+
+    def read_qasm(self, text: str) -> QuantumCircuit:
+        """Read an OpenQASM 2 program, or with the extra `qasm3` an OpenQASM 3 program, that includes no other file.
+
+        Raises:
+            GateSetError: The text is no such program, or the extra is missing.
+        """
+        from qiskit import qasm2, qasm3
+        from qiskit.exceptions import MissingOptionalLibraryError
+
+        is_version_3 = re.search(r"^[ \t]*OPENQASM[ \t]+3", text, re.MULTILINE)
+        try:
+            if is_version_3:
+                return qasm3.loads(text)
+            # With the gates that Qiskit writes as if the OpenQASM 2 header had them.
+            return qasm2.loads(text, include_path=(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+        except MissingOptionalLibraryError:
+            # Qiskit's own experimental reader knows no definitions of gates, and prints what it does not understand.
+            raise GateSetError(
+                "OpenQASM 3 needs qiskit-qasm3-import, which is not installed: run pip install "
+                "'quantum-diffusion[qasm3]', or give OpenQASM 2"
+            ) from None
+        except Exception as problem:  # parsers raise all kinds, RecursionError among them
+            version = 3 if is_version_3 else 2
+            raise GateSetError(
+                f"no readable OpenQASM {version} ({_reason(problem)}): give one whole program"
+            ) from problem
 
     def schmidt_rank_vector(self, circuit: Circuit) -> list[int]:
         """Return the rank of each qubit against the rest, from singular values of Qiskit's state vector."""
@@ -210,6 +255,11 @@ def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
                 result[row, : len(steps)] = [number[_key(step)] for step in steps]
                 break
     return np.where(_act_alike(result, given, table)[:, None], result, given)
+
+
+def _reason(problem: Exception) -> str:
+    """Return the first line of an error; Qiskit puts its messages in quotes."""
+    return first_line(problem).strip("'\"")
 
 
 def _instructions(native: QuantumCircuit) -> list[Instruction]:
