@@ -30,7 +30,10 @@ REQUIRED = {
 PRESETS = [(group, name) for group in ("datasets", "training", "evaluation") for name in preset_names(group)]
 EXPECTED = {
     "datasets": {"default", "quick_test_srv", *(f"paper_srv_{qubits}q" for qubits in range(3, 9))},
-    "training": {"default", "quick_test_srv", "quick_test_unet", "paper_srv_stage_1", "paper_srv_stage_2"},
+    "training": {
+        *("default", "quick_test_srv", "quick_test_unet", "paper_srv_stage_1", "paper_srv_stage_2"),
+        "paper_unitary",
+    },
     "evaluation": {"default", "quick_test_srv", "paper_srv"},
     "debug": {"limit", "overfit", "profile"},
 }
