@@ -1,5 +1,6 @@
 """Gaussian diffusion: noising, targets, sampling against genQC step by step, and an oracle for every sampler."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -226,3 +227,102 @@ def test_expectation_of_certain_classes_is_their_embedding(codebook: GateEmbeddi
     certain = torch.nn.functional.one_hot(codebook.classes(tokens), 2 * VOCABULARY - 1).movedim(-1, 1).float()
     torch.testing.assert_close(codebook.expectation(certain), codebook.embed(tokens))
     assert torch.equal(codebook.logits(codebook.embed(tokens)).argmax(1), codebook.classes(tokens))
+
+
+def draw_known(count: int) -> tuple[Tensor, Tensor]:
+    """Tokens [count, Q, T] and which of them are known."""
+    return draw_tokens(count, 1), torch.rand(count, *SHAPE[1:], generator=torch.Generator().manual_seed(9)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("sampler", "zero"), [*((sampler, False) for sampler in SAMPLERS), ("ddim", True), ("ddpm", True)]
+)
+def test_the_known_region_is_noised_anew_to_the_level_of_every_step(
+    codebook: GateEmbedding, sampler: str, zero: bool
+) -> None:
+    """What the network sees there: the clean embedding and noise of that level, fresh at every step."""
+    process = make(codebook, "v", sampler=sampler, zero_terminal_snr=zero)
+    count = 400
+    start, known = draw_known(count)
+    clean = codebook.embed(start)
+    inside = known[:, None].expand_as(clean)
+    inner, noises, levels = oracle(process, codebook.embed(draw_tokens(count, 2))), [], []
+
+    def denoise(x: Tensor, t: Tensor) -> tuple[Tensor, None]:
+        signal, spread = process._coefficients(t, x)
+        noises.append(((x - signal * clean) / spread)[inside])
+        levels.append(int(t))
+        return inner(x, t)
+
+    options: dict[str, Any] = {"start": start, "known": known, "sample_steps": 7}
+    found = process.sample(denoise, SHAPE, generators(*range(count)), torch.device("cpu"), **options)
+    assert torch.equal(found[known].long(), start[known])
+    assert levels == sorted(levels, reverse=True)
+    numbers = len(noises[0])
+    for noise in noises:
+        assert abs(float(noise.mean())) < 4 / numbers**0.5
+        assert abs(float(noise.var()) - 1) < 4 * (2 / numbers) ** 0.5
+        ordered, normal = noise.sort().values, torch.distributions.Normal(0.0, 1.0)
+        distance = (normal.cdf(ordered) - torch.linspace(0, 1, numbers)).abs().max()
+        assert float(distance) < 1.95 / numbers**0.5, "Kolmogorov-Smirnov, p = 0.001"
+    for one, other in itertools.pairwise(noises):
+        assert abs(float((one * other).mean())) < 4 / numbers**0.5
+
+
+@pytest.mark.parametrize(("objective", "loss"), OBJECTIVES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("strength", [1.0, 0.5, 0.01])
+def test_an_oracle_fills_in_the_rest(
+    codebook: GateEmbedding, sampler: str, objective: str, loss: str, strength: float
+) -> None:
+    process = make(codebook, objective, loss, sampler=sampler)
+    tokens = draw_tokens(4)
+    start, known = draw_known(4)
+    honest, seen = oracle(process, codebook.embed(tokens)), []
+
+    def denoise(x: Tensor, t: Tensor) -> tuple[Tensor, None]:
+        seen.append(int(t))
+        return honest(x, t)
+
+    for steps in (1, 7, 20):
+        seen.clear()
+        options: dict[str, Any] = {"start": start, "known": known, "strength": strength, "sample_steps": steps}
+        found = process.sample(denoise, SHAPE, generators(*range(4)), torch.device("cpu"), **options)
+        assert torch.equal(found.long(), torch.where(known, start, tokens)), f"{steps} steps"
+        levels = process.make_scheduler(sampler, steps).timesteps.tolist()
+        assert seen == levels[len(levels) - -int(-strength * len(levels) // 1) :]
+
+
+def test_sampling_may_begin_at_a_noised_circuit(codebook: GateEmbedding) -> None:
+    process = make(codebook, "x0")
+    start = draw_tokens(300, 1)
+    clean = codebook.embed(start)
+    for strength in (0.2, 0.5, 0.99):
+        seen: list[Tensor] = []
+
+        def denoise(x: Tensor, t: Tensor, seen: list[Tensor] = seen) -> tuple[Tensor, None]:
+            signal, spread = process._coefficients(t, x)
+            seen.append((x - signal * clean) / spread)
+            return clean, None
+
+        options: dict[str, Any] = {"start": start, "strength": strength, "sample_steps": 10}
+        found = process.sample(denoise, SHAPE, generators(*range(300)), torch.device("cpu"), **options)
+        assert torch.equal(found.long(), start)
+        assert abs(float(seen[0].mean())) < 4 / seen[0].numel() ** 0.5
+        assert abs(float(seen[0].var()) - 1) < 4 * (2 / seen[0].numel()) ** 0.5
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_edited_sample_does_not_depend_on_its_batch(codebook: GateEmbedding, sampler: str) -> None:
+    process = make(codebook, sampler=sampler)
+    weight = torch.randn(4, 4, generator=torch.Generator().manual_seed(5))
+    start, known = draw_known(5)
+
+    def denoise(x: Tensor, t: Tensor) -> tuple[Tensor, None]:
+        return torch.tanh(torch.einsum("bcqt,cd->bdqt", x, weight)), None
+
+    def draw(rows: slice) -> Tensor:
+        options: dict[str, Any] = {"start": start[rows], "known": known[rows], "strength": 0.7, "sample_steps": 6}
+        return process.sample(denoise, SHAPE, generators(*range(5)[rows]), torch.device("cpu"), **options)
+
+    assert torch.equal(draw(slice(0, 5)), torch.cat([draw(slice(0, 1)), draw(slice(1, 3)), draw(slice(3, 5))]))

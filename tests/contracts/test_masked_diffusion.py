@@ -188,3 +188,105 @@ def test_guidance_sharpens_the_difference_to_no_prompt() -> None:
     expected = count * expected / expected.sum()
     counts = torch.bincount(found.flatten(), minlength=3)
     assert float(((counts - expected) ** 2 / expected).sum()) < 13.8, "2 degrees of freedom, p = 0.001"
+
+
+def draw_known(count: int, share: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Circuits [count, T] and which of their steps are known, with rows of none and of all."""
+    rng = torch.Generator().manual_seed(4)
+    known = torch.rand(count, STEPS, generator=rng) < share
+    known[0], known[1] = False, True
+    return torch.randint(0, VOCABULARY, (count, STEPS), generator=rng), known
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("sample_steps", [None, 1, 2, 3, 10 * STEPS])
+def test_known_steps_are_seen_from_the_start_and_never_change(order: str, sample_steps: int | None) -> None:
+    target = torch.randint(0, VOCABULARY, (40, STEPS), generator=torch.Generator().manual_seed(0))
+    start, known = draw_known(40)
+    target = torch.where(known, start, target)
+    ranks: list[Tensor] = []
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        ranks.append(rank.clone())
+        revealed = rank < STEPS
+        assert torch.equal(ids[revealed], target[revealed])
+        assert bool(revealed[known].all())
+        return 100.0 * F.one_hot(target, VOCABULARY).float(), None
+
+    found = MaskedDiffusion().sample(
+        denoise, STEPS, generators(40), anything(40), sample_steps=sample_steps, order=order, start=start, known=known
+    )
+    assert torch.equal(found, target)
+    assert len(ranks) == min(sample_steps or STEPS, STEPS)
+    assert torch.equal(ranks[0], torch.where(known, known.cumsum(1) - 1, STEPS)), "known steps come first, in place"
+    for earlier, later in itertools.pairwise(ranks):
+        was_revealed = earlier < STEPS
+        assert torch.equal(earlier[was_revealed], later[was_revealed])
+        for row in later:
+            revealed = row[row < STEPS].sort().values
+            assert torch.equal(revealed, torch.arange(len(revealed))), "ranks are those of an order"
+        unfinished = ~was_revealed.all(dim=1)
+        assert bool((later < STEPS).sum(1)[unfinished].gt(was_revealed.sum(1)[unfinished]).all())
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_sample_with_known_steps_does_not_depend_on_its_batch(order: str) -> None:
+    weight = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    start, known = draw_known(12)
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        seen = F.one_hot(ids, VOCABULARY).float() * (rank < STEPS)[..., None]
+        return seen.cumsum(1) @ weight + rank[..., None] * torch.arange(VOCABULARY) * 0.1, None
+
+    def draw(first: int, last: int, sample_steps: int | None) -> Tensor:
+        rows = slice(first, last)
+        return MaskedDiffusion().sample(
+            denoise,
+            STEPS,
+            generators(last - first, first),
+            anything(last - first),
+            sample_steps=sample_steps,
+            order=order,
+            start=start[rows],
+            known=known[rows],
+        )
+
+    for steps in (None, 2, 3):
+        together = draw(0, 12, steps)
+        assert torch.equal(together, torch.cat([draw(row, row + 1, steps) for row in range(12)]))
+        assert torch.equal(together[known], start[known])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_each_step_keeps_to_its_own_instructions(order: str) -> None:
+    allowed = torch.rand(200, STEPS, VOCABULARY, generator=torch.Generator().manual_seed(2)) < 0.4
+    allowed[..., 0] |= ~allowed.any(dim=2)
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = torch.where(allowed, -30.0, 30.0)
+        return wanted, -wanted
+
+    found = MaskedDiffusion().sample(denoise, STEPS, generators(200), allowed, order=order, guidance_scale=3.0)
+    assert bool(allowed.gather(2, found[..., None]).all())
+
+
+def test_what_is_filled_in_follows_the_distribution_given_what_is_known() -> None:
+    """Two steps of three instructions: the first given the second, from the joint distribution's conditional."""
+    joint = torch.tensor([[0.10, 0.20, 0.05], [0.05, 0.00, 0.25], [0.15, 0.10, 0.10]])
+    count = 9000
+    start = torch.arange(3).repeat(count // 3)[:, None].expand(-1, 2)
+    known = torch.tensor([False, True]).expand(count, 2)
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        assert bool((rank[:, 1] == 0).all())
+        return joint.T[ids[:, 1]].log()[:, None].expand(-1, 2, -1), None
+
+    allowed = torch.ones(count, 3, dtype=torch.bool)
+    found = MaskedDiffusion().sample(denoise, 2, generators(count), allowed, start=start, known=known)
+    assert torch.equal(found[:, 1], start[:, 1])
+    counts = torch.bincount(found[:, 0] * 3 + found[:, 1], minlength=9).view(3, 3)
+    expected = joint / joint.sum(0) * (count // 3)
+    possible = expected > 0
+    assert int(counts[1, 1]) == 0
+    chi_square = float(((counts - expected)[possible] ** 2 / expected[possible]).sum())
+    assert chi_square < 20.5, "5 degrees of freedom, p = 0.001"

@@ -5,6 +5,7 @@ The loss is ours; the sampling steps are those of `diffusers`, fed with our sche
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -163,8 +164,14 @@ class GaussianDiffusion:
         guidance_mode: str | None = None,
         sample_steps: int = 20,
         sampler: str | None = None,
+        start: Tensor | None = None,
+        known: Tensor | None = None,
+        strength: float = 1.0,
     ) -> Tensor:
-        """Denoise circuits from pure noise.
+        """Denoise circuits, from pure noise or from given circuits with noise.
+
+        Known cells are noised anew to the level of every step, so that the network sees them as in training
+        (arXiv 2201.09865, eq. 8a). A strength below 1 starts at a lower level (arXiv 2108.01073).
 
         Args:
             denoise: The network with its condition.
@@ -175,6 +182,9 @@ class GaussianDiffusion:
             guidance_mode: "plain" or "rescaled"; None takes the process's own.
             sample_steps: Denoising steps.
             sampler: One of `SAMPLERS`; None takes the process's own.
+            start: Tokens int64 [B, Q, T] of given circuits; None without.
+            known: bool [B, Q, T], cells that stay those of `start`; None for none.
+            strength: Share of the denoising steps that is made, in (0, 1]; below 1 they begin at `start`, noised.
 
         Returns:
             int8 tokens [B, Q, T].
@@ -189,13 +199,21 @@ class GaussianDiffusion:
         extra: dict[str, Any] = {"eta": eta} if name == "ddim" else {}
         if name in ("ddim", "ddpm"):
             extra["generator"] = list(generators)
-        x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
-        for t in scheduler.timesteps:
+        x = _draw_normal(shape, generators).to(device)
+        timesteps = scheduler.timesteps[len(scheduler.timesteps) - math.ceil(strength * len(scheduler.timesteps)) :]
+        clean = None if start is None else self.codebook.embed(start)
+        if clean is not None and strength < 1:
+            x = self.add_noise(clean, x, timesteps[:1].to(device))
+        for t in timesteps:
             level = t.view(1).to(device)
+            if clean is not None and known is not None:
+                noised = self.add_noise(clean, _draw_normal(shape, generators).to(device), level)
+                x = torch.where(known[:, None], noised, x)
             conditional, unconditional = denoise(x, level)
             prediction = self._guide(conditional, unconditional, guidance_scale, guidance_mode or self.guidance_mode)
             x = scheduler.step(prediction, t, x, **extra).prev_sample
-        return self.codebook.invert(x)
+        tokens = self.codebook.invert(x)
+        return tokens if start is None or known is None else torch.where(known, start.to(tokens.dtype), tokens)
 
     def _guide(self, conditional: Tensor, unconditional: Tensor | None, scale: float, mode: str) -> Tensor:
         if self.loss_kind == "cross_entropy":
@@ -249,3 +267,8 @@ class GaussianDiffusion:
             scheduler = UniPCMultistepScheduler(**common)
         scheduler.set_timesteps(sample_steps)
         return scheduler
+
+
+def _draw_normal(shape: tuple[int, int, int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Standard normal numbers of every sample's own generator, float32 [B, *shape]."""
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])

@@ -79,17 +79,21 @@ class MaskedDiffusion:
         guidance_scale: float = 1.0,
         sample_steps: int | None = None,
         order: str | None = None,
+        start: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
-        """Reveal circuits from full masking.
+        """Reveal circuits, from full masking or from the known steps of given circuits.
 
         Args:
             denoise: The network with its condition.
             num_steps: T.
             generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
-            allowed: bool [B, V], instructions each sample may use.
+            allowed: bool [B, V], instructions each sample may use, or bool [B, T, V], those of each step.
             guidance_scale: g of u + g (c - u) on log-probabilities.
             sample_steps: Calls of the network; None reveals one step a call.
             order: One of `ORDERS`; None takes the process's own.
+            start: int64 [B, T], circuits whose known steps are revealed from the start; None without.
+            known: bool [B, T], these steps, which never change; None for none.
 
         Returns:
             int64 ids [B, T].
@@ -97,20 +101,28 @@ class MaskedDiffusion:
         device, count = allowed.device, len(generators)
         uniform = torch.stack([torch.rand(2, num_steps, generator=g) for g in generators]).to(device)  # [B, 2, T]
         priority = _priority(order or self.order, uniform[:, 0])
+        per_step = allowed if allowed.dim() == 3 else allowed[:, None]  # [B, T or 1, V]
         ids = torch.zeros(count, num_steps, dtype=torch.int64, device=device)
         rank = torch.full_like(ids, num_steps)
-        calls = min(sample_steps or num_steps, num_steps)
-        for call in range(calls):
+        if start is not None and known is not None:
+            ids = torch.where(known, start, ids)
+            rank = torch.where(known, known.cumsum(1) - 1, rank)  # as if revealed first, from left to right
+        revealed = (rank < num_steps).sum(dim=1, keepdim=True)  # [B, 1]
+        masked = num_steps - revealed
+        calls = masked.clamp(max=sample_steps or num_steps)  # [B, 1]: a sample's own, whatever its batch needs
+        for call in range(int(calls.max())):
             logits, unconditional = denoise(ids, rank)
             if unconditional is not None:
                 logits = guide_log_probabilities(logits, unconditional, guidance_scale)
-            probabilities = logits.masked_fill(~allowed[:, None], -torch.inf).softmax(-1)  # [B, T, V]
+            probabilities = logits.masked_fill(~per_step, -torch.inf).softmax(-1)  # [B, T, V]
             drawn = _inverse_cdf(probabilities, uniform[:, 1])
             chosen = priority if priority is not None else probabilities.max(-1).values
-            first, last = num_steps * call // calls, num_steps * (call + 1) // calls
-            reveal = chosen.masked_fill(rank < num_steps, -torch.inf).topk(last - first, dim=1).indices
-            ids.scatter_(1, reveal, drawn.gather(1, reveal))
-            rank.scatter_(1, reveal, torch.arange(first, last, device=device).expand(count, -1))
+            first, last = (masked * number // calls.clamp(min=1) for number in (call, call + 1))
+            chosen = chosen.masked_fill(rank < num_steps, -torch.inf)
+            place = chosen.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+            reveal = place < last.clamp(max=masked) - first
+            ids = torch.where(reveal, drawn, ids)
+            rank = torch.where(reveal, revealed + first + place, rank)
         return ids
 
 

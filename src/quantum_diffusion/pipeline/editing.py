@@ -1,0 +1,219 @@
+"""Edits: which gates of a given circuit stay, what may not be written, and how many gates the result may have.
+
+An edit is checked against a model before anything is sampled, and becomes arrays over time steps and instructions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
+from quantum_diffusion.circuits.tokenizer import ids_from_circuits
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.seeding import numpy_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """What sampling may not choose freely; the defaults leave everything free.
+
+    Attributes:
+        start: The circuit to edit; None writes from scratch.
+        keep: Time steps of `start`, from 0, whose gates stay as and where they are. Steps before the last of them
+            never stay empty.
+        strength: Share of the other steps (masked models: drawn for each sample; gates that are not allowed always
+            among them) or of the noise (Gaussian models) that is redone, in (0, 1]; 1 redoes all of them.
+        coupling: Undirected pairs of connected qubits; gates on others are forbidden. None connects all.
+        fixed_qubits: Qubits that no gate may touch.
+        min_gates: Fewest gates.
+        max_gates: Most gates; None is the model's own limit.
+
+    Example:
+        >>> from quantum_diffusion.circuits.circuit import Instruction
+        >>> bell = Circuit(3, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
+        >>> edit = Edit(start=bell, keep=(0,), coupling=((0, 1), (1, 2)), max_gates=4)
+    """
+
+    start: Circuit | None = None
+    keep: tuple[int, ...] = ()
+    strength: float = 1.0
+    coupling: tuple[tuple[int, int], ...] | None = None
+    fixed_qubits: tuple[int, ...] = ()
+    min_gates: int = 0
+    max_gates: int | None = None
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """An edit as a model sees it: T time steps, K instructions and "no gate".
+
+    Attributes:
+        ids: int16 [T], the circuit to edit; zeros without one.
+        kept: bool [T], steps that stay as they are.
+        allowed: bool [K+1], instructions of the coupling that touch no fixed qubit.
+        fixed: bool [Q], qubits that no gate touches.
+        min_gates: Fewest gates, those before the last kept one included.
+        max_gates: Most gates.
+        strength: Share of the other steps that is redone, in (0, 1].
+        bounds_length: Whether a fixed qubit or a number of gates was asked for: then a Gaussian process, to which
+            "no gate" and "after the end" are different tokens, has to know where a circuit ends.
+    """
+
+    ids: Ids
+    kept: NDArray[np.bool_]
+    allowed: NDArray[np.bool_]
+    fixed: NDArray[np.bool_]
+    min_gates: int
+    max_gates: int
+    strength: float
+    bounds_length: bool
+
+    def check_samples(self, allowed: NDArray[np.bool_], table: InstructionTable) -> None:
+        """Refuse samples that cannot be made, since their prompt or number of qubits forbids what the edit demands.
+
+        Args:
+            allowed: bool [N, K+1], instructions each sample may use, this edit's own restrictions included.
+            table: The instructions the ids number.
+
+        Raises:
+            ConfigError: The message names the first such sample.
+        """
+        for step in np.flatnonzero(self.kept):
+            refused = np.flatnonzero(~allowed[:, self.ids[step]])
+            if len(refused):
+                raise ConfigError(
+                    f"edit.keep has step {step}, {_words(table, self.ids[step])}, but the prompt of sample "
+                    f"{refused[0]} asks for other gates or fewer qubits: change the prompt, or do not keep it"
+                )
+        idle = np.flatnonzero(~allowed[:, 1:].any(axis=1))
+        if self.min_gates > self.kept.sum() and len(idle):
+            raise ConfigError(
+                f"at least {self.min_gates} gates are asked for, but the prompt, coupling and fixed qubits of sample "
+                f"{idle[0]} leave no gate at all: relax one of them, or lower edit.min_gates"
+            )
+
+    def step_allowances(self, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Instructions of each step, bool [N, T, K+1], from those of each sample, bool [N, K+1].
+
+        The gates of training circuits are at the front, so a bound on their number is one on the steps.
+        """
+        steps = np.arange(len(self.ids))
+        per_step = np.repeat(allowed[:, None], len(steps), axis=1)
+        per_step[:, steps >= self.max_gates, 1:] = False
+        per_step[:, steps < self.min_gates, NO_GATE] = False
+        return per_step
+
+    def known_steps(self, per_step: NDArray[np.bool_], seeds: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Steps of each sample that a masked process has not to write, bool [N, T].
+
+        Args:
+            per_step: bool [N, T, K+1], from `step_allowances`.
+            seeds: int64 [N], one seed a sample.
+        """
+        known = np.repeat(self.kept[None], len(seeds), axis=0)
+        others = np.flatnonzero(~self.kept)
+        spared = len(others) - int(np.ceil(self.strength * len(others)))
+        if spared:
+            for row, seed in enumerate(seeds.tolist()):
+                possible = others[per_step[row, others, self.ids[others]]]
+                known[row, numpy_generator(seed, "spared").permutation(possible)[:spared]] = True
+        return known
+
+    def start_ids(self, allowed: NDArray[np.bool_]) -> Ids:
+        """The circuit to edit without the gates that a sample may not use, int16 [N, T], for bool [N, K+1]."""
+        return np.where(allowed[:, self.ids], self.ids, NO_GATE).astype(np.int16)
+
+
+def plan_edit(edit: Edit, table: InstructionTable, max_gates: int) -> EditPlan:
+    """Check an edit against a model.
+
+    Args:
+        edit: What may not be chosen freely.
+        table: The model's instructions.
+        max_gates: Most gates of the model, T.
+
+    Raises:
+        ConfigError: The model cannot do it; the message names the key.
+    """
+    _check_numbers(edit, max_gates)
+    _check_qubits("edit.fixed_qubits", edit.fixed_qubits, table.num_qubits)
+    for pair in edit.coupling or ():
+        _check_qubits("edit.coupling", pair, table.num_qubits)
+        if len({*pair}) != 2:
+            raise ConfigError(f"edit.coupling has {list(pair)}: give pairs of two different qubits, e.g. [[0,1],[1,2]]")
+    fixed = np.isin(np.arange(table.num_qubits), edit.fixed_qubits)
+    connected = table.allowed(edit.coupling)
+    untouched = ~(table.uses_qubit & fixed).any(axis=1)
+    ids = np.zeros(max_gates, dtype=np.int16)
+    if edit.start is not None:
+        _check_start(edit.start, table, max_gates)
+        ids = ids_from_circuits([edit.start], table, max_gates)[0]
+    kept = np.isin(np.arange(max_gates), edit.keep)
+    for step in np.flatnonzero(kept):
+        for fine, rule in ((connected, "edit.coupling does not connect"), (untouched, "edit.fixed_qubits forbids")):
+            if not fine[ids[step]]:
+                raise ConfigError(
+                    f"edit.keep has step {step}, {_words(table, ids[step])}, which {rule}: change that, or do not "
+                    "keep it"
+                )
+    most = max_gates if edit.max_gates is None else edit.max_gates
+    return EditPlan(
+        ids=ids,
+        kept=kept,
+        allowed=connected & untouched,
+        fixed=fixed,
+        min_gates=max(edit.min_gates, max(edit.keep, default=-1) + 1),
+        max_gates=most,
+        strength=edit.strength,
+        bounds_length=bool(edit.fixed_qubits) or edit.min_gates > 0 or most < max_gates,
+    )
+
+
+def _check_numbers(edit: Edit, max_gates: int) -> None:
+    if not 0 < edit.strength <= 1:
+        raise ConfigError(f"edit.strength={edit.strength} is not a share: give more than 0, at most 1")
+    if edit.start is None and (edit.keep or edit.strength != 1):
+        given = f"edit.keep={list(edit.keep)}" if edit.keep else f"edit.strength={edit.strength}"
+        raise ConfigError(f"{given} is given without a circuit: give it as edit.start, too")
+    gates = 0 if edit.start is None else len(edit.start)
+    for step in edit.keep:
+        if not 0 <= step < gates:
+            raise ConfigError(f"edit.keep has step {step}, but edit.start has {gates} gates: give 0 to {gates - 1}")
+    if edit.max_gates is not None and not 1 <= edit.max_gates <= max_gates:
+        raise ConfigError(f"max_gates={edit.max_gates}: the model writes 1 to {max_gates} gates, give one of these")
+    most = max_gates if edit.max_gates is None else edit.max_gates
+    if not 0 <= edit.min_gates <= most:
+        raise ConfigError(f"edit.min_gates={edit.min_gates}: at most {most} gates are possible, give 0 to {most}")
+    if edit.keep and max(edit.keep) >= most:
+        raise ConfigError(
+            f"edit.keep has step {max(edit.keep)}, but max_gates={most}: raise it to {max(edit.keep) + 1} or more"
+        )
+
+
+def _check_qubits(key: str, qubits: tuple[int, ...], num_qubits: int) -> None:
+    for qubit in qubits:
+        if not 0 <= qubit < num_qubits:
+            raise ConfigError(f"{key} has qubit {qubit}, but the model has {num_qubits}: give 0 to {num_qubits - 1}")
+
+
+def _check_start(start: Circuit, table: InstructionTable, max_gates: int) -> None:
+    if start.num_qubits > table.num_qubits or len(start) > max_gates:
+        raise ConfigError(
+            f"edit.start has {start.num_qubits} qubits and {len(start)} gates, but the model has {table.num_qubits} "
+            f"and {max_gates}: give a smaller circuit"
+        )
+    unknown = [gate for gate in start.gate_counts if gate not in table.pool.names]
+    if unknown:
+        raise ConfigError(
+            f"edit.start has the gate {unknown[0]!r}, but the model knows {list(table.pool.names)}: rewrite the "
+            "circuit with these"
+        )
+
+
+def _words(table: InstructionTable, number: int) -> str:
+    instruction = table.instructions[number - 1]
+    return f"{instruction.gate} on qubits {list(instruction.qubits)}"
