@@ -1,4 +1,4 @@
-"""The commands: `quantum-diffusion {generate,train,evaluate,sample,inspect,runs,export-genqc}`, and scripts for three.
+"""The commands of `quantum-diffusion` (generate, train, evaluate, sample, compile, ...), and scripts for three of them.
 
 Each builds one object from its typed configuration and calls it. Heavy imports are inside the functions, so that
 `--help` answers at once.
@@ -11,9 +11,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from quantum_diffusion.config.schema import (
+    CompileConfig,
     DatasetConfig,
     EvaluationConfig,
     ExportConfig,
@@ -25,6 +26,10 @@ from quantum_diffusion.config.schema import (
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
 from quantum_diffusion.jobs import INTERRUPTED, Command, run_jobs
+
+if TYPE_CHECKING:
+    from quantum_diffusion.evaluation.sampling import FoundCircuits
+    from quantum_diffusion.pipeline.search import Compilation
 
 # ------------------------------------------------------------------------------------------------ commands
 
@@ -79,7 +84,7 @@ def evaluate(config: EvaluationConfig) -> int:
     if config.verbose:
         verified = [len(circuits) for circuits in result.verified.values()]
         files = "metrics.json, metrics.md, *.png" + (", circuits/*/*.qasm" if any(verified) else "")
-        footer = f"\n{verified_counts(verified)};\nall results are in {result.folder}: {files}"
+        footer = f"\n{verified_counts(verified, result.unit)};\nall results are in {result.folder}: {files}"
         console.show_table("Evaluation", summary_rows(result.metrics), footer)
     return 0
 
@@ -101,17 +106,45 @@ def sample(config: SampleConfig) -> int:
     if config.save_folder is not None and found.circuits:
         write_circuits(found.circuits, config)
         console.out.print(f"written as OpenQASM 2 to {config.save_folder}")
-    if len(found.circuits) < config.num_circuits:
-        problem = f"found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries"
-        mend = "raise sample.max_tries"
-        if found.num_too_long:
-            problem += (
-                f" and dropped {found.num_too_long} exact ones of more than sample.max_gates={config.max_gates} gates"
-            )
-            mend = "raise sample.max_gates or sample.max_tries"
-        print(f"error: {problem}: {mend}, or lower sample.num_circuits", file=sys.stderr)
-        return 1
-    return 0
+    return _complain(config, "sample", found)
+
+
+def compile_unitary(config: CompileConfig) -> int:
+    """Give verified circuits for a unitary."""
+    from quantum_diffusion import console
+    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+    from quantum_diffusion.evaluation.compiler import compile_target, write_compilation
+
+    with console.progress_bar("sampling", visible=True) as advance:
+        found = compile_target(config, advance)
+    backend = QiskitBackend()
+    shown = found.circuits or ((found.best,) if found.best else ())
+    if shown:
+        console.show_compilation(shown, [backend.draw_text(compiled.circuit) for compiled in shown])
+    nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
+    console.out.print(
+        f"\ndistinct circuits that are exactly {config.target!r}: {len(found.circuits)}{nearest} ({found.num_exact} of "
+        f"{found.num_sampled} samples were exact, {found.num_invalid} invalid; {found.seconds:.1f} s)"
+    )
+    if config.save_folder is not None and shown:
+        write_compilation(found, config)
+        console.out.print(f"written as OpenQASM 2, with a picture and a summary, to {config.save_folder}")
+    return _complain(config, "compile", found, found.num_too_long)
+
+
+def _complain(
+    config: SampleConfig | CompileConfig, section: str, found: FoundCircuits | Compilation, num_too_long: int = 0
+) -> int:
+    """Return the exit status of a search; when it found fewer circuits than wanted, say why and what to do."""
+    if len(found.circuits) >= config.num_circuits:
+        return 0
+    problem = f"found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries"
+    mend = f"raise {section}.max_tries"
+    if num_too_long:
+        problem += f" and dropped {num_too_long} exact ones of more than {section}.max_gates={config.max_gates} gates"
+        mend = f"raise {section}.max_gates or {section}.max_tries"
+    print(f"error: {problem}: {mend}, or lower {section}.num_circuits", file=sys.stderr)
+    return 1
 
 
 def inspect(config: InspectConfig) -> int:
@@ -206,7 +239,7 @@ def _evaluation_folder(config: EvaluationConfig) -> Path:
     return Path(config.save_folder) if config.save_folder else Path(config.model_dir) / "evaluation"
 
 
-def _save_folder(config: SampleConfig | InspectConfig) -> str | None:
+def _save_folder(config: SampleConfig | CompileConfig | InspectConfig) -> str | None:
     return config.save_folder
 
 
@@ -234,6 +267,9 @@ COMMANDS = {  # the last override is what a sweep advises, so that each of its j
         "evaluation.save_folder=./evaluations/${hydra:job.num}",
     ),
     "sample": Command("sample", SampleConfig, sample, _save_folder, "sample.save_folder=./circuits/${hydra:job.num}"),
+    "compile": Command(
+        "compile", CompileConfig, compile_unitary, _save_folder, "compile.save_folder=./circuits/${hydra:job.num}"
+    ),
     "inspect": Command("inspect", InspectConfig, inspect, _save_folder, "inspect.save_folder=./${hydra:job.num}"),
     "runs": Command("runs", RunsConfig, runs, lambda config: config.picture, "runs.picture=./${hydra:job.num}.png"),
     "export-genqc": Command(

@@ -17,6 +17,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
+from quantum_diffusion.pipeline.search import CompiledCircuit
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -142,3 +143,18 @@ def show_circuits(circuits: Sequence[Circuit], drawings: Sequence[str]) -> None:
     for number, (circuit, drawing) in enumerate(zip(circuits, drawings, strict=True), start=1):
         out.print(f"\ncircuit {number}: {len(circuit)} gate{'s' * (len(circuit) != 1)}")
         out.print(drawing, markup=False)
+
+
+def show_compilation(compiled: Sequence[CompiledCircuit], drawings: Sequence[str]) -> None:
+    """Print a table of circuits with their gate counts and infidelities, and their drawings."""
+    table = Table(title="Circuits", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("circuit", justify="right")
+    table.add_column("gates", justify="right")
+    table.add_column("of each kind", overflow="fold")
+    table.add_column("infidelity", justify="right", no_wrap=True)
+    for number, one in enumerate(compiled, start=1):
+        kinds = ", ".join(f"{count} {gate}" for gate, count in one.circuit.gate_counts.items())
+        table.add_row(str(number), str(len(one.circuit)), kinds or "none", f"{one.infidelity:.2g}")
+    out.print()
+    out.print(table)
+    show_circuits([one.circuit for one in compiled], drawings)

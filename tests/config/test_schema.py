@@ -80,7 +80,10 @@ def test_every_key_has_a_meaning(section: str) -> None:
 
 def test_every_leaf_of_the_schema_is_described() -> None:
     described = {key.rpartition(".")[2] for name, schema in SECTIONS.items() for key, *_ in describe_keys(schema, name)}
-    nested = {"general", "training", "model", "text_encoder", "scheduler", "params", "model_params"}
+    nested = {
+        *("general", "training", "model", "text_encoder", "unitary_encoder", "scheduler"),
+        *("params", "model_params", "edit"),
+    }
     assert {name for _, name in FIELDS} - nested <= described
 
 

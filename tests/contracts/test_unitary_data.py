@@ -18,6 +18,7 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.data.selection import unitary_keys
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
@@ -159,3 +160,16 @@ def test_srv_circuits_can_be_left_out_too(tmp_path: Path) -> None:
     ).generate()
     longer = np.pad(train.tokens, ((0, 0), (0, 0), (0, 1)))
     assert not {row.tobytes() for row in longer} & {row.tobytes() for row in test.tokens}
+
+
+def test_merged_unitaries_do_nothing_on_missing_qubits() -> None:
+    pool = {"gate_set": ("h", "cx", "x"), "num_samples": 300, "max_gates": 5}
+    parts = [DatasetGenerator(configuration(**pool, num_qubits=qubits)).generate()[0] for qubits in (4, 2, 3)]
+    merged = merge_datasets(parts)
+    assert merged.unitaries is not None
+    assert merged.unitaries.shape == (len(merged), 2, 16, 16)
+    assert set(merged.sizes[:, 0].tolist()) == {2, 3, 4}
+    table = instruction_table(merged.gate_pool, 4)
+    exact = unitaries(decode_tokens(merged.tokens, merged.gate_pool).ids, table)
+    np.testing.assert_allclose(merged.unitaries[:, 0] + 1j * merged.unitaries[:, 1], exact, atol=1e-6)
+    assert merge_datasets(parts[::-1]).fingerprint == merged.fingerprint

@@ -254,18 +254,18 @@ def test_training_stops_when_nothing_improves(make_config: MakeConfig, dataset: 
     assert len(losses) < 50
     assert min(range(len(losses)), key=losses.__getitem__) == len(losses) - 4
     assert summary.status == "finished"
-    for wrong in ({"patience": 2, "validation_fraction": 0.0}, {"save": "best", "best_metric": "srv_accuracy"}):
+    for wrong in ({"patience": 2, "validation_fraction": 0.0}, {"save": "best", "best_metric": "sampled_accuracy"}):
         with pytest.raises(ConfigError, match=r"raise training.validation_fraction|needs training.sample_every"):
             make_config(**wrong)
 
 
 def test_accuracy_is_measured_on_the_way(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:
     records = Records()
-    options = {"sample_every": 2, "num_sampled": 10, "best_metric": "srv_accuracy", "save": "best"}
+    options = {"sample_every": 2, "num_sampled": 10, "best_metric": "sampled_accuracy", "save": "best"}
     train(make_config(num_epochs=5, **options), dataset, records)
-    assert [record.srv_accuracy is not None for record in records.epochs] == [False, True, False, True, False]
-    logged = [value for _, name, value in read_metrics(tmp_path / "model" / "run") if name == "srv_accuracy"]
-    assert logged == [record.srv_accuracy for record in records.epochs if record.srv_accuracy is not None]
+    assert [record.sampled_accuracy is not None for record in records.epochs] == [False, True, False, True, False]
+    logged = [value for _, name, value in read_metrics(tmp_path / "model" / "run") if name == "sampled_accuracy"]
+    assert logged == [record.sampled_accuracy for record in records.epochs if record.sampled_accuracy is not None]
     assert {"memory_gib", "gradient_norm", "learning_rate"} <= {
         name for _, name, _ in read_metrics(tmp_path / "model" / "run")
     }

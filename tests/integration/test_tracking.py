@@ -99,7 +99,7 @@ def test_a_continued_run_is_whole_in_every_place(
     values = in_csv(run)
     steps = max(step for step, _ in values)
     assert {step for step, name in values if name == "loss"} == set(range(1, steps + 1))
-    measured = {step: value for (step, name), value in values.items() if name == "srv_accuracy"}
+    measured = {step: value for (step, name), value in values.items() if name == "sampled_accuracy"}
     assert list(measured) == [steps // 3, 2 * steps // 3, steps]
     for metric in ("validation_loss", "learning_rate", "gradient_norm", "samples_per_second", "memory_gib"):
         assert any(name == metric for _, name in values)

@@ -27,6 +27,7 @@ from quantum_diffusion.pipeline import fit as loop
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
+from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.tracking.experiment import read_run
 from quantum_diffusion.training.training import DiffusionTrainer, TrainingSummary
 from tests.conftest import MakeConfig, draw_dataset
@@ -225,7 +226,8 @@ def test_bucketed_samples_have_the_lengths_of_the_training_circuits(
     _, summary = train(make_config("unet", "ddim", batching="bucketed", max_steps=1), mixed_dataset)
     pipeline = load_pipeline(summary.folder)
     widths = np.repeat([2, 3], 400)
-    shapes = pipeline._sample_shapes(widths, np.arange(800))
+    free = plan_edit(Edit(), pipeline.table, pipeline.config.max_gates)
+    shapes = pipeline._sample_shapes(widths, pipeline._sample_lengths(widths, np.arange(800), free))
     multiple = pipeline.time_multiple
     for width in (2, 3):
         gates = mixed_dataset.sizes[mixed_dataset.sizes[:, 0] == width, 1].astype(int)

@@ -14,14 +14,14 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_f
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.pipeline.samples import SampledCircuits, parse_srv_prompt, verify
+from quantum_diffusion.pipeline.samples import SrvSamples, parse_srv_prompt, verify_srv
 from tests.conftest import draw_dataset
 
 POOL = GatePool(["h", "cx"])
 PROMPTS = ["Generate SRV: [1, 1, 1]", "Generate SRV: [1, 2, 2]", "Generate SRV: [2, 2, 2]", "Generate SRV: [2, 2]"]
 
 
-def make_samples(count: int = 400, steps: int = 5, seed: int = 0) -> SampledCircuits:
+def make_samples(count: int = 400, steps: int = 5, seed: int = 0) -> SrvSamples:
     """Random circuits for random prompts of 2 and 3 qubits; one in five is invalid, some have no gate."""
     rng = np.random.default_rng(seed)
     prompts = tuple(PROMPTS[i] for i in rng.integers(0, len(PROMPTS), count))
@@ -36,13 +36,22 @@ def make_samples(count: int = 400, steps: int = 5, seed: int = 0) -> SampledCirc
     ranks[np.arange(3) >= widths[:, None]] = 0
     wanted = np.array([[*label, 0][:3] for label in labels], dtype=np.int8)
     reasons = tuple(VALID if ok else "padding inside the circuit" for ok in valid)
-    return SampledCircuits(prompts, labels, DecodeReport(ids, valid, reasons), ids, ranks, wanted, widths, POOL)
+    return SrvSamples(
+        prompts=prompts,
+        report=DecodeReport(ids, valid, reasons),
+        ids=ids,
+        num_qubits=widths,
+        table=table,
+        labels=labels,
+        ranks=ranks,
+        wanted=wanted,
+    )
 
 
 SAMPLES = make_samples()
 
 
-def as_circuits(samples: SampledCircuits) -> list[Circuit]:
+def as_circuits(samples: SrvSamples) -> list[Circuit]:
     return samples.circuits(np.arange(len(samples)))
 
 
@@ -63,7 +72,7 @@ def test_an_empty_circuit_is_valid_but_no_match() -> None:
     ids = np.array([[0, 0], [1, 0], [0, 1], [0, 0]], dtype=np.int16)  # nothing, h, h after a gap, nothing readable
     valid = np.array([True, True, True, False])
     report = DecodeReport(ids, valid, (VALID, VALID, VALID, "token out of range"))
-    samples = verify([PROMPTS[0]] * 4, [label] * 4, report, instruction_table(POOL, 3))
+    samples = verify_srv([PROMPTS[0]] * 4, [label] * 4, report, instruction_table(POOL, 3))
     assert samples.ranks[:3].tolist() == samples.wanted[:3].tolist() == [[1, 1, 1]] * 3
     assert samples.empty.tolist() == [True, False, False, False]
     assert samples.matches.tolist() == [False, True, True, False]
@@ -73,7 +82,7 @@ def test_an_empty_circuit_is_valid_but_no_match() -> None:
 
 def test_what_was_asked_for_is_0_on_other_qubits() -> None:
     report = DecodeReport(np.zeros((2, 3), dtype=np.int16), np.ones(2, dtype=np.bool_), (VALID, VALID))
-    samples = verify([PROMPTS[3], PROMPTS[1]], [(2, 2), (1, 2, 2)], report, instruction_table(POOL, 3))
+    samples = verify_srv([PROMPTS[3], PROMPTS[1]], [(2, 2), (1, 2, 2)], report, instruction_table(POOL, 3))
     assert samples.wanted.tolist() == [[2, 2, 0], [1, 2, 2]]
 
 
@@ -127,7 +136,7 @@ def test_empty_circuits_do_not_raise_the_random_baseline() -> None:
     )
     label = (1, 1, 1)
     report = DecodeReport(np.zeros((9, 5), dtype=np.int16), np.ones(9, dtype=np.bool_), (VALID,) * 9)
-    samples = verify([PROMPTS[0]] * 9, [label] * 9, report, instruction_table(POOL, 3))
+    samples = verify_srv([PROMPTS[0]] * 9, [label] * 9, report, instruction_table(POOL, 3))
     assert metrics.random_accuracy(samples, dataset, seed=0) > 0
     assert metrics.random_accuracy(samples, nothing, seed=0) == 0
 

@@ -14,7 +14,7 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows, verified_counts
-from quantum_diffusion.pipeline.samples import SampledCircuits
+from quantum_diffusion.pipeline.samples import SrvSamples
 
 METRICS = EvaluationMetrics(
     num_samples=100,
@@ -43,7 +43,7 @@ METRICS = EvaluationMetrics(
 )
 
 
-def make_samples(count: int) -> SampledCircuits:
+def make_samples(count: int) -> SrvSamples:
     table = instruction_table(GatePool(["h", "cx"]), 2)
     ids = random_ids(np.random.default_rng(0), table, count, 0, 4)
     ranks = schmidt_rank_vectors(ids, table)
@@ -53,7 +53,16 @@ def make_samples(count: int) -> SampledCircuits:
     report = DecodeReport(ids, valid, tuple(VALID if ok else "broken" for ok in valid))
     ranks[~valid] = 0
     wanted = np.array(labels, dtype=np.int8).reshape(count, 2)
-    return SampledCircuits(prompts, labels, report, ids, ranks, wanted, np.full(count, 2), table.pool)
+    return SrvSamples(
+        prompts=prompts,
+        report=report,
+        ids=ids,
+        num_qubits=np.full(count, 2),
+        table=table,
+        labels=labels,
+        ranks=ranks,
+        wanted=wanted,
+    )
 
 
 def test_rows_say_what_a_newcomer_needs() -> None:

@@ -17,16 +17,11 @@ H = Circuit(2, (Instruction("h", (), (0,)),))
     ("found", "said"),
     [
         (
-            FoundCircuits([], 40, 3, 3),
-            "error: found 0 of 2 circuits in 40 tries and dropped 3 exact ones of more than sample.max_gates=1 gates: "
-            "raise sample.max_gates or sample.max_tries, or lower sample.num_circuits\n",
-        ),
-        (
-            FoundCircuits([], 40, 0, 0),
+            FoundCircuits([], 40, 0),
             "error: found 0 of 2 circuits in 40 tries: raise sample.max_tries, or lower sample.num_circuits\n",
         ),
         (
-            FoundCircuits([H], 40, 5, 0),
+            FoundCircuits([H], 40, 5),
             "error: found 1 of 2 circuits in 40 tries: raise sample.max_tries, or lower sample.num_circuits\n",
         ),
     ],

@@ -181,9 +181,13 @@ class LoopConfig(Section):
     prefix_head_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight of an auxiliary head that predicts the label after every prefix (transformer only); 0 leaves it out."""
     condition_dropout: Fraction = 0.1
-    """Share of prompts replaced by the null condition, for guidance."""
+    """Share of prompts (and of unitaries) that training drops, for guidance."""
+    joint_dropout: bool = False
+    """Drop prompt and unitary of a circuit together, instead of each on its own."""
     ema_decay: Fraction | None = 0.999
     """Decay of the averaged weights that are validated and saved; null saves the last weights."""
+    augment: tuple[Literal["permute_qubits", "invert"], ...] = ()
+    """Exact symmetries drawn anew for every circuit (data sets with unitaries): its qubits renamed; run backwards."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; null does not clip."""
     validation_fraction: Fraction = 0.05
@@ -210,11 +214,11 @@ class LoopConfig(Section):
     log_every: Positive = 20
     """Steps between two logged training losses."""
     sample_every: Positive | None = None
-    """Epochs between two measurements of the exact share of sampled circuits (srv_accuracy); null takes none."""
+    """Epochs between two measurements of the exact share of sampled circuits (sampled_accuracy); null takes none."""
     num_sampled: Positive = 256
     """Circuits sampled in each of these measurements, always with the same seed."""
-    best_metric: Literal["validation_loss", "srv_accuracy"] = "validation_loss"
-    """What decides which epoch is the best; srv_accuracy is measured every sample_every epochs."""
+    best_metric: Literal["validation_loss", "sampled_accuracy"] = "validation_loss"
+    """What decides which epoch is the best; sampled_accuracy is measured every sample_every epochs."""
     save: Literal["last", "best"] = "last"
     """Which weights become the model: those of the last epoch, or of the best one."""
     patience: Positive | None = None
@@ -302,6 +306,51 @@ class PromptEncoderParams(Section):
         return self
 
 
+class ConvolutionParams(Section):
+    """The field's unitary encoder: the matrix as a picture (genQC's)."""
+
+    features: tuple[Positive, Positive] = (32, 64)
+    """Channels before and after the picture is halved, multiples of 32."""
+    num_heads: Positive = 8
+    """Attention heads, a divisor of the features."""
+    transformer_depths: tuple[NonNegative, NonNegative] = (2, 2)
+    """Transformer blocks before and after."""
+    dropout: Fraction = 0.2
+    """Share of the blocks' updates dropped in training."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ConvolutionParams:
+        for features in self.features:
+            if features % 32 or features % self.num_heads:
+                raise ValueError(f"features {features} must be a multiple of 32 and of the {self.num_heads} heads")
+        return self
+
+
+class MatrixParams(Section):
+    """A light unitary encoder: all entries of the matrix at once, without its global phase."""
+
+    width: Positive = 256
+    """Hidden channels."""
+    depth: NonNegative = 2
+    """Residual blocks."""
+    remaining: bool = False
+    """Show every step what the gates before it leave to do, U V^dagger (masked models)."""
+
+
+class UnitaryEncoderConfig(Section):
+    """The encoder of unitaries (keys `training.unitary_encoder.*`); only used where the data set holds unitaries."""
+
+    type: Literal["matrix", "convolution"] = "matrix"
+    """Which encoder."""
+    params: MatrixParams | ConvolutionParams = MatrixParams()
+    """Its parameters."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, data: Any) -> Any:
+        return with_params(data, "matrix", {"matrix": MatrixParams, "convolution": ConvolutionParams})
+
+
 class GaussianParams(Section):
     """Gaussian diffusion over embedded cells."""
 
@@ -384,6 +433,7 @@ class TrainingConfig(Section):
     training: LoopConfig = LoopConfig()
     model: ModelConfig = ModelConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
+    unitary_encoder: UnitaryEncoderConfig = UnitaryEncoderConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
 
     @model_validator(mode="after")
@@ -430,9 +480,15 @@ class TrainingConfig(Section):
                 "scheduler.params.zero_terminal_snr=true with training.objective=epsilon divides by zero at the last "
                 "noise level: use objective v or x0, or zero_terminal_snr=false"
             )
-        needs_accuracy = loop.best_metric == "srv_accuracy" and (loop.save == "best" or loop.patience is not None)
+        encoder = self.unitary_encoder.params
+        if isinstance(encoder, MatrixParams) and encoder.remaining and not isinstance(process.params, MaskedParams):
+            raise ValueError(
+                f"unitary_encoder.params.remaining=true follows the gates that are revealed, but scheduler.type="
+                f"{process.type} denoises all at once: use masked, or remaining=false"
+            )
+        needs_accuracy = loop.best_metric == "sampled_accuracy" and (loop.save == "best" or loop.patience is not None)
         if needs_accuracy and loop.sample_every is None:
-            raise ValueError("training.best_metric=srv_accuracy needs training.sample_every: give epochs, e.g. 1")
+            raise ValueError("training.best_metric=sampled_accuracy needs training.sample_every: give epochs, e.g. 1")
         needs_loss = loop.best_metric == "validation_loss" and (loop.save == "best" or loop.patience is not None)
         if needs_loss and not loop.validation_fraction:
             raise ValueError(
@@ -451,7 +507,7 @@ class TrainingConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How circuits are sampled (keys `evaluation.model_params.*` and `sample.model_params.*`)."""
+    """How circuits are sampled (keys `model_params.*` of evaluation, sample and compile)."""
 
     guidance_scale: Scale | None = None
     """Strength of the prompt; 1 is none, null takes the model's own default."""
@@ -473,11 +529,16 @@ class EvaluationConfig(Section):
     """What `evaluate_model.py` does (keys `evaluation.*`)."""
 
     dataset: Text
-    """Data set the model was trained on: its prompts are asked for, its circuits decide what is novel."""
+    """Data set whose prompts are asked for. SRV models: the one trained on, its circuits decide what is novel;
+    compilation models: the targets, best made with datasets.exclude."""
     model_dir: Text
     """Folder of a saved model."""
     num_samples: Positive = 1000
-    """Circuits to sample, spread evenly over the prompts."""
+    """Circuits to sample, spread evenly over the prompts (SRV models)."""
+    num_targets: Positive = 100
+    """Most unitaries to draw from the data set (compilation models)."""
+    samples_per_target: Positive = 128
+    """Circuits to sample for each unitary (compilation models)."""
     save_folder: Text | None = None
     """Where results go; null writes to `evaluation` inside model_dir."""
     seed: NonNegative = 0
@@ -489,6 +550,23 @@ class EvaluationConfig(Section):
     verbose: bool = True
     """Show the progress bar and the table."""
     model_params: SamplingConfig = SamplingConfig()
+
+
+class EditConfig(Section):
+    """What sampling may not choose freely (keys `sample.edit.*` and `compile.edit.*`); docs/editing.md has examples."""
+
+    start: Text | None = None
+    """OpenQASM file with the circuit to edit; null writes from scratch."""
+    keep: tuple[int, ...] = ()
+    """Gates of start that stay as and where they are, by position from 0."""
+    strength: Rate = 1.0
+    """Share of the other steps (masked models) or of the noise (Gaussian models) that is redone; 1 redoes all."""
+    coupling: tuple[tuple[int, int], ...] | None = None
+    """Pairs of connected qubits, e.g. [[0,1],[1,2]]; null connects all."""
+    fixed_qubits: tuple[int, ...] = ()
+    """Qubits that no gate may touch."""
+    min_gates: NonNegative = 0
+    """Fewest gates."""
 
 
 class SampleConfig(Section):
@@ -503,7 +581,7 @@ class SampleConfig(Section):
     max_tries: Positive = 1024
     """Most circuits to sample."""
     max_gates: Positive | None = None
-    """Drop longer circuits; null keeps all."""
+    """Most gates; the model writes within this bound. null is the model's own limit."""
     save_folder: Text | None = None
     """Where to write the circuits as OpenQASM 2; null only prints them."""
     seed: NonNegative = 0
@@ -511,6 +589,33 @@ class SampleConfig(Section):
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     model_params: SamplingConfig = SamplingConfig()
+    edit: EditConfig = EditConfig()
+
+
+class CompileConfig(Section):
+    """What `quantum-diffusion compile` does (keys `compile.*`)."""
+
+    model_dir: Text
+    """Folder of a saved model that was trained on unitaries."""
+    target: Text
+    """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ghz or random; with qubits, qft:3,
+    and for random gates, random:3:8."""
+    gates: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Gates that circuits may use; null allows all of the model's that fit the target."""
+    max_gates: Positive | None = None
+    """Drop longer circuits, counted after simplification; null keeps all."""
+    max_tries: Positive = 1024
+    """Most circuits to sample."""
+    num_circuits: Positive = 1
+    """Exact distinct circuits wanted."""
+    save_folder: Text | None = None
+    """Where to write the circuits (OpenQASM 2), a picture and a summary; null only prints them."""
+    seed: NonNegative = 0
+    """Seed of the samples and of the target random."""
+    device: Text = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    model_params: SamplingConfig = SamplingConfig()
+    edit: EditConfig = EditConfig()
 
 
 class InspectConfig(Section):

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import quantum_diffusion
 from quantum_diffusion.config.schema import (
+    CompileConfig,
     DatasetConfig,
     EvaluationConfig,
     ExportConfig,
@@ -34,6 +35,7 @@ SECTIONS: dict[str, type[Section]] = {
     "training": TrainingConfig,
     "evaluation": EvaluationConfig,
     "sample": SampleConfig,
+    "compile": CompileConfig,
     "inspect": InspectConfig,
     "export": ExportConfig,
     "runs": RunsConfig,

@@ -27,7 +27,8 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
 
     Args:
         datasets: One or more; circuits of fewer qubits or time steps than the largest are padded with the padding
-            token. A circuit that several of them hold with the same prompt is kept once.
+            token, their unitaries with the identity on the other qubits. A circuit that several of them hold with
+            the same prompt is kept once.
 
     Raises:
         IncompatibleDatasetsError: The gate pools differ, or only some have unitaries.
@@ -43,9 +44,10 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
             f"cannot combine data sets with the gate pools {shown}: tokens mean different gates; "
             "generate them again with one datasets.gate_set (datasets.generation_gate_set may differ)"
         )
-    if len({dataset.unitaries is None for dataset in datasets}) > 1 or any(d.unitaries is not None for d in datasets):
+    if len({dataset.unitaries is None for dataset in datasets}) > 1:
         raise IncompatibleDatasetsError(
-            "cannot combine data sets with unitaries: give one of them, e.g. the sub-folder srv or unitary"
+            "cannot combine data sets with unitaries and data sets without: give one kind, e.g. the sub-folder srv or "
+            "unitary"
         )
 
     parts = _in_order(datasets)
@@ -58,12 +60,20 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
     # What is kept is decided first: then there is room for the tokens once, and for nothing else of their size.
     kept = _without_repetitions(_token_keys(parts, shape), sizes, prompt_index)
     tokens = np.full((len(kept), *shape), parts[0].gate_pool.padding_token, dtype=np.int8)
+    unitaries = None
+    if parts[0].unitaries is not None:
+        unitaries = np.zeros((len(kept), 2, 2 ** shape[0], 2 ** shape[0]), dtype=np.float32)
     starts = np.cumsum([0, *map(len, parts)])
     bounds = np.searchsorted(kept, starts)
     for part, start, first, last in zip(parts, starts, bounds, bounds[1:], strict=False):
         place = tokens[first:last, : part.num_qubits, : part.max_gates]
         take_rows(part.tokens, kept[first:last] - start, place)
-    return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool)
+        if unitaries is not None and part.unitaries is not None:
+            side = part.unitaries.shape[-1]
+            for corner in range(0, unitaries.shape[-1], side):  # the identity's tensor product with it
+                block = unitaries[first:last, :, corner : corner + side, corner : corner + side]
+                take_rows(part.unitaries, kept[first:last] - start, block)
+    return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool, unitaries)
 
 
 def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:

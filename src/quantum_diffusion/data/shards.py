@@ -17,6 +17,7 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
 from quantum_diffusion.circuits.peephole import optimize
+from quantum_diffusion.circuits.prompts import gates_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.merging import row_keys
@@ -99,7 +100,8 @@ def label_prompt(label: int, config: DatasetConfig) -> str:
         ('Generate SRV: [1, 2, 2]', "Compile using: ['cx']")
     """
     if config.condition_type == "UNITARY":
-        return f"Compile using: {[name for k, name in enumerate(config.gate_set) if label >> k & 1]}"
+        gates = [name for k, name in enumerate(config.gate_set) if label >> k & 1]
+        return gates_prompt(gates, GatePool(config.gate_set))
     return srv_prompt([1 + (label >> qubit & 1) for qubit in range(config.num_qubits)])
 
 

@@ -5,51 +5,52 @@ What is written can be used as it stands: figures as JSON and Markdown, pictures
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.prompts import parse_gates_prompt
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.device import select_device
-from quantum_diffusion.diffusion.masked import MaskedDiffusion
-from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
+from quantum_diffusion.errors import IncompatibleDatasetsError, QuantumDiffusionError
 from quantum_diffusion.evaluation import metrics
+from quantum_diffusion.evaluation.compilation_evaluator import CompilationResult, evaluate_compilation
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
+from quantum_diffusion.evaluation.report.compilation import save_compilation_drawings, save_success_chart
 from quantum_diffusion.evaluation.report.pictures import save_accuracy_chart, save_circuit_drawings
-from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows
-from quantum_diffusion.files import check_can_write, new_entries
+from quantum_diffusion.evaluation.report.results import check_results_folder, write_results_folder
+from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_metadata
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.samples import SampledCircuits
-
-METRICS_FILE = "metrics.json"
-CIRCUITS_FOLDER = "circuits"
-RESULTS = (METRICS_FILE, "metrics.md", "accuracy.png", "circuits.png", CIRCUITS_FOLDER)
+from quantum_diffusion.pipeline.samples import SrvSamples
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found.
+    """What an evaluation of a model of Schmidt rank vectors found.
 
     Attributes:
         metrics: The figures.
         samples: All samples.
         verified: Distinct exact circuits of each prompt, shortest first.
         folder: Where the results were written, None when they were not.
+        unit: What `verified` has an entry for.
     """
 
     metrics: EvaluationMetrics
-    samples: SampledCircuits
+    samples: SrvSamples
     verified: dict[str, list[Circuit]]
     folder: Path | None = None
+    unit: ClassVar[str] = "prompt"
 
 
 class Evaluator:
@@ -68,38 +69,68 @@ class Evaluator:
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
         self.folder = Path(config.save_folder) if config.save_folder else Path(config.model_dir) / "evaluation"
-        check_can_write(self.folder / CIRCUITS_FOLDER, CheckpointError)
-        foreign = [name for name in RESULTS if (self.folder / name).exists()]
-        if foreign and METRICS_FILE not in foreign:
-            raise CheckpointError(
-                f"{str(self.folder)!r} holds {foreign[0]!r}, but no earlier evaluation that might be replaced: "
-                "choose another evaluation.save_folder"
-            )
+        check_results_folder(self.folder)
         device = select_device(config.device)
         self.pipeline = load_pipeline(Path(config.model_dir), device, config.model_params.weights)
         self.pipeline.check_sampling(config.model_params)
         self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
 
-    def run(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult:
+    def run(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult | CompilationResult:
         """Evaluate and write the results; returns them too.
 
         Args:
             progress: Called with (circuits so far, circuits wanted).
+
+        Raises:
+            IncompatibleDatasetsError: No target is left to evaluate on; see `evaluate_compilation`.
+            CheckpointError: The results cannot be written.
         """
-        trained_on = read_metadata(Path(self.config.model_dir)).get("dataset_sha256")
+        config, pipeline = self.config, self.pipeline
+        trained_on = read_metadata(Path(config.model_dir)).get("dataset_sha256")
         same = None if not trained_on else trained_on == self.dataset.fingerprint
-        result = evaluate(self.pipeline, self.dataset, self.config, progress, on_training_data=same)
-        write_results(result, self.folder, self.config)
-        return EvaluationResult(result.metrics, result.samples, result.verified, self.folder)
+        if isinstance(pipeline, CompilationDiffusionPipeline):
+            training = None if same else find_training_data(Path(config.model_dir))
+            found = evaluate_compilation(pipeline, self.dataset, config, progress, same, training)
+            write_compilation(found, self.folder, config)
+            return replace(found, folder=self.folder)
+        result = evaluate(pipeline, self.dataset, config, progress, on_training_data=same)
+        write_results(result, self.folder, config)
+        return replace(result, folder=self.folder)
+
+
+def find_training_data(model_dir: Path) -> CircuitDataset | None:
+    """Return the data set a model was trained on; None where it is not to be found unchanged."""
+    metadata = read_metadata(model_dir)
+    path, fingerprint = metadata.get("dataset"), metadata.get("dataset_sha256")
+    if not path or not fingerprint:
+        return None
+    try:
+        dataset = dataset_loader().load_dataset(path)
+    except QuantumDiffusionError:  # gone, changed, or made while training
+        return None
+    return dataset if dataset.fingerprint == fingerprint else None
 
 
 def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:
     """Refuse a data set that a model cannot be evaluated on.
 
     Raises:
-        IncompatibleDatasetsError: The gate pools differ, or the data set has more qubits.
+        IncompatibleDatasetsError: The data set is for another kind of model, the gate pools differ, or the data set has
+            more qubits.
+        ConfigError: A prompt is not of the form that names the allowed gates (compilation models).
     """
+    compiles = isinstance(pipeline, CompilationDiffusionPipeline)
+    if compiles and dataset.unitaries is None:
+        raise IncompatibleDatasetsError(
+            "the model compiles unitaries, but the data set holds none: give one made with "
+            "datasets.condition_type=UNITARY"
+        )
+    if not compiles and dataset.unitaries is not None:
+        raise IncompatibleDatasetsError(
+            "the data set holds unitaries, but the model was trained on prompts alone: give the data set it was "
+            "trained on, or a model trained on unitaries"
+        )
     if dataset.gate_pool != pipeline.gate_pool:
         raise IncompatibleDatasetsError(
             f"the model speaks {list(pipeline.gate_pool.names)}, the data set {list(dataset.gate_pool.names)}: "
@@ -110,6 +141,9 @@ def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:
             f"the data set has circuits of {dataset.num_qubits} qubits, the model makes at most "
             f"{pipeline.config.num_qubits}: give the data set it was trained on"
         )
+    if compiles:
+        for prompt in dataset.prompts:
+            parse_gates_prompt(prompt, pipeline.gate_pool)
 
 
 def evaluate(
@@ -120,21 +154,17 @@ def evaluate(
     on_training_data: bool | None = None,
 ) -> EvaluationResult:
     """Sample, verify and compare; writes nothing. See `Evaluator` and `EvaluationMetrics`."""
-    options = config.model_params
     prompts = [dataset.prompts[i % len(dataset.prompts)] for i in range(config.num_samples)]
     started = time.perf_counter()
-    samples = pipeline.sample(prompts, config.seed, options, progress=progress)
+    samples = pipeline.sample(prompts, config.seed, config.model_params, progress=progress)
     seconds = time.perf_counter() - started
 
     valid, empty = samples.report.valid, samples.empty
     keys = metrics.circuit_keys(samples.ids, pipeline.table, samples.num_qubits)
     known = metrics.dataset_keys(dataset, pipeline.config.num_qubits, pipeline.config.max_gates)
     novel = ~np.isin(keys, known) & ~empty
-    defaults, process = pipeline.config.scheduler.params, pipeline.process
-    order = options.order or process.order if isinstance(process, MaskedDiffusion) else None
     figures = EvaluationMetrics(
         num_samples=len(samples),
-        valid_rate=float(valid.mean()),
         empty_rate=float(empty.mean()),
         srv_accuracy=float(samples.matches.mean()),
         srv_accuracy_interval=metrics.wilson_interval(int(samples.matches.sum()), len(samples)),
@@ -149,18 +179,12 @@ def evaluate(
         exact_distinct_rate=metrics.distinct_rate(keys[samples.matches]),
         mean_gates=metrics.mean_gates(samples.ids[valid]),
         gate_count_by_gate=metrics.mean_gate_counts(samples.ids[valid], pipeline.table),
-        reasons=samples.report.counts,
-        guidance_scale=defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale,
-        steps=pipeline.sample_steps(options),
-        scheduler=options.scheduler or pipeline.config.scheduler.type,
-        order=order,
-        seed=config.seed,
-        seconds=seconds,
+        **metrics.sampled_figures(pipeline, config, samples.report.counts, seconds),
     )
     return EvaluationResult(figures, samples, verified_circuits(samples))
 
 
-def verified_circuits(samples: SampledCircuits) -> dict[str, list[Circuit]]:
+def verified_circuits(samples: SrvSamples) -> dict[str, list[Circuit]]:
     """Return the distinct exact circuits of each prompt, shortest first; prompts in the order of first use."""
     table = instruction_table(samples.gate_pool, samples.ranks.shape[1])
     keys = metrics.circuit_keys(samples.ids, table, samples.num_qubits)
@@ -175,21 +199,46 @@ def verified_circuits(samples: SampledCircuits) -> dict[str, list[Circuit]]:
 
 
 def write_results(result: EvaluationResult, folder: Path, config: EvaluationConfig) -> None:
-    """Write the entries of `RESULTS` into a folder; those of an earlier evaluation are replaced.
+    """Write the results of `evaluate` into a folder; those of an earlier evaluation are replaced.
 
     Raises:
         CheckpointError: The folder cannot be written; what was there before is unchanged.
     """
-    with new_entries(folder, METRICS_FILE, CheckpointError) as staging:
-        figures = result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")}
-        (staging / METRICS_FILE).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        (staging / "metrics.md").write_text(markdown_table(summary_rows(result.metrics)), encoding="utf-8")
+
+    def draw(staging: Path) -> None:
         save_accuracy_chart(result.metrics, staging / "accuracy.png")
         if config.max_drawings:
             save_circuit_drawings(result.samples, staging / "circuits.png", config.max_drawings)
-        for prompt, circuits in result.verified.items():
-            name = "srv_" + "".join(character for character in prompt if character.isdigit())
-            (staging / CIRCUITS_FOLDER / name).mkdir(parents=True)
-            for number, circuit in enumerate(circuits, start=1):
-                text = f"// {prompt}: verified by simulation\n{circuit.to_qasm2()}"
-                (staging / CIRCUITS_FOLDER / name / f"{number:05d}.qasm").write_text(text, encoding="utf-8")
+
+    names = {prompt: "srv_" + "".join(filter(str.isdigit, prompt)) for prompt in result.verified}
+    write_results_folder(
+        folder,
+        result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")},
+        summary_rows(result.metrics),
+        {names[prompt]: circuits for prompt, circuits in result.verified.items()},
+        {names[prompt]: prompt for prompt in result.verified},
+        draw,
+    )
+
+
+def write_compilation(result: CompilationResult, folder: Path, config: EvaluationConfig) -> None:
+    """Write the results of `evaluate_compilation` into a folder; see `write_results`."""
+    targets = result.targets
+
+    def draw(staging: Path) -> None:
+        save_success_chart(result.metrics, staging / "success.png")
+        pairs = [
+            (name, own, result.verified[name][0])
+            for name, own in zip(targets.names, targets.own_circuits, strict=True)
+            if result.verified[name]
+        ]
+        save_compilation_drawings(pairs, staging / "circuits.png", config.max_drawings // 2)
+
+    write_results_folder(
+        folder,
+        result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")},
+        summary_rows(result.metrics),
+        {name: circuits for name, circuits in result.verified.items() if circuits},
+        dict(zip(targets.names, targets.prompts, strict=True)),
+        draw,
+    )

@@ -6,6 +6,7 @@ entry by entry; one sample a prompt, nothing selected. A circuit without any gat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,19 +17,50 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.tokenizer import decode_tokens
+from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
+from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.pipeline.samples import SampledCircuits, exact_matches
+from quantum_diffusion.diffusion.masked import MaskedDiffusion
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.samples import SrvSamples, exact_matches
 from quantum_diffusion.seeding import numpy_generator
 
 
-@dataclass(frozen=True)
-class EvaluationMetrics:
-    """The content of `metrics.json`; all rates are shares of the samples in [0, 1].
+@dataclass(frozen=True, kw_only=True)
+class SampledFigures:
+    """What every evaluation says of its samples.
+
+    Attributes:
+        valid_rate: Share that are circuits, empty ones included.
+        reasons: How often each kind of invalid sample occurred ("valid" included).
+        guidance_scale: Guidance used.
+        steps: Denoising steps used.
+        scheduler: Sampler used.
+        order: Order of filling (masked models), None otherwise.
+        seed: Seed of the samples.
+        seconds: Time of sampling and verification.
+    """
+
+    valid_rate: float
+    reasons: dict[str, int]
+    guidance_scale: float
+    steps: int
+    scheduler: str
+    order: str | None
+    seed: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationMetrics(SampledFigures):
+    """The content of `metrics.json` for a model of Schmidt rank vectors; all rates are shares of the samples in [0, 1].
 
     Attributes:
         num_samples: Circuits sampled, spread evenly over the prompts.
-        valid_rate: Share that are circuits, empty ones included.
         empty_rate: Share that are circuits without any gate.
         srv_accuracy: Share that are exact.
         srv_accuracy_interval: 95 % Wilson interval of `srv_accuracy`.
@@ -47,17 +79,9 @@ class EvaluationMetrics:
         exact_distinct_rate: Distinct circuits among the exact ones.
         mean_gates: Mean gates of the valid circuits.
         gate_count_by_gate: Mean number of each gate in a valid circuit.
-        reasons: How often each kind of invalid sample occurred ("valid" included).
-        guidance_scale: Guidance used.
-        steps: Denoising steps used.
-        scheduler: Sampler used.
-        order: Order of filling (masked models), None otherwise.
-        seed: Seed of the samples.
-        seconds: Time of sampling and verification.
     """
 
     num_samples: int
-    valid_rate: float
     empty_rate: float
     srv_accuracy: float
     srv_accuracy_interval: tuple[float, float]
@@ -72,24 +96,39 @@ class EvaluationMetrics:
     exact_distinct_rate: float
     mean_gates: float
     gate_count_by_gate: dict[str, float]
-    reasons: dict[str, int]
-    guidance_scale: float
-    steps: int
-    scheduler: str
-    order: str | None
-    seed: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+def sampled_figures(
+    pipeline: DiffusionPipeline, config: EvaluationConfig, reasons: Mapping[str, int], seconds: float
+) -> dict[str, Any]:
+    """Return the values of `SampledFigures`.
+
+    Args:
+        pipeline: The model.
+        config: How it was sampled.
+        reasons: How often each kind of sample occurred, "valid" included.
+        seconds: Time it took.
+    """
+    options, defaults = config.model_params, pipeline.config.scheduler
+    process = pipeline.process
+    guidance = options.guidance_scale
+    return {
+        "valid_rate": reasons.get(VALID, 0) / max(sum(reasons.values()), 1),
+        "reasons": dict(reasons),
+        "guidance_scale": defaults.params.guidance_scale if guidance is None else guidance,
+        "steps": pipeline.sample_steps(options),
+        "scheduler": options.scheduler or defaults.type,
+        "order": options.order or process.order if isinstance(process, MaskedDiffusion) else None,
+        "seed": config.seed,
+        "seconds": seconds,
+    }
+
+
+def wilson_interval(successes: float, trials: float, z: float = 1.96) -> tuple[float, float]:
     """Confidence interval of a rate.
 
     Args:
-        successes: How often it happened.
+        successes: How often it happened; need not be whole.
         trials: How often it could have; 0 gives (0, 1).
         z: Normal quantile, 1.96 for 95 %.
 
@@ -108,19 +147,19 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def accuracy_by_entangled(samples: SampledCircuits) -> dict[str, float]:
+def accuracy_by_entangled(samples: SrvSamples) -> dict[str, float]:
     """Return the exact share by number of entangled qubits asked for, keys "0", "2", "3", ..."""
     entangled = (samples.wanted == 2).sum(axis=1)
     return {str(number): float(samples.matches[entangled == number].mean()) for number in np.unique(entangled)}
 
 
-def accuracy_by_prompt(samples: SampledCircuits) -> dict[str, float]:
+def accuracy_by_prompt(samples: SrvSamples) -> dict[str, float]:
     """Return the exact share by prompt, in the order of the prompts' first use."""
     prompts = np.array(samples.prompts)
     return {prompt: float(samples.matches[prompts == prompt].mean()) for prompt in dict.fromkeys(samples.prompts)}
 
 
-def shuffled_accuracy(samples: SampledCircuits, seed: int, repeats: int = 20) -> float:
+def shuffled_accuracy(samples: SrvSamples, seed: int, repeats: int = 20) -> float:
     """Return the exact share of the same circuits against shuffled prompts, averaged over shuffles."""
     rng = numpy_generator(seed, "shuffled baseline")
     shares = [
@@ -130,7 +169,7 @@ def shuffled_accuracy(samples: SampledCircuits, seed: int, repeats: int = 20) ->
     return float(np.mean(shares))
 
 
-def random_accuracy(samples: SampledCircuits, dataset: CircuitDataset, seed: int) -> float:
+def random_accuracy(samples: SrvSamples, dataset: CircuitDataset, seed: int) -> float:
     """Return the exact share of random circuits for the same prompts.
 
     Gates are uniform over the whole pool and every qubit, lengths are drawn from those of the data set's circuits of

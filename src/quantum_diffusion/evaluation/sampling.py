@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.labels import srv_prompt
-from quantum_diffusion.config.schema import SampleConfig
+from quantum_diffusion.config.schema import EditConfig, SampleConfig
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError
+from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError
+from quantum_diffusion.evaluation.targets import read_circuit
 from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pipeline.samples import parse_srv_prompt
 
 
@@ -27,13 +31,11 @@ class FoundCircuits:
         circuits: Distinct verified circuits, fewest gates first.
         num_sampled: Circuits sampled.
         num_exact: Samples that had the Schmidt rank vector asked for.
-        num_too_long: Exact samples that were dropped for having more than `max_gates` gates.
     """
 
     circuits: list[Circuit]
     num_sampled: int
     num_exact: int
-    num_too_long: int
 
 
 def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | None = None) -> FoundCircuits:
@@ -44,14 +46,18 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
         progress: Called with (circuits found, circuits wanted).
 
     Raises:
-        ConfigError: The vector cannot be reached, or a sampling option is not for this model.
+        ConfigError: The vector cannot be reached, or the model or a sampling option is not for it.
+        GateSetError: The circuit to edit has gates that are unknown here.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
-    if config.save_folder is not None:
-        if Path(config.save_folder).exists():
-            raise CheckpointError(f"{config.save_folder!r} exists: choose another sample.save_folder")
-        check_can_write(Path(config.save_folder), CheckpointError)
+    check_save_folder(config.save_folder, "sample.save_folder")
+    edit = read_edit(config.edit, config.max_gates)
     pipeline = load_pipeline(Path(config.model_dir), select_device(config.device), config.model_params.weights)
+    if isinstance(pipeline, CompilationDiffusionPipeline):
+        raise ConfigError(
+            "this model compiles unitaries: use `quantum-diffusion compile`, or train on a data set of "
+            "datasets.condition_type=SRV"
+        )
     prompt = srv_prompt(list(config.srv))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:
@@ -61,19 +67,54 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
             f"(circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
     found: dict[Circuit, None] = {}
-    sampled = exact = too_long = 0
+    sampled = exact = 0
     while len(found) < config.num_circuits and sampled < config.max_tries:
         wanted = 2 * (config.num_circuits - len(found)) + 6
         count = min(wanted, config.max_tries - sampled)
-        samples = pipeline.sample([prompt] * count, config.seed, config.model_params, first_sample=sampled)
-        fits = samples.matches & (samples.gate_counts <= (config.max_gates or pipeline.config.max_gates))
-        found |= dict.fromkeys(samples.circuits(fits.nonzero()[0]))
+        samples = pipeline.sample([prompt] * count, config.seed, config.model_params, edit=edit, first_sample=sampled)
+        found |= dict.fromkeys(samples.circuits(samples.matches.nonzero()[0]))
         sampled, exact = sampled + count, exact + int(samples.matches.sum())
-        too_long += int((samples.matches & ~fits).sum())
         if progress:
             progress(min(len(found), config.num_circuits), config.num_circuits)
     chosen = list(found)[: config.num_circuits]
-    return FoundCircuits(sorted(chosen, key=len), sampled, exact, too_long)
+    return FoundCircuits(sorted(chosen, key=len), sampled, exact)
+
+
+def read_edit(config: EditConfig, max_gates: int | None = None) -> Edit:
+    """Build an edit from a configuration, and read the circuit it starts from.
+
+    Args:
+        config: The edit.
+        max_gates: Most gates; None is the model's own limit.
+
+    Raises:
+        ConfigError: The file cannot be read.
+        GateSetError: It is no program of gates that are known here.
+    """
+    start = None
+    if config.start is not None:
+        try:
+            start = QiskitBackend().from_native(read_circuit(Path(config.start)))
+        except QuantumDiffusionError as problem:
+            raise type(problem)(f"edit.start={config.start!r}: {problem}") from problem
+    return Edit(start=start, max_gates=max_gates, **config.model_dump(exclude={"start"}))
+
+
+def check_save_folder(folder: str | None, key: str) -> None:
+    """Refuse a folder that exists or cannot be written, before the work is done.
+
+    Args:
+        folder: Folder to be created; None writes nothing.
+        key: Where the user set it.
+
+    Raises:
+        CheckpointError: Nothing can be written there.
+    """
+    if folder is None:
+        return
+    if Path(folder).exists():
+        raise CheckpointError(f"{folder!r} exists: choose another {key}")
+    check_can_write(Path(folder), CheckpointError)
 
 
 def write_circuits(circuits: Sequence[Circuit], config: SampleConfig) -> None:

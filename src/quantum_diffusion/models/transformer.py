@@ -75,6 +75,7 @@ class InstructionTransformer(nn.Module):
         num_heads: Attention heads.
         feed_forward: Hidden channels as a multiple of `width`.
         num_label_entries: Entries of the label that the prefix head predicts; 0 leaves the head out.
+        with_step_condition: Whether every step has a condition of its own, too.
 
     Reference:
         Absorbing diffusion as order-agnostic prediction: Hoogeboom et al., arXiv 2110.02037, eq. 3.
@@ -92,6 +93,7 @@ class InstructionTransformer(nn.Module):
         num_heads: int,
         feed_forward: int,
         num_label_entries: int = 0,
+        with_step_condition: bool = False,
     ) -> None:
         super().__init__()
         self.num_instructions = num_instructions
@@ -104,14 +106,19 @@ class InstructionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.predict = nn.Linear(width, num_instructions)
         self.prefix_head = nn.Linear(width, num_label_entries) if num_label_entries else None
+        self.step_condition = nn.Linear(condition_dim, width) if with_step_condition else None
 
-    def forward(self, ids: Tensor, rank: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, ids: Tensor, rank: Tensor, condition: Tensor, step_condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Predict instructions.
 
         Args:
             ids: int64 [B, T], instructions; entries that are not revealed are never looked at.
             rank: int64 [B, T], when each step is revealed (0 first); T for steps that are not.
             condition: [B, S, E].
+            step_condition: [B, T, E], what may be known of each step before it is revealed; only the query tokens see
+                it. None for networks without.
 
         Returns:
             float32 logits [B, T, V] of each step's instruction given the steps of smaller rank, and the prefix head's
@@ -119,7 +126,10 @@ class InstructionTransformer(nn.Module):
         """
         steps = ids.shape[1]
         places = self.places[:steps] + self.condition(condition)[:, None]  # [B, T, d]
-        x = torch.cat([self.content(ids) + places, self.query + places], dim=1)  # [B, 2T, d]
+        query = self.query + places
+        if self.step_condition is not None:
+            query = query + self.step_condition(step_condition)
+        x = torch.cat([self.content(ids) + places, query], dim=1)  # [B, 2T, d]
         may_see = who_sees_whom(rank)
         for block in self.blocks:
             x = block(x, may_see)

@@ -10,9 +10,11 @@ from typing import Any
 from torch import nn
 
 from quantum_diffusion.config.schema import (
+    ConvolutionParams,
     GaussianParams,
     Loss,
     MaskedParams,
+    MatrixParams,
     ModelConfig,
     Objective,
     SchedulerConfig,
@@ -20,6 +22,7 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
     TransformerParams,
     UNetParams,
+    UnitaryEncoderConfig,
 )
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
@@ -30,6 +33,7 @@ from quantum_diffusion.models.condition_encoder import PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
+from quantum_diffusion.models.unitary_encoder import ConvolutionalUnitaryEncoder, MatrixEncoder
 
 
 class PipelineConfig(Section):
@@ -54,6 +58,8 @@ class PipelineConfig(Section):
     model: ModelConfig
     text_encoder: TextEncoderConfig
     scheduler: SchedulerConfig
+    unitary_encoder: UnitaryEncoderConfig | None = None
+    """How unitaries are encoded; None for pipelines without."""
 
 
 def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> PipelineConfig:
@@ -71,6 +77,7 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         model=config.model,
         text_encoder=config.text_encoder,
         scheduler=config.scheduler,
+        unitary_encoder=None if dataset.unitaries is None else config.unitary_encoder,
     )
 
 
@@ -83,7 +90,8 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
         vocabulary_size: Unsigned cell tokens.
 
     Returns:
-        "condition_encoder", "backbone" and, for Gaussian processes, "gate_embedding".
+        "condition_encoder", "backbone" and, where the process and the condition need them, "gate_embedding" and
+        "unitary_encoder".
 
     Raises:
         ConfigError: Sizes do not fit together, or are more than the memory holds.
@@ -98,6 +106,13 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     encoder = PromptEncoder(**config.text_encoder.params.model_dump())
     params = config.model.params
     modules: dict[str, nn.Module] = {"condition_encoder": encoder}
+    unitary = None if config.unitary_encoder is None else config.unitary_encoder.params
+    if isinstance(unitary, ConvolutionParams):
+        modules["unitary_encoder"] = ConvolutionalUnitaryEncoder(condition_dim=encoder.width, **unitary.model_dump())
+    elif unitary is not None:
+        modules["unitary_encoder"] = MatrixEncoder(
+            num_qubits=config.num_qubits, condition_dim=encoder.width, width=unitary.width, depth=unitary.depth
+        )
     labels = config.num_qubits if config.prefix_head else 0
     if isinstance(params, UNetParams):
         modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
@@ -116,6 +131,7 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
             max_steps=config.max_gates,
             condition_dim=encoder.width,
             num_label_entries=labels,
+            with_step_condition=isinstance(unitary, MatrixParams) and unitary.remaining,
             **_trunk(params),
         )
     else:

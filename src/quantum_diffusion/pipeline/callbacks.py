@@ -47,7 +47,7 @@ class EpochRecord:
         samples_seen: Circuits trained on.
         training_loss: Mean diffusion loss over the epoch's steps.
         validation_loss: Mean diffusion loss of the averaged weights on the validation circuits, None without any.
-        srv_accuracy: Exact share of circuits sampled with the averaged weights, None where it was not measured.
+        sampled_accuracy: Exact share of circuits sampled with the averaged weights, None where it was not measured.
         seconds: Wall time of training, earlier starts of a resumed run included.
     """
 
@@ -56,7 +56,7 @@ class EpochRecord:
     samples_seen: int
     training_loss: float
     validation_loss: float | None
-    srv_accuracy: float | None
+    sampled_accuracy: float | None
     seconds: float
 
 

@@ -33,6 +33,7 @@ from quantum_diffusion.files import (
     without_checksum,
 )
 from quantum_diffusion.pipeline.build import PipelineConfig
+from quantum_diffusion.pipeline.compilation import make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def load_pipeline(folder: Path, device: torch.device | None = None, weights: str
         )
     try:
         config = validate(PipelineConfig, description.get("params"), f"{folder / DESCRIPTION}: params")
-        pipeline = DiffusionPipeline(config)
+        pipeline = make_pipeline(config)
         pipeline.network.load_state_dict(load_file(weights_file), strict=True)
     except (QuantumDiffusionError, SafetensorError, RuntimeError, ValueError) as problem:
         reason = (

@@ -1,7 +1,7 @@
 """The pipeline: a backbone, a diffusion process and a condition encoder composed into one trainable sampler.
 
-It turns batches into a loss and prompts into verified circuits. Another condition (a unitary, say) overrides
-`encode_condition`; no loss, loop or sampler is written twice.
+It turns batches into a loss and requests into verified circuits. Another condition (a unitary, see `compilation.py`)
+overrides `encode_condition` and the verification; no loss, loop or sampler is written twice.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, instruction_table
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_count, instruction_table
 from quantum_diffusion.circuits.labels import prefix_rank_vectors
-from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens, encode_ids
 from quantum_diffusion.config.schema import LoopConfig, SamplingConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
@@ -29,12 +29,75 @@ from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network, build_process
-from quantum_diffusion.pipeline.samples import SampledCircuits, parse_srv_prompt, verify
+from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
+from quantum_diffusion.pipeline.samples import SrvSamples, parse_srv_prompt, verify_srv
 from quantum_diffusion.seeding import derive_seed, numpy_generator, sample_seeds
 
 if TYPE_CHECKING:
     from quantum_diffusion.data.dataset import BatchLoader
     from quantum_diffusion.pipeline.fit import FitResult, TrainingState
+
+
+@dataclass(frozen=True)
+class Request:
+    """What circuits are asked for, one row a circuit.
+
+    Attributes:
+        words: int64 [B, S], tokenised prompts.
+        unitaries: float32 [B, 2, D, D], targets; None for pipelines without.
+    """
+
+    words: Tensor
+    unitaries: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def take(self, rows: NDArray[np.int64], device: torch.device) -> Request:
+        """Return some rows, on a device."""
+        chosen = None if self.unitaries is None else self.unitaries[rows].to(device)
+        return Request(self.words[rows].to(device), chosen)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A request as the backbone sees it.
+
+    Attributes:
+        tokens: Float [B, S, E].
+        unitaries: float32 [B, 2, D, D], zeros where they were dropped; None for pipelines without.
+    """
+
+    tokens: Tensor
+    unitaries: Tensor | None = None
+
+    def __add__(self, other: Condition) -> Condition:
+        """Join the rows of two conditions."""
+        if self.unitaries is None or other.unitaries is None:
+            return Condition(torch.cat([self.tokens, other.tokens]))
+        return Condition(
+            torch.cat([self.tokens, other.tokens]),
+            torch.cat([self.unitaries, other.unitaries]),
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request with all that is decided for each of its B rows before sampling.
+
+    Attributes:
+        request: What is asked for.
+        widths: int64 [B], qubits.
+        allowed: bool [B, K+1], instructions that may be used.
+        seeds: int64 [B].
+        lengths: int64 [B], time steps before the circuit's end.
+    """
+
+    request: Request
+    widths: NDArray[np.int64]
+    allowed: NDArray[np.bool_]
+    seeds: NDArray[np.int64]
+    lengths: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -99,21 +162,30 @@ class DiffusionPipeline:
 
     # ---------------------------------------------------------------------------------------- condition
 
-    def encode_condition(self, words: Tensor) -> Tensor:
-        """Encode prompts, each distinct one once: words int64 [B, S] => condition [B, S, E]."""
-        distinct, index = torch.unique(words, dim=0, return_inverse=True)
-        encoded: Tensor = self.network["condition_encoder"](distinct)
-        return encoded[index]
+    num_conditions = 1
+    """Parts of a request that can be dropped each on its own: the prompt."""
 
-    def _null_condition(self, like: Tensor) -> Tensor:
+    def encode_condition(self, request: Request, dropped: Tensor) -> Condition:
+        """Encode what is asked for; each distinct prompt is encoded once.
+
+        Args:
+            request: B rows.
+            dropped: bool [B, num_conditions], parts that give way to "nothing asked for".
+        """
         encoder = self.network["condition_encoder"]
         assert isinstance(encoder, PromptEncoder)
-        return encoder.null_condition(*like.shape[:2])
+        distinct, index = torch.unique(request.words, dim=0, return_inverse=True)
+        tokens = encoder(distinct)[index]
+        null = encoder.null_condition(*tokens.shape[:2])
+        return Condition(torch.where(dropped[:, 0, None, None], null, tokens))
 
-    def _drop_condition(self, condition: Tensor, share: float, noise: Noise) -> Tensor:
-        null = self._null_condition(condition)
-        dropped = noise.uniform(len(condition), 1, 1) < share
-        return torch.where(dropped.to(condition.device), null, condition)
+    def _draw_dropped(self, count: int, share: float, jointly: bool, noise: Noise) -> Tensor:
+        """Draw which parts of conditions are dropped, bool [count, num_conditions]."""
+        shape = (count, self.num_conditions)
+        if share == 0:
+            return torch.zeros(shape, dtype=torch.bool, device=noise.device)
+        drawn = noise.uniform(count, 1 if jointly else self.num_conditions) < share
+        return drawn.expand(shape)
 
     # ----------------------------------------------------------------------------------------- training
 
@@ -123,6 +195,7 @@ class DiffusionPipeline:
         noise: Noise,
         *,
         condition_dropout: float = 0.0,
+        joint_dropout: bool = False,
         low_variance: bool = True,
         prefix_weight: float = 0.0,
     ) -> LossTerms:
@@ -131,14 +204,14 @@ class DiffusionPipeline:
         Args:
             batch: Circuits, on the pipeline's device.
             noise: Source of all randomness of the step, on the pipeline's device.
-            condition_dropout: Share of prompts replaced by the null condition.
+            condition_dropout: Share of prompts (and of unitaries) that are dropped.
+            joint_dropout: Drop both or none, instead of each on its own.
             low_variance: Spread noise levels evenly over the batch (Gaussian processes).
             prefix_weight: Weight of the auxiliary head's loss.
         """
         words = self._prompt_words.to(batch.prompt_ids.device)[batch.prompt_ids]
-        condition = self.encode_condition(words)
-        if condition_dropout > 0:
-            condition = self._drop_condition(condition, condition_dropout, noise)
+        dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
+        condition = self.encode_condition(Request(words, batch.unitaries), dropped)
 
         prefix_logits: Tensor | None = None
 
@@ -167,8 +240,8 @@ class DiffusionPipeline:
         prefix = (losses * sees_prefix).sum(dim=1).mean() / num_prefixes
         return LossTerms(diffusion + prefix_weight * prefix, diffusion, prefix)
 
-    def _predict(self, x_t: Tensor, level: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
-        output = self.network["backbone"](x_t, level, condition)
+    def _predict(self, x_t: Tensor, level: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
+        output = self.network["backbone"](x_t, level, condition.tokens)
         return output if isinstance(output, tuple) else (output, None)
 
     def _ids(self, tokens: Tensor) -> Ids:
@@ -229,9 +302,10 @@ class DiffusionPipeline:
         seed: int,
         options: SamplingConfig | None = None,
         *,
+        edit: Edit | None = None,
         first_sample: int = 0,
         progress: Callable[[int, int], None] | None = None,
-    ) -> SampledCircuits:
+    ) -> SrvSamples:
         """Sample one circuit a prompt, decode it, and find its true label by simulation.
 
         A sample depends on (weights, prompt, seed, its index) alone, not on the batch it is drawn in.
@@ -240,49 +314,80 @@ class DiffusionPipeline:
             prompts: N prompts such as "Generate SRV: [1, 2, 2]".
             seed: Seed of the run.
             options: How to sample; None takes the model's defaults.
+            edit: What sampling may not choose freely; None leaves all of it free.
             first_sample: Index of the first sample.
             progress: Called with (circuits so far, circuits wanted).
 
         Raises:
-            ConfigError: A prompt asks for what the model cannot make, or an option is not for this process.
+            ConfigError: A prompt or an edit asks for what the model cannot make, or an option is not for this process.
+        """
+        labels = [parse_srv_prompt(prompt, self.config.num_qubits) for prompt in prompts]
+        widths = np.array([len(label) for label in labels])
+        request = Request(self._tokenize(prompts))
+        report = self._sample(request, widths, self._on_qubits(widths), seed, options, edit, first_sample, progress)
+        return verify_srv(prompts, labels, report, self.table)
+
+    def _tokenize(self, prompts: Sequence[str]) -> Tensor:
+        # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
+        return tokenize_prompts(prompts, min_length=self._prompt_words.shape[1])
+
+    def _sample(
+        self,
+        request: Request,
+        widths: NDArray[np.int64],
+        allowed: NDArray[np.bool_],
+        seed: int,
+        options: SamplingConfig | None,
+        edit: Edit | None,
+        first_sample: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> DecodeReport:
+        """Sample and decode one circuit a row of the request.
+
+        Args:
+            request: N rows.
+            widths: int64 [N], qubits of each circuit.
+            allowed: bool [N, K+1], instructions each may use.
+            seed: See `sample`, as for the rest.
+            options: How to sample.
+            edit: What may not be chosen freely.
+            first_sample: Index of the first sample.
+            progress: Called with (circuits so far, circuits wanted).
         """
         options = options or SamplingConfig()
         self.check_sampling(options)
-        labels = [parse_srv_prompt(prompt, self.config.num_qubits) for prompt in prompts]
-        # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
-        words = tokenize_prompts(prompts, min_length=self._prompt_words.shape[1])
-        seeds = sample_seeds(seed, len(prompts), first_sample)
-        widths = np.array([len(label) for label in labels])
-        shapes = self._sample_shapes(widths, seeds)
-        ids = np.zeros((len(prompts), self.config.max_gates), dtype=np.int16)
-        reasons = np.empty(len(prompts), dtype=object)
+        plan = plan_edit(edit or Edit(), self.table, self.config.max_gates)
+        allowed = allowed & plan.allowed
+        plan.check_samples(allowed, self.table)
+        seeds = sample_seeds(seed, len(request), first_sample)
+        lengths = self._sample_lengths(widths, seeds, plan)
+        shapes = self._sample_shapes(widths, lengths)
+        ids = np.zeros((len(request), self.config.max_gates), dtype=np.int16)
+        reasons = np.empty(len(request), dtype=object)
         done = 0
         self.network.eval()
         for rows in _batches(shapes, options.auto_batch_size):
-            batch = self._sample_batch(words[rows], widths[rows], seeds[rows], shapes[rows[0]], options)
+            asked = _Asked(request.take(rows, self.device), widths[rows], allowed[rows], seeds[rows], lengths[rows])
+            batch = self._sample_batch(asked, shapes[rows[0]], options, plan)
             steps = min(batch.ids.shape[1], self.config.max_gates)
             ids[rows, :steps] = batch.ids[:, :steps]
             reasons[rows] = batch.reasons
             done += len(rows)
             if progress:
-                progress(done, len(prompts))
-        report = DecodeReport(ids, reasons == VALID, tuple(reasons))
-        return verify(prompts, labels, report, self.table)
+                progress(done, len(request))
+        return DecodeReport(ids, reasons == VALID, tuple(reasons))
 
     def _sample_batch(
-        self,
-        words: Tensor,
-        widths: NDArray[np.int64],
-        seeds: NDArray[np.int64],
-        shape: NDArray[np.int64],
-        options: SamplingConfig,
+        self, asked: _Asked, shape: NDArray[np.int64], options: SamplingConfig, plan: EditPlan
     ) -> DecodeReport:
+        request = asked.request
         defaults = self.config.scheduler.params
         scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in asked.seeds]
         with torch.inference_mode():
-            condition = self.encode_condition(words.to(self.device))
-            both = torch.cat([condition, self._null_condition(condition)])
+            nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)
+            condition = self.encode_condition(request, ~nothing)
+            both = condition + self.encode_condition(request, nothing)
 
         def denoise(x_t: Tensor, level: Tensor) -> tuple[Tensor, Tensor | None]:
             if scale == 1:
@@ -293,20 +398,26 @@ class DiffusionPipeline:
             return guided, free
 
         if isinstance(self.process, MaskedDiffusion):
+            per_step = plan.step_allowances(asked.allowed)
+            start = np.repeat(plan.ids[None].astype(np.int64), len(request), axis=0)
             ids = self.process.sample(
                 denoise,
                 self.config.max_gates,
                 generators,
-                torch.from_numpy(self._allowed(widths)).to(self.device),
+                torch.from_numpy(per_step).to(self.device),
                 guidance_scale=scale,
                 sample_steps=self.sample_steps(options),
                 order=options.order,
+                start=torch.from_numpy(start).to(self.device),
+                known=torch.from_numpy(plan.known_steps(per_step, asked.seeds)).to(self.device),
             )
             return DecodeReport(
                 ids.cpu().numpy().astype(np.int16), np.ones(len(ids), dtype=np.bool_), (VALID,) * len(ids)
             )
         embedding = self.network["gate_embedding"]
         assert isinstance(embedding, GateEmbedding)
+        cells = self._start_cells(asked, shape, plan)
+        known = self._known_cells(asked, shape, plan)
         tokens = self.process.sample(
             denoise,
             (embedding.channels, int(shape[0]), int(shape[1])),
@@ -316,32 +427,68 @@ class DiffusionPipeline:
             guidance_mode=options.guidance_mode,
             sample_steps=self.sample_steps(options),
             sampler=options.scheduler,
+            start=torch.from_numpy(cells.astype(np.int64)).to(self.device),
+            known=torch.from_numpy(known).to(self.device) if known.any() else None,
+            strength=plan.strength,
         )
-        return self._decode(tokens.cpu().numpy(), widths)
+        return self._decode(tokens.cpu().numpy(), asked.widths, asked.allowed, plan)
 
-    def _allowed(self, widths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _on_qubits(self, widths: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Instructions on the qubits each sample has, bool [N, K+1]."""
         highest = np.where(self.table.uses_qubit, np.arange(1, self.config.num_qubits + 1), 0).max(axis=1)
         allowed: NDArray[np.bool_] = highest[None, :] <= widths[:, None]
         return allowed
 
-    def _sample_shapes(self, widths: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Qubits and time steps to sample each circuit in, int64 [N, 2].
+    def _sample_lengths(self, widths: NDArray[np.int64], seeds: NDArray[np.int64], plan: EditPlan) -> NDArray[np.int64]:
+        """Time steps before the end of each circuit, int64 [N]; the most there can be where the model decides.
 
-        Training on batches cut to their circuits never showed a circuit beside wider or longer ones, so such a
-        pipeline draws each sample's length as the training circuits of as many qubits have it.
+        Training on batches cut to their circuits never showed a circuit beside longer ones, so such a pipeline draws
+        each sample's length as the training circuits of as many qubits have it; so does one that has to keep to a
+        number of gates. A circuit that is changed a little keeps its length.
         """
-        qubits, steps = np.full(len(widths), self.config.num_qubits), np.full(len(widths), self.config.max_gates)
-        if self.config.bucketed:
-            qubits = widths
+        fewest, most = max(plan.min_gates, 1), plan.max_gates
+        if plan.strength < 1:
+            return np.full(len(widths), np.clip(gate_count(plan.ids[None])[0], fewest, most))
+        lengths = np.full(len(widths), self.config.max_gates)
+        if self.config.bucketed or plan.bounds_length:
             for row, (width, seed) in enumerate(zip(widths.tolist(), seeds.tolist(), strict=True)):
-                counts = self.config.length_counts.get(width, {self.config.max_gates: 1})
+                trained = self.config.length_counts.get(width, {most: 1})
+                counts = {length: count for length, count in trained.items() if fewest <= max(length, 1) <= most}
+                counts = counts or dict.fromkeys(range(fewest, most + 1), 1)
                 share = np.array(list(counts.values())) / sum(counts.values())
-                steps[row] = max(numpy_generator(seed, "length").choice(list(counts), p=share), 1)
-        steps = -(-steps // self.time_multiple) * self.time_multiple
-        return np.stack([qubits, steps], axis=1)
+                lengths[row] = max(numpy_generator(seed, "length").choice(list(counts), p=share), 1)
+        return lengths
 
-    def _decode(self, tokens: NDArray[np.int8], widths: NDArray[np.int64]) -> DecodeReport:
+    def _sample_shapes(self, widths: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Qubits and time steps to sample each circuit in, int64 [N, 2]."""
+        most = np.array([self.config.num_qubits, self.config.max_gates])
+        shapes = np.stack([widths, lengths], axis=1) if self.config.bucketed else np.tile(most, (len(widths), 1))
+        shapes[:, 1] = -(-shapes[:, 1] // self.time_multiple) * self.time_multiple
+        return shapes
+
+    def _start_cells(self, asked: _Asked, shape: NDArray[np.int64], plan: EditPlan) -> NDArray[np.int8]:
+        """The circuit to edit as cell tokens of each sample's size, int8 [N, q, T]."""
+        qubits, steps = int(shape[0]), int(shape[1])
+        sizes = np.stack([asked.widths, asked.lengths], axis=1).astype(np.int16)
+        ids = plan.start_ids(asked.allowed)[:, :steps]
+        return encode_ids(ids, self.table, sizes, (self.config.num_qubits, steps))[:, :qubits]
+
+    def _known_cells(self, asked: _Asked, shape: NDArray[np.int64], plan: EditPlan) -> NDArray[np.bool_]:
+        """Cells whose tokens are known before sampling, bool [N, q, T].
+
+        They are those of kept steps and, where the length is bounded, all outside the circuit and on fixed qubits.
+        """
+        qubits, steps = np.arange(shape[0])[None, :, None], np.arange(shape[1])[None, None, :]
+        known = np.zeros((len(asked.widths), *shape.tolist()), dtype=np.bool_)
+        known[:, :, np.flatnonzero(plan.kept)] = True
+        if plan.bounds_length:
+            known |= plan.fixed[qubits] | (qubits >= asked.widths[:, None, None])
+            known |= steps >= asked.lengths[:, None, None]
+        return known
+
+    def _decode(
+        self, tokens: NDArray[np.int8], widths: NDArray[np.int64], allowed: NDArray[np.bool_], plan: EditPlan
+    ) -> DecodeReport:
         cells = self._widen(tokens)
         report = decode_tokens(cells, self.gate_pool)
         absent = (np.abs(cells.astype(np.int64)) == self.gate_pool.padding_token).all(axis=2)  # [N, Q]
@@ -350,8 +497,16 @@ class DiffusionPipeline:
         outside = (report.ids[:, :, None] != NO_GATE) & self.table.uses_qubit[report.ids]  # [N, T, Q]
         outside &= np.arange(cells.shape[1]) >= widths[:, None, None]
         strays = outside.any(axis=(1, 2)) & report.valid
+        forbidden = ~np.take_along_axis(allowed, report.ids.astype(np.int64), axis=1).all(axis=1)
+        gates = gate_count(report.ids)
+        kept = np.flatnonzero(plan.kept)
+        moved = (compact(report.ids)[:, kept] != plan.ids[kept]).any(axis=1)
         reasons = np.array(report.reasons, dtype=object)
+        reasons[(gates < plan.min_gates) & report.valid] = "fewer gates than asked for"
+        reasons[(gates > plan.max_gates) & report.valid] = "more gates than asked for"
+        reasons[moved & report.valid] = "empty step before a kept gate"
         reasons[too_narrow & report.valid] = "fewer qubits than asked for"
+        reasons[forbidden & report.valid] = "gate that was not allowed"
         reasons[strays] = "gate on a qubit that was not asked for"
         reasons[too_long & report.valid] = "gate in a padded time step"
         return DecodeReport(report.ids, reasons == VALID, tuple(reasons))

@@ -26,6 +26,7 @@ from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.device import multiplies_in_bfloat16
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import TrainingDivergedError
+from quantum_diffusion.pipeline.augmentation import augment
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.team import Team, rows_of
@@ -199,17 +200,17 @@ def fit(
     epochs: list[EpochRecord] = []
     pace = _Pace()
     loss_of = team.wrap(_LossModule(pipeline, settings))
-    state.network.train()
     has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in state.network.modules())
+    state.network.train()
 
     with _announced(observers, state.step, total) as end:
         while state.step < total:
             batches = train_loader.epoch(state.epoch, first_batch=state.batch)
             for group in _groups(batches, settings.accumulate_batches):
                 noise = step_generator(seed, "step", state.step, pipeline.device)
-                learning_rate = float(state.schedules[0].get_last_lr()[0])
                 if has_dropout:  # it draws from torch's own generator, which nothing else in training does
                     torch.manual_seed(derive_seed(seed, "dropout", state.step, team.rank))
+                learning_rate = float(state.schedules[0].get_last_lr()[0])
                 done = _step(loss_of, state, group, noise, settings, team, hooks)
                 state.step += 1
                 state.batch += len(group)
@@ -313,9 +314,10 @@ class _LossModule(nn.Module):
         (pipeline,) = self._pipeline
         with torch.autocast(pipeline.device.type, self._dtype, enabled=self._dtype is not None):
             terms = pipeline.training_loss(
-                batch,
+                augment(batch, self._settings.augment, noise),
                 noise,
                 condition_dropout=self._settings.condition_dropout,
+                joint_dropout=self._settings.joint_dropout,
                 low_variance=self._settings.low_variance_timesteps,
                 prefix_weight=self._settings.prefix_head_weight,
             )
@@ -421,13 +423,13 @@ def _end_epoch(
         samples_seen=state.samples_seen,
         training_loss=state.training_loss,
         validation_loss=state.validation_loss,
-        srv_accuracy=accuracy,
+        sampled_accuracy=accuracy,
         seconds=state.seconds,
     )
-    value = accuracy if settings.best_metric == "srv_accuracy" else state.validation_loss
+    value = accuracy if settings.best_metric == "sampled_accuracy" else state.validation_loss
     state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
     if value is not None:
-        score = value if settings.best_metric == "srv_accuracy" else -value
+        score = value if settings.best_metric == "sampled_accuracy" else -value
         is_better = state.best_score is None or score > state.best_score
         state.no_better = 0 if is_better else state.no_better + 1
         if is_better:

@@ -17,7 +17,7 @@ from quantum_diffusion.files import new_file
 from quantum_diffusion.tracking.experiment import RUN_FILE, read_metrics, read_run
 from quantum_diffusion.tracking.sinks import flat
 
-COLUMNS = ("loss", "validation_loss", "srv_accuracy")
+COLUMNS = ("loss", "validation_loss", "sampled_accuracy")
 """Metrics shown beside each run."""
 
 _WHERE = (

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import quantum_diffusion
-from quantum_diffusion.config.schema import SamplingConfig, TrainingConfig
+from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import dataset_preset, to_yaml
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
@@ -34,8 +35,10 @@ from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleD
 from quantum_diffusion.files import describe
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline import checkpoint
+from quantum_diffusion.pipeline.augmentation import check_augmentation
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, from_two_channels, make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import (
     FitResult,
@@ -151,12 +154,13 @@ class DiffusionTrainer:
             loaded = dataset if dataset is not None else self._loader.load_dataset(general.dataset)
             self._dataset_fingerprint = loaded.fingerprint
             self._dataset = self._loader.combine_datasets([loaded], loop.balance_max, loop.max_samples)
-        if self._dataset.unitaries is not None:
-            raise IncompatibleDatasetsError(
-                f"{general.dataset!r} holds unitaries (condition_type UNITARY), but this model is conditioned on "
-                "Schmidt rank vectors: train on a data set of datasets.condition_type=SRV"
+        if self._dataset.unitaries is not None and loop.prefix_head_weight > 0:
+            raise ConfigError(
+                f"training.training.prefix_head_weight={loop.prefix_head_weight} trains on Schmidt rank vectors, but "
+                f"{general.dataset!r} holds unitaries (condition_type UNITARY): set it to 0"
             )
-        self._pipeline = DiffusionPipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
+        check_augmentation(self._dataset, loop.augment)
+        self._pipeline = make_pipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
         if general.init_from_pipeline_dir is not None:
             self._init_from(Path(general.init_from_pipeline_dir), self._pipeline)
         return self._pipeline.to(self.device)
@@ -348,10 +352,24 @@ class DiffusionTrainer:
         """Return the exact share of sampled circuits, spread evenly over the prompts; log a few of them drawn."""
         prompts = pipeline.config.prompts
         asked = [prompts[number % len(prompts)] for number in range(self.config.training.num_sampled)]
-        samples = pipeline.sample(asked, self.config.general.seed, SamplingConfig())
+        seed = self.config.general.seed
+        if isinstance(pipeline, CompilationDiffusionPipeline):
+            asked, targets = self._known_targets(len(asked))
+            samples: SampledCircuits = pipeline.sample(asked, targets, seed)
+        else:
+            samples = pipeline.sample(asked, seed)
         if experiment is not None:
             experiment.text(state.step, "sampled_circuits", _drawings(samples, len(prompts)))
         return float(samples.matches.mean())
+
+    def _known_targets(self, count: int) -> tuple[list[str], NDArray[np.complex128]]:
+        """Return prompts and unitaries of circuits that validate, or else of circuits that train."""
+        assert self._loaders is not None
+        loader = self._loaders[1] or self._loaders[0]
+        data = loader.dataset
+        assert data.unitaries is not None
+        rows = np.resize(loader.rows[:: max(1, len(loader.rows) // count)], count)
+        return [data.prompts[number] for number in data.prompt_index[rows]], from_two_channels(data.unitaries[rows])
 
     def _metadata(self, result: FitResult | None) -> dict[str, Any]:
         dataset, state, pipeline = self._dataset, self._state, self._require_pipeline()
@@ -407,7 +425,7 @@ class _MetricsLog(FitObserver):
             {
                 "epoch_loss": record.training_loss,
                 "validation_loss": record.validation_loss,
-                "srv_accuracy": record.srv_accuracy,
+                "sampled_accuracy": record.sampled_accuracy,
             },
         )
 
@@ -421,13 +439,8 @@ def _drawings(samples: SampledCircuits, num_prompts: int, count: int = 4) -> str
     rows = np.unique(np.linspace(0, last, count, dtype=np.int64))
     parts = []
     for row in rows.tolist():
-        asked = list(samples.labels[row])
-        if samples.report.valid[row]:
-            got = str(samples.ranks[row, : len(asked)].tolist())
-            drawing = backend.draw_text(*samples.circuits([row]))
-        else:
-            got, drawing = samples.report.reasons[row], ""
-        parts.append(f"asked {asked}: got {got}\n{drawing}")
+        drawing = backend.draw_text(*samples.circuits([row])) if samples.report.valid[row] else ""
+        parts.append(f"{samples.outcome(row)}\n{drawing}")
     return "\n\n".join(parts)
 
 

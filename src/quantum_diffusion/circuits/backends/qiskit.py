@@ -5,6 +5,7 @@ The only module that imports qiskit, and only inside functions, since that takes
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,13 +162,20 @@ class QiskitBackend:
         """Return the circuit drawn in text on one line of layers, one row of wires a qubit."""
         return str(self.to_native(circuit).draw(output="text", fold=-1))
 
-    def save_drawing(self, circuits: Sequence[Circuit], path: str | Path, titles: Sequence[str] | None = None) -> None:
+    def save_drawing(
+        self,
+        circuits: Sequence[Circuit],
+        path: str | Path,
+        titles: Sequence[str] | None = None,
+        max_columns: int | None = None,
+    ) -> None:
         """Draw circuits in a grid and write them as one PNG.
 
         Args:
             circuits: At least one circuit.
             path: File to write; its folder must exist.
             titles: One line above each circuit, e.g. "asked [1, 2, 2]: got [1, 2, 2]"; None draws no titles.
+            max_columns: Most circuits side by side; None takes as many as the page does.
 
         Raises:
             ValueError: There is no circuit, or not one title a circuit.
@@ -188,7 +196,7 @@ class QiskitBackend:
             max(width, _INCHES_A_LETTER * len(title))
             for (width, _), title in zip(sizes, titles or [""] * len(sizes), strict=True)
         ]
-        columns = _column_widths(widths)
+        columns = _column_widths(widths, max_columns or len(widths))
         num_columns = len(columns)
         row_heights = [
             header + max(height for _, height in sizes[start : start + num_columns])
@@ -262,6 +270,45 @@ def _reason(problem: Exception) -> str:
     return first_line(problem).strip("'\"")
 
 
+def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit | None:
+    """Let Qiskit find a circuit of some gates for a unitary, up to a global phase.
+
+    Qiskit decomposes most unitaries into rotations, which no such gates make; it manages some Clifford unitaries, and
+    others where the gates hold t. What it returns is verified.
+
+    Args:
+        unitary: complex128 [D, D].
+        gates: Names of the gates that may be used.
+
+    Returns:
+        The shortest of its circuits; None where none is exact.
+    """
+    from qiskit import QuantumCircuit
+    from qiskit.circuit.library import UnitaryGate
+    from qiskit.exceptions import QiskitError
+    from qiskit.quantum_info import Clifford, Operator
+    from qiskit.synthesis import synth_clifford_full, synth_clifford_greedy
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    num_qubits = len(unitary).bit_length() - 1
+    whole = QuantumCircuit(num_qubits)
+    whole.append(UnitaryGate(unitary, check_input=False), range(num_qubits))
+    candidates = [whole]
+    with contextlib.suppress(QiskitError):  # it is no Clifford unitary
+        clifford = Clifford.from_operator(Operator(unitary))
+        candidates += [synth_clifford_full(clifford), synth_clifford_greedy(clifford)]
+    # Higher levels leave out swaps and return the permutation beside the circuit.
+    transpiler = generate_preset_pass_manager(optimization_level=1, basis_gates=list(gates), seed_transpiler=0)
+    found = []
+    for candidate in candidates:
+        with contextlib.suppress(QiskitError, GateSetError):  # it needs other gates
+            circuit = QiskitBackend().from_native(transpiler.run(candidate))
+            overlap = abs(np.vdot(QiskitBackend().unitary(circuit), unitary)) / len(unitary)
+            if overlap > 1 - _OVERLAP_TOLERANCE and set(circuit.gate_counts) <= set(gates):
+                found.append(circuit)
+    return min(found, key=len, default=None)
+
+
 def _instructions(native: QuantumCircuit) -> list[Instruction]:
     """Read operations by name; those that are no gates of ours have all their qubits as targets."""
     steps = []
@@ -296,9 +343,9 @@ def _act_alike(one: Ids, other: Ids, table: InstructionTable) -> NDArray[np.bool
     return alike
 
 
-def _column_widths(widths: Sequence[float]) -> list[float]:
-    """Return the widths of as many columns as the page takes, for items that fill it row by row."""
-    for num_columns in range(len(widths), 1, -1):
+def _column_widths(widths: Sequence[float], most: int) -> list[float]:
+    """Return the widths of as many columns as the page takes, at most `most`, for items that fill it row by row."""
+    for num_columns in range(min(most, len(widths)), 1, -1):
         columns = [max(widths[column::num_columns]) for column in range(num_columns)]
         if sum(columns) + _GAP * (num_columns + 1) <= _PAGE_WIDTH:
             return columns

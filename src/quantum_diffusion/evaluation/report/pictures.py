@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, circuit_keys
 from quantum_diffusion.pipeline.samples import SampledCircuits
 
@@ -53,16 +52,13 @@ def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> No
         return
     titles = []
     for row in rows:
-        asked = list(samples.labels[row])
-        got = samples.ranks[row, : len(asked)].tolist()
-        titles.append(f"asked {asked}: got {got}" + ("" if samples.matches[row] else "  (wrong)"))
+        titles.append(samples.outcome(row) + ("" if samples.matches[row] else "  (wrong)"))
     QiskitBackend().save_drawing(samples.circuits(rows), path, titles)
 
 
 def _rows_to_draw(samples: SampledCircuits, most: int) -> list[int]:
     candidates = np.flatnonzero(samples.report.valid & (samples.gate_counts > 0))
-    table = instruction_table(samples.gate_pool, samples.ranks.shape[1])
-    keys = circuit_keys(samples.ids, table, samples.num_qubits)[candidates]
+    keys = circuit_keys(samples.ids, samples.table, samples.num_qubits)[candidates]
     candidates = candidates[np.sort(np.unique(keys, return_index=True)[1])]
     by_prompt: dict[str, list[int]] = {}
     for row in candidates.tolist():
@@ -70,4 +66,4 @@ def _rows_to_draw(samples: SampledCircuits, most: int) -> list[int]:
     chosen: list[int] = []
     for turn in range(most):
         chosen += [rows[turn] for rows in by_prompt.values() if turn < len(rows)]
-    return sorted(chosen[:most], key=lambda row: samples.labels[row])
+    return sorted(chosen[:most], key=lambda row: samples.prompts[row])

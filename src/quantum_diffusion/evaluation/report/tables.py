@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantum_diffusion.evaluation.metrics import EvaluationMetrics
+from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics, GateComparison, GroupFigures
+from quantum_diffusion.evaluation.metrics import EvaluationMetrics, SampledFigures
 
 Row = tuple[str, str, str]
 
+SHOWN_TRIES = (16, 128, 1024)
+"""The k of "best of k" that the field reports."""
 
-def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
+
+def summary_rows(metrics: EvaluationMetrics | CompilationMetrics) -> list[Row]:
     """Return the rows a newcomer should read, most important first."""
+    return _compilation_rows(metrics) if isinstance(metrics, CompilationMetrics) else _srv_rows(metrics)
+
+
+def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
     low, high = metrics.srv_accuracy_interval
     interval = f"95 %: {percent(low)} to {percent(high)}"
     known = "this data set (not the one trained on)" if metrics.on_training_data is False else "the training data"
@@ -40,16 +48,95 @@ def summary_rows(metrics: EvaluationMetrics) -> list[Row]:
     return rows
 
 
-def verified_counts(by_prompt: Sequence[int]) -> str:
-    """Say how many circuits were verified, given their number for each prompt."""
+def _compilation_rows(metrics: CompilationMetrics) -> list[Row]:
+    samples = metrics.samples_per_target
+    mark = " (training data)" if metrics.on_training_data else ""
+    rows = [
+        (
+            f"exact{mark}",
+            percent(metrics.exact_rate),
+            f"of all samples, infidelity below {metrics.exact_below:g} ({_interval(metrics.exact_rate_interval)})",
+        ),
+        ("  random circuits", percent(metrics.baseline_random_rate), "of the same gates and the target's own length"),
+    ]
+    for k in sorted({k for k in SHOWN_TRIES if k <= samples} | {samples} - {1}):
+        interval, random = metrics.best_of_intervals[str(k)], metrics.baseline_random_best_of[str(k)]
+        meaning = f"of the targets, by k = {k} tries ({_interval(interval)}; random circuits {percent(random)})"
+        rows.append((f"solved, best of {k}{mark}", percent(metrics.best_of[str(k)]), meaning))
+    for length, group in metrics.by_length.items():
+        meaning = (
+            f"best of {samples}, {_of_targets(group)} made with {length} gates; {percent(group.exact_rate)} a sample"
+        )
+        rows.append((f"  {length} gates", percent(group.solved_rate), meaning))
+    for number, group in metrics.by_allowed_gates.items():
+        meaning = f"best of {samples}, {_of_targets(group)} with so many allowed; {percent(group.exact_rate)} a sample"
+        rows.append((f"  {number} kinds of gates", percent(group.solved_rate), meaning))
+    rows.append(("distinct", f"{metrics.distinct_exact:.1f}", "mean number of different exact circuits of a target"))
+    own, qiskit = metrics.against_own, metrics.against_qiskit
+    if own.num_targets:
+        rows.append(
+            (
+                "gates",
+                f"{own.mean_gates:.2f}",
+                f"of the shortest exact circuits; {_beside(own, 'those of the targets')}",
+            )
+        )
+    rows.append(("Qiskit", percent(metrics.qiskit_rate), "of the targets: its synthesis is exact with the same gates"))
+    if qiskit.num_targets:
+        rows.append(("  gates", f"{qiskit.mean_gates:.2f}", f"where both are exact; {_beside(qiskit, 'its circuits')}"))
+    rows += [
+        ("valid", percent(metrics.valid_rate), "samples that are circuits at all"),
+        ("targets", str(metrics.num_targets), f"{samples} samples each; {_origin(metrics)}"),
+        (
+            "samples",
+            f"{metrics.num_targets * samples:,}",
+            f"in {metrics.seconds:.1f} s, every one simulated; seed {metrics.seed}",
+        ),
+        ("sampler", metrics.scheduler, sampler_settings(metrics)),
+    ]
+    return rows
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"95 %: {percent(bounds[0])} to {percent(bounds[1])}"
+
+
+def _of_targets(group: GroupFigures) -> str:
+    return f"{group.num_targets} target{'s' * (group.num_targets != 1)}"
+
+
+def _beside(gates: GateComparison, other: str) -> str:
+    assert gates.mean_gates_other is not None
+    assert gates.shorter_rate is not None
+    assert gates.longer_rate is not None
+    shares = f"{percent(gates.shorter_rate)} are shorter, {percent(gates.longer_rate)} longer"
+    return f"{other} have {gates.mean_gates_other:.2f}; {shares} ({gates.num_targets} targets)"
+
+
+def _origin(metrics: CompilationMetrics) -> str:
+    """Say whether the model may have seen the targets in training."""
+    if metrics.on_training_data:
+        return "the model was trained on them"
+    if metrics.num_known_unitaries is None or metrics.num_known_circuits is None:
+        return "whether training had them is not checked: its data were not found"
+    if metrics.num_known_unitaries or metrics.num_known_circuits:
+        return (
+            f"none occurs in training ({metrics.num_known_unitaries} by their unitary and "
+            f"{metrics.num_known_circuits} by their circuit did, and were left out)"
+        )
+    return "none occurs in training, neither the unitary nor the circuit"
+
+
+def verified_counts(by_prompt: Sequence[int], what: str = "prompt") -> str:
+    """Say how many circuits were verified, given their number for each prompt, or for each of something else."""
     without, prompts = by_prompt.count(0), len(by_prompt)
     if without == prompts:
-        return "no verified circuit for any prompt"
-    each = f"none for {without} of {prompts} prompts" if without else f"{min(by_prompt)} or more for each prompt"
+        return f"no verified circuit for any {what}"
+    each = f"none for {without} of {prompts} {what}s" if without else f"{min(by_prompt)} or more for each {what}"
     return f"{sum(by_prompt)} verified distinct circuits" + (f", {each}" if prompts > 1 else "")
 
 
-def sampler_settings(metrics: EvaluationMetrics) -> str:
+def sampler_settings(metrics: SampledFigures) -> str:
     """Describe how circuits were sampled, in one line."""
     order = f", order {metrics.order}" if metrics.order else ""
     return f"guidance {metrics.guidance_scale:g}, {metrics.steps} steps{order}"

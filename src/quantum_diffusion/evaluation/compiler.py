@@ -1,0 +1,111 @@
+"""Circuits for a unitary on demand: the target read, the model asked, what simulation confirms written.
+
+The search itself is the pipeline's (`pipeline/search.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+from quantum_diffusion.config.schema import CompileConfig
+from quantum_diffusion.device import select_device
+from quantum_diffusion.errors import CheckpointError, ConfigError
+from quantum_diffusion.evaluation.sampling import check_save_folder, read_edit
+from quantum_diffusion.evaluation.targets import target_unitary
+from quantum_diffusion.files import new_folder
+from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.pipeline.search import Compilation, CompiledCircuit
+
+MOST_DRAWN = 24
+"""Circuits in the picture."""
+
+SUMMARY_FILE, PICTURE_FILE = "summary.json", "circuits.png"
+
+
+def compile_target(config: CompileConfig, progress: Callable[[int, int], None] | None = None) -> Compilation:
+    """Search for `num_circuits` distinct exact circuits of a target, in at most `max_tries` samples.
+
+    Args:
+        config: What to look for.
+        progress: Called with (circuits sampled, `max_tries`).
+
+    Raises:
+        ConfigError: The target is not for this model, or the model not for targets, or a value is out of its range.
+        GateSetError: A gate is not for this model or target, or the target's circuit is not unitary.
+        CheckpointError: The model cannot be loaded, or `save_folder` is in use.
+    """
+    check_save_folder(config.save_folder, "compile.save_folder")
+    edit = read_edit(config.edit)
+    pipeline = load_pipeline(Path(config.model_dir), select_device(config.device), config.model_params.weights)
+    if not isinstance(pipeline, CompilationDiffusionPipeline):
+        raise ConfigError(
+            "this model answers Schmidt rank vectors: use `quantum-diffusion sample`, or train on a data set of "
+            "datasets.condition_type=UNITARY"
+        )
+    target = target_unitary(
+        config.target,
+        pipeline.config.num_qubits,
+        gates=config.gates or pipeline.gate_pool.names,
+        num_gates=config.max_gates or pipeline.config.max_gates,
+        seed=config.seed,
+    )
+    return pipeline.compile_unitary(
+        target,
+        gates=config.gates,
+        max_gates=config.max_gates,
+        max_tries=config.max_tries,
+        num_circuits=config.num_circuits,
+        seed=config.seed,
+        options=config.model_params,
+        edit=edit,
+        progress=progress,
+    )
+
+
+def write_compilation(result: Compilation, config: CompileConfig) -> None:
+    """Write circuits as `00001.qasm`, ..., a picture and a summary into the new folder `save_folder`.
+
+    Where none is exact, the best one is written as `best.qasm`.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    assert config.save_folder is not None
+    files = {f"{number:05d}.qasm": circuit for number, circuit in enumerate(result.circuits, start=1)}
+    if not files and result.best is not None:
+        files = {"best.qasm": result.best}
+    summary = {
+        "circuits": [{"file": name} | _described(compiled) for name, compiled in files.items()],
+        **{key: value for key, value in asdict(result).items() if key not in ("circuits", "best")},
+        "compile": config.model_dump(mode="json"),
+    }
+    with new_folder(Path(config.save_folder), CheckpointError) as staging:
+        for name, compiled in files.items():
+            text = f"// {config.target!r}: {title(compiled)}\n{compiled.circuit.to_qasm2()}"
+            (staging / name).write_text(text, encoding="utf-8")
+        if files:
+            drawn = list(files.values())[:MOST_DRAWN]
+            titles = [title(compiled) for compiled in drawn]
+            QiskitBackend().save_drawing([compiled.circuit for compiled in drawn], staging / PICTURE_FILE, titles)
+        (staging / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def title(compiled: CompiledCircuit) -> str:
+    """Say in a line what a circuit is worth."""
+    exact = "exact" if compiled.is_exact else "not exact"
+    return f"{len(compiled.circuit)} gates, {exact} (infidelity {compiled.infidelity:.2g} by simulation)"
+
+
+def _described(compiled: CompiledCircuit) -> dict[str, Any]:
+    return {
+        "exact": compiled.is_exact,
+        "infidelity": compiled.infidelity,
+        "num_gates": len(compiled.circuit),
+        "gates": compiled.circuit.gate_counts,
+    }

@@ -1,0 +1,140 @@
+"""Unitaries to conditions: the field's convolutional encoder, and a light one for single matrices.
+
+Both take real and imaginary parts as two channels; a matrix of zeros stands for "no unitary".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quantum_diffusion.models.layers import FeedForward, GroupNorm, PositionEncoding2d, SelfAttention
+
+
+class SelfTransformer(nn.Module):
+    """Transformer blocks over the entries of a feature map, with a skip around them.
+
+    Args:
+        features: Features of the map, a multiple of 32 and of `num_heads`.
+        num_heads: Attention heads.
+        depth: Number of blocks.
+        dropout: Share of each block's updates that is dropped in training.
+    """
+
+    def __init__(self, features: int, num_heads: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = GroupNorm(features, eps=1e-6)
+        self.blocks = nn.ModuleList(_Block(features, num_heads, dropout) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C, H, W]."""
+        cells = self.norm(x).flatten(2).transpose(1, 2)  # [B, N, C]
+        for block in self.blocks:
+            cells = block(cells)
+        mixed: Tensor = cells.transpose(1, 2).reshape(x.shape)
+        return x + mixed
+
+
+class _Block(nn.Module):
+    def __init__(self, features: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(features)
+        self.self_attention = SelfAttention(features, num_heads)
+        self.norm2 = nn.LayerNorm(features)
+        self.feed_forward = FeedForward(features)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.add(x, self.dropout(self.self_attention(self.norm1(x))))
+        return torch.add(x, self.dropout(self.feed_forward(self.norm2(x))))
+
+
+class ConvolutionalUnitaryEncoder(nn.Module):
+    """The field's encoder: a unitary as a picture of two channels, halved once, every place a token.
+
+    Args:
+        condition_dim: E.
+        features: Features before and after the halving, multiples of 32 and of `num_heads`.
+        num_heads: Attention heads.
+        transformer_depths: Transformer blocks before and after the halving.
+        dropout: Share of each block's updates that is dropped in training.
+
+    Reference:
+        Fürrutter, Muñoz-Gil, Briegel, arXiv 2311.02041. Given the same weights it returns what genQC 0.2.5's encoder
+        returns; see `interop/genqc.py`.
+    """
+
+    def __init__(
+        self,
+        *,
+        condition_dim: int,
+        features: Sequence[int] = (32, 64),
+        num_heads: int = 8,
+        transformer_depths: Sequence[int] = (2, 2),
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        fine, coarse = features
+        self.conv_in = nn.Conv2d(2, fine, kernel_size=1)
+        self.position_encoding = PositionEncoding2d(fine)
+        self.fine = SelfTransformer(fine, num_heads, transformer_depths[0], dropout)
+        self.downsample = nn.Conv2d(fine, coarse, kernel_size=2, stride=2)
+        self.coarse = SelfTransformer(coarse, num_heads, transformer_depths[1], dropout)
+        self.head = nn.Conv2d(coarse, condition_dim, kernel_size=1)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, unitaries: Tensor) -> Tensor:
+        """Unitaries float [B, 2, D, D] => condition [B, (D / 2)**2, E]."""
+        x = self.position_encoding(self.conv_in(unitaries))
+        x = self.coarse(self.downsample(self.fine(x)))
+        condition: Tensor = self.head(x).flatten(2).transpose(1, 2)
+        return condition
+
+
+class MatrixEncoder(nn.Module):
+    """A feed-forward network over all entries of a unitary at once; it does not see a global phase.
+
+    Args:
+        num_qubits: Qubits of the unitaries.
+        condition_dim: E.
+        width: Hidden channels.
+        depth: Residual blocks.
+    """
+
+    def __init__(self, *, num_qubits: int, condition_dim: int, width: int, depth: int) -> None:
+        super().__init__()
+        side = 2**num_qubits
+        self.scale = side**0.5  # the entries' root mean square is 1 / scale
+        self.join = nn.Linear(2 * side * side, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(FeedForward(width) for _ in range(depth))
+        self.head = nn.Linear(width, condition_dim)
+
+    def forward(self, unitaries: Tensor) -> Tensor:
+        """Unitaries float [..., 2, D, D] => [..., E]."""
+        x = self.join(without_phase(unitaries).flatten(-3) * self.scale)
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(F.silu(x)))
+        encoded: Tensor = self.head(F.silu(x))
+        return encoded
+
+
+def without_phase(unitaries: Tensor) -> Tensor:
+    """Turn matrices by a global phase so that equal ones up to phase become equal.
+
+    The first entry that is at least 0.999 times as large as the largest becomes real and positive.
+
+    Args:
+        unitaries: Float [..., 2, D, D]; matrices of zeros stay.
+    """
+    flat = unitaries.flatten(-2)  # [..., 2, D * D]
+    size = flat.norm(dim=-2)  # [..., D * D]
+    first = (size >= 0.999 * size.amax(-1, keepdim=True)).byte().argmax(-1, keepdim=True)  # [..., 1]
+    pivot = flat.gather(-1, first.unsqueeze(-2).expand(*flat.shape[:-1], 1))  # [..., 2, 1]
+    cos, sin = (pivot / pivot.norm(dim=-2, keepdim=True).clamp(min=1e-12)).unbind(-2)  # [..., 1]
+    real, imaginary = flat.unbind(-2)
+    turned = torch.stack([real * cos + imaginary * sin, imaginary * cos - real * sin], dim=-2)
+    return turned.reshape(unitaries.shape)

@@ -1,0 +1,85 @@
+"""Exact symmetries of circuits with their unitaries, drawn anew whenever a circuit is trained on.
+
+Renaming qubits permutes the rows of tokens and the basis of the unitary alike; a circuit run backwards has the
+adjoint unitary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.data.container import Batch, CircuitDataset
+from quantum_diffusion.diffusion.noise import Noise
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+
+def augment(batch: Batch, names: Sequence[str], noise: Noise) -> Batch:
+    """Apply symmetries to a batch.
+
+    Args:
+        batch: Circuits with unitaries, on the noise's device.
+        names: Of `SYMMETRIES`, in the order of their use.
+        noise: Source of randomness.
+    """
+    for name in names:
+        batch = SYMMETRIES[name](batch, noise)
+    return batch
+
+
+def check_augmentation(dataset: CircuitDataset, names: Sequence[str]) -> None:
+    """Refuse symmetries that would change what a circuit is asked for.
+
+    Raises:
+        ConfigError: A name is unknown, the data set has no unitaries, or circuits run backwards leave the gate pool.
+    """
+    for name in names:
+        if name not in SYMMETRIES:
+            raise ConfigError(unknown_name("training.training.augment", name, SYMMETRIES))
+    if names and dataset.unitaries is None:
+        raise ConfigError(
+            f"training.training.augment={list(names)} is for data sets with unitaries: a Schmidt rank vector names "
+            "the qubits, and a circuit run backwards has another one; set it to []"
+        )
+    directed = [gate for gate in dataset.gate_pool.names if GATES[gate].inverse != gate]
+    if "invert" in names and directed:
+        raise ConfigError(
+            f"training.training.augment has invert, but the inverse of {directed[0]!r} is another gate "
+            f"({GATES[directed[0]].inverse!r}), which a prompt may not allow: leave invert out"
+        )
+
+
+def permute_qubits(batch: Batch, noise: Noise) -> Batch:
+    """Rename the qubits of every circuit at random; missing qubits stay where they are."""
+    count, num_qubits = batch.tokens.shape[:2]
+    qubit = torch.arange(num_qubits, device=noise.device)
+    place = noise.uniform(count, num_qubits)
+    place = torch.where(qubit < batch.sizes[:, :1], place, 1.0 + qubit)
+    source = place.argsort(dim=1)  # [B, Q]: new qubit q is the old qubit source[q]
+    tokens = batch.tokens.gather(1, source[:, :, None].expand(batch.tokens.shape))
+    if batch.unitaries is None:
+        return replace(batch, tokens=tokens)
+    bits = torch.arange(2**num_qubits, device=noise.device)[:, None] >> qubit & 1  # [D, Q]
+    basis = (bits[None] << source[:, None]).sum(dim=2)  # [B, D]: the old index of each new one
+    rows = basis[:, None, :, None].expand(batch.unitaries.shape)
+    columns = basis[:, None, None, :].expand(batch.unitaries.shape)
+    return replace(batch, tokens=tokens, unitaries=batch.unitaries.gather(2, rows).gather(3, columns))
+
+
+def invert(batch: Batch, noise: Noise) -> Batch:
+    """Run every other circuit backwards, at random; for gates that are their own inverses."""
+    turned = noise.uniform(len(batch)) < 0.5  # [B]
+    step = torch.arange(batch.tokens.shape[2], device=noise.device).expand(len(batch), -1)
+    length = batch.sizes[:, 1:]
+    source = torch.where(turned[:, None] & (step < length), length - 1 - step, step)
+    tokens = batch.tokens.gather(2, source[:, None].expand(batch.tokens.shape))
+    if batch.unitaries is None:
+        return replace(batch, tokens=tokens)
+    adjoint = batch.unitaries.mT * torch.tensor([1.0, -1.0], device=noise.device)[:, None, None]
+    return replace(batch, tokens=tokens, unitaries=torch.where(turned[:, None, None, None], adjoint, batch.unitaries))
+
+
+SYMMETRIES: dict[str, Callable[[Batch, Noise], Batch]] = {"permute_qubits": permute_qubits, "invert": invert}

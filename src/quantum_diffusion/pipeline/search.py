@@ -1,0 +1,203 @@
+"""The search for circuits of one unitary: sample, simplify, simulate what is left, until enough exact ones are found.
+
+A circuit is called exact only by the simulation of the very form in which it is returned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GatePool, Matrix
+from quantum_diffusion.circuits.instructions import Ids, instruction_table
+from quantum_diffusion.circuits.normal_form import normal_form
+from quantum_diffusion.circuits.peephole import optimize
+from quantum_diffusion.circuits.phases import drop_phases
+from quantum_diffusion.circuits.prompts import gates_prompt
+from quantum_diffusion.circuits.simulate import infidelities, unitaries
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
+from quantum_diffusion.config.schema import SamplingConfig
+from quantum_diffusion.errors import ConfigError, GateSetError
+from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.samples import EXACT
+
+if TYPE_CHECKING:
+    from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+
+_MOST_AT_ONCE = 256
+"""Circuits sampled before the search looks again whether it has enough; of 8 qubits their unitaries take 256 MB."""
+
+
+@dataclass(frozen=True)
+class CompiledCircuit:
+    """A simplified circuit and how far it is from its target.
+
+    Attributes:
+        circuit: The circuit, over the gates that were allowed.
+        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U, by simulation in float64.
+    """
+
+    circuit: Circuit
+    infidelity: float
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the circuit is the target up to a global phase."""
+        return self.infidelity < EXACT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """What a search for circuits of one unitary gave.
+
+    Attributes:
+        circuits: Distinct circuits that are the target up to a global phase (infidelity below `EXACT`), fewest gates
+            first; at most as many as were wanted.
+        best: The first of these; if there is none, the valid circuit of least infidelity. None if no sample was a
+            circuit of at most `max_gates` gates.
+        gates: The gates that were allowed.
+        num_sampled: Circuits sampled.
+        num_exact: Samples that were exact, of any length.
+        num_invalid: Samples that were no circuit, or none of the allowed gates.
+        num_too_long: Exact samples that were dropped for having more than `max_gates` gates when simplified.
+        seconds: Duration of the search.
+    """
+
+    circuits: tuple[CompiledCircuit, ...]
+    best: CompiledCircuit | None
+    gates: tuple[str, ...]
+    num_sampled: int
+    num_exact: int
+    num_invalid: int
+    num_too_long: int
+    seconds: float
+
+
+def search_circuits(
+    pipeline: CompilationDiffusionPipeline,
+    target: NDArray[Any],
+    gates: Sequence[str] | None,
+    max_gates: int | None,
+    max_tries: int,
+    num_circuits: int,
+    seed: int,
+    options: SamplingConfig | None,
+    edit: Edit | None,
+    progress: Callable[[int, int], None] | None,
+) -> Compilation:
+    """Search for circuits of a unitary; see `CompilationDiffusionPipeline.compile_unitary`."""
+    started = time.perf_counter()
+    num_qubits = pipeline.check_target(target)
+    target = np.asarray(target, dtype=np.complex128)
+    pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
+    most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
+
+    # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
+    may_simplify = edit is None or not (edit.keep or edit.min_gates)
+    prompt = gates_prompt(pool.names, pipeline.gate_pool)
+    found: dict[Circuit, CompiledCircuit] = {}
+    best: CompiledCircuit | None = None
+    sampled = exact = invalid = too_long = 0
+    while len(found) < num_circuits and sampled < max_tries:
+        # As many again as before, so that rare circuits are not looked for in small batches.
+        wanted = min(max(2 * (num_circuits - len(found)) + 6, sampled), _MOST_AT_ONCE)
+        count = min(wanted, max_tries - sampled)
+        samples = pipeline.sample([prompt] * count, [target] * count, seed, options, edit=edit, first_sample=sampled)
+        results = _verify(samples.circuits(samples.report.valid.nonzero()[0]), pool, target, may_simplify)
+        sampled, invalid = sampled + count, invalid + count - len(results)
+        for result in results:
+            exact += result.is_exact
+            if len(result.circuit) > most_gates:
+                too_long += result.is_exact
+                continue
+            if result.is_exact:
+                found.setdefault(result.circuit, result)
+            if best is None or result.infidelity < best.infidelity:
+                best = result
+        if progress:
+            progress(sampled, max_tries)
+    shortest = sorted(found.values(), key=lambda one: (len(one.circuit), one.infidelity))[:num_circuits]
+    return Compilation(
+        circuits=tuple(shortest),
+        best=shortest[0] if shortest else best,
+        gates=pool.names,
+        num_sampled=sampled,
+        num_exact=exact,
+        num_invalid=invalid,
+        num_too_long=too_long,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _verify(circuits: Sequence[Circuit], pool: GatePool, target: Matrix, may_simplify: bool) -> list[CompiledCircuit]:
+    """Simulate circuits over a pool's gates, simplified where they may be, which brings in no other gate.
+
+    Results are equal where their normal forms are.
+    """
+    table = instruction_table(pool, int(target.shape[0]).bit_length() - 1)
+
+    def distance(ids: Ids) -> NDArray[np.float64]:
+        return infidelities(unitaries(ids, table), np.broadcast_to(target, (len(ids), *target.shape)))
+
+    ids = ids_from_circuits(circuits, table, max(map(len, circuits), default=0))
+    simplified = normal_form(optimize(ids, table), table) if may_simplify else ids
+    ids, origin = np.unique(simplified, axis=0, return_inverse=True)
+    if may_simplify:
+        exact = distance(ids) < EXACT  # only these are worth the dearer rule
+        ids[exact] = normal_form(optimize(drop_phases(ids[exact], table), table), table)
+    results = [
+        CompiledCircuit(circuit, infidelity)
+        for circuit, infidelity in zip(circuits_from_ids(ids, table), distance(ids).tolist(), strict=True)
+    ]
+    return [results[row] for row in origin.reshape(-1)]
+
+
+def choose_gates(pool: GatePool, gates: Sequence[str] | None, num_qubits: int) -> GatePool:
+    """Return the gates that circuits of a target may use.
+
+    Args:
+        pool: The model's gates.
+        gates: Those to allow; None allows all that fit the target.
+        num_qubits: Qubits of the target.
+
+    Raises:
+        GateSetError: A gate is unknown, repeated, none of the model's, or wider than the target; or none is left.
+    """
+    if gates is None:
+        gates = [gate.name for gate in pool if gate.num_qubits <= num_qubits]
+        if not gates:
+            raise GateSetError(
+                f"every gate of the model {list(pool.names)} acts on more than the target's qubits ({num_qubits}): "
+                "give a larger target"
+            )
+    chosen = GatePool(gates)
+    for gate in chosen:
+        if gate.name not in pool.names:
+            raise GateSetError(
+                f"gate {gate.name!r} is none of the model's: choose gates among {list(pool.names)}, or train on others"
+            )
+        if gate.num_qubits > num_qubits:
+            raise GateSetError(
+                f"gate {gate.name!r} acts on {gate.num_qubits} qubits, but the target has {num_qubits}: "
+                "leave it out of the gates"
+            )
+    return chosen
+
+
+def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_circuits: int) -> int:
+    """Return the most gates a circuit may have, `most_gates` being the model's limit."""
+    if max_gates is not None and not 1 <= max_gates <= most_gates:
+        raise ConfigError(
+            f"max_gates is {max_gates}, but the model writes circuits of at most {most_gates} gates: give 1 to "
+            f"{most_gates}, or null for no bound"
+        )
+    for name, count in (("max_tries", max_tries), ("num_circuits", num_circuits)):
+        if count < 1:
+            raise ConfigError(f"{name} is {count}: give 1 or more")
+    return max_gates or most_gates

@@ -1,0 +1,228 @@
+"""Evaluation of a compilation model end to end: figures, files, the check against training, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qiskit import qasm2
+from qiskit.quantum_info import Operator
+
+from quantum_diffusion.cli import run_command
+from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.data.storage import save_dataset
+from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
+from quantum_diffusion.evaluation.compilation_evaluator import CompilationResult, draw_targets, evaluate_compilation
+from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
+from quantum_diffusion.evaluation.evaluator import Evaluator, find_training_data
+from quantum_diffusion.evaluation.report.tables import summary_rows
+from quantum_diffusion.interop.loading import dataset_loader
+from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, from_two_channels
+from quantum_diffusion.training.training import DiffusionTrainer
+from tests.conftest import MakeConfig, draw_dataset
+
+
+def generate(folder: Path, **options: object) -> Path:
+    values = {
+        "gate_set": ["h", "cx", "x"],
+        "num_qubits": 2,
+        "min_gates": 1,
+        "max_gates": 4,
+        "num_samples": 60,
+        "condition_type": "UNITARY",
+        "n_jobs": 1,
+        "output_path": str(folder),
+        **options,
+    }
+    DatasetGenerator(DatasetConfig.model_validate(values)).write()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    train = generate(folder / "train")
+    unseen = generate(folder / "unseen", exclude=str(train), seed=1, num_samples=20)
+    mixed = generate(folder / "mixed", seed=2, num_samples=100)
+    wide = generate(folder / "wide", num_qubits=3, num_samples=20)
+    pool = generate(folder / "pool", gate_set=["h", "cx", "z"], num_samples=20)
+    return {"train": train, "unseen": unseen, "mixed": mixed, "wide": wide, "pool": pool}
+
+
+@pytest.fixture
+def model(make_config: MakeConfig, data: dict[str, Path]) -> Path:
+    return DiffusionTrainer(make_config(max_steps=2, general={"dataset": str(data["train"])})).run().folder
+
+
+def config(model: Path, dataset: Path, **options: object) -> EvaluationConfig:
+    values = {"num_targets": 12, "samples_per_target": 50, "device": "cpu", "max_drawings": 4}
+    return EvaluationConfig.model_validate(values | {"dataset": str(dataset), "model_dir": str(model)} | options)
+
+
+def run(settings: EvaluationConfig) -> CompilationResult:
+    result = Evaluator(settings).run()
+    assert isinstance(result, CompilationResult)
+    return result
+
+
+def said_of_targets(figures: CompilationMetrics) -> str:
+    return next(meaning for name, _, meaning in summary_rows(figures) if name == "targets")
+
+
+def test_figures_agree_with_the_samples_and_the_files(model: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    settings = config(model, data["unseen"], save_folder=str(tmp_path / "results"))
+    result = run(settings)
+    figures, exact = result.metrics, result.tries.exact
+    assert exact.shape == (figures.num_targets, 50)
+    assert figures.exact_rate == exact.mean() == pytest.approx(figures.best_of["1"])
+    assert figures.best_of["50"] == exact.any(axis=1).mean() > 0
+    assert list(figures.best_of) == ["1", "2", "4", "8", "16", "32", "50"]
+    assert figures.valid_rate == 1.0
+    assert sum(figures.infidelity_counts) == exact.size
+    assert sum(figures.best_infidelity_counts) == figures.num_targets
+    assert figures.infidelity_counts[0] == exact.sum()
+    assert sum(group.num_targets for group in figures.by_length.values()) == figures.num_targets
+    assert sum(group.num_targets for group in figures.by_allowed_gates.values()) == figures.num_targets
+    assert figures.against_own.num_targets == exact.any(axis=1).sum()
+    assert 0 < figures.qiskit_rate <= 1
+    assert 0 < figures.baseline_random_rate < 1
+    assert (figures.on_training_data, figures.num_known_circuits, figures.num_known_unitaries) == (False, 0, 0)
+
+    folder = tmp_path / "results"
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written["exact_rate"] == figures.exact_rate
+    assert written["evaluation"]["samples_per_target"] == 50
+    for name, target, gates in zip(result.targets.names, result.targets.unitaries, result.targets.gates, strict=True):
+        files = sorted((folder / "circuits" / name).glob("*.qasm"))
+        assert len(files) == len(result.verified[name])
+        for file in files:
+            circuit = qasm2.load(file)
+            assert Operator(circuit).equiv(Operator(target)), "as Qiskit reads and simulates it"
+            assert set(circuit.count_ops()) <= set(gates)
+        lengths = [len(circuit) for circuit in result.verified[name]]
+        assert lengths == sorted(lengths)
+    assert (folder / "success.png").read_bytes()[:4] == (folder / "circuits.png").read_bytes()[:4] == b"\x89PNG"
+    again = run(settings)
+    assert replace(again.metrics, seconds=0) == replace(figures, seconds=0), "the same, in place of the first"
+
+
+def test_samples_do_not_depend_on_the_blocks(
+    model: Path, data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = load_pipeline(model)
+    assert isinstance(pipeline, CompilationDiffusionPipeline)
+    dataset, settings = dataset_loader().load_dataset(data["unseen"]), config(model, data["unseen"])
+    calls: list[tuple[int, int]] = []
+    whole = evaluate_compilation(pipeline, dataset, settings, lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (whole.tries.exact.size, whole.tries.exact.size)
+    monkeypatch.setattr("quantum_diffusion.evaluation.compilation_evaluator._BLOCK_SAMPLES", 120)
+    parts = evaluate_compilation(pipeline, dataset, settings)
+    np.testing.assert_array_equal(whole.tries.ids, parts.tries.ids)
+    np.testing.assert_array_equal(whole.tries.infidelities, parts.tries.infidelities)
+
+
+def test_targets_that_occur_in_training_are_counted_and_left_out(model: Path, data: dict[str, Path]) -> None:
+    result = run(config(model, data["mixed"], num_targets=1000))
+    figures = result.metrics
+    assert figures.on_training_data is False
+    assert figures.num_known_unitaries is not None
+    assert figures.num_known_circuits is not None
+    assert figures.num_known_unitaries >= figures.num_known_circuits > 0
+    training = from_two_channels(dataset_loader().load_dataset(data["train"]).unitaries)
+    overlap = np.abs(np.einsum("nij,mij->nm", training.conj(), result.targets.unitaries))
+    assert (overlap < 4 - 1e-3).all(), "no target is a unitary of training"
+    assert f"{figures.num_known_unitaries} by their unitary" in said_of_targets(figures)
+
+
+def test_figures_on_training_data_say_so(model: Path, data: dict[str, Path]) -> None:
+    figures = run(config(model, data["train"])).metrics
+    assert figures.on_training_data is True
+    assert figures.num_known_unitaries is None
+    assert summary_rows(figures)[0][0] == "exact (training data)"
+    assert "the model was trained on them" in said_of_targets(figures)
+
+
+def test_training_data_that_are_gone_are_not_checked(model: Path, data: dict[str, Path]) -> None:
+    metadata = model / "metadata.yaml"
+    text = metadata.read_text()
+    assert find_training_data(model) is not None
+    metadata.write_text(text.replace(str(data["train"]), str(data["mixed"])))
+    assert find_training_data(model) is None, "another data set is there now"
+    metadata.write_text(text.replace(str(data["train"]), "stream:quick_test_unitary"))
+    figures = run(config(model, data["unseen"])).metrics
+    assert figures.num_known_circuits is None
+    assert "not checked" in said_of_targets(figures)
+
+
+def test_equal_tasks_are_asked_once(data: dict[str, Path]) -> None:
+    dataset = dataset_loader().load_dataset(data["mixed"])
+    twice = dataset.take(np.concatenate([np.arange(5), np.arange(5)]))
+    assert len(draw_targets(twice, 1000, 0)) == len(draw_targets(dataset.take(np.arange(5)), 1000, 0)) <= 5
+
+
+def test_what_does_not_fit_is_refused_before_sampling(
+    model: Path, data: dict[str, Path], tmp_path: Path, make_config: MakeConfig, dataset: CircuitDataset
+) -> None:
+    save_dataset(dataset, tmp_path / "srv", {})
+    refusals = {
+        tmp_path / "srv": "the data set holds none: give one made with datasets.condition_type=UNITARY",
+        data["pool"]: r"the model speaks \['h', 'cx', 'x'\], the data set \['h', 'cx', 'z'\]",
+        data["wide"]: "circuits of 3 qubits, the model makes at most 2",
+    }
+    for folder, message in refusals.items():
+        with pytest.raises(IncompatibleDatasetsError, match=message):
+            Evaluator(config(model, folder))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "success.png").write_text("mine")
+    with pytest.raises(CheckpointError, match="no earlier evaluation that might be replaced"):
+        Evaluator(config(model, data["unseen"], save_folder=str(tmp_path / "mine")))
+    assert (tmp_path / "mine" / "success.png").read_text() == "mine"
+
+    trainer = DiffusionTrainer(make_config(max_steps=2, general={"output_path": str(tmp_path / "srv_model")}))
+    trainer.setup_model(draw_dataset(2, 4, 16))
+    trainer.compile_model()
+    srv_model = trainer.save_model(trainer.train()).folder
+    with pytest.raises(IncompatibleDatasetsError, match="the model was trained on prompts alone"):
+        Evaluator(config(srv_model, data["unseen"]))
+
+
+def test_no_target_left_and_wrong_unitaries_are_refused(model: Path, data: dict[str, Path]) -> None:
+    pipeline = load_pipeline(model)
+    assert isinstance(pipeline, CompilationDiffusionPipeline)
+    dataset, settings = dataset_loader().load_dataset(data["unseen"]), config(model, data["unseen"])
+    with pytest.raises(IncompatibleDatasetsError, match=r"all .* occur in the training data: give a data set"):
+        evaluate_compilation(pipeline, dataset, settings, training=dataset)
+    assert dataset.unitaries is not None
+    shifted = replace(dataset, unitaries=np.roll(dataset.unitaries, 1, axis=0))
+    with pytest.raises(IncompatibleDatasetsError, match=r"the unitary of row .* is not that of its circuit"):
+        evaluate_compilation(pipeline, shifted, settings)
+
+
+def test_smaller_targets_can_be_compiled(make_config: MakeConfig, data: dict[str, Path]) -> None:
+    wide = DiffusionTrainer(make_config(max_steps=2, general={"dataset": str(data["wide"])})).run().folder
+    result = run(config(wide, data["mixed"]))
+    assert result.targets.unitaries.shape[1:] == (4, 4)
+    assert {circuit.num_qubits for circuits in result.verified.values() for circuit in circuits} == {2}
+
+
+def test_the_command_shows_figures_and_refuses_in_one_line(
+    model: Path,
+    data: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["evaluation.num_targets=4", "evaluation.samples_per_target=40", "evaluation.device=cpu"]
+    arguments = ["evaluation=quick_test_unitary", f"evaluation.model_dir={model}", *small]
+    assert run_command("evaluate", [*arguments, f"evaluation.dataset={data['unseen']}"]) == 0
+    assert (model / "evaluation" / "success.png").is_file()
+    assert (model / "evaluation" / "metrics.md").read_text().count("solved, best of") == 2
+    assert run_command("evaluate", [*arguments, f"evaluation.dataset={data['wide']}"]) == 1
+    said = capfd.readouterr()
+    assert said.err.startswith("error: the data set has circuits of 3 qubits")
+    assert said.err.count("\n") == 1
