@@ -23,7 +23,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check lint format docs install install-dev benchmark clean
+.PHONY: help demo demo-unitary test check lint format docs install install-dev benchmark clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 - \2/p' Makefile | awk -F ' - ' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -34,6 +34,13 @@ demo: install ## generate a data set, train, evaluate, report: minutes on two CP
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_srv datasets.output_path=artifacts/demo/dataset
 	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_srv training.general.dataset=artifacts/demo/dataset training.general.output_path=artifacts/demo/model training.general.overwrite=true
 	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_srv evaluation.dataset=artifacts/demo/dataset evaluation.model_dir=artifacts/demo/model evaluation.save_folder=artifacts/demo
+
+demo-unitary: install ## the same for circuits of given unitaries, none of them seen in training; results in artifacts/demo-unitary
+	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_unitary datasets.output_path=artifacts/demo-unitary/dataset
+	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_unitary_eval datasets.exclude=artifacts/demo-unitary/dataset datasets.output_path=artifacts/demo-unitary/targets
+	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_unitary training.general.dataset=artifacts/demo-unitary/dataset training.general.output_path=artifacts/demo-unitary/model training.general.overwrite=true
+	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_unitary evaluation.dataset=artifacts/demo-unitary/targets evaluation.model_dir=artifacts/demo-unitary/model evaluation.save_folder=artifacts/demo-unitary
+	@echo "own circuits beside the shortest found are drawn in artifacts/demo-unitary/circuits.png, success in success.png"
 
 # ---- The checks -----------------------------------------------------------------------------------------------------
 
