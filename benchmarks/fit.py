@@ -1,0 +1,206 @@
+"""Circuits a second of the whole training loop on the paper's U-Net, against its bare steps and against genQC's loop.
+
+Run: python benchmarks/fit.py [--repetitions 7] [--steps 4] [--compile]; all cases take turns on the same circuits.
+genQC's training step for Schmidt rank vectors fails with an undefined name, so the benchmark has one without that line;
+its CLIP encoder is replaced by a table of as many numbers, which is what it looks up when prompts are cached.
+"""
+
+import argparse
+import gc
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
+from quantum_diffusion.config.store import compose
+from quantum_diffusion.data.container import Batch, CircuitDataset
+from quantum_diffusion.data.dataset import DatasetLoader
+from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.diffusion.noise import Noise
+from quantum_diffusion.pipeline.build import pipeline_config
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.fit import TrainingState, average_weights, fit, step_generator
+from quantum_diffusion.tracking.experiment import ExperimentLogger
+from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
+from quantum_diffusion.training.training import _MetricsLog
+
+BATCH = 256
+CLIP_TOKENS = 13
+"""Length of CLIP's tokens for "Generate SRV: [1, 2, 2]", to which genQC cuts its cached prompts."""
+
+Run = Callable[[int], None]
+"""Makes so many training steps."""
+
+
+class Ours:
+    """The preset paper_srv_stage_1, as `train_model.py` runs it; with averaged weights and clipping on request."""
+
+    def __init__(self, dataset: CircuitDataset, overrides: list[str]) -> None:
+        fixed = ["training=paper_srv_stage_1", "training.general.dataset=none", "training.training.num_epochs=1000"]
+        self.loop = compose("training", TrainingConfig, [*fixed, *overrides]).training
+        config = compose("training", TrainingConfig, [*fixed, *overrides])
+        self.pipeline = DiffusionPipeline(pipeline_config(config, dataset))
+        self.loader = DatasetLoader().get_dataloaders(
+            dataset, BATCH, 0.0, time_multiple=self.pipeline.time_multiple, num_workers=self.loop.num_workers
+        )[0]
+        if self.loop.compile:
+            self.pipeline.network["backbone"].compile()
+        optimizers = make_optimizers(self.pipeline.network, self.loop.optimizer, self.loop.learning_rate, 0.0)
+        schedules = make_lr_schedules(optimizers, self.loop.lr_scheduler, 10_000, self.loop.warmup_fraction)
+        average = None if self.loop.ema_decay is None else average_weights(self.pipeline.network, self.loop.ema_decay)
+        self.state = TrainingState(self.pipeline.network, optimizers, schedules, average)
+
+    def fit(self, steps: int) -> None:
+        """Train through the loop, with the record that every run keeps."""
+        settings = self.loop.model_copy(update={"max_steps": self.state.step + steps, "log_every": 1})
+        with tempfile.TemporaryDirectory() as folder, ExperimentLogger(Path(folder), "benchmark", {}) as experiment:
+            started = time.perf_counter()
+            fit(self.pipeline, self.loader, None, self.state, settings, 0, observers=[_MetricsLog(experiment)])
+            self.seconds = time.perf_counter() - started
+
+
+class BareSteps(Ours):
+    """Forward, backward and optimizer step on batches that are ready; nothing else."""
+
+    def __init__(self, dataset: CircuitDataset, overrides: list[str]) -> None:
+        super().__init__(dataset, overrides)
+        self.batches = [batch for batch, _ in zip(self.loader.epoch(0), range(8), strict=False)]
+
+    def fit(self, steps: int) -> None:
+        """Make steps."""
+        (optimizer,) = self.state.optimizers
+        dtype = torch.bfloat16 if self.loop.precision == "bf16" else None
+        started = time.perf_counter()
+        for _ in range(steps):
+            batch: Batch = self.batches[self.state.step % len(self.batches)]
+            noise = Noise(step_generator(0, "step", self.state.step, self.pipeline.device))
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                loss = self.pipeline.training_loss(batch, noise, condition_dropout=0.1, low_variance=False).total
+            loss.backward()
+            optimizer.step()
+            self.state.step += 1
+        self.seconds = time.perf_counter() - started
+
+
+class GenQC:
+    """genQC's pipeline on the same circuits, with the paper's settings; raises ImportError where it is missing."""
+
+    def __init__(self, dataset: CircuitDataset, condition_length: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from genQC.models.unet_qc import QC_Cond_UNet
+            from genQC.pipeline.diffusion_pipeline import DiffusionPipeline as Base
+            from genQC.scheduler.scheduler_ddim import DDIMScheduler
+
+        class Pipeline(Base):  # type: ignore[misc]
+            def train_step(self, data: Any, train: bool, **kwargs: Any) -> Tensor:
+                tokens, prompts = data
+                x0 = self.embedder.embed(tokens)
+                kept = torch.empty((len(x0),)).bernoulli_(p=1.0 - self.guidance_train_p).type(torch.int64)
+                condition = self.text_encoder(self.cfg_drop(prompts, self.empty_token_fn(prompts), kept), pool=False)
+                t = torch.randint(0, int(self.scheduler.num_train_timesteps), (len(x0),))
+                noise = torch.randn(x0.shape)
+                loss: Tensor = self.loss_fn(
+                    self.model(self.scheduler.add_noise(x0, noise, t, train=train), t, condition), noise
+                )
+                return loss
+
+            def fit_summary(self, **kwargs: Any) -> None:
+                pass
+
+        class Prompts(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("table", torch.randn(len(dataset.prompts) + 1, condition_length, 512))
+                self.empty_token = torch.zeros(1, condition_length, dtype=torch.int64)
+                self.cached_empty_token_index = torch.tensor(len(dataset.prompts))
+
+            def forward(self, index: Tensor, pool: bool = False) -> Tensor:
+                return self.get_buffer("table")[index]
+
+        sizes = {
+            "model_features": [128, 128, 256],
+            "num_heads": [8, 8, 2],
+            "num_res_blocks": [2, 2, 4],
+            "transformer_depths": [1, 2, 1],
+        }
+        model = QC_Cond_UNet(clr_dim=4, num_clrs=4, t_emb_size=256, cond_emb_size=512, **sizes)
+        scheduler = DDIMScheduler(
+            "cpu", 1000, beta_schedule="cos_alpha", input_perturbation=0.1, enable_zero_terminal_snr=False
+        )
+        self.pipeline = Pipeline(scheduler, model, Prompts(), model, torch.device("cpu"))
+        self.pipeline._progress_bar_config = {"disable": True}
+        self.pipeline.compile(torch.optim.Adam, nn.MSELoss, lr=3e-4)
+        tokens = torch.from_numpy(dataset.tokens.astype(np.int64))
+        self.data = torch.utils.data.TensorDataset(tokens, torch.from_numpy(dataset.prompt_index.astype(np.int64)))
+
+    def fit(self, steps: int) -> None:
+        """Train through its loop."""
+        from genQC.utils.misc_utils import DataLoaders
+
+        part = torch.utils.data.Subset(self.data, range(steps * BATCH))
+        loader = torch.utils.data.DataLoader(part, BATCH, shuffle=True)
+        started = time.perf_counter()
+        self.pipeline.fit(1, DataLoaders(loader, None), lr=3e-4)
+        self.seconds = time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure all cases in turn; print medians, and ratios within a round."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile, too (two minutes more)")
+    options = parser.parse_args()
+    data = DatasetConfig(num_qubits=3, min_gates=2, max_gates=16, num_samples=8192, n_jobs=1)
+    dataset, _ = DatasetGenerator(data).generate()
+    f32, bf16 = "training.training.precision=32", "training.training.precision=bf16"
+    whole = ["training.training.ema_decay=0.9995", "training.training.gradient_clip=1.0"]
+    cases: dict[str, Ours | GenQC] = {
+        "bare steps, float32": BareSteps(dataset, [f32]),
+        "fit, float32": Ours(dataset, [f32]),
+        "fit, float32, averaged weights, clipping": Ours(dataset, [f32, *whole]),
+        "bare steps, bfloat16": BareSteps(dataset, [bf16]),
+        "fit, bfloat16": Ours(dataset, [bf16]),
+        "fit, bfloat16, averaged weights, clipping": Ours(dataset, [bf16, *whole]),
+    }
+    if options.compile:
+        cases["fit, bfloat16, compiled"] = Ours(dataset, [bf16, "training.training.compile=true"])
+    try:
+        cases[f"genQC's fit, float32, {CLIP_TOKENS} prompt tokens (its cache's)"] = GenQC(dataset, CLIP_TOKENS)
+        cases["genQC's fit, float32, 77 prompt tokens (CLIP's)"] = GenQC(dataset, 77)
+    except ImportError:
+        print("genQC is missing: its side is left out (make install-dev)")
+    for case in cases.values():
+        case.fit(2)
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(options.repetitions):
+        for name, case in cases.items():
+            gc.collect()
+            case.fit(options.steps)
+            seconds[name].append(case.seconds)
+    print(
+        f"{torch.get_num_threads()} threads, batch {BATCH}, {options.steps} steps a round, medians of a round's ratios"
+    )
+    bare = {"float32": seconds["bare steps, float32"], "bfloat16": seconds["bare steps, bfloat16"]}
+    theirs = seconds.get(f"genQC's fit, float32, {CLIP_TOKENS} prompt tokens (its cache's)")
+    print("| case | circuits a second | time by bare steps' | speed by genQC's |\n|---|---:|---:|---:|")
+    for name, values in seconds.items():
+        rate = options.steps * BATCH / statistics.median(values)
+        own = bare["bfloat16" if "bfloat16" in name else "float32"]
+        against_bare = statistics.median(mine / other for mine, other in zip(values, own, strict=True))
+        shown = "" if theirs is None else statistics.median(o / m for m, o in zip(values, theirs, strict=True))
+        print(f"| {name} | {rate:,.0f} | {against_bare:.3f} | {shown:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
