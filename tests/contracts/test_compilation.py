@@ -102,7 +102,7 @@ def draw_problem(seed: int, masked: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, len(TABLE) + 1, (12, STEPS))
     rank = rng.random((12, STEPS)).argsort(axis=1)
-    rank[:4] = np.arange(STEPS)
+    rank[:4], rank[4:8] = np.arange(STEPS), np.arange(STEPS)[::-1]
     rank = np.where(rank >= STEPS - masked, STEPS, rank)
     gates = unitaries(np.arange(len(TABLE) + 1, dtype=np.int16)[:, None], TABLE).astype(np.complex64)
     targets = as_two_channels(draw_unitaries(12, 8, seed))
@@ -110,19 +110,20 @@ def draw_problem(seed: int, masked: int) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 @pytest.mark.parametrize("masked", range(STEPS + 1))
-def test_what_remains_is_the_target_without_the_known_prefix(masked: int) -> None:
+def test_what_remains_is_the_target_without_the_known_beginning_and_end(masked: int) -> None:
     targets, ids, rank, gates = draw_problem(masked, masked)
     found = from_two_channels(remaining_unitaries(targets, ids, rank, gates).numpy())
-    whole, prefixes_seen = from_two_channels(targets.numpy()), set()
+    whole, known_lengths = from_two_channels(targets.numpy()), set()
     for row in range(len(ids)):
         for step in range(STEPS):
-            known = 0
-            while known < STEPS and rank[row, known] < rank[row, step]:
-                known += 1
-            prefix = unitaries(ids[row : row + 1, :known].numpy().astype(np.int16), TABLE)[0]
-            np.testing.assert_allclose(found[row, step] @ prefix, whole[row], atol=2e-6)
-            prefixes_seen.add(known)
-    assert prefixes_seen == set(range(max(STEPS - max(masked - 1, 0), 1)) if masked < STEPS else {0})
+            known = (rank[row] < rank[row, step]).tolist()
+            begin, end = [*known, False].index(False), [*known[::-1], False].index(False)
+            circuits = ids[row : row + 1].numpy().astype(np.int16)
+            first, last = unitaries(circuits[:, :begin], TABLE)[0], unitaries(circuits[:, STEPS - end :], TABLE)[0]
+            np.testing.assert_allclose(last @ found[row, step] @ first, whole[row], atol=2e-6)
+            known_lengths |= {("begin", begin), ("end", end)}
+    most = 0 if masked == STEPS else STEPS - max(masked, 1)
+    assert known_lengths == {(side, length) for side in ("begin", "end") for length in range(most + 1)}
 
 
 @pytest.mark.parametrize("masked", [0, 2, STEPS])

@@ -177,7 +177,8 @@ def make_pipeline(config: PipelineConfig, seed: int = 0) -> DiffusionPipeline:
 def remaining_unitaries(targets: Tensor, ids: Tensor, rank: Tensor, gate_unitaries: Tensor) -> Tensor:
     """Return what each step would have to do if the gates known before it are taken off the target.
 
-    Step i knows the steps of smaller rank; those of them that make an unbroken prefix, of unitary V, leave U V^dagger.
+    Step i knows the steps of smaller rank; those of them that make an unbroken beginning, of unitary V, and an unbroken
+    end, of unitary W, leave W^dagger U V^dagger.
 
     Args:
         targets: float32 [B, 2, D, D].
@@ -189,13 +190,18 @@ def remaining_unitaries(targets: Tensor, ids: Tensor, rank: Tensor, gate_unitari
         float32 [B, T, 2, D, D].
     """
     earlier = rank[:, None, :] < rank[:, :, None]  # [B, T, T]: row i may look at column j
-    known = earlier.cumprod(dim=2).sum(dim=2)  # [B, T], length of the known prefix
-    left = [torch.complex(targets[:, 0], targets[:, 1])]
+    adjoints = gate_unitaries[ids].mH  # [B, T, D, D]
+    begun = torch.complex(targets[:, 0], targets[:, 1])
+    ended = torch.eye(begun.shape[-1], dtype=begun.dtype, device=begun.device).expand_as(begun)
+    beginnings, ends = [begun], [ended]
     for step in range(ids.shape[1] - 1):
-        left.append(left[-1] @ gate_unitaries[ids[:, step]].mH)
-    prefixes = torch.stack(left, dim=1)  # [B, T, D, D]: after 0, 1, ... gates
-    chosen = prefixes[torch.arange(len(ids), device=ids.device)[:, None], known]
-    return torch.view_as_real(chosen).movedim(-1, 2)
+        beginnings.append(beginnings[-1] @ adjoints[:, step])
+        ends.append(adjoints[:, -1 - step] @ ends[-1])
+    rows = torch.arange(len(ids), device=ids.device)[:, None]
+    # The length of the known beginning and end of each step, [B, T].
+    from_start, from_end = (known.cumprod(dim=2).sum(dim=2) for known in (earlier, earlier.flip(2)))
+    left = torch.stack(ends, dim=1)[rows, from_end] @ torch.stack(beginnings, dim=1)[rows, from_start]
+    return torch.view_as_real(left).movedim(-1, 2)
 
 
 def qubits_of_unitary(matrix: NDArray[Any]) -> int:
