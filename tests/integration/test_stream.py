@@ -11,8 +11,9 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.config.store import dataset_preset
 from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.data.stream import CircuitStream
-from quantum_diffusion.errors import ConfigError, IncompatibleDatasetsError
+from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 from tests.integration.test_training import InterruptAt, assert_same, metrics_without_times
@@ -100,11 +101,14 @@ def test_a_stream_has_every_prompt_equally_often() -> None:
     ]
 
 
-def test_unitaries_are_not_ignored_in_silence(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_unitaries_are_streamed_with_their_circuits(make_config: MakeConfig, tmp_path: Path) -> None:
     path = tmp_path / "unitary.yaml"
     path.write_text("condition_type: UNITARY\nnum_samples: 50\nmax_gates: 6\nnum_qubits: 2\nn_jobs: 1\n")
-    with pytest.raises(IncompatibleDatasetsError, match=r"holds unitaries.*train on a data set of .*SRV"):
-        DiffusionTrainer(make_config(general={"dataset": f"stream:{path}"})).setup_model()
+    config = make_config(general={"dataset": f"stream:{path}"}, num_epochs=2, sample_every=1, num_sampled=8)
+    summary = DiffusionTrainer(config).run()
+    pipeline = DiffusionTrainer.load_pipeline(summary.folder, "cpu")
+    assert isinstance(pipeline, CompilationDiffusionPipeline)
+    assert summary.metadata["samples_seen"] == 100
 
 
 def test_limits_apply_and_other_wishes_are_refused(make_config: MakeConfig, tmp_path: Path, preset: str) -> None:
