@@ -417,7 +417,9 @@ class DiffusionPipeline:
         embedding = self.network["gate_embedding"]
         assert isinstance(embedding, GateEmbedding)
         cells = self._start_cells(asked, shape, plan)
-        known = self._known_cells(asked, shape, plan)
+        # By the plan, not by the cells: known ones cost random numbers, whose count must not depend on the batch.
+        knows = plan.kept.any() or plan.bounds_length
+        known = torch.from_numpy(self._known_cells(asked, shape, plan)).to(self.device) if knows else None
         tokens = self.process.sample(
             denoise,
             (embedding.channels, int(shape[0]), int(shape[1])),
@@ -428,7 +430,7 @@ class DiffusionPipeline:
             sample_steps=self.sample_steps(options),
             sampler=options.scheduler,
             start=torch.from_numpy(cells.astype(np.int64)).to(self.device),
-            known=torch.from_numpy(known).to(self.device) if known.any() else None,
+            known=known,
             strength=plan.strength,
         )
         return self._decode(tokens.cpu().numpy(), asked.widths, asked.allowed, plan)
