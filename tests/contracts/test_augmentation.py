@@ -1,5 +1,7 @@
 """Augmented circuits have the augmented unitaries: simulated anew, for all shapes a batch may have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,20 @@ def test_an_augmented_circuit_has_the_augmented_unitary(names: list[str]) -> Non
     assert torch.equal(augmented.sizes, batch.sizes)
     padded = augmented.tokens == POOL.padding_token
     assert torch.equal(padded, batch.tokens == POOL.padding_token)  # circuits keep their place in the batch
+
+
+def test_tokens_cut_to_a_bucket_keep_their_whole_unitaries() -> None:
+    batch = make_batch(200)
+    narrow = batch.sizes[:, 0] == 3
+    assert batch.unitaries is not None
+    cut = Batch(
+        batch.tokens[narrow, :3], batch.prompt_ids[narrow], batch.sizes[narrow], unitaries=batch.unitaries[narrow]
+    )
+    augmented = augment(cut, ["permute_qubits"], noise())
+    padding = torch.full_like(augmented.tokens[:, :1], POOL.padding_token)
+    widened = replace(augmented, tokens=torch.cat([augmented.tokens, padding], dim=1))
+    np.testing.assert_allclose(simulated(widened), from_two_channels(augmented.unitaries.numpy()), atol=1e-6)
+    assert (augmented.tokens != cut.tokens).any()
 
 
 def test_every_renaming_of_qubits_comes() -> None:

@@ -183,11 +183,12 @@ class LoopConfig(Section):
     condition_dropout: Fraction = 0.1
     """Share of prompts (and of unitaries) that training drops, for guidance."""
     joint_dropout: bool = False
-    """Drop prompt and unitary of a circuit together, instead of each on its own."""
+    """Drop prompt and unitary of a circuit together, instead of each on its own (data sets with unitaries)."""
     ema_decay: Fraction | None = 0.999
     """Decay of the averaged weights that are validated and saved; null saves the last weights."""
     augment: tuple[Literal["permute_qubits", "invert"], ...] = ()
-    """Exact symmetries drawn anew for every circuit (data sets with unitaries): its qubits renamed; run backwards."""
+    """Exact symmetries drawn anew for every circuit (data sets with unitaries): its qubits renamed; run backwards.
+    permute_qubits undoes datasets.coupling: it trains on pairs of qubits that the device does not connect."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; null does not clip."""
     validation_fraction: Fraction = 0.05
@@ -520,7 +521,8 @@ class SamplingConfig(Section):
     order: Order | None = None
     """Order of filling (masked models only); null takes the model's own default."""
     weights: Literal["averaged", "last"] = "averaged"
-    """Weights to sample with: the average over training, or the last ones; the same for models without average."""
+    """Weights to sample with: the average over training, or the last ones; the same for models without average. Read
+    where a command loads the model; in Python it is load_pipeline that takes it, pipeline.sample does not."""
     auto_batch_size: Positive = 512
     """Circuits sampled at once; results do not depend on it."""
 

@@ -125,7 +125,7 @@ class PositionEncoding2d(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's group norm with `GROUPS` groups, in 32 bits whatever the input has.
+    """torch's group norm with `GROUPS` groups, in at least 32 bits whatever the input has.
 
     On CPUs torch's is five times slower in bfloat16 than in float32; on GPUs autocast does the same anyway.
 

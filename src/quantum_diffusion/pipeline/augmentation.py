@@ -62,7 +62,10 @@ def permute_qubits(batch: Batch, noise: Noise) -> Batch:
     tokens = batch.tokens.gather(1, source[:, :, None].expand(batch.tokens.shape))
     if batch.unitaries is None:
         return replace(batch, tokens=tokens)
-    bits = torch.arange(2**num_qubits, device=noise.device)[:, None] >> qubit & 1  # [D, Q]
+    side = batch.unitaries.shape[-1]
+    qubit = torch.arange(side.bit_length() - 1, device=noise.device)  # bucketed tokens lack rows, unitaries do not
+    source = torch.cat([source, qubit[num_qubits:].expand(count, -1)], dim=1)
+    bits = torch.arange(side, device=noise.device)[:, None] >> qubit & 1  # [D, Q]
     basis = (bits[None] << source[:, None]).sum(dim=2)  # [B, D]: the old index of each new one
     rows = basis[:, None, :, None].expand(batch.unitaries.shape)
     columns = basis[:, None, None, :].expand(batch.unitaries.shape)
@@ -70,7 +73,7 @@ def permute_qubits(batch: Batch, noise: Noise) -> Batch:
 
 
 def invert(batch: Batch, noise: Noise) -> Batch:
-    """Run every other circuit backwards, at random; for gates that are their own inverses."""
+    """Run each circuit, with chance 1/2, backwards; for gates that are their own inverses."""
     turned = noise.uniform(len(batch)) < 0.5  # [B]
     step = torch.arange(batch.tokens.shape[2], device=noise.device).expand(len(batch), -1)
     length = batch.sizes[:, 1:]
