@@ -1,8 +1,12 @@
 """The record of a run survives failures of the run, of its sinks and of the machine."""
 
+import errno
+import io
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,12 +70,14 @@ def test_a_failing_sink_does_not_stop_the_run(
             raise AssertionError("a sink that failed is left out")
 
         def close(self, status: str) -> None:
-            raise AssertionError("a sink that failed is left out")
+            closed.append(status)
+            raise OSError("still no space")
 
     class Broken:
         def __init__(self, start: RunStart) -> None:
             raise RuntimeError("no such server")
 
+    closed: list[str] = []
     for name, sink in {"full": Full, "broken": Broken}.items():
         monkeypatch.setitem(experiment.SINKS, name, sink)
     with caplog.at_level(logging.WARNING), ExperimentLogger(tmp_path, "try", {}, ["full", "broken", "csv"]) as log:
@@ -83,6 +89,7 @@ def test_a_failing_sink_does_not_stop_the_run(
         "metrics are no longer written to broken: no such server",
         "metrics are no longer written to full: [Errno 28] No space left on device",
     ]
+    assert closed == ["failed"], "what it holds is given back, once"
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path: Path) -> None:
@@ -101,6 +108,34 @@ def test_a_resumed_run_drops_the_rows_it_makes_again(tmp_path: Path) -> None:
     with logger(tmp_path) as log:
         pass
     assert read_metrics(tmp_path) == [], "a run from the start has no earlier rows"
+
+
+@pytest.mark.parametrize("sink", ["csv", "jsonl"])
+def test_a_full_disk_at_a_resume_leaves_what_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sink: str
+) -> None:
+    def log(first: int, last: int) -> None:
+        with ExperimentLogger(tmp_path, "try", {}, [sink], first) as log:
+            for step in range(first + 1, last + 1):
+                log.log(step, {"loss": float(step)})
+
+    class Full(io.TextIOWrapper):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def writelines(self, lines: Iterable[str]) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        return own(file, mode, *arguments, **options) if mode.startswith("r") else Full(own(file, f"{mode}b"))
+
+    log(0, 5)
+    before = {path: path.read_bytes() for path in tmp_path.glob("metrics.*")}
+    own = io.open
+    with monkeypatch.context() as patched:
+        patched.setattr(io, "open", full)
+        log(3, 5)
+    assert {path: path.read_bytes() for path in tmp_path.glob("metrics.*")} == before != {}
 
 
 @pytest.mark.parametrize("cut", range(2, 20))

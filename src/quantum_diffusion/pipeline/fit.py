@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +139,7 @@ class FitResult:
         stopped_early: Whether the metric had not improved for too long.
     """
 
-    status: str
+    status: Literal["finished", "interrupted"]
     epochs: list[EpochRecord] = field(default_factory=list)
     stopped_early: bool = False
 

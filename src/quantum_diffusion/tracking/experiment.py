@@ -12,6 +12,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import yaml
 
 from quantum_diffusion.errors import QuantumDiffusionError, first_line
 from quantum_diffusion.files import new_file
-from quantum_diffusion.tracking.sinks import METRICS_FILE, SINKS, RunStart, Sink, check_sinks
+from quantum_diffusion.tracking.sinks import METRICS_FILE, SINKS, RunStart, Sink, Status, check_sinks
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +102,13 @@ class ExperimentLogger:
         for sink_name, sink in list(self._sinks.items()):
             self._guard(sink_name, lambda sink=sink: sink.text(step, name, text))  # type: ignore[misc]
 
-    def end(self, status: str = "finished") -> None:
-        """Close the sinks and record how the run ended ("finished", "interrupted" or "failed"); only once."""
+    def end(self, status: Status = "finished") -> None:
+        """Close the sinks and record how the run ended; only once."""
         if self._ended:
             return
         self._ended = True
-        for name, sink in list(self._sinks.items()):
+        while self._sinks:  # one that cannot be closed is not closed again
+            name, sink = self._sinks.popitem()
             self._guard(name, lambda sink=sink: sink.close(status))  # type: ignore[misc]
         self._write_run(status)
 
@@ -122,8 +124,11 @@ class ExperimentLogger:
         try:
             action()
         except Exception as problem:
-            self._sinks.pop(name, None)
             logger.warning("metrics are no longer written to %s: %s", name, first_line(problem))
+            sink = self._sinks.pop(name, None)
+            with suppress(Exception):  # it may hold a file, a process or a run on a server
+                if sink is not None:
+                    sink.close("failed")
 
     def _write_run(self, status: str) -> None:
         record = {

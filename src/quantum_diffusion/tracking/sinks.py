@@ -35,6 +35,9 @@ METRICS_FILE = "metrics.csv"
 RECORDS_FILE = "metrics.jsonl"
 MLFLOW_FILE = "mlflow.db"
 
+Status = Literal["finished", "interrupted", "failed"]
+"""How a run ended."""
+
 _SQLITE = "sqlite:///"
 _LONGEST_OPENING = 120.0
 """Seconds that runs wait for one that is making the file; it takes a few."""
@@ -77,8 +80,8 @@ class Sink(Protocol):
     def text(self, step: int, name: str, text: str) -> None:
         """Take a text of several lines, e.g. drawn circuits."""
 
-    def close(self, status: str) -> None:
-        """Write what is left, and how the run ended: "finished", "interrupted" or "failed"."""
+    def close(self, status: Status) -> None:
+        """Write what is left, and how the run ended."""
 
 
 class CsvSink:
@@ -96,7 +99,7 @@ class CsvSink:
     def text(self, step: int, name: str, text: str) -> None:
         """Leave texts out: a row holds a number."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status) -> None:
         """Close the file."""
         self._file.close()
 
@@ -116,7 +119,7 @@ class JsonlSink:
         """Append a record with the text under its name."""
         self._file.write(json.dumps({"step": step, name: text}, ensure_ascii=False) + "\n")
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status) -> None:
         """Close the file."""
         self._file.close()
 
@@ -142,7 +145,7 @@ class TensorBoardSink:
         """Append a text, as Markdown that keeps its lines."""
         self._writer.add_text(name, textwrap.indent(text, "    ", lambda line: True), step)
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status) -> None:
         """Flush and close the event file."""
         self._writer.close()
 
@@ -180,7 +183,7 @@ class WandbSink:
         """Add a text to the history, as HTML that keeps its lines."""
         self._run.log({name: self._wandb.Html(f"<pre>{html.escape(text)}</pre>")}, step=step)
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status) -> None:
         """Finish the run, with the exit status that goes with it."""
         self._run.finish(exit_code={"finished": 0, "interrupted": 130, "failed": 1}[status])
 
@@ -244,7 +247,7 @@ class MlflowSink:
         """Write the text as an artifact; one of the same step is replaced."""
         self._client.log_text(self._run, text, f"{name}/step_{step:08d}.txt")
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status) -> None:
         """Record how the run ended, in MLflow's words."""
         words = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
         self._client.set_terminated(self._run, words[status])
@@ -331,6 +334,6 @@ def _reopened(path: Path, start: RunStart, step_of: Callable[[str], int], header
                         kept.append(line)
                 except (ValueError, LookupError, TypeError):
                     continue  # the header, or a damaged line
-    file = path.open("w", newline="", encoding="utf-8", buffering=1)
-    file.writelines([header, *kept])
-    return file
+    with new_file(path, ConfigError) as staging:  # a kill here, or a full disk, leaves what was recorded
+        staging.write_text("".join([header, *kept]), encoding="utf-8", newline="")
+    return path.open("a", newline="", encoding="utf-8", buffering=1)
