@@ -1,8 +1,10 @@
 """Training on unitaries: every kind of model saves, loads and samples; continued runs; learning; the paper's preset."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, Train
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, from_two_channels
 from quantum_diffusion.pipeline.samples import CompiledSamples
@@ -113,6 +116,18 @@ def test_a_tiny_run_learns_to_compile(make_config: MakeConfig) -> None:
     trained = sample(load_pipeline(summary.folder), data, 150).matches.mean()
     assert untrained < 0.15, "0.02 when this was written"
     assert trained > 0.4, "0.67 when this was written"
+
+
+def test_half_precision_unitaries_can_be_sampled_while_training(make_config: MakeConfig) -> None:
+    """As genQC stores them; circuits of both widths are asked for as what they are."""
+    parts = [generate(gate_set=("h", "cx", "x"), num_samples=30, num_qubits=num_qubits) for num_qubits in (2, 3)]
+    merged = merge_datasets(parts)
+    assert merged.unitaries is not None
+    data = replace(merged, unitaries=merged.unitaries.astype(np.float16).astype(np.float32))
+    trainer = DiffusionTrainer(with_encoder(make_config(sample_every=1, num_sampled=30), "remaining"))
+    trainer.setup_model(data)
+    trainer.compile_model()
+    assert trainer.train().status == "finished"
 
 
 def test_the_paper_s_preset_trains_the_paper_s_model(data: CircuitDataset, tmp_path: Path) -> None:

@@ -41,6 +41,19 @@ def unitaries(ids: Ids, table: InstructionTable) -> Complex:
     return matrices
 
 
+def corners(matrices: Complex, num_qubits: NDArray[np.integer]) -> list[Complex]:
+    """Return unitaries on the qubits they act on, the first ones.
+
+    Args:
+        matrices: complex128 [N, D, D], the identity on all other qubits.
+        num_qubits: integers [N].
+
+    Returns:
+        N views, complex128 [d, d] each with d = 2**num_qubits.
+    """
+    return [matrix[: 2**count, : 2**count] for matrix, count in zip(matrices, num_qubits.tolist(), strict=True)]
+
+
 def infidelities(matrices: Complex, targets: Complex) -> NDArray[np.float64]:
     """Return how far matrices are from targets, up to a global phase.
 

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.simulate import Complex, unitaries
+from quantum_diffusion.circuits.tokenizer import DecodeReport, decode_tokens
 from quantum_diffusion.data.blocks import row_blocks, take_rows
 
 if TYPE_CHECKING:
@@ -78,6 +81,18 @@ class CircuitDataset:
                 for rows in row_blocks(array):
                     digest.update(np.ascontiguousarray(rows).data)
         return digest.hexdigest()
+
+    def simulate(self, rows: NDArray[np.integer]) -> tuple[DecodeReport, Complex]:
+        """Decode circuits and compute their unitaries in float64; what is stored may be rounded to half precision.
+
+        Args:
+            rows: [M], which circuits.
+
+        Returns:
+            The decoded circuits, and complex128 [M, D, D]: the identity on qubits that a circuit lacks.
+        """
+        report = decode_tokens(self.tokens[rows], self.gate_pool)
+        return report, unitaries(report.ids, instruction_table(self.gate_pool, self.num_qubits))
 
     def take(self, rows: NDArray[np.integer]) -> CircuitDataset:
         """Return the data set of the given rows, in their order; prompts keep their numbers."""

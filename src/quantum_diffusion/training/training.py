@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 import quantum_diffusion
+from quantum_diffusion.circuits.simulate import Complex, corners
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import dataset_preset, to_yaml
 from quantum_diffusion.data.container import CircuitDataset
@@ -38,7 +38,7 @@ from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.augmentation import check_augmentation
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
-from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, from_two_channels, make_pipeline
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import (
     FitResult,
@@ -362,14 +362,14 @@ class DiffusionTrainer:
             experiment.text(state.step, "sampled_circuits", _drawings(samples, len(prompts)))
         return float(samples.matches.mean())
 
-    def _known_targets(self, count: int) -> tuple[list[str], NDArray[np.complex128]]:
+    def _known_targets(self, count: int) -> tuple[list[str], list[Complex]]:
         """Return prompts and unitaries of circuits that validate, or else of circuits that train."""
         assert self._loaders is not None
         loader = self._loaders[1] or self._loaders[0]
         data = loader.dataset
-        assert data.unitaries is not None
         rows = np.resize(loader.rows[:: max(1, len(loader.rows) // count)], count)
-        return [data.prompts[number] for number in data.prompt_index[rows]], from_two_channels(data.unitaries[rows])
+        _, matrices = data.simulate(rows)
+        return [data.prompts[number] for number in data.prompt_index[rows]], corners(matrices, data.sizes[rows, 0])
 
     def _metadata(self, result: FitResult | None) -> dict[str, Any]:
         dataset, state, pipeline = self._dataset, self._state, self._require_pipeline()
