@@ -28,6 +28,7 @@ from quantum_diffusion.data.shards import label_prompt
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.unitary_encoder import MatrixEncoder, without_phase
+from quantum_diffusion.pipeline import compilation
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import (
     CompilationDiffusionPipeline,
@@ -92,6 +93,18 @@ def pipeline(request: pytest.FixtureRequest, make_config: MakeConfig, data: Circ
 
 def draw_unitaries(count: int, side: int, seed: int) -> NDArray[np.complex128]:
     return np.stack([random_unitary(side, seed=seed + i).data for i in range(count)])
+
+
+def test_unitaries_of_all_instructions_are_made_only_where_they_are_used(
+    make_config: MakeConfig, data: CircuitDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take 8 GB at 10 qubits."""
+    calls: list[int] = []
+    monkeypatch.setattr(compilation, "unitaries", lambda ids, table: calls.append(len(ids)) or unitaries(ids, table))
+    build(with_encoder(make_config(), "matrix"), data)
+    assert calls == []
+    build(with_encoder(make_config(), "remaining"), data)
+    assert calls == [len(TABLE) + 1]
 
 
 # ------------------------------------------------------------------------------------- what remains to be done

@@ -23,13 +23,16 @@ from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_cir
 from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import QuantumDiffusionError
+from quantum_diffusion.pipeline import compilation
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pipeline.search import Compilation, choose_gates
 from tests.conftest import MakeConfig, read_gates
 
 GATES = ("h", "cx", "z", "x", "ccx")
 STEPS = 4
+TWO_GATES = Circuit(2, read_gates("h 0; x 0"))
 
 
 @pytest.fixture(params=["masked", "ddim"])
@@ -148,6 +151,24 @@ def test_the_search_ends_when_it_has_enough_and_repeats_itself(masked: Compilati
     assert masked.compile_unitary(random_unitary(8, seed=1).data, max_tries=13).num_sampled == 13
 
 
+def test_the_target_is_checked_once(masked: CompilationDiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once a sample, which costs the third power of its side."""
+    checked, check_unitary = [], compilation.qubits_of_unitary
+    monkeypatch.setattr(
+        compilation, "qubits_of_unitary", lambda target: checked.append(target) or check_unitary(target)
+    )
+    assert masked.compile_unitary(random_unitary(8, seed=1).data, max_tries=20).num_sampled == 20
+    assert len(checked) == 1
+
+
+def test_bounds_of_an_edit_and_of_the_search_hold_together(masked: CompilationDiffusionPipeline) -> None:
+    """A circuit that is not simplified is written within both: no sample is lost to its length."""
+    edit = Edit(start=TWO_GATES, keep=(0,), min_gates=2)
+    result = masked.compile_unitary(unitary("h 0; x 0", 1), max_gates=2, edit=edit, max_tries=200, num_circuits=1)
+    assert [one.circuit.gate_counts for one in result.circuits] == [{"h": 1, "x": 1}]
+    assert result.num_too_long == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -162,6 +183,9 @@ def test_the_search_ends_when_it_has_enough_and_repeats_itself(masked: Compilati
         ({"gates": ["ccx"]}, "gate 'ccx' acts on 3 qubits, but the target has 2"),
         ({"max_gates": 0}, "max_gates is 0, but the model writes circuits of at most 4 gates: give 1 to 4"),
         ({"max_gates": 5}, "max_gates is 5, but the model writes circuits of at most 4 gates"),
+        ({"max_gates": 1, "edit": Edit(min_gates=3)}, "edit.min_gates=3: at most 1 gates are possible"),
+        ({"max_gates": 2, "edit": Edit(min_gates=4, max_gates=3)}, "edit.min_gates=4: at most 2 gates are possible"),
+        ({"max_gates": 1, "edit": Edit(start=TWO_GATES, keep=(1,))}, "edit.keep has step 1, but max_gates=1"),
         ({"max_tries": 0}, "max_tries is 0: give 1 or more"),
         ({"num_circuits": 0}, "num_circuits is 0: give 1 or more"),
         ({"options": SamplingConfig(scheduler="ddim")}, "model_params.scheduler='ddim' cannot sample"),

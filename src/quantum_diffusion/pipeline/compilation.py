@@ -49,8 +49,10 @@ class CompilationDiffusionPipeline(DiffusionPipeline):
         assert config.unitary_encoder is not None
         params = config.unitary_encoder.params
         self._shows_remaining = isinstance(params, MatrixParams) and params.remaining
-        one_gate = np.arange(len(self.table) + 1, dtype=np.int16)[:, None]
-        self._gate_unitaries = torch.from_numpy(unitaries(one_gate, self.table).astype(np.complex64))  # [K + 1, D, D]
+        if self._shows_remaining:  # of 10 qubits they take gigabytes
+            one_gate = np.arange(len(self.table) + 1, dtype=np.int16)[:, None]
+            gates = unitaries(one_gate, self.table).astype(np.complex64)
+            self._gate_unitaries = torch.from_numpy(gates)  # [K + 1, D, D]
 
     def encode_condition(self, request: Request, dropped: Tensor) -> Condition:
         """Encode prompts and unitaries side by side; a dropped unitary is one of zeros. See `DiffusionPipeline`."""
@@ -99,13 +101,46 @@ class CompilationDiffusionPipeline(DiffusionPipeline):
         """
         if len(prompts) != len(targets):
             raise ConfigError(f"given {len(prompts)} prompts for {len(targets)} targets: give each target its prompt")
-        words = self._tokenize(prompts)
-        widths = np.array([self.check_target(target) for target in targets], dtype=np.int64)
-        wanted = np.stack([pad_unitary(target, self.config.num_qubits) for target in targets])
-        request = Request(words, torch.from_numpy(as_two_channels(wanted)))
+        checked = [self.check_target(target) for target in targets]
+        side = 2**self.config.num_qubits
+        padded = np.array([matrix for matrix, _ in checked], dtype=np.complex128).reshape(-1, side, side)
+        widths = np.array([num_qubits for _, num_qubits in checked], dtype=np.int64)
+        return self.sample_padded(
+            prompts, padded, widths, seed, options, edit=edit, first_sample=first_sample, progress=progress
+        )
+
+    def sample_padded(
+        self,
+        prompts: Sequence[str],
+        targets: Matrix,
+        widths: NDArray[np.int64],
+        seed: int,
+        options: SamplingConfig | None = None,
+        *,
+        edit: Edit | None = None,
+        first_sample: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CompiledSamples:
+        """Do as `sample` with targets that were checked and padded before, as those of many samples each should be.
+
+        Args:
+            prompts: N prompts.
+            targets: complex128 [N, D, D], D = 2**Q of the pipeline, as `check_target` pads them; may be a broadcast
+                view.
+            widths: int64 [N], qubits of each target before.
+            seed: See `sample`, as for the rest.
+            options: How to sample.
+            edit: What may not be chosen freely.
+            first_sample: Index of the first sample.
+            progress: Called with (circuits so far, circuits wanted).
+
+        Raises:
+            ConfigError: A prompt or an edit is not for this model, or an option is not for this process.
+        """
+        request = Request(self._tokenize(prompts), torch.from_numpy(as_two_channels(targets)))
         allowed = self._on_qubits(widths) & self._of_gates(prompts)
         report = self._sample(request, widths, allowed, seed, options, edit, first_sample, progress)
-        return verify_unitaries(prompts, wanted, widths, report, self.table)
+        return verify_unitaries(prompts, targets, widths, report, self.table)
 
     def compile_unitary(
         self,
@@ -154,8 +189,8 @@ class CompilationDiffusionPipeline(DiffusionPipeline):
         allowed: NDArray[np.bool_] = np.isin(self.table.gate_index, [*numbers, self.table.gate_index[NO_GATE]])
         return allowed
 
-    def check_target(self, target: NDArray[Any]) -> int:
-        """Return the number of qubits of a target unitary.
+    def check_target(self, target: NDArray[Any]) -> tuple[Matrix, int]:
+        """Return a target unitary padded to the pipeline's qubits, complex128 [D, D], and how many qubits it has.
 
         Raises:
             ConfigError: It is no unitary, or has more qubits than the model.
@@ -166,7 +201,7 @@ class CompilationDiffusionPipeline(DiffusionPipeline):
                 f"the target has {num_qubits} qubits, but the model writes circuits of at most "
                 f"{self.config.num_qubits}: give a smaller target, or train on more qubits"
             )
-        return num_qubits
+        return pad_unitary(np.asarray(target), self.config.num_qubits), num_qubits
 
 
 def make_pipeline(config: PipelineConfig, seed: int = 0) -> DiffusionPipeline:

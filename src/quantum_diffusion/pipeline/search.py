@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 
 _MOST_AT_ONCE = 256
-"""Circuits sampled before the search looks again whether it has enough; of 8 qubits their unitaries take 256 MB."""
+"""Circuits sampled before the search looks again whether it has enough; of 8 qubits their unitaries take 256 MB,
+and their comparison with the target a conjugated copy as large."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,16 @@ def search_circuits(
 ) -> Compilation:
     """Search for circuits of a unitary; see `CompilationDiffusionPipeline.compile_unitary`."""
     started = time.perf_counter()
-    num_qubits = pipeline.check_target(target)
+    padded, num_qubits = pipeline.check_target(target)
     target = np.asarray(target, dtype=np.complex128)
     pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
 
     # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
     may_simplify = edit is None or not (edit.keep or edit.min_gates)
+    if edit is not None and not may_simplify and max_gates is not None:
+        # What is not simplified stays as long as it is written, so the bound holds for writing, too.
+        edit = replace(edit, max_gates=max_gates if edit.max_gates is None else min(max_gates, edit.max_gates))
     prompt = gates_prompt(pool.names, pipeline.gate_pool)
     found: dict[Circuit, CompiledCircuit] = {}
     best: CompiledCircuit | None = None
@@ -108,7 +112,10 @@ def search_circuits(
         # As many again as before, so that rare circuits are not looked for in small batches.
         wanted = min(max(2 * (num_circuits - len(found)) + 6, sampled), _MOST_AT_ONCE)
         count = min(wanted, max_tries - sampled)
-        samples = pipeline.sample([prompt] * count, [target] * count, seed, options, edit=edit, first_sample=sampled)
+        copies, widths = np.broadcast_to(padded, (count, *padded.shape)), np.full(count, num_qubits)
+        samples = pipeline.sample_padded(
+            [prompt] * count, copies, widths, seed, options, edit=edit, first_sample=sampled
+        )
         results = _verify(samples.circuits(samples.report.valid.nonzero()[0]), pool, target, may_simplify)
         sampled, invalid = sampled + count, invalid + count - len(results)
         for result in results:
