@@ -77,7 +77,8 @@ def run_jobs(command: Command, arguments: Sequence[str]) -> int:
     from quantum_diffusion.config.store import prepare_overrides
 
     prepared = prepare_overrides(arguments, command.section)
-    return _run_sweep(command, prepared) if {"-m", "--multirun"} & {*arguments} else _run_once(command, prepared)
+    is_sweep = any(argument.startswith(("-m", "--m")) for argument in arguments)  # Hydra takes --multi, too
+    return _run_sweep(command, prepared) if is_sweep else _run_once(command, prepared)
 
 
 def _run_once(command: Command, arguments: Sequence[str]) -> int:
@@ -169,8 +170,7 @@ def _launch(command: Command, arguments: Sequence[str], jobs: dict[int, str], ou
 
     def job(composed: DictConfig) -> None:  # a launcher may send this to another process
         number, _ = running_job()
-        own_output = nullcontext() if os.getpid() == parent else redirect_stdout(_Numbered(sys.stdout, number))
-        with own_output:
+        with nullcontext() if os.getpid() == parent else _numbered_output(number):
             status, problem = _run_job(command, composed, _title(jobs, number), outcomes.stop)
         outcomes.write(number, status, problem)
 
@@ -206,7 +206,7 @@ def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> 
     except QuantumDiffusionError as error:
         problem = str(error)
     except Exception as error:  # a bug: shown in full here, where it happened; the other jobs go on
-        traceback.print_exc()
+        print(f"{title}:\n{traceback.format_exc()}", end="", file=sys.stderr, flush=True)
         problem = f"{type(error).__name__}: {first_line(error)}"
     if status == INTERRUPTED:
         stop.touch()
@@ -257,6 +257,18 @@ class _Numbered(io.TextIOBase):
             self._stream.write("".join(f"[{self._number}] {line}".rstrip() + "\n" for line in lines))
             self._stream.flush()
         return len(text)
+
+    def close(self) -> None:
+        """End a line that was begun."""
+        if self._begun:
+            self.write("\n")
+        super().close()
+
+
+@contextmanager
+def _numbered_output(number: int) -> Iterator[None]:
+    with _Numbered(sys.stdout, number) as output, redirect_stdout(output):
+        yield
 
 
 # ---------------------------------------------------------------------------------------------- interrupts

@@ -40,6 +40,7 @@ def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], c
         from quantum_diffusion.errors import ConfigError
 
         print("at work in", config.folder)
+        print("no end of line", end="")
         if config.folder == "bad":
             raise ConfigError("'bad' is not right: choose another")
         if config.folder == "bug":
@@ -55,13 +56,13 @@ def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], c
         "error: job 2 (runs.folder=bug): ZeroDivisionError: what",
         "error: job 3 (runs.folder=one): it failed as it says above",
     ]
-    assert "Traceback" in err, "a bug is shown in full"
+    assert "job 2 (runs.folder=bug):\nTraceback" in err, "a bug is shown in full, and where it was"
     assert all(Path(name).read_text() == "done" for name in ("a", "one", "b"))
     assert "2 of 5 jobs are done" in out
     for number, value in enumerate(values):
         label = "" if launcher == BASIC else f"[{number}] "
         assert f"{label}job {number} (runs.folder={value})\n" in out
-        assert f"{label}at work in {value}\n" in out
+        assert f"{label}at work in {value}\n{label}no end of line" in out
 
 
 def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None:
@@ -132,6 +133,21 @@ def test_jobs_that_would_share_a_folder_are_refused(name: str, capsys: pytest.Ca
     assert prepared == [f"++{advice.group(1)}"], "the advice is for this command"
     assert run_command(name, ["-m", *sweep, advice.group(1), f"{COMMANDS[name].section}.nothing=1"]) == 1
     assert "like job 0" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-m", "--multirun", "--multi"])
+def test_a_sweep_is_one_however_it_is_asked_for(option: str, capsys: pytest.CaptureFixture) -> None:
+    assert run_command("runs", [option, "hydra/launcher=joblib", "runs.folder=./n1,./n2"]) == 1
+    err = capsys.readouterr().err
+    assert "error: job 0 (runs.folder=./n1): no folder 'n1'" in err
+    assert "error: job 1 (runs.folder=./n2): no folder 'n2'" in err
+
+
+@pytest.mark.parametrize("argument", ["hydra.mode=MULTIRUN", "++hydra.mode=RunMode.MULTIRUN", "hydra.mode=2"])
+def test_hydras_other_way_to_ask_for_a_sweep_is_refused(argument: str, capsys: pytest.CaptureFixture) -> None:
+    assert run_command("runs", [argument, "hydra/launcher=joblib", "runs.folder=./n1,./n2"]) == 1
+    refused = f"error: {argument!r} is not for this program: leave it out, and give -m for a sweep\n"
+    assert capsys.readouterr().err == refused
 
 
 def test_hydras_options_may_stand_anywhere() -> None:

@@ -103,6 +103,8 @@ def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[st
             options.append(argument)
         elif not equals and position and arguments[position - 1].startswith("--"):
             options.append(argument)  # the value of one of Hydra's options, as in --cfg job
+        elif name == "hydra.mode":
+            raise ConfigError(f"{argument!r} is not for this program: leave it out, and give -m for a sweep")
         elif first.partition("/")[0] == "hydra":
             prepared.append(argument)
         elif not equals and not argument.startswith("~"):
