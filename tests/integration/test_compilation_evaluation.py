@@ -1,18 +1,26 @@
 """Evaluation of a compilation model end to end: figures, files, the check against training, and what is refused."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from qiskit import qasm2
 from qiskit.quantum_info import Operator
 
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.prompts import gates_prompt
+from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.tokenizer import encode_ids, ids_from_circuits
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation.compilation_evaluator import CompilationResult, draw_targets, evaluate_compilation
@@ -21,9 +29,10 @@ from quantum_diffusion.evaluation.evaluator import Evaluator, find_training_data
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, from_two_channels
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, as_two_channels, from_two_channels
+from quantum_diffusion.pipeline.samples import CompiledSamples
 from quantum_diffusion.training.training import DiffusionTrainer
-from tests.conftest import MakeConfig, draw_dataset
+from tests.conftest import MakeConfig, draw_dataset, read_gates
 
 
 def generate(folder: Path, **options: object) -> Path:
@@ -119,8 +128,17 @@ def test_samples_do_not_depend_on_the_blocks(
     calls: list[tuple[int, int]] = []
     whole = evaluate_compilation(pipeline, dataset, settings, lambda done, total: calls.append((done, total)))
     assert calls[-1] == (whole.tries.exact.size, whole.tries.exact.size)
-    monkeypatch.setattr("quantum_diffusion.evaluation.compilation_evaluator._BLOCK_SAMPLES", 120)
+    sizes: list[int] = []
+    sample = pipeline.sample
+
+    def counted(prompts: Sequence[str], *args: Any, **options: Any) -> CompiledSamples:
+        sizes.append(len(prompts))
+        return sample(prompts, *args, **options)
+
+    monkeypatch.setattr(pipeline, "sample", counted)
+    monkeypatch.setattr("quantum_diffusion.evaluation.compilation_evaluator._BLOCK_BYTES", 30 * 4 * 4 * 16)
     parts = evaluate_compilation(pipeline, dataset, settings)
+    assert max(sizes) == 30, "complex128 of two qubits; less than the samples of one target"
     np.testing.assert_array_equal(whole.tries.ids, parts.tries.ids)
     np.testing.assert_array_equal(whole.tries.infidelities, parts.tries.infidelities)
 
@@ -207,6 +225,61 @@ def test_smaller_targets_can_be_compiled(make_config: MakeConfig, data: dict[str
     result = run(config(wide, data["mixed"]))
     assert result.targets.unitaries.shape[1:] == (4, 4)
     assert {circuit.num_qubits for circuits in result.verified.values() for circuit in circuits} == {2}
+
+
+def test_targets_of_several_widths_keep_their_own(make_config: MakeConfig, data: dict[str, Path]) -> None:
+    parts = [dataset_loader().load_dataset(data[name]) for name in ("mixed", "wide")]
+    dataset = merge_datasets(parts)
+    pipeline = load_pipeline(
+        DiffusionTrainer(make_config(max_steps=2, general={"dataset": str(data["wide"])})).run().folder
+    )
+    assert isinstance(pipeline, CompilationDiffusionPipeline)
+    result = evaluate_compilation(pipeline, dataset, config(Path("model"), data["mixed"], num_targets=40))
+    targets = result.targets
+    assert set(targets.widths.tolist()) == {2, 3}
+    assert [circuit.num_qubits for circuit in targets.own_circuits] == targets.widths.tolist()
+    assert [len(matrix) for matrix in targets.matrices] == (2**targets.widths).tolist()
+    for name, width in zip(targets.names, targets.widths.tolist(), strict=True):
+        assert {circuit.num_qubits for circuit in result.verified[name]} <= {width}
+    narrow = np.flatnonzero(targets.widths == 2)
+    tried = result.tries.ids[narrow].reshape(len(narrow) * 50, -1)
+    assert (pipeline.table.operands[tried] < 2).all(), "nobody asked for the third qubit"
+
+
+def test_targets_made_with_needless_gates_are_compared_in_normal_form(
+    model: Path, data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A circuit found is never credited with gates of the target's own circuit that cancel each other."""
+    pipeline = load_pipeline(model)
+    assert isinstance(pipeline, CompilationDiffusionPipeline)
+    pool = pipeline.gate_pool
+    table = instruction_table(pool, 2)
+    ids = ids_from_circuits([Circuit(2, read_gates("h 0; h 0; x 1"))], table, 4)
+    dataset = CircuitDataset(
+        tokens=encode_ids(ids, table),
+        prompt_index=np.zeros(1, dtype=np.int32),
+        prompts=(gates_prompt(pool.names, pool),),
+        sizes=np.array([[2, 3]], dtype=np.int16),
+        gate_pool=pool,
+        unitaries=as_two_channels(unitaries(ids, table)),
+    )
+    settings = config(model, data["unseen"], samples_per_target=400)
+    figures = evaluate_compilation(pipeline, dataset, settings).metrics
+    assert figures.against_own.num_targets == 1
+    assert (figures.against_own.mean_gates, figures.against_own.mean_gates_other) == (1, 1)
+    assert figures.against_own.shorter_rate == 0
+    assert list(figures.by_length) == ["3"], "but lengths are those of the data set"
+
+    # Only what simulation confirms in the very form that is written is called verified.
+    monkeypatch.setattr(
+        "quantum_diffusion.evaluation.compilation_evaluator.normal_form", lambda ids, table: np.zeros_like(ids)
+    )
+    assert not any(evaluate_compilation(pipeline, dataset, settings).verified.values())
+
+
+def test_a_single_drawing_is_drawn(model: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    run(config(model, data["unseen"], max_drawings=1, save_folder=str(tmp_path / "results")))
+    assert (tmp_path / "results" / "circuits.png").is_file()
 
 
 def test_the_command_shows_figures_and_refuses_in_one_line(

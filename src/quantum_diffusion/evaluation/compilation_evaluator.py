@@ -22,16 +22,17 @@ from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compa
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.prompts import parse_gates_prompt
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.simulate import infidelities, unitaries
-from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
+from quantum_diffusion.circuits.simulate import corners, infidelities, unitaries
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.data.selection import unitary_keys
 from quantum_diffusion.errors import IncompatibleDatasetsError
 from quantum_diffusion.evaluation import compilation_metrics as metrics
 from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
-from quantum_diffusion.evaluation.metrics import circuit_keys, dataset_keys, sampled_figures, wilson_interval
+from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
 from quantum_diffusion.pipeline.compilation import (
     CompilationDiffusionPipeline,
     Matrix,
@@ -47,7 +48,8 @@ MOST_CIRCUITS = 10
 _STORED_TOLERANCE = 1e-4
 """Infidelity of a stored unitary with its own circuit; float16 leaves about 1e-6, another circuit 0.1 and more."""
 
-_BLOCK_SAMPLES = 2**14
+_BLOCK_BYTES = 2**28
+"""Memory for the targets of the samples that are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ class Targets:
     Attributes:
         rows: int64 [M], where they are in the data set.
         prompts: M prompts that name the allowed gates.
-        unitaries: complex128 [M, D, D], computed from the targets' own circuits.
+        widths: int64 [M], qubits of each.
+        unitaries: complex128 [M, D, D], computed from the targets' own circuits; the identity on qubits beyond these.
         ids: int16 [M, T], the circuits the targets were made with.
         table: The instructions the ids number.
     """
 
     rows: NDArray[np.int64]
     prompts: tuple[str, ...]
+    widths: NDArray[np.int64]
     unitaries: Matrix
     ids: Ids
     table: InstructionTable
@@ -82,14 +86,20 @@ class Targets:
         return [f"target_{row:06d}" for row in self.rows.tolist()]
 
     @property
+    def matrices(self) -> list[Matrix]:
+        """The unitaries on the qubits they have, M of complex128 [d, d]."""
+        return corners(self.unitaries, self.widths)
+
+    @property
     def own_circuits(self) -> list[Circuit]:
         """The circuits the targets were made with."""
-        return circuits_from_ids(self.ids, self.table)
+        return circuits_from_ids(self.ids, self.table, self.widths.tolist())
 
     def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> Targets:
         """Return some of the targets."""
         prompts = tuple(np.array(self.prompts, dtype=object)[chosen].tolist())
-        return Targets(self.rows[chosen], prompts, self.unitaries[chosen], self.ids[chosen], self.table)
+        rows, widths = self.rows[chosen], self.widths[chosen]
+        return Targets(rows, prompts, widths, self.unitaries[chosen], self.ids[chosen], self.table)
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,9 @@ def evaluate_compilation(
     counts, shortest = exact_circuits(pipeline, targets, tries)
     found = [len(circuits[0]) if circuits else None for circuits in shortest]
     own = gate_count(targets.ids)
-    qiskit = [synthesize(target, gates) for target, gates in zip(targets.unitaries, targets.gates, strict=True)]
+    # Circuits found are in normal form, so what they are compared with is too.
+    own_forms = gate_count(normal_form(targets.ids, targets.table))
+    qiskit = [synthesize(target, gates) for target, gates in zip(targets.matrices, targets.gates, strict=True)]
     best_of, random_best_of = (
         {str(k): metrics.best_of_k(successes, samples, k) for k in metrics.tries(samples)}
         for successes in (exact, random)
@@ -192,7 +204,7 @@ def evaluate_compilation(
         baseline_random_rate=float(random.mean() / samples),
         baseline_random_best_of={k: float(chances.mean()) for k, chances in random_best_of.items()},
         distinct_exact=float(np.mean(counts)),
-        against_own=metrics.compare_gates(found, own.tolist()),
+        against_own=metrics.compare_gates(found, own_forms.tolist()),
         qiskit_rate=float(np.mean([circuit is not None for circuit in qiskit])),
         against_qiskit=metrics.compare_gates(found, [None if circuit is None else len(circuit) for circuit in qiskit]),
         infidelity_edges=metrics.INFIDELITY_EDGES,
@@ -212,7 +224,7 @@ def evaluate_compilation(
 
 
 def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
-    """Draw targets at random; of those with equal unitaries and gates one is kept.
+    """Draw targets at random; of those with equal unitaries, qubits and gates one is kept.
 
     Args:
         dataset: Circuits with their unitaries.
@@ -224,10 +236,7 @@ def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
     """
     assert dataset.unitaries is not None
     rows = np.sort(numpy_generator(seed, "targets").permutation(len(dataset))[:count])
-    table = instruction_table(dataset.gate_pool, dataset.num_qubits)
-    report = decode_tokens(dataset.tokens[rows], dataset.gate_pool)
-    # From the gates in float64: what is stored may be rounded to half precision.
-    matrices = unitaries(report.ids, table)
+    report, matrices = dataset.simulate(rows)
     stored = from_two_channels(dataset.unitaries[rows])
     wrong = rows[~report.valid | (infidelities(matrices, stored) > _STORED_TOLERANCE)]
     if len(wrong):
@@ -235,10 +244,12 @@ def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
             f"the unitary of row {wrong[0]} of the data set is not that of its circuit: see what is wrong with "
             "`quantum-diffusion inspect`, and generate the data set again"
         )
-    pairs = np.stack([unitary_keys(matrices), dataset.prompt_index[rows].astype(np.uint64)], axis=1)
-    first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
-    prompts = tuple(dataset.prompts[index] for index in dataset.prompt_index[rows].tolist())
-    return Targets(rows, prompts, matrices, compact(report.ids), table).take(first)
+    widths, asked = dataset.sizes[rows, 0].astype(np.int64), dataset.prompt_index[rows]
+    tasks = np.stack([unitary_keys(matrices), widths.astype(np.uint64), asked.astype(np.uint64)], axis=1)
+    first = np.sort(np.unique(tasks, axis=0, return_index=True)[1])
+    prompts = tuple(dataset.prompts[index] for index in asked.tolist())
+    table = instruction_table(dataset.gate_pool, dataset.num_qubits)
+    return Targets(rows, prompts, widths, matrices, compact(report.ids), table).take(first)
 
 
 def known_targets(
@@ -276,20 +287,19 @@ def sample_tries(
 ) -> Tries:
     """Sample `samples_per_target` circuits for each target, in blocks that bound memory; blocks change no sample."""
     samples = config.samples_per_target
-    size = max(1, _BLOCK_SAMPLES // samples)
-    total = samples * len(targets)
+    prompts = [prompt for prompt in targets.prompts for _ in range(samples)]
+    wanted = [matrix for matrix in targets.matrices for _ in range(samples)]
+    size = max(1, _BLOCK_BYTES // (16 * 4**pipeline.config.num_qubits))
     parts, reasons = [], Counter[str]()
-    for start in range(0, len(targets), size):
-        block = targets.take(np.arange(start, min(start + size, len(targets))))
-        first = start * samples
+    for first in range(0, len(wanted), size):
 
         def advance(done: int, _: int, first: int = first) -> None:
             if progress:
-                progress(first + done, total)
+                progress(first + done, len(wanted))
 
         part = pipeline.sample(
-            np.repeat(np.array(block.prompts, dtype=object), samples).tolist(),
-            np.repeat(block.unitaries, samples, axis=0),
+            prompts[first : first + size],
+            wanted[first : first + size],
             config.seed,
             config.model_params,
             first_sample=first,
@@ -311,10 +321,10 @@ def random_successes(targets: Targets, samples: int, seed: int) -> NDArray[np.in
     A target gets `samples` circuits of its own circuit's length, of gates uniform over those its prompt allows.
     """
     rng = numpy_generator(seed, "random baseline")
-    width = targets.table.num_qubits
     successes = []
     lengths = gate_count(targets.ids).tolist()
-    for target, prompt, gates, length in zip(targets.unitaries, targets.prompts, targets.gates, lengths, strict=True):
+    for target, prompt, gates, length in zip(targets.matrices, targets.prompts, targets.gates, lengths, strict=True):
+        width = len(target).bit_length() - 1
         table = instruction_table(GatePool(gate for gate in gates if GATES[gate].num_qubits <= width), width)
         ids = random_ids(rng, table, samples, length, length)
         report = DecodeReport(ids, np.ones(samples, dtype=np.bool_), (VALID,) * samples)
@@ -329,16 +339,19 @@ def exact_circuits(
 ) -> tuple[list[int], list[list[Circuit]]]:
     """Return the number of distinct exact circuits of each target, and the shortest of them.
 
-    Circuits are in normal form, where no two neighbours cancel; see `normal_form`.
+    Circuits are in normal form, where no two neighbours cancel, and simulated once more in that form; see
+    `normal_form`.
     """
     counts, shortest = [], []
-    width = targets.table.num_qubits
-    for ids, exact in zip(tries.ids, tries.exact, strict=True):
+    for ids, exact, target in zip(tries.ids, tries.exact, targets.matrices, strict=True):
         forms = normal_form(ids[exact], pipeline.table)
-        _, first = np.unique(circuit_keys(forms, pipeline.table, np.full(len(forms), width)), return_index=True)
-        forms = forms[np.sort(first)]
-        forms = forms[np.argsort(gate_count(forms), kind="stable")]
+        forms = forms[shortest_distinct(row_keys(forms), gate_count(forms))]
         counts.append(len(forms))
         chosen = forms[:MOST_CIRCUITS]
-        shortest.append(circuits_from_ids(chosen, pipeline.table, [width] * len(chosen)))
+        wanted = pad_unitary(target, pipeline.config.num_qubits)
+        distances = infidelities(
+            unitaries(chosen, pipeline.table), np.broadcast_to(wanted, (len(chosen), *wanted.shape))
+        )
+        chosen = chosen[distances < EXACT]
+        shortest.append(circuits_from_ids(chosen, pipeline.table, [len(target).bit_length() - 1] * len(chosen)))
     return counts, shortest

@@ -76,7 +76,7 @@ class CompilationMetrics(SampledFigures):
             its own circuit's length.
         baseline_random_best_of: `best_of` of those.
         distinct_exact: Mean number of distinct exact circuits (by normal form) of a target; 0 for unsolved ones.
-        against_own: The shortest exact circuits beside the circuits the targets were made with.
+        against_own: The shortest exact circuits beside the circuits the targets were made with, both in normal form.
         qiskit_rate: Share of the targets for which Qiskit finds an exact circuit of the allowed gates.
         against_qiskit: The shortest exact circuits beside Qiskit's.
         infidelity_edges: Bounds of the bins of both histograms; a bin has its lower bound.

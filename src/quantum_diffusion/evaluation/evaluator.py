@@ -68,7 +68,7 @@ class Evaluator:
 
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
-        self.folder = Path(config.save_folder) if config.save_folder else Path(config.model_dir) / "evaluation"
+        self.folder = config.results_folder
         check_results_folder(self.folder)
         device = select_device(config.device)
         self.pipeline = load_pipeline(Path(config.model_dir), device, config.model_params.weights)
@@ -192,9 +192,7 @@ def verified_circuits(samples: SrvSamples) -> dict[str, list[Circuit]]:
     verified = {}
     for prompt in dict.fromkeys(samples.prompts):
         rows = np.flatnonzero(samples.matches & (prompts == prompt))
-        rows = rows[np.argsort(samples.gate_counts[rows], kind="stable")]
-        _, first = np.unique(keys[rows], return_index=True)  # the shortest of equal ones
-        verified[prompt] = samples.circuits(rows[np.sort(first)])
+        verified[prompt] = samples.circuits(rows[metrics.shortest_distinct(keys[rows], samples.gate_counts[rows])])
     return verified
 
 
@@ -232,7 +230,7 @@ def write_compilation(result: CompilationResult, folder: Path, config: Evaluatio
             for name, own in zip(targets.names, targets.own_circuits, strict=True)
             if result.verified[name]
         ]
-        save_compilation_drawings(pairs, staging / "circuits.png", config.max_drawings // 2)
+        save_compilation_drawings(pairs, staging / "circuits.png", -(-config.max_drawings // 2))
 
     write_results_folder(
         folder,

@@ -220,6 +220,13 @@ def dataset_keys(dataset: CircuitDataset, num_qubits: int, num_steps: int) -> ND
     return _as_keys(form[short, :num_steps], dataset.sizes[short, 0])
 
 
+def shortest_distinct(keys: NDArray[np.void] | NDArray[np.uint64], gate_counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of distinct circuits, fewest gates first; the shortest of those of equal keys."""
+    order = np.argsort(gate_counts, kind="stable")
+    _, first = np.unique(keys[order], return_index=True)
+    return order[np.sort(first)]
+
+
 def distinct_rate(keys: NDArray[np.void]) -> float:
     """Share of distinct circuits, 0 for none at all."""
     return len(np.unique(keys)) / len(keys) if len(keys) else 0.0
