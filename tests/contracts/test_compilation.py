@@ -294,6 +294,7 @@ def test_prompts_say_the_same_when_written_and_read(gates: list[str]) -> None:
         ("Compile using: ['h'], ['cx']", "not of the form"),
         ("", "not of the form"),
         ("Compile using: ['h', 't']", "allows 't', but"),
+        ("Compile using: ['h', 'cx', 'h']", "names a gate twice"),
     ],
 )
 def test_other_prompts_are_refused(prompt: str, message: str) -> None:
@@ -484,6 +485,28 @@ def test_the_prefix_head_has_no_labels_in_unitaries(make_config: MakeConfig, dat
     config = with_encoder(make_config(prefix_head_weight=0.5), "matrix")
     with pytest.raises(ConfigError, match=r"prefix_head_weight=0\.5 trains on Schmidt rank vectors"):
         DiffusionTrainer(config).setup_model(data)
+
+
+def test_options_left_open_are_the_model_s_own(pipeline: CompilationDiffusionPipeline) -> None:
+    own = pipeline.config.scheduler
+    resolved = pipeline.resolved(SamplingConfig(guidance_scale=0.0, auto_batch_size=3))
+    assert (resolved.guidance_scale, resolved.scheduler, resolved.auto_batch_size) == (0.0, own.type, 3)
+    assert resolved.guidance_mode == getattr(own.params, "guidance_mode", None)
+    assert resolved.order == getattr(own.params, "order", None)
+    assert resolved.sample_steps == (STEPS if own.type == "masked" else own.params.sample_steps)
+    assert pipeline.resolved(resolved) == resolved
+
+
+def test_without_unitaries_there_is_nothing_to_drop_together(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    with pytest.raises(ConfigError, match=r"joint_dropout=true drops prompts together with unitaries"):
+        DiffusionTrainer(make_config(joint_dropout=True)).setup_model(dataset)
+
+
+def test_the_convolutional_encoder_is_for_few_qubits(make_config: MakeConfig, data: CircuitDataset) -> None:
+    config = pipeline_config(with_encoder(make_config(), "convolution"), data)
+    make_pipeline(config.model_copy(update={"num_qubits": 6}))
+    with pytest.raises(ConfigError, match=r"given 7 qubits, it holds 6 or less; use .*=matrix"):
+        make_pipeline(config.model_copy(update={"num_qubits": 7}))
 
 
 @pytest.mark.parametrize("model", ["transformer", "unet"])

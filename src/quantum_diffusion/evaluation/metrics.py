@@ -20,7 +20,6 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.samples import SrvSamples, exact_matches
 from quantum_diffusion.seeding import numpy_generator
@@ -109,16 +108,14 @@ def sampled_figures(
         reasons: How often each kind of sample occurred, "valid" included.
         seconds: Time it took.
     """
-    options, defaults = config.model_params, pipeline.config.scheduler
-    process = pipeline.process
-    guidance = options.guidance_scale
+    used = pipeline.resolved(config.model_params)
     return {
         "valid_rate": reasons.get(VALID, 0) / max(sum(reasons.values()), 1),
         "reasons": dict(reasons),
-        "guidance_scale": defaults.params.guidance_scale if guidance is None else guidance,
-        "steps": pipeline.sample_steps(options),
-        "scheduler": options.scheduler or defaults.type,
-        "order": options.order or process.order if isinstance(process, MaskedDiffusion) else None,
+        "guidance_scale": used.guidance_scale,
+        "steps": used.sample_steps,
+        "scheduler": used.scheduler,
+        "order": used.order,
         "seed": config.seed,
         "seconds": seconds,
     }

@@ -35,6 +35,9 @@ from quantum_diffusion.models.transformer import CellTransformer, InstructionTra
 from quantum_diffusion.models.unet import ConditionalUNet
 from quantum_diffusion.models.unitary_encoder import ConvolutionalUnitaryEncoder, MatrixEncoder
 
+MOST_CONVOLUTION_QUBITS = 6
+"""Of the convolutional unitary encoder: it attends between all 4^n entries of a unitary."""
+
 
 class PipelineConfig(Section):
     """Everything that decides a pipeline's architecture; saved beside its weights."""
@@ -108,6 +111,12 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     modules: dict[str, nn.Module] = {"condition_encoder": encoder}
     unitary = None if config.unitary_encoder is None else config.unitary_encoder.params
     if isinstance(unitary, ConvolutionParams):
+        if config.num_qubits > MOST_CONVOLUTION_QUBITS:
+            raise ConfigError(
+                f"training.unitary_encoder.type=convolution attends between all 4^n entries of a unitary: given "
+                f"{config.num_qubits} qubits, it holds {MOST_CONVOLUTION_QUBITS} or less; use "
+                "training.unitary_encoder.type=matrix"
+            )
         modules["unitary_encoder"] = ConvolutionalUnitaryEncoder(condition_dim=encoder.width, **unitary.model_dump())
     elif unitary is not None:
         modules["unitary_encoder"] = MatrixEncoder(

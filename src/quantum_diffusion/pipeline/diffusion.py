@@ -296,6 +296,13 @@ class DiffusionPipeline:
         steps = options.sample_steps or self.config.scheduler.params.sample_steps or self.config.max_gates
         return min(steps, self.config.max_gates) if isinstance(self.process, MaskedDiffusion) else steps
 
+    def resolved(self, options: SamplingConfig) -> SamplingConfig:
+        """Return the options with the model's own defaults where they leave one open."""
+        own = self.config.scheduler
+        defaults = {"scheduler": own.type} | own.params.model_dump(include=set(SamplingConfig.model_fields))
+        given = options.model_dump(exclude_none=True)
+        return SamplingConfig(**defaults | given | {"sample_steps": self.sample_steps(options)})
+
     def sample(
         self,
         prompts: Sequence[str],
@@ -356,6 +363,7 @@ class DiffusionPipeline:
         """
         options = options or SamplingConfig()
         self.check_sampling(options)
+        options = self.resolved(options)
         plan = plan_edit(edit or Edit(), self.table, self.config.max_gates)
         allowed = allowed & plan.allowed
         plan.check_samples(allowed, self.table)
@@ -381,8 +389,8 @@ class DiffusionPipeline:
         self, asked: _Asked, shape: NDArray[np.int64], options: SamplingConfig, plan: EditPlan
     ) -> DecodeReport:
         request = asked.request
-        defaults = self.config.scheduler.params
-        scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
+        scale = options.guidance_scale
+        assert scale is not None, "they are resolved"
         generators = [torch.Generator().manual_seed(int(seed)) for seed in asked.seeds]
         with torch.inference_mode():
             nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)

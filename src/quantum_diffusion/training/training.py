@@ -159,6 +159,11 @@ class DiffusionTrainer:
                 f"training.training.prefix_head_weight={loop.prefix_head_weight} trains on Schmidt rank vectors, but "
                 f"{general.dataset!r} holds unitaries (condition_type UNITARY): set it to 0"
             )
+        if self._dataset.unitaries is None and loop.joint_dropout:
+            raise ConfigError(
+                f"training.training.joint_dropout=true drops prompts together with unitaries, but {general.dataset!r} "
+                "holds none (condition_type SRV): set it to false"
+            )
         check_augmentation(self._dataset, loop.augment)
         self._pipeline = make_pipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
         if general.init_from_pipeline_dir is not None:
