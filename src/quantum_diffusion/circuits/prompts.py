@@ -23,14 +23,14 @@ def gates_prompt(gates: Sequence[str], pool: GatePool) -> str:
 
 
 def parse_gates_prompt(prompt: str, pool: GatePool) -> tuple[str, ...]:
-    """Read the gates from a prompt.
+    """Read the gates from a prompt; any order is read, since data sets of genQC may list them in another.
 
     Args:
         prompt: E.g. "Compile using: ['h', 'cx']".
         pool: The gates that may be named.
 
     Raises:
-        ConfigError: The prompt is of another form, or names a gate outside the pool.
+        ConfigError: The prompt is of another form, or names a gate outside the pool or twice.
     """
     gates = tuple(re.findall(r"'([a-z]+)'", prompt))
     if not gates or prompt != f"Compile using: {list(gates)}":
@@ -38,4 +38,6 @@ def parse_gates_prompt(prompt: str, pool: GatePool) -> tuple[str, ...]:
     unknown = [name for name in gates if name not in pool.names]
     if unknown:
         raise ConfigError(f"prompt {prompt!r} allows {unknown[0]!r}, but the model's gates are {list(pool.names)}")
+    if len(set(gates)) < len(gates):
+        raise ConfigError(f"prompt {prompt!r} names a gate twice: give each gate once")
     return gates
