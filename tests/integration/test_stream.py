@@ -1,5 +1,7 @@
 """Training on a stream: fresh circuits in every epoch, none that are validated with, a resume that sees the same."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from quantum_diffusion.data.stream import CircuitStream
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
-from quantum_diffusion.training.training import DiffusionTrainer
+from quantum_diffusion.training.training import DiffusionTrainer, is_trained
 from tests.conftest import MakeConfig
 from tests.integration.test_training import InterruptAt, assert_same, metrics_without_times
 
@@ -63,6 +65,25 @@ def preset(tmp_path: Path) -> str:
     path = tmp_path / "short.yaml"
     path.write_text("num_qubits: 3\nmin_gates: 2\nmax_gates: 5\nnum_samples: 96\nn_jobs: 1\n")
     return f"stream:{path}"
+
+
+def test_a_stream_is_given_up_with_its_run() -> None:
+    one = stream()
+    left = weakref.ref(one)
+    del one
+    gc.collect()
+    assert left() is None, "its circuits would stay in memory"
+
+
+def test_a_model_of_another_stream_is_not_kept(make_config: MakeConfig, tmp_path: Path, preset: str) -> None:
+    general = {"dataset": preset, "output_path": str(tmp_path / "model")}
+    config = make_config(general=general, num_epochs=1, max_samples=64)
+    assert not is_trained(config)
+    DiffusionTrainer(config).run()
+    assert is_trained(config)
+    path = tmp_path / "short.yaml"
+    path.write_text(path.read_text().replace("max_gates: 5", "max_gates: 6"))
+    assert not is_trained(config)
 
 
 @pytest.mark.parametrize("balance_prompts", [False, True])

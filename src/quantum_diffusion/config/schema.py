@@ -5,6 +5,7 @@ Presets in `conf/` list differences from these defaults; the rest of the code re
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -143,6 +144,11 @@ class GeneralConfig(Section):
     """Where the logger wandb writes: run/wandb, for `wandb sync`; or online, with an account."""
     mlflow_uri: Text | None = None
     """Store of the logger mlflow, e.g. the address of a server; null is the SQLite file mlflow.db in output_path."""
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the trained model goes."""
+        return Path(self.output_path) / (self.model_name or "")
 
     @field_validator("loggers")
     @classmethod
@@ -552,6 +558,11 @@ class EvaluationConfig(Section):
     verbose: bool = True
     """Show the progress bar and the table."""
     model_params: SamplingConfig = SamplingConfig()
+
+    @property
+    def results_folder(self) -> Path:
+        """Where results go."""
+        return Path(self.save_folder) if self.save_folder else Path(self.model_dir) / "evaluation"
 
 
 class EditConfig(Section):

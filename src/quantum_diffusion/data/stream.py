@@ -25,6 +25,11 @@ from quantum_diffusion.seeding import derive_seed
 _HELD_OUT = -1
 
 
+def stream_fingerprint(config: DatasetConfig, seed: int) -> str:
+    """Return what `CircuitStream.fingerprint` is, without making any circuit."""
+    return hashlib.sha256(f"{DatasetGenerator(config).settings} {seed}".encode()).hexdigest()
+
+
 class CircuitStream:
     """Circuits for every epoch, and others to validate with, which no epoch trains on.
 
@@ -47,6 +52,7 @@ class CircuitStream:
         self.num_circuits = config.num_samples
         self.num_held_out = max(1, round(config.num_samples * validation_fraction)) if validation_fraction else 0
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self._fresh = lru_cache(maxsize=1)(self._make_fresh)
         available = len(self._fresh(0))
         if available < self.num_circuits:
             raise ConfigError(
@@ -67,7 +73,7 @@ class CircuitStream:
     @property
     def fingerprint(self) -> str:
         """SHA-256 that is equal for equal streams."""
-        return hashlib.sha256(f"{DatasetGenerator(self.config).settings} {self.seed}".encode()).hexdigest()
+        return stream_fingerprint(self.config, self.seed)
 
     def loaders(
         self,
@@ -97,8 +103,7 @@ class CircuitStream:
         fresh = self._with_known_prompts(self._fresh(number))
         return fresh.take(np.resize(np.arange(len(fresh)), self.num_circuits))  # a few repeat if some were left out
 
-    @lru_cache(maxsize=1)  # noqa: B019  (a stream lives as long as its run)
-    def _fresh(self, number: int) -> CircuitDataset:
+    def _make_fresh(self, number: int) -> CircuitDataset:
         made = self._generate(number, self.num_circuits + self.num_held_out)
         if not self.num_held_out:
             return made

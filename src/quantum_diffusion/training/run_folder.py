@@ -71,7 +71,7 @@ class RunFolder:
 
     def __init__(self, config: TrainingConfig) -> None:
         self._config = config
-        self.model = Path(config.general.output_path) / (config.general.model_name or "")
+        self.model = config.general.model_folder
         self.run = self.model / RUN_FOLDER
         self.interrupted = self.run / "interrupted"
         self.best = self.run / "best"

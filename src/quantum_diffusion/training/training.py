@@ -25,11 +25,11 @@ from torch import nn
 
 import quantum_diffusion
 from quantum_diffusion.circuits.simulate import Complex, corners
-from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
 from quantum_diffusion.config.store import dataset_preset, to_yaml
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
-from quantum_diffusion.data.stream import CircuitStream
+from quantum_diffusion.data.stream import CircuitStream, stream_fingerprint
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
 from quantum_diffusion.files import describe
@@ -59,7 +59,7 @@ from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.register import ModelEntry, ModelManager
 from quantum_diffusion.training.run_folder import RunFolder, first_difference
 
-__all__ = ["DiffusionTrainer", "ModelEntry", "ModelManager", "TrainingSummary"]
+__all__ = ["DiffusionTrainer", "ModelEntry", "ModelManager", "TrainingSummary", "is_trained"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,35 @@ class TrainingSummary:
     folder: Path
     status: str
     metadata: dict[str, Any]
+
+
+def is_trained(config: TrainingConfig) -> bool:
+    """Tell whether a finished model of these settings and these circuits is where it should go.
+
+    Raises:
+        ConfigError, DatasetFormatError: The circuits cannot be found or read.
+    """
+    general = config.general
+    folder = general.model_folder
+    if general.overwrite or not checkpoint.is_finished_model(folder):
+        return False
+    if (folder / checkpoint.TRAINING_CONFIG).read_text(encoding="utf-8") != to_yaml(config):
+        return False
+    if general.dataset.startswith(STREAM):
+        fingerprint = stream_fingerprint(_stream_config(config), general.seed)
+    else:
+        fingerprint = dataset_loader().load_dataset(general.dataset).fingerprint
+    return bool(checkpoint.read_metadata(folder).get("dataset_sha256") == fingerprint)
+
+
+def _stream_config(config: TrainingConfig) -> DatasetConfig:
+    """Return what an epoch of the stream is made of, within the limits of the run."""
+    preset, loop = dataset_preset(config.general.dataset.removeprefix(STREAM)), config.training
+    limits = {
+        "num_samples": min(preset.num_samples, loop.max_samples or preset.num_samples),
+        "balance_max": loop.balance_max or preset.balance_max,
+    }
+    return preset.model_copy(update=limits)
 
 
 class DiffusionTrainer:
@@ -303,12 +332,7 @@ class DiffusionTrainer:
                 f"training.training.batching=bucketed needs a data set, given general.dataset={STREAM}{name}: use "
                 "max_padded, or make a data set"
             )
-        preset = dataset_preset(name)
-        limits = {
-            "num_samples": min(preset.num_samples, loop.max_samples or preset.num_samples),
-            "balance_max": loop.balance_max or preset.balance_max,
-        }
-        return CircuitStream(preset.model_copy(update=limits), self.config.general.seed, loop.validation_fraction)
+        return CircuitStream(_stream_config(self.config), self.config.general.seed, loop.validation_fraction)
 
     def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
         """Start from the weights of a saved pipeline of the same architecture."""
