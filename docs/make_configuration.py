@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from quantum_diffusion.cli import COMMANDS, describe_keys
-from quantum_diffusion.config.store import preset_names
+from quantum_diffusion.config.store import SECTIONS, preset_names
 
 
 def render() -> str:
@@ -19,7 +19,7 @@ def render() -> str:
         lines += ["", f"## quantum-diffusion {name}", "", str(command.run.__doc__)]
         lines += [f"Presets (`{command.section}=NAME`): {presets}." if presets else "No presets.", ""]
         lines += ["| key | values | default | meaning |", "|---|---|---|---|"]
-        for key, values, default, meaning in describe_keys(command.schema, command.section):
+        for key, values, default, meaning in describe_keys(SECTIONS[command.section], command.section):
             lines.append(f"| `{key}` | {values} | {default} | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
 

@@ -216,68 +216,39 @@ def export_genqc(config: ExportConfig) -> int:
     return 0
 
 
-def _model_folder(config: TrainingConfig) -> Path:
-    return Path(config.general.output_path) / (config.general.model_name or "")
-
-
 def _is_trained(config: TrainingConfig) -> bool:
-    """Tell whether a finished model of these settings and this data set is where it should go."""
-    from quantum_diffusion.config.store import to_yaml
-    from quantum_diffusion.interop.loading import dataset_loader
-    from quantum_diffusion.pipeline.checkpoint import TRAINING_CONFIG, is_finished_model, read_metadata
+    from quantum_diffusion.training.training import is_trained
 
-    folder, dataset = _model_folder(config), config.general.dataset
-    if config.general.overwrite or not is_finished_model(folder):
-        return False
-    if (folder / TRAINING_CONFIG).read_text(encoding="utf-8") != to_yaml(config):
-        return False
-    made_of = read_metadata(folder).get("dataset_sha256")
-    return dataset.startswith("stream:") or dataset_loader().load_dataset(dataset).fingerprint == made_of
+    return is_trained(config)
 
 
-def _evaluation_folder(config: EvaluationConfig) -> Path:
-    return Path(config.save_folder) if config.save_folder else Path(config.model_dir) / "evaluation"
-
-
-def _save_folder(config: SampleConfig | CompileConfig | InspectConfig) -> str | None:
-    return config.save_folder
-
-
-COMMANDS = {  # the last override is what a sweep advises, so that each of its jobs has a folder of its own
+COMMANDS = {  # the last text is what a sweep advises, so that each of its jobs has a folder of its own
     "generate": Command(
-        "datasets",
-        DatasetConfig,
-        generate,
-        lambda config: config.output_path,
-        "datasets.output_path=./datasets/${hydra:job.num}",
+        "datasets", generate, lambda config: config.output_path, "datasets.output_path=./datasets/${hydra:job.num}"
     ),
     "train": Command(
         "training",
-        TrainingConfig,
         train,
-        _model_folder,
+        lambda config: config.general.model_folder,
         "training.general.model_name=run_${hydra:job.num}",
         is_done=_is_trained,
     ),
     "evaluate": Command(
         "evaluation",
-        EvaluationConfig,
         evaluate,
-        _evaluation_folder,
+        lambda config: config.results_folder,
         "evaluation.save_folder=./evaluations/${hydra:job.num}",
     ),
-    "sample": Command("sample", SampleConfig, sample, _save_folder, "sample.save_folder=./circuits/${hydra:job.num}"),
-    "compile": Command(
-        "compile", CompileConfig, compile_unitary, _save_folder, "compile.save_folder=./circuits/${hydra:job.num}"
+    "sample": Command(
+        "sample", sample, lambda config: config.save_folder, "sample.save_folder=./circuits/${hydra:job.num}"
     ),
-    "inspect": Command("inspect", InspectConfig, inspect, _save_folder, "inspect.save_folder=./${hydra:job.num}"),
-    "runs": Command("runs", RunsConfig, runs, lambda config: config.picture, "runs.picture=./${hydra:job.num}.png"),
+    "compile": Command(
+        "compile", compile_unitary, lambda config: config.save_folder, "compile.save_folder=./circuits/${hydra:job.num}"
+    ),
+    "inspect": Command("inspect", inspect, lambda config: config.save_folder, "inspect.save_folder=./${hydra:job.num}"),
+    "runs": Command("runs", runs, lambda config: config.picture, "runs.picture=./${hydra:job.num}.png"),
     "export-genqc": Command(
-        "export",
-        ExportConfig,
-        export_genqc,
-        lambda config: config.output_path,
-        "export.output_path=./exported/${hydra:job.num}",
+        "export", export_genqc, lambda config: config.output_path, "export.output_path=./exported/${hydra:job.num}"
     ),
 }
 
@@ -344,7 +315,7 @@ def usage() -> str:
 
 def help_text(name: str) -> str:
     """Return a command's help: its presets, and every key with its values, default and meaning."""
-    from quantum_diffusion.config.store import preset_names
+    from quantum_diffusion.config.store import SECTIONS, preset_names
 
     command = COMMANDS[name]
     presets = preset_names(command.section)
@@ -353,7 +324,7 @@ def help_text(name: str) -> str:
     if presets:
         lines += ["", f"presets: {', '.join(presets)}"]
     lines += ["", "keys (values; default): meaning"]
-    for key, values, default, meaning in describe_keys(command.schema, command.section):
+    for key, values, default, meaning in describe_keys(SECTIONS[command.section], command.section):
         lines.append(f"  {key} ({values}; {default}): {meaning}")
     lines += ["", "Quote values with brackets or spaces: 'datasets.gate_set=[h,cx]'"]
     lines += ["-m runs a job for every combination of values given as KEY=VALUE,VALUE: docs/training.md, Sweeps"]

@@ -39,18 +39,16 @@ class Command:
 
     Attributes:
         section: The section of the configuration it reads.
-        schema: What that section may hold.
         run: Does it, returns the exit status.
         folder: The folder it writes; None when it writes none.
-        own_folder: An override that gives every job of a sweep its own folder.
+        folder_advice: The override to advise when jobs of a sweep would write into one folder.
         is_done: Tells whether an earlier run of the same sweep has done it.
     """
 
     section: str
-    schema: type[Section]
     run: Callable[[Any], int]
     folder: Callable[[Any], str | Path | None]
-    own_folder: str = ""
+    folder_advice: str = ""
     is_done: Callable[[Any], bool] = lambda config: False
 
     def read(self, composed: DictConfig) -> Section:
@@ -59,9 +57,9 @@ class Command:
         Raises:
             ConfigError: A key or value is wrong; the message names it.
         """
-        from quantum_diffusion.config.store import section
+        from quantum_diffusion.config.store import SECTIONS, section
 
-        return section(composed, self.section, self.schema)
+        return section(composed, self.section, SECTIONS[self.section])
 
 
 def run_jobs(command: Command, arguments: Sequence[str]) -> int:
@@ -148,7 +146,7 @@ def _check(command: Command, arguments: Sequence[str], temporary: Path) -> tuple
             return
         first = number if folder is None else folders.setdefault(Path(folder).resolve(), number)
         if first != number:
-            problems[number] = f"would write into {str(folder)!r} like job {first}: add e.g. '{command.own_folder}'"
+            problems[number] = f"would write into {str(folder)!r} like job {first}: add e.g. '{command.folder_advice}'"
 
     # The launcher and Hydra's record of the sweep are for when it runs.
     later = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.dir=")

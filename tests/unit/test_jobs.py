@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from quantum_diffusion.cli import COMMANDS, run_command
-from quantum_diffusion.config.schema import RunsConfig
 from quantum_diffusion.config.store import prepare_overrides
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.jobs import Command, run_jobs
@@ -29,7 +28,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def command_that(run: Callable[[Any], int]) -> Command:
     """A command with a key to sweep, `runs.folder`; what runs in workers must be local to a test, as pickle wants."""
-    return Command("runs", RunsConfig, run, lambda config: config.folder)
+    return Command("runs", run, lambda config: config.folder)
 
 
 @LAUNCHERS
@@ -107,7 +106,7 @@ def test_a_wrong_job_is_named_before_any_starts(capsys: pytest.CaptureFixture) -
     def run(config: Any) -> int:
         raise AssertionError
 
-    command = Command("runs", RunsConfig, run, lambda config: config.picture, "runs.picture=${hydra:job.num}.png")
+    command = Command("runs", run, lambda config: config.picture, "runs.picture=${hydra:job.num}.png")
     assert run_jobs(command, ["-m", "runs.folder=a,b", "runs.picture=./x.png,[],./x.png"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: job 1 (runs.folder=a runs.picture=[]): runs.picture: expected ")
