@@ -129,13 +129,13 @@ def test_samples_do_not_depend_on_the_blocks(
     whole = evaluate_compilation(pipeline, dataset, settings, lambda done, total: calls.append((done, total)))
     assert calls[-1] == (whole.tries.exact.size, whole.tries.exact.size)
     sizes: list[int] = []
-    sample = pipeline.sample
+    sample = pipeline.sample_padded
 
     def counted(prompts: Sequence[str], *args: Any, **options: Any) -> CompiledSamples:
         sizes.append(len(prompts))
         return sample(prompts, *args, **options)
 
-    monkeypatch.setattr(pipeline, "sample", counted)
+    monkeypatch.setattr(pipeline, "sample_padded", counted)
     monkeypatch.setattr("quantum_diffusion.evaluation.compilation_evaluator._BLOCK_BYTES", 30 * 4 * 4 * 16)
     parts = evaluate_compilation(pipeline, dataset, settings)
     assert max(sizes) == 30, "complex128 of two qubits; less than the samples of one target"

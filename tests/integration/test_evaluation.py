@@ -144,5 +144,9 @@ def test_circuits_on_demand_are_verified_distinct_and_reproducible(model: Path) 
     assert all(len(circuit) > 0 for circuit in short.circuits)
     few = find_circuits(settings.model_copy(update={"max_tries": 3, "model_params": SamplingConfig(guidance_scale=1)}))
     assert few.num_sampled == 3
+    steps: list[tuple[int, int]] = []
+    rare = {"srv": (2, 2), "max_gates": 1, "num_circuits": 1, "max_tries": 100}
+    find_circuits(settings.model_copy(update=rare), lambda *counts: steps.append(counts))
+    assert steps == [(8, 100), (16, 100), (32, 100), (64, 100), (100, 100)], "what is rare is sought in larger batches"
     with pytest.raises(ConfigError, match="asks for 4 qubits"):
         find_circuits(settings.model_copy(update={"srv": (1, 1, 1, 1)}))

@@ -287,19 +287,21 @@ def sample_tries(
 ) -> Tries:
     """Sample `samples_per_target` circuits for each target, in blocks that bound memory; blocks change no sample."""
     samples = config.samples_per_target
-    prompts = [prompt for prompt in targets.prompts for _ in range(samples)]
-    wanted = [matrix for matrix in targets.matrices for _ in range(samples)]
+    prompts = np.array(targets.prompts, dtype=object)
+    total = samples * len(targets)
     size = max(1, _BLOCK_BYTES // (16 * 4**pipeline.config.num_qubits))
     parts, reasons = [], Counter[str]()
-    for first in range(0, len(wanted), size):
+    for first in range(0, total, size):
+        rows = np.arange(first, min(first + size, total)) // samples
 
         def advance(done: int, _: int, first: int = first) -> None:
             if progress:
-                progress(first + done, len(wanted))
+                progress(first + done, total)
 
-        part = pipeline.sample(
-            prompts[first : first + size],
-            wanted[first : first + size],
+        part = pipeline.sample_padded(
+            prompts[rows].tolist(),
+            pad_unitary(targets.unitaries[rows], pipeline.config.num_qubits),
+            targets.widths[rows],
             config.seed,
             config.model_params,
             first_sample=first,

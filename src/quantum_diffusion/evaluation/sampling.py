@@ -21,6 +21,7 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pipeline.samples import parse_srv_prompt
+from quantum_diffusion.pipeline.search import next_batch
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
 
     Args:
         config: What to look for.
-        progress: Called with (circuits found, circuits wanted).
+        progress: Called with (circuits sampled, `max_tries`).
 
     Raises:
         ConfigError: The vector cannot be reached, or the model or a sampling option is not for it.
@@ -69,13 +70,12 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     found: dict[Circuit, None] = {}
     sampled = exact = 0
     while len(found) < config.num_circuits and sampled < config.max_tries:
-        wanted = 2 * (config.num_circuits - len(found)) + 6
-        count = min(wanted, config.max_tries - sampled)
+        count = next_batch(config.num_circuits - len(found), sampled, config.max_tries)
         samples = pipeline.sample([prompt] * count, config.seed, config.model_params, edit=edit, first_sample=sampled)
         found |= dict.fromkeys(samples.circuits(samples.matches.nonzero()[0]))
         sampled, exact = sampled + count, exact + int(samples.matches.sum())
         if progress:
-            progress(min(len(found), config.num_circuits), config.num_circuits)
+            progress(sampled, config.max_tries)
     chosen = list(found)[: config.num_circuits]
     return FoundCircuits(sorted(chosen, key=len), sampled, exact)
 

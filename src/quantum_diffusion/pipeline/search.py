@@ -109,9 +109,7 @@ def search_circuits(
     best: CompiledCircuit | None = None
     sampled = exact = invalid = too_long = 0
     while len(found) < num_circuits and sampled < max_tries:
-        # As many again as before, so that rare circuits are not looked for in small batches.
-        wanted = min(max(2 * (num_circuits - len(found)) + 6, sampled), _MOST_AT_ONCE)
-        count = min(wanted, max_tries - sampled)
+        count = next_batch(num_circuits - len(found), sampled, max_tries)
         copies, widths = np.broadcast_to(padded, (count, *padded.shape)), np.full(count, num_qubits)
         samples = pipeline.sample_padded(
             [prompt] * count, copies, widths, seed, options, edit=edit, first_sample=sampled
@@ -140,6 +138,18 @@ def search_circuits(
         num_too_long=too_long,
         seconds=time.perf_counter() - started,
     )
+
+
+def next_batch(missing: int, sampled: int, max_tries: int) -> int:
+    """Return how many circuits a search samples before it looks again whether it has enough.
+
+    Args:
+        missing: Circuits still to be found.
+        sampled: Circuits sampled so far.
+        max_tries: Most circuits to sample.
+    """
+    # As many again as before, so that rare circuits are not looked for in small batches.
+    return min(max(2 * missing + 6, sampled), _MOST_AT_ONCE, max_tries - sampled)
 
 
 def _verify(circuits: Sequence[Circuit], pool: GatePool, target: Matrix, may_simplify: bool) -> list[CompiledCircuit]:
