@@ -11,16 +11,18 @@ from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tracking.runs import differences, find_runs, save_curves
 from tests.conftest import MakeConfig
 from tests.integration.test_training import InterruptAt, train
+from tests.unit.test_sinks import needs_mlflow
 
 
 @pytest.fixture
 def models(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> Path:
-    def run(name: str, *observers: Any, **options: Any) -> None:
-        train(make_config(general={"output_path": str(tmp_path / "models" / name)}, **options), dataset, *observers)
+    def run(name: str, *observers: Any, general: Any = None, **options: Any) -> None:
+        general = {"output_path": str(tmp_path / "models" / name), **(general or {})}
+        train(make_config(general=general, num_epochs=2, **options), dataset, *observers)
 
-    run("first", num_epochs=2)
-    run("deep/second", num_epochs=2, learning_rate=1e-3)
-    run("third", InterruptAt(2), num_epochs=2)
+    run("first")
+    run("deep/second", learning_rate=1e-3, log_every=3)
+    run("third", InterruptAt(2), general={"resume": "never", "keep_checkpoints": 7})
     (tmp_path / "models" / "broken" / "run").mkdir(parents=True)
     (tmp_path / "models" / "broken" / "run" / "run.yaml").write_text("[1, 2")
     return tmp_path / "models"
@@ -45,6 +47,22 @@ def test_runs_are_compared(models: Path, tmp_path: Path, capsys: pytest.CaptureF
     for text in ("deep/second", "interrupted", "training.learning_rate", "validation_loss", str(picture)):
         assert text in output
     assert picture.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("sink", ["jsonl", "wandb", pytest.param("mlflow", marks=needs_mlflow)])
+def test_runs_are_found_whatever_else_they_are_logged_to(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sink: str
+) -> None:
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    for name, loggers in {"plain": ["csv"], "logged": ["csv", sink]}.items():
+        general = {"output_path": str(tmp_path / "models"), "model_name": name, "loggers": loggers}
+        train(make_config(general=general, num_epochs=1), dataset)
+    runs = find_runs(tmp_path / "models")
+    assert {run.name: run.status for run in runs} == {"plain": "finished", "logged": "finished"}
+    assert runs[0].metrics["loss"] == runs[1].metrics["loss"]
+    assert not differences(runs)
+    save_curves(runs, "loss", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
 def test_what_is_not_there_is_told(models: Path, tmp_path: Path) -> None:

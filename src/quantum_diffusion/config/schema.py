@@ -161,6 +161,29 @@ class GeneralConfig(Section):
         return value
 
 
+SAME_MODEL = (
+    "general.output_path",
+    "general.model_name",
+    "general.experiment_name",
+    "general.device",
+    "general.verbose",
+    "general.resume",
+    "general.checkpoint_minutes",
+    "general.checkpoint_steps",
+    "general.keep_checkpoints",
+    "general.overwrite",
+    "general.loggers",
+    "general.wandb_mode",
+    "general.mlflow_uri",
+    "training.log_every",
+    "training.num_workers",
+    "training.profile_steps",
+    "training.num_threads",
+)
+"""Keys below `training` that make no other model: a run may be continued with other values, and runs that differ only
+in them are alike."""
+
+
 class LoopConfig(Section):
     """How the model is trained (keys `training.training.*`)."""
 

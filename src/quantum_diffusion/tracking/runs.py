@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from quantum_diffusion.config.schema import SAME_MODEL
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.files import new_file
 from quantum_diffusion.tracking.experiment import RUN_FILE, read_metrics, read_run
@@ -19,18 +20,6 @@ from quantum_diffusion.tracking.sinks import flat
 
 COLUMNS = ("loss", "validation_loss", "sampled_accuracy")
 """Metrics shown beside each run."""
-
-_WHERE = (
-    "general.output_path",
-    "general.model_name",
-    "general.experiment_name",
-    "general.verbose",
-    "general.overwrite",
-    "general.loggers",
-    "general.wandb_mode",
-    "general.mlflow_uri",
-)
-"""Settings in which runs always differ, or that do not matter."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +77,8 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return the settings in which runs differ, each with its value in every run (None where a run lacks it)."""
-    keys = sorted({key for run in runs for key in run.settings} - set(_WHERE))
+    """Return the settings that make models differ, each with its value in every run (None where a run lacks it)."""
+    keys = sorted({key for run in runs for key in run.settings} - set(SAME_MODEL))
     values = {key: [run.settings.get(key) for run in runs] for key in keys}
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
 

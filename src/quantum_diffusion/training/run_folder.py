@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.config.schema import SAME_MODEL, TrainingConfig
 from quantum_diffusion.data.storage import ARRAYS_FOLDER
 from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.files import check_can_write
@@ -29,27 +29,6 @@ logger = logging.getLogger(__name__)
 
 RUN_FOLDER = "run"
 LOCK_FILE = "lock"
-
-# Changing these does not make another model, so an interrupted run may be continued with other values of them.
-_FREE_TO_CHANGE = {
-    "general": (
-        "output_path",
-        "model_name",
-        "device",
-        "verbose",
-        "resume",
-        "overwrite",
-        "experiment_name",
-        "dataset",
-        "checkpoint_minutes",
-        "checkpoint_steps",
-        "keep_checkpoints",
-        "loggers",
-        "wandb_mode",
-        "mlflow_uri",
-    ),
-    "training": ("log_every", "num_threads", "num_workers", "profile_steps"),
-}
 
 
 class RunFolder:
@@ -182,9 +161,9 @@ class RunFolder:
     def _fingerprint(self, dataset_fingerprint: str) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued."""
         values = self._config.model_dump(mode="json")
-        for section, keys in _FREE_TO_CHANGE.items():
-            for key in keys:
-                values[section].pop(key)
+        for key in (*SAME_MODEL, "general.dataset"):  # of the data set its content counts, not its place
+            section, name = key.split(".")
+            values[section].pop(name)
         return {"config": values, "dataset": dataset_fingerprint}
 
     def clear(self) -> None:
