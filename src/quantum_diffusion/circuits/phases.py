@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact, gate_count
-from quantum_diffusion.circuits.simulate import Complex, apply_step
+from quantum_diffusion.circuits.simulate import random_images
 
 _MOST_SUBSETS = 20_000
 """Subsets of gates tried at once: pairs of 200 gates, triples of 50."""
@@ -50,18 +50,9 @@ def _without_phase(steps: NDArray[np.int16], table: InstructionTable) -> NDArray
         subsets = np.array(list(itertools.combinations(range(len(steps)), size)))
         circuits = np.tile(steps, (len(subsets) + 1, 1))  # the last one is whole
         circuits[np.arange(len(subsets))[:, None], subsets] = NO_GATE
-        states = _images(circuits, table)
+        states = random_images(circuits, table)
         overlaps = np.abs(states[:-1] @ states[-1].conj())
         same = np.flatnonzero(overlaps > 1 - _OVERLAP_TOLERANCE)
         if len(same):
             return np.delete(steps, subsets[same[0]])
     return None
-
-
-def _images(ids: Ids, table: InstructionTable) -> Complex:
-    """Return what circuits make of one random state, complex128 [N, D]; two unitaries that agree on it are the same."""
-    state = np.random.default_rng(0).normal(size=(2**table.num_qubits, 2)).view(np.complex128)  # [D, 1]
-    states = np.tile(state / np.linalg.norm(state), (len(ids), 1, 1))
-    for step in range(ids.shape[1]):
-        apply_step(states, ids[:, step], table)
-    return states[:, :, 0]

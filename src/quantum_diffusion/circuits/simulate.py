@@ -32,6 +32,15 @@ def statevectors(ids: Ids, table: InstructionTable) -> Complex:
     return states[:, :, 0]
 
 
+def random_images(ids: Ids, table: InstructionTable) -> Complex:
+    """Return what circuits make of one random state, complex128 [N, D]; two unitaries that agree on it are the same."""
+    state = np.random.default_rng(0).normal(size=(2**table.num_qubits, 2)).view(np.complex128)  # [D, 1]
+    states = np.tile(state / np.linalg.norm(state), (len(ids), 1, 1))
+    for step in range(ids.shape[1]):
+        apply_step(states, ids[:, step], table)
+    return states[:, :, 0]
+
+
 def unitaries(ids: Ids, table: InstructionTable) -> Complex:
     """Return the unitary of each circuit, complex128 [N, D, D], for ids [N, T]."""
     size = 2**table.num_qubits

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
-from quantum_diffusion.circuits.simulate import Complex, apply_step
+from quantum_diffusion.circuits.simulate import random_images
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import GateSetError, first_line
 
@@ -327,19 +327,12 @@ def _key(instruction: Instruction) -> tuple[str, frozenset[int], frozenset[int]]
 
 def _act_alike(one: Ids, other: Ids, table: InstructionTable) -> NDArray[np.bool_]:
     """Tell, by a random state, which circuits [N, T] have the same unitary up to a global phase, bool [N]."""
-    size = 2**table.num_qubits
-    state: Complex = np.random.default_rng(0).normal(size=(size, 2)).view(np.complex128)  # [D, 1]
-    state /= np.linalg.norm(state)
     alike = np.empty(len(one), dtype=np.bool_)
-    block = max(1, _STATE_BYTES // (16 * size))
+    block = max(1, _STATE_BYTES // (16 * 2**table.num_qubits))
     for start in range(0, len(one), block):
         part = slice(start, start + block)
-        first, second = (np.tile(state, (len(one[part]), 1, 1)) for _ in range(2))
-        for step in range(one.shape[1]):
-            apply_step(first, one[part, step], table)
-            apply_step(second, other[part, step], table)
-        overlap = np.abs((first.conj() * second).sum(axis=(1, 2)))
-        alike[part] = overlap > 1 - _OVERLAP_TOLERANCE
+        overlap = np.einsum("nd,nd->n", random_images(one[part], table).conj(), random_images(other[part], table))
+        alike[part] = np.abs(overlap) > 1 - _OVERLAP_TOLERANCE
     return alike
 
 
