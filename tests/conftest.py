@@ -11,7 +11,8 @@ import torch
 from quantum_diffusion.circuits.circuit import Instruction
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import compact, instruction_table
-from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
+from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import encode_ids
 from quantum_diffusion.config.schema import TrainingConfig

@@ -24,8 +24,8 @@ from quantum_diffusion.circuits.labels import (
     prefix_rank_vectors,
     ranks_of_states,
     schmidt_rank_vectors,
-    srv_prompt,
 )
+from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import statevectors, unitaries
 from quantum_diffusion.circuits.tokenizer import (

@@ -33,7 +33,8 @@ from safetensors.numpy import load_file, save_file
 
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import compact, instruction_table
-from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
+from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids

@@ -7,14 +7,15 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, compact, instruction_table
-from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.normal_form import normal_form
+from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.pipeline.samples import SrvSamples, parse_srv_prompt, verify_srv
+from quantum_diffusion.pipeline.samples import SrvSamples, verify_srv
 from tests.conftest import draw_dataset
 
 POOL = GatePool(["h", "cx"])

@@ -179,13 +179,3 @@ def ranks_of_states(states: Complex) -> SchmidtRanks:
         minors = zero[rows, pivot, None] * one - one[rows, pivot, None] * zero
         ranks[:, qubit] += (np.abs(minors) > MINOR_TOLERANCE).any(axis=1)
     return ranks
-
-
-def srv_prompt(ranks: SchmidtRanks | list[int]) -> str:
-    """Return the prompt that asks for a Schmidt rank vector, as genQC writes it.
-
-    Example:
-        >>> srv_prompt([1, 2, 2])
-        'Generate SRV: [1, 2, 2]'
-    """
-    return f"Generate SRV: {[int(rank) for rank in ranks]}"

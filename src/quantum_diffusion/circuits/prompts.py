@@ -1,15 +1,49 @@
-"""Prompts that name the gates a circuit may use, written and read as genQC writes them.
-
-Those that ask for a Schmidt rank vector are beside the labels (`labels.py`).
-"""
+"""Prompts, written and read as genQC writes them: for a Schmidt rank vector, or naming the gates a circuit may use."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.errors import ConfigError
+
+SRV_PROMPT, GATES_PROMPT = "Generate SRV: ", "Compile using: "
+"""How prompts begin."""
+
+
+def srv_prompt(ranks: Iterable[int] | NDArray[np.integer]) -> str:
+    """Return the prompt that asks for a Schmidt rank vector, as genQC writes it.
+
+    Example:
+        >>> srv_prompt([1, 2, 2])
+        'Generate SRV: [1, 2, 2]'
+    """
+    return f"{SRV_PROMPT}{[int(rank) for rank in ranks]}"
+
+
+def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:
+    """Read the Schmidt rank vector from a prompt.
+
+    Args:
+        prompt: E.g. "Generate SRV: [1, 2, 2]".
+        num_qubits: Most entries allowed.
+
+    Raises:
+        ConfigError: The prompt is of another form, too long, or no pure state has that vector.
+    """
+    match = re.fullmatch(rf"{SRV_PROMPT}\[([12](?:, [12])*)\]", prompt)
+    if match is None:
+        raise ConfigError(f"prompt {prompt!r} is not of the form 'Generate SRV: [1, 2, 2]'")
+    label = tuple(int(entry) for entry in match[1].split(", "))
+    if len(label) > num_qubits:
+        raise ConfigError(f"prompt {prompt!r} asks for {len(label)} qubits, the model has {num_qubits}")
+    if sum(entry == 2 for entry in label) == 1:
+        raise ConfigError(f"prompt {prompt!r} entangles a single qubit: no state does, ask for none or at least two")
+    return label
 
 
 def gates_prompt(gates: Sequence[str], pool: GatePool) -> str:
@@ -19,7 +53,7 @@ def gates_prompt(gates: Sequence[str], pool: GatePool) -> str:
         >>> gates_prompt(["cx", "h"], GatePool(["h", "cx", "x"]))
         "Compile using: ['h', 'cx']"
     """
-    return f"Compile using: {[name for name in pool.names if name in gates]}"
+    return f"{GATES_PROMPT}{[name for name in pool.names if name in gates]}"
 
 
 def parse_gates_prompt(prompt: str, pool: GatePool) -> tuple[str, ...]:
@@ -33,7 +67,7 @@ def parse_gates_prompt(prompt: str, pool: GatePool) -> tuple[str, ...]:
         ConfigError: The prompt is of another form, or names a gate outside the pool or twice.
     """
     gates = tuple(re.findall(r"'([a-z]+)'", prompt))
-    if not gates or prompt != f"Compile using: {list(gates)}":
+    if not gates or prompt != f"{GATES_PROMPT}{list(gates)}":
         raise ConfigError(f"prompt {prompt!r} is not of the form \"Compile using: ['h', 'cx']\"")
     unknown = [name for name in gates if name not in pool.names]
     if unknown:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
-from quantum_diffusion.circuits.labels import schmidt_rank_vectors, srv_prompt
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.peephole import optimize
-from quantum_diffusion.circuits.prompts import gates_prompt
+from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.merging import row_keys

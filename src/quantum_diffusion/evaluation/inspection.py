@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
+from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT, gates_prompt, parse_srv_prompt
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
@@ -31,7 +32,6 @@ from quantum_diffusion.data.storage import read_description
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
 from quantum_diffusion.evaluation.metrics import circuit_keys
 from quantum_diffusion.files import DESCRIPTION
-from quantum_diffusion.pipeline.samples import parse_srv_prompt
 
 UNITARY_TOLERANCE = 1e-5
 """Largest error of an entry of a stored unitary; float32 leaves about 1e-7."""
@@ -48,9 +48,6 @@ _BLOCK_BYTES = 2**26
 """Memory for the unitaries of a block."""
 _MOST_THREADS = 8
 """Each has a block and its unitaries at work, up to some 300 MB."""
-
-SRV_PROMPT, GATES_PROMPT = "Generate SRV: [", "Compile using: ["
-"""How prompts begin."""
 
 CHECKS = {
     "tokens": "one gate of the pool a time step",
@@ -225,18 +222,18 @@ class _Labels:
     """
 
     def __init__(self, dataset: CircuitDataset) -> None:
-        prompts, names = dataset.prompts, dataset.gate_pool.names
+        prompts, pool = dataset.prompts, dataset.gate_pool
         self.is_srv = np.array([prompt.startswith(SRV_PROMPT) for prompt in prompts], dtype=np.bool_)
         self.is_gates = np.array([prompt.startswith(GATES_PROMPT) for prompt in prompts], dtype=np.bool_)
         self.ranks = np.zeros((len(prompts), dataset.num_qubits), dtype=np.int8)
         self.entangled = np.full(len(prompts), -1)
-        self.listed = np.zeros((len(prompts), len(names)), dtype=np.bool_)
+        self.listed = np.zeros((len(prompts), len(pool)), dtype=np.bool_)
         for row in np.flatnonzero(self.is_srv):
             label = _vector(prompts[row], dataset.num_qubits)
             self.ranks[row, : len(label)] = label
             self.entangled[row] = label.count(2) if label else -1
         for row in np.flatnonzero(self.is_gates):
-            self.listed[row] = _listed_gates(prompts[row], names)
+            self.listed[row] = _listed_gates(prompts[row], pool)
 
 
 def _vector(prompt: str, num_qubits: int) -> tuple[int, ...]:
@@ -247,11 +244,10 @@ def _vector(prompt: str, num_qubits: int) -> tuple[int, ...]:
         return ()
 
 
-def _listed_gates(prompt: str, pool: tuple[str, ...]) -> list[bool]:
+def _listed_gates(prompt: str, pool: GatePool) -> list[bool]:
     """Tell which gates of the pool "Compile using: ['h', 'cx']" lists; none when the list is wrong."""
     listed = re.findall(r"'(\w+)'", prompt)
-    chosen = [name for name in pool if name in listed]
-    return [name in chosen and prompt == f"Compile using: {chosen}" for name in pool]
+    return [name in listed and prompt == gates_prompt(listed, pool) for name in pool.names]
 
 
 @dataclass(frozen=True)

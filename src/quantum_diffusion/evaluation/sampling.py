@@ -11,7 +11,7 @@ from pathlib import Path
 
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.labels import srv_prompt
+from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.config.schema import EditConfig, SampleConfig
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError
@@ -20,7 +20,6 @@ from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.samples import parse_srv_prompt
 from quantum_diffusion.pipeline.search import next_batch
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_count, instruction_table
 from quantum_diffusion.circuits.labels import prefix_rank_vectors
+from quantum_diffusion.circuits.prompts import parse_srv_prompt
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens, encode_ids
 from quantum_diffusion.config.schema import LoopConfig, SamplingConfig
 from quantum_diffusion.data.container import Batch
@@ -30,7 +31,7 @@ from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_p
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network, build_process
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
-from quantum_diffusion.pipeline.samples import SrvSamples, parse_srv_prompt, verify_srv
+from quantum_diffusion.pipeline.samples import SrvSamples, verify_srv
 from quantum_diffusion.seeding import derive_seed, numpy_generator, sample_seeds
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ Invalid samples are data, not errors; a sample counts as a match only if simulat
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,6 @@ from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compa
 from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import infidelities, unitaries
 from quantum_diffusion.circuits.tokenizer import DecodeReport, circuits_from_ids
-from quantum_diffusion.errors import ConfigError
 
 EXACT = 1e-6
 """A circuit is its target when the infidelity, computed in float64, is below this."""
@@ -204,24 +202,3 @@ def verify_unitaries(
         table=table,
         infidelities=np.where(report.valid, np.concatenate([np.empty(0), *parts]), 1.0),
     )
-
-
-def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:
-    """Read the Schmidt rank vector from a prompt.
-
-    Args:
-        prompt: E.g. "Generate SRV: [1, 2, 2]".
-        num_qubits: Most entries allowed.
-
-    Raises:
-        ConfigError: The prompt is of another form, too long, or no pure state has that vector.
-    """
-    match = re.fullmatch(r"Generate SRV: \[([12](?:, [12])*)\]", prompt)
-    if match is None:
-        raise ConfigError(f"prompt {prompt!r} is not of the form 'Generate SRV: [1, 2, 2]'")
-    label = tuple(int(entry) for entry in match[1].split(", "))
-    if len(label) > num_qubits:
-        raise ConfigError(f"prompt {prompt!r} asks for {len(label)} qubits, the model has {num_qubits}")
-    if sum(entry == 2 for entry in label) == 1:
-        raise ConfigError(f"prompt {prompt!r} entangles a single qubit: no state does, ask for none or at least two")
-    return label

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT
 from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.evaluation.inspection import (
     CHECKS,
-    GATES_PROMPT,
     MOST_ROWS,
-    SRV_PROMPT,
     InspectionReport,
     WrongCircuits,
 )
@@ -210,7 +209,7 @@ def _draw_prompts(axes: Axes, report: InspectionReport, colours: dict[str, Any])
 def _short(prompt: str) -> str:
     if prompt.startswith(GATES_PROMPT):
         return " ".join(re.findall(r"\w+", prompt.removeprefix(GATES_PROMPT)))[:40]
-    return _clean(prompt).removeprefix(SRV_PROMPT[:-1])[:40]
+    return _clean(prompt).removeprefix(SRV_PROMPT)[:40]
 
 
 def _draw_many_prompts(axes: Axes, report: InspectionReport, colours: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantum_diffusion.circuits.prompts import SRV_PROMPT
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, circuit_keys
 from quantum_diffusion.pipeline.samples import SampledCircuits
 
@@ -21,7 +22,7 @@ def save_accuracy_chart(metrics: EvaluationMetrics, path: Path) -> None:
     from matplotlib.figure import Figure
 
     shares = metrics.srv_accuracy_by_prompt
-    labels = [prompt.removeprefix("Generate SRV: ") for prompt in shares]
+    labels = [prompt.removeprefix(SRV_PROMPT) for prompt in shares]
     title = "Exact circuits by Schmidt rank vector asked for"
     if len(shares) > MOST_BARS:
         shares = metrics.srv_accuracy_by_entangled
