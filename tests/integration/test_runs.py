@@ -73,3 +73,18 @@ def test_what_is_not_there_is_told(models: Path, tmp_path: Path) -> None:
         find_runs(tmp_path / "empty")
     with pytest.raises(ConfigError, match=r"no run has the metric 'accuracy': there are .*validation_loss"):
         save_curves(find_runs(models), "accuracy", tmp_path / "x.png")
+
+
+def test_a_picture_replaces_nothing_but_a_picture(models: Path, tmp_path: Path) -> None:
+    text, disguised, picture = tmp_path / "README.md", tmp_path / "text.png", tmp_path / "curves.png"
+    for path in (text, disguised):
+        path.write_text("precious")
+        with pytest.raises(ConfigError, match=r"\.png"):
+            save_curves(find_runs(models), "loss", path)
+        assert path.read_text() == "precious"
+    for _ in range(2):
+        save_curves(find_runs(models), "loss", picture)
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="is no PNG picture"):
+        save_curves(find_runs(models), "loss", folder)

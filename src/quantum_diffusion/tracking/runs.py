@@ -21,6 +21,9 @@ from quantum_diffusion.tracking.sinks import flat
 COLUMNS = ("loss", "validation_loss", "sampled_accuracy")
 """Metrics shown beside each run."""
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+"""Begins every PNG file."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -87,11 +90,12 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> None:
     """Draw a metric of all runs over their steps (PNG).
 
     Raises:
-        ConfigError: No run has the metric, or the picture cannot be written.
+        ConfigError: No run has the metric, or the picture cannot be written, or would replace something else.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    _check_picture(path)
     curves, known = {}, set[str]()
     for run in runs:
         rows = read_metrics(run.folder)
@@ -113,3 +117,18 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> None:
     axes.legend(fontsize=8, frameon=False)
     with new_file(path, ConfigError) as staging:
         figure.savefig(staging, dpi=150, format="png")
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse a path at which something other than a picture would be lost."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"no picture can be drawn in {str(path)!r}: give a name that ends in .png")
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as file:
+            is_picture = file.read(len(_PNG)) == _PNG
+    except OSError:  # a folder, or nothing we may read: not a picture of ours in any case
+        is_picture = False
+    if not is_picture:
+        raise ConfigError(f"{str(path)!r} is there and is no PNG picture: give another name")
