@@ -78,7 +78,7 @@ def without_checksum(data: bytes) -> bytes | None:
 
 
 def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> None:
-    """Refuse a place where `new_folder` would fail, before the work for it is done; changes nothing.
+    """Refuse a place where `new_folder` would fail, before the work for it is done; leaves nothing behind.
 
     Args:
         destination: Folder to be created or replaced.
@@ -93,6 +93,7 @@ def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> No
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if Path.cwd().is_relative_to(destination):
             raise OSError(errno.EBUSY, "it is the folder you are in (give a folder inside it)")
+        Path(tempfile.mkdtemp(prefix=_STAGING, dir=parent)).rmdir()  # only trying tells, e.g. below /proc
     except OSError as problem:
         raise error(f"cannot write {str(destination)!r}: {describe(problem)}") from problem
 
@@ -230,6 +231,8 @@ def describe(problem: OSError) -> str:
         return "permission denied (choose another folder, or change its permissions)"
     if problem.errno in (errno.EEXIST, errno.ENOTDIR):
         return "a file is where a folder should be (choose another folder)"
+    if problem.errno == errno.ENOENT:
+        return "there is no such place (choose another folder)"
     return problem.strerror or str(problem)
 
 

@@ -249,6 +249,19 @@ def test_a_folder_of_something_else_is_never_overwritten(
     assert (tmp_path / "data" / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["run.yaml", "metrics.csv", "lock", "checkpoints/1.pt"])
+def test_a_run_folder_of_something_else_is_never_overwritten(
+    make_config: MakeConfig, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / "model" / "run" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("config: {speed: 3}\n")
+    (tmp_path / "model" / "run" / "lock").touch()
+    with pytest.raises(CheckpointError, match=r"holds 'run/.*', but no model of ours.*: choose another"):
+        DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "model"), "overwrite": True}))
+    assert file.read_text() == "config: {speed: 3}\n"
+
+
 @pytest.mark.parametrize("below", ["", "data", "data/dataset"])
 def test_a_model_is_never_put_into_or_around_a_data_set(
     make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, below: str
@@ -599,6 +612,13 @@ def test_an_impossible_output_is_refused_before_any_work(make_config: MakeConfig
     for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
         with pytest.raises(CheckpointError, match="a file is where a folder should be"):
             DiffusionTrainer(make_config(general={"output_path": str(path)}))
+
+
+def test_an_output_that_becomes_impossible_is_one_line(make_config: MakeConfig, tmp_path: Path) -> None:
+    trainer = DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "model")}))
+    (tmp_path / "model").write_text("")
+    with pytest.raises(CheckpointError, match="a file is where a folder should be"), trainer.output.to_ourselves():
+        pass
 
 
 def test_starting_from_a_saved_model(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:

@@ -161,6 +161,12 @@ def test_a_folder_without_permission_is_known_beforehand(tmp_path: Path, monkeyp
         check_can_write(tmp_path / "new" / "folder", DatasetFormatError)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_file_system_that_takes_no_folders_is_known_beforehand() -> None:
+    with pytest.raises(DatasetFormatError, match=r"cannot write '/proc/x/y': \w+"):  # even to root, who may write
+        check_can_write(Path("/proc/x/y"), DatasetFormatError)
+
+
 def test_looking_beforehand_changes_nothing(tmp_path: Path) -> None:
     check_can_write(tmp_path / "a" / "b" / "c", DatasetFormatError)
     check_can_write(tmp_path, DatasetFormatError)

@@ -79,11 +79,11 @@ class ExperimentLogger:
         self._last: dict[str, float] = {}
 
     def start(self) -> ExperimentLogger:
-        """Open the sinks and write `run.yaml`; returns the logger itself."""
+        """Write `run.yaml` and open the sinks; returns the logger itself."""
         self._started = time.time()
+        self._write_run("running")  # first: it says whose folder this is, also after a kill
         for name in self._sink_names:
             self._guard(name, lambda name=name: self._open(name))  # type: ignore[misc]
-        self._write_run("running")
         return self
 
     def _open(self, name: str) -> None:

@@ -19,11 +19,11 @@ from filelock import FileLock, Timeout
 from quantum_diffusion.config.schema import SAME_MODEL, TrainingConfig
 from quantum_diffusion.data.storage import ARRAYS_FOLDER
 from quantum_diffusion.errors import CheckpointError
-from quantum_diffusion.files import check_can_write
+from quantum_diffusion.files import check_can_write, describe
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, read_checkpoint, read_metadata
 from quantum_diffusion.pipeline.fit import TrainingState
-from quantum_diffusion.tracking.experiment import RUN_FILE
+from quantum_diffusion.tracking.experiment import read_run
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +73,11 @@ class RunFolder:
             raise CheckpointError(
                 f"no model can be saved to {str(self.model)!r}: {str(data)!r} is a data set; choose another folder"
             )
-        ours = finished or any((self.run / name).is_file() for name in (RUN_FILE, LOCK_FILE))
-        foreign = [name for name in (*checkpoint.FILES, RUN_FOLDER) if (self.model / name).exists()]
-        if foreign and not ours:
+        if finished or _is_record(self.run):
+            return
+        foreign = [name for name in checkpoint.FILES if (self.model / name).exists()]
+        foreign += [f"{RUN_FOLDER}/{name}" for name in _content(self.run)]
+        if foreign:
             raise CheckpointError(
                 f"{str(self.model)!r} holds {foreign[0]!r}, but no model of ours that might be replaced: "
                 "choose another training.general.output_path"
@@ -86,19 +88,22 @@ class RunFolder:
         """Keep other runs out; the operating system ends the lock with the process. May be nested.
 
         Raises:
-            CheckpointError: Another run has the folder, or has finished in it meanwhile.
+            CheckpointError: Another run has the folder, or has finished in it meanwhile, or it cannot be written.
         """
         try:
             self.run.mkdir(parents=True, exist_ok=True)
-            with self._lock:
-                if self._lock.lock_counter == 1:
-                    self.check()
-                yield
+            lock = self._lock.acquire()
         except Timeout:
             raise CheckpointError(
                 f"another run is training into {str(self.model)!r}: wait for it, or choose another "
                 "training.general.output_path"
             ) from None
+        except OSError as problem:
+            raise CheckpointError(f"cannot write {str(self.run)!r}: {describe(problem)}") from problem
+        with lock:
+            if self._lock.lock_counter == 1:
+                self.check()
+            yield
 
     # ------------------------------------------------------------------------------------- checkpoints
 
@@ -171,6 +176,24 @@ class RunFolder:
         self._checkpoints.clear()
         for left in (self.interrupted, self.best):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_record(folder: Path) -> bool:
+    """Tell whether a folder holds the record of a training run of ours."""
+    try:
+        config = read_run(folder)["config"]
+    except Exception:  # none, or a file of another software
+        return False
+    return isinstance(config, dict) and set(TrainingConfig.model_fields) <= config.keys()
+
+
+def _content(folder: Path) -> list[str]:
+    """Name what is in a run's folder, but for what we leave there before its record: the lock, and temporary files."""
+    if not folder.is_dir():
+        return []
+    lock = folder / LOCK_FILE
+    ours = {LOCK_FILE} if lock.is_file() and not lock.stat().st_size else set()
+    return sorted(path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith("."))
 
 
 def _data_set_around(folder: Path) -> Path | None:
