@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
+from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
+from quantum_diffusion.evaluation.report.results import check_results_folder, write_results_folder
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows, verified_counts
 from quantum_diffusion.pipeline.samples import SrvSamples
 
@@ -130,3 +133,39 @@ def test_drawn_circuits_are_valid_distinct_and_spread_over_the_prompts() -> None
     assert bool(samples.report.valid[rows].all())
     assert [samples.labels[row] for row in rows] == [(1, 1)] * 5 + [(2, 2)] * 5
     assert len({samples.ids[row].tobytes() for row in rows}) == 10
+
+
+def write_evaluation(folder: Path) -> None:
+    figures = METRICS.to_dict() | {"evaluation": {}}
+    circuit = Circuit(2, (Instruction("h", (), (0,)),))
+    write_results_folder(
+        folder, figures, summary_rows(METRICS), {"srv_11": [circuit], "srv_22": []}, {"srv_11": "a"}, lambda _: None
+    )
+
+
+def test_an_earlier_evaluation_is_replaced(tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")  # beside the results, where nothing of it is replaced
+    check_results_folder(tmp_path)
+    write_evaluation(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["circuits/my.qasm", "circuits/mine/x.qasm", "circuits/srv_11/notes.txt", "accuracy.png/x", "circuits/.x"]
+)
+def test_what_users_put_into_an_evaluation_is_not_replaced(name: str, tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(CheckpointError, match="which no evaluation wrote and a new one would remove: move it") as error:
+        check_results_folder(tmp_path)
+    assert str(error.value).split("'")[3] in (name, name.rpartition("/")[0])
+
+
+@pytest.mark.parametrize("text", ['{"mine":1}', "[]", "no JSON", '{"seed":0, "valid_rate":1}'])
+def test_metrics_of_others_are_not_replaced(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"holds 'metrics\.json', but no earlier evaluation"):
+        check_results_folder(tmp_path)

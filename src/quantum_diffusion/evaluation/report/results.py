@@ -1,11 +1,13 @@
 """The folder an evaluation writes: figures as JSON and Markdown, pictures, and verified circuits as OpenQASM 2.
 
-An earlier evaluation is replaced, but nothing else: that is checked before the work is done.
+An earlier evaluation is replaced, but nothing else: that is checked before the work is done, by the names we write.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,41 @@ CIRCUITS_FOLDER = "circuits"
 RESULTS = (METRICS_FILE, "metrics.md", "accuracy.png", "success.png", "circuits.png", CIRCUITS_FOLDER)
 
 
+_KEYS = {"valid_rate", "reasons", "seed", "evaluation"}
+"""What `metrics.json` of every evaluation has, and hardly another file of that name."""
+
+_CIRCUITS = re.compile(rf"{CIRCUITS_FOLDER}(/(srv|target)_\d+(/\d{{5,}}\.qasm)?)?")
+
+
 def check_results_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or where results would replace what is no evaluation.
+    """Refuse a folder that cannot be written, or where results would replace what no evaluation wrote.
 
     Raises:
         CheckpointError: The message says what is in the way.
     """
     check_can_write(folder / CIRCUITS_FOLDER, CheckpointError)
-    foreign = [name for name in RESULTS if (folder / name).exists()]
-    if foreign and METRICS_FILE not in foreign:
+    present = [name for name in RESULTS if os.path.lexists(folder / name)]
+    if present and not _is_evaluation(folder / METRICS_FILE):
         raise CheckpointError(
-            f"{str(folder)!r} holds {foreign[0]!r}, but no earlier evaluation that might be replaced: "
+            f"{str(folder)!r} holds {present[0]!r}, but no earlier evaluation that might be replaced: "
             "choose another evaluation.save_folder"
         )
+    inside = [path.relative_to(folder).as_posix() for path in sorted((folder / CIRCUITS_FOLDER).rglob("*"))]
+    foreign = [name for name in present if (folder / name).is_dir() != (name == CIRCUITS_FOLDER)]
+    foreign += [name for name in inside if not _CIRCUITS.fullmatch(name)]
+    if foreign:
+        raise CheckpointError(
+            f"{str(folder)!r} holds {foreign[0]!r}, which no evaluation wrote and a new one would remove: move it "
+            "elsewhere, or choose another evaluation.save_folder"
+        )
+
+
+def _is_evaluation(path: Path) -> bool:
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(figures, dict) and figures.keys() >= _KEYS
 
 
 def write_results_folder(
