@@ -99,6 +99,12 @@ def test_open_qasm_3(tmp_path: Path) -> None:
     np.testing.assert_allclose(target_unitary(file, 3), Operator(many_gates()).data, atol=1e-12)
 
 
+def test_circuits_of_own_gates(tmp_path: Path) -> None:
+    file = tmp_path / "circuit.qasm"
+    file.write_text(f"{HEAD}{''.join(BOMB[:8])}g7 q[1]; // 128 times x\ng0 q; barrier q;\n")
+    np.testing.assert_allclose(target_unitary(file, 2), np.eye(4)[::-1], atol=1e-12)
+
+
 # --------------------------------------------------------------------------------------------- what is refused
 
 
@@ -213,12 +219,13 @@ def test_matrices_that_are_refused(write: Callable[[Path], Any], said: str, tmp_
 
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\n'
+BOMB = ["gate g0 a {x a;}\n", *(f"gate g{n} a {{g{n - 1} a; g{n - 1} a;}} // twice\n" for n in range(1, 46))]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "the target has shape (1, 1)"),
+        ("", "declares no qubits: give a circuit of one or more"),
         ("hello", "no readable OpenQASM 2"),
         (HEAD + "h q[7];", "no readable OpenQASM 2 (<input>:4,4: index 7 is out-of-range"),
         (HEAD + "warp q[0];", "'warp' is not defined in this scope"),
@@ -227,6 +234,17 @@ HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\n'
         (HEAD + "creg c[1]; if(c==1) x q[0];", "the circuit has no unitary"),
         (HEAD + "opaque black a; black q[0];", "the circuit has no unitary"),
         (HEAD.replace("[2]", "[50]"), "the target has 50 qubits"),
+        (HEAD.replace("[2]", " [ 1000000000 ]"), "registers of 1000000000 bits or more: give at most 64"),
+        (HEAD + "creg c[1000000000];", "registers of 1000000002 bits"),
+        (HEAD + "qreg a[40]; qreg b[40];", "registers of 82 bits"),
+        ("OPENQASM 3.0; /* // */ qubit[1000000000] q;", "registers of 1000000000 bits"),
+        (
+            "OPENQASM 3.0; const int n = 1; qubit[n] q;",
+            "declares a register of size 'n': write the size as a plain number",
+        ),
+        ("OPENQASM 3.0; " + "qubit q; " * 65, "registers of 65 bits"),
+        (HEAD + "".join(BOMB) + "g45 q[0];", "own gates that stand for more than 100,000 operations"),
+        (HEAD + "".join(BOMB[:12]) + "g11 q[0];" * 100, "own gates that stand for more than 100,000 operations"),
         ('OPENQASM 2.0; include "other.inc";', "unable to find 'other.inc'"),
     ],
 )

@@ -20,7 +20,6 @@ from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, first_line, unknown_name
-from quantum_diffusion.files import describe
 from quantum_diffusion.pipeline.compilation import qubits_of_unitary
 from quantum_diffusion.seeding import numpy_generator
 
@@ -99,11 +98,11 @@ def _content(path: Path) -> bytes:
     """Return what is in a file of bounded size."""
     try:
         if not path.is_file():  # a device or pipe may never end
-            raise ConfigError("there is no such file: give the path of a .npy or .qasm file")
+            raise ConfigError(f"there is no such file: give the path of a {path.suffix or '.qasm'} file")
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as problem:
-        raise ConfigError(f"cannot be read: {describe(problem)}") from problem
+        raise ConfigError(f"cannot be read ({problem.strerror}): make it readable, or give another file") from problem
     if len(content) > _MOST_BYTES:
         raise ConfigError(f"has more than {_MOST_BYTES // 2**20} MiB: give a smaller one")
     return content
@@ -125,14 +124,17 @@ def read_circuit(path: Path) -> Any:
     """Read an OpenQASM file as a `QuantumCircuit`.
 
     Raises:
-        ConfigError: There is no such file, or it cannot be read or is too large.
-        GateSetError: It is no OpenQASM program.
+        ConfigError: There is no such file, or it cannot be read, is too large, or declares no qubits.
+        GateSetError: It is no OpenQASM program, or one that asks for too much.
     """
     try:
         text = _content(path).decode()
     except UnicodeDecodeError:
         raise ConfigError("is no text: give an OpenQASM program") from None
-    return QiskitBackend().read_qasm(text)
+    circuit = QiskitBackend().read_qasm(text)
+    if not circuit.num_qubits:
+        raise ConfigError("declares no qubits: give a circuit of one or more, e.g. qreg q[2];")
+    return circuit
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {".npy": _read_matrix, ".qasm": read_circuit}

@@ -32,6 +32,10 @@ _OVERLAP_TOLERANCE = 1e-9
 _STATE_BYTES = 64 * 2**20
 """Memory for one block of state vectors."""
 
+# What a short OpenQASM program may ask for: Qiskit makes an object of every qubit, and expands every own gate.
+_MOST_DECLARED = 64
+_MOST_OPERATIONS = 100_000
+
 # Drawings: all lengths in inches, but for the fold (layers of gates before a new line).
 _FOLD = 24
 _INCHES_A_UNIT = 0.52  # Qiskit draws one layer, and one wire, a unit of length
@@ -124,8 +128,9 @@ class QiskitBackend:
         """Read an OpenQASM 2 program, or with the extra `qasm3` an OpenQASM 3 program, that includes no other file.
 
         Raises:
-            GateSetError: The text is no such program, or the extra is missing.
+            GateSetError: The text is no such program, it asks for too much, or the extra is missing.
         """
+        _check_extent(text)
         from qiskit import qasm2, qasm3
         from qiskit.exceptions import MissingOptionalLibraryError
 
@@ -307,6 +312,48 @@ def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit
             if overlap > 1 - _OVERLAP_TOLERANCE and set(circuit.gate_counts) <= set(gates):
                 found.append(circuit)
     return min(found, key=len, default=None)
+
+
+def _check_extent(text: str) -> None:
+    """Refuse a program of huge registers, or of own gates that are huge when written out, before Qiskit reads it.
+
+    Only what can never be too little is counted: every name in a statement may be that of a gate.
+    """
+    text = re.sub(r"//[^\n]*|/\*.*?(\*/|\Z)", " ", text, flags=re.DOTALL)
+    declared = total = depth = 0
+    operations: dict[str, int] = {}  # of each own gate, when those in it are written out
+    gate = ""  # the one whose definition is read
+    for statement, end in re.findall(r"([^;{}]*)([;{}]|\Z)", text):
+        words = re.findall(r"\w+", statement)
+        if {"qreg", "creg", "qubit", "bit"} & {*words}:
+            declared += _register_size(statement)
+        if "gate" in words[:-1] and not gate:
+            gate = words[words.index("gate") + 1]
+            operations[gate] = 0
+        else:
+            count = sum(operations.get(word, 0) for word in words)
+            if gate:
+                operations[gate] += count + 1
+            total = max(total + (0 if gate else count), operations.get(gate, 0))
+        depth += (end == "{") - (end == "}")
+        if depth == 0:
+            gate = ""
+        if declared > _MOST_DECLARED:
+            raise GateSetError(f"declares registers of {declared} bits or more: give at most {_MOST_DECLARED}")
+        if total > _MOST_OPERATIONS:
+            raise GateSetError(
+                f"has own gates that stand for more than {_MOST_OPERATIONS:,} operations: give a smaller program"
+            )
+
+
+def _register_size(statement: str) -> int:
+    """Read the first size in a declaration; 1 where there is none."""
+    size = re.search(r"\[([^\[\]]*)\]", statement)
+    if size is None:
+        return 1
+    if not re.fullmatch(r"\s*[0-9]{1,18}\s*", size[1]):
+        raise GateSetError(f"declares a register of size {size[1][:40]!r}: write the size as a plain number")
+    return int(size[1])
 
 
 def _instructions(native: QuantumCircuit) -> list[Instruction]:
