@@ -7,6 +7,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -78,6 +79,7 @@ def test_json_lines_of_steps_made_again_are_dropped(tmp_path: Path) -> None:
 
 def test_tensorboard_has_scalars_texts_and_the_configuration(tmp_path: Path) -> None:
     record(tmp_path, "tensorboard", 0, 3)
+    time.sleep(1.1)  # names of event files order runs by their second
     record(tmp_path, "tensorboard", 2, 4)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -225,6 +227,23 @@ with ExperimentLogger(Path(folder), "sweep", {}, ["mlflow"], mlflow_uri=uri) as 
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     assert [process.communicate(timeout=120)[1] for process in processes] == ["", ""]
     assert {run.info.run_name for run in mlflow_runs(uri, "sweep")} == {"first", "second"}
+
+
+@needs_mlflow
+def test_a_server_that_is_away_is_told_within_seconds(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from quantum_diffusion.tracking.experiment import ExperimentLogger, read_metrics
+with ExperimentLogger(Path(sys.argv[1]), "try", {}, ["csv", "mlflow"], mlflow_uri="http://127.0.0.1:9") as log:
+    log.log(1, {"loss": 1.0})
+assert read_metrics(Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stderr
+    [line] = told.splitlines()
+    assert line.startswith("metrics are no longer written to mlflow: ")
+    assert "Connection refused" in line
 
 
 # ------------------------------------------------------------------------------------------------- what is missing
