@@ -20,6 +20,7 @@ from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.reach import check_srv_reach
 from quantum_diffusion.pipeline.search import next_batch
 
 
@@ -66,6 +67,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
             f"sample.srv={list(config.srv)} was not among the {len(pipeline.config.prompts)} prompts of training "
             f"(circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
+    check_srv_reach(config.srv, edit, pipeline.table, pipeline.config.max_gates)
     found: dict[Circuit, None] = {}
     sampled = exact = 0
     while len(found) < config.num_circuits and sampled < config.max_tries:

@@ -25,6 +25,7 @@ from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_cir
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.errors import ConfigError, GateSetError
 from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.reach import check_unitary_reach
 from quantum_diffusion.pipeline.samples import EXACT
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def search_circuits(
     if edit is not None and not may_simplify and max_gates is not None:
         # What is not simplified stays as long as it is written, so the bound holds for writing, too.
         edit = replace(edit, max_gates=max_gates if edit.max_gates is None else min(max_gates, edit.max_gates))
+    check_unitary_reach(target, pool.names, edit or Edit(), pipeline.table, pipeline.config.max_gates)
     prompt = gates_prompt(pool.names, pipeline.gate_pool)
     found: dict[Circuit, CompiledCircuit] = {}
     best: CompiledCircuit | None = None

@@ -1,0 +1,79 @@
+"""Searches that cannot succeed are refused before anything is sampled; those that can never are."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
+from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.evaluation.targets import target_unitary
+from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.reach import check_srv_reach, check_unitary_reach
+from tests.conftest import read_gates
+
+TABLE = instruction_table(GatePool(["h", "cx", "swap", "ccx"]), 3)
+START = Circuit(3, read_gates("h 0; cx 0 2"))
+
+
+@pytest.mark.parametrize(
+    ("label", "edit", "said"),
+    [
+        ((1, 1, 1), {"fixed_qubits": (0, 1, 2)}, "edit.fixed_qubits leave no gate at all"),
+        ((2, 2, 1), {"fixed_qubits": (1,)}, r"sample.srv=\[2, 2, 1\] entangles qubit 0, but edit.coupling and"),
+        ((2, 2), {"coupling": ()}, "leave no gates that join it with another entangled one"),
+        ((2, 2, 1), {"coupling": ((1, 2),)}, "entangles qubit 0"),
+        ((2, 2), {"coupling": ((0, 2), (2, 1))}, "entangles qubit 0"),
+        ((2, 2, 2), {"coupling": ((0, 1), (1, 2)), "fixed_qubits": (1,)}, "entangles qubit 0"),
+        ((2, 2, 2), {"coupling": ((0, 1),)}, "entangles qubit 2"),
+        ((2, 2, 2), {"coupling": ((0, 1), (1, 2), (0, 2)), "max_gates": 9}, "the model writes 1 to 6"),
+    ],
+)
+def test_vectors_out_of_reach(label: tuple[int, ...], edit: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_srv_reach(label, Edit(**edit), TABLE, 6)
+
+
+def test_too_few_gates_for_a_vector() -> None:
+    pairs = instruction_table(GatePool(["h", "cx"]), 3)
+    with pytest.raises(ConfigError, match=r"takes 2 gates or more, but sample\.max_gates is 1: raise it to 2 or more"):
+        check_srv_reach((2, 2, 2), Edit(max_gates=1), pairs, 6)
+    check_srv_reach((2, 2, 1), Edit(coupling=((0, 2), (2, 1))), pairs, 6)  # by way of a qubit in between
+
+
+@pytest.mark.parametrize(
+    ("target", "gates", "edit", "said"),
+    [
+        ("ghz:3", ("h", "cx"), {"fixed_qubits": (0, 1, 2)}, "the target acts on qubit 0, but compile.gates, edit"),
+        ("ghz:3", ("h", "cx"), {"fixed_qubits": (2,)}, "the target acts on qubit 2, but"),
+        ("ghz:3", ("h", "cx"), {"coupling": ()}, r"the target joins qubits \[2\] with the others, but"),
+        ("ghz:3", ("h",), {}, "leave no gate between them: relax them"),
+        ("toffoli", ("h", "cx"), {"coupling": ((0, 1),)}, r"the target joins qubits"),
+        ("ghz:2", ("h", "cx"), {"coupling": ((0, 2), (1, 2))}, r"the target joins qubits"),
+        ("ghz:3", ("h",), {"start": START, "keep": (1,)}, r"step 1, cx on qubits \[0, 2\], but compile.gates=\['h'\]"),
+        ("ghz:2", ("h", "cx"), {"start": START, "keep": (1,)}, "but the target has 2 qubits: do not keep it"),
+    ],
+)
+def test_unitaries_out_of_reach(target: str, gates: tuple[str, ...], edit: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_unitary_reach(target_unitary(target, 3), gates, Edit(**edit), TABLE, 6)
+
+
+def test_what_some_circuit_reaches_is_never_refused() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        pairs = [(0, 1), (1, 2), (0, 2)]
+        coupling = tuple(pair for pair in pairs if rng.random() < 0.5)
+        fixed = tuple(qubit for qubit in range(3) if rng.random() < 0.3)
+        fine = TABLE.allowed(coupling) & ~TABLE.uses_qubit[:, list(fixed)].any(axis=1)
+        fine[0] = False
+        if not fine.any():
+            continue
+        ids = rng.choice(np.flatnonzero(fine), (1, int(rng.integers(1, 7)))).astype(np.int16)
+        edit = Edit(coupling=coupling, fixed_qubits=fixed, max_gates=ids.shape[1])
+        check_srv_reach(schmidt_rank_vectors(ids, TABLE)[0].tolist(), edit, TABLE, 6)
+        check_unitary_reach(unitaries(ids, TABLE)[0], TABLE.pool.names, edit, TABLE, 6)
