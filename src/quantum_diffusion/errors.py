@@ -38,8 +38,9 @@ class TrainingDivergedError(QuantumDiffusionError):
 
 
 def first_line(problem: BaseException) -> str:
-    """Return the first line of what a library says went wrong, at most 150 characters; its kind if it says nothing."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0][:150]
+    """Return the first line of what a library says went wrong, the middle left out of a long one; else its kind."""
+    line = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:100]} ... {line[-95:]}"  # the cause often stands at the end
 
 
 def unknown_name(kind: str, given: object, valid: Iterable[str]) -> str:

@@ -56,6 +56,8 @@ REFUSED: list[tuple[str, list[str], list[str]]] = [
     ("evaluate", ["evaluation.model_params.scheduler=ddmi"], ["evaluation.model_params.scheduler:", "valid:", "ddim"]),
     ("sample", ["sample.model_params.order=rand"], ["sample.model_params.order:", "mean 'random'"]),
     ("generate", ["datasets.gate_set=[h,cxx]"], ["gate 'cxx'", "mean 'cx'"]),
+    ("train", [DATA, "training.general.mlflow_uri=nonsense"], ["training.general.mlflow_uri: ", "'nonsense'", "http"]),
+    ("train", [DATA, "training.general.mlflow_uri=foo://bar"], ["training.general.mlflow_uri: ", "'foo://bar'"]),
     # wrong types
     ("generate", ["datasets.num_qubits=three"], ["datasets.num_qubits: expected a whole number, given 'three'"]),
     ("generate", ["datasets.num_qubits=2.5"], ["datasets.num_qubits: expected a whole number, given 2.5"]),

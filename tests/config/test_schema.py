@@ -19,10 +19,11 @@ from quantum_diffusion.config.schema import (
     GaussianParams,
     MaskedParams,
     ModelConfig,
+    TrainingConfig,
     TransformerParams,
     UNetParams,
 )
-from quantum_diffusion.config.store import SECTIONS, compose, to_yaml
+from quantum_diffusion.config.store import SECTIONS, compose, prepare_overrides, to_yaml
 from quantum_diffusion.config.validation import Section, validate
 from quantum_diffusion.device import DEVICE_NAMES
 from quantum_diffusion.errors import ConfigError
@@ -239,3 +240,22 @@ def test_configuration_folder_missing(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(quantum_diffusion, "__file__", str(tmp_path / "src" / "quantum_diffusion" / "__init__.py"))
     with pytest.raises(ConfigError, match=r"presets .* are missing .* install the package again"):
         compose("datasets", SECTIONS["datasets"])
+
+
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_home_is_known_in_every_path(monkeypatch: pytest.MonkeyPatch, quote: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    general = ["dataset=~/data", "output_path=~", "resume=~/a-b_c.ckpt", "model_name=~"]
+    keys = [f"training.general.{key}".replace("=", f"={quote}") + quote for key in general]
+    found = compose("training", TrainingConfig, keys).general
+    assert (found.dataset, found.output_path) == ("/home/me/data", "/home/me")
+    assert (found.resume, found.model_name) == ("/home/me/a-b_c.ckpt", "~")
+    stream = compose("training", TrainingConfig, [f"training.general.dataset={quote}stream:~/set.yaml{quote}"])
+    assert stream.general.dataset == "stream:/home/me/set.yaml"
+
+
+def test_home_is_known_in_sweeps() -> None:
+    swept = ["training.general.output_path=~/a,~/b/${training.general.seed},c", "training.general.dataset=./data"]
+    assert prepare_overrides(swept, "training")[0] == (
+        "++training.general.output_path='~/a','~/b/${training.general.seed}',c"
+    )

@@ -5,14 +5,22 @@ Presets in `conf/` list differences from these defaults; the rest of the code re
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from quantum_diffusion.config.validation import Section, with_params
 
+
+def _expand_home(text: str) -> str:
+    return re.sub(r"^(stream:)?~(?=/|$)", lambda found: (found[1] or "") + str(Path.home()), text)
+
+
 Text = Annotated[str, Field(min_length=1)]
+PathText = Annotated[Text, AfterValidator(_expand_home)]
+"""A path, or a word in its place; the shell leaves a ~ behind the = of key=~/folder as it is."""
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -65,13 +73,13 @@ class DatasetConfig(Section):
     """Where workers run: "local" uses processes on this machine, "ray" the cluster of RAY_ADDRESS (extra ray)."""
     max_memory: Annotated[float, Field(gt=0, le=1e5)] = 4.0
     """GiB the main process may use for circuits and keys; what goes beyond lies on disk."""
-    output_path: Text = "./datasets/dataset"
+    output_path: PathText = "./datasets/dataset"
     """Folder to write; it must not hold another data set."""
     balance_max: Positive | None = None
     """Most circuits of one prompt; null keeps the natural distribution."""
     balance_quantile: Annotated[float, Field(ge=0, le=1)] | None = None
     """Every length of a prompt keeps at most this quantile of the prompt's counts of lengths; null keeps all."""
-    exclude: Text | None = None
+    exclude: PathText | None = None
     """Folder of a data set whose circuits are left out, e.g. of training when this one is for testing; with
     condition_type UNITARY every circuit with one of its unitaries is."""
     coupling: tuple[tuple[int, int], ...] | None = None
@@ -108,13 +116,23 @@ class DatasetConfig(Section):
 # ---------------------------------------------------------------------------------------------- training
 
 
+def _check_store(uri: str) -> str:
+    """Refuse what MLflow would take as the address of no store, or as a folder."""
+    if not re.match(r"sqlite:///.|(https?|(postgresql|mysql|mssql)(\+\w+)?)://.|databricks(://|$)", uri):
+        raise ValueError(
+            f"no store of MLflow: {uri!r}: give sqlite:///FILE, http://SERVER or https://SERVER, postgresql://, "
+            "mysql:// or mssql://, or databricks"
+        )
+    return uri
+
+
 class GeneralConfig(Section):
     """Where a training run reads and writes, and on what it runs (keys `training.general.*`)."""
 
-    dataset: Text
+    dataset: PathText
     """Data set folder, a folder of data set folders, or stream:PRESET (a name of conf/datasets, or a YAML file): fresh
     circuits in every epoch, which has the preset's num_samples."""
-    output_path: Text = "./models/model"
+    output_path: PathText = "./models/model"
     """Folder of the trained model."""
     model_name: Text | None = None
     """Sub-folder of output_path for this model; null writes into output_path itself."""
@@ -126,9 +144,9 @@ class GeneralConfig(Section):
     """Seed of weights, split, batches, noise and dropout."""
     verbose: bool = True
     """Show the progress bar and the summary."""
-    init_from_pipeline_dir: Text | None = None
+    init_from_pipeline_dir: PathText | None = None
     """Saved model whose weights are the start; null starts from random weights."""
-    resume: Text = "auto"
+    resume: PathText = "auto"
     """auto continues an interrupted run in output_path, never starts again, a path names a checkpoint."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0
     """Minutes between two checkpoints; there is one at the end of every epoch anyway, and null leaves it at that."""
@@ -142,7 +160,7 @@ class GeneralConfig(Section):
     """Where metrics and drawn circuits go: csv in any case; wandb and mlflow are extras of the package."""
     wandb_mode: Literal["offline", "online"] = "offline"
     """Where the logger wandb writes: run/wandb, for `wandb sync`; or online, with an account."""
-    mlflow_uri: Text | None = None
+    mlflow_uri: Annotated[str, AfterValidator(_check_store)] | None = None
     """Store of the logger mlflow, e.g. the address of a server; null is the SQLite file mlflow.db in output_path."""
 
     @property
@@ -559,10 +577,10 @@ class SamplingConfig(Section):
 class EvaluationConfig(Section):
     """What `evaluate_model.py` does (keys `evaluation.*`)."""
 
-    dataset: Text
+    dataset: PathText
     """Data set whose prompts are asked for. SRV models: the one trained on, its circuits decide what is novel;
     compilation models: the targets, best made with datasets.exclude."""
-    model_dir: Text
+    model_dir: PathText
     """Folder of a saved model."""
     num_samples: Positive = 1000
     """Circuits to sample, spread evenly over the prompts (SRV models)."""
@@ -570,7 +588,7 @@ class EvaluationConfig(Section):
     """Most unitaries to draw from the data set (compilation models)."""
     samples_per_target: Positive = 128
     """Circuits to sample for each unitary (compilation models)."""
-    save_folder: Text | None = None
+    save_folder: PathText | None = None
     """Where results go; null writes to `evaluation` inside model_dir."""
     seed: NonNegative = 0
     """Seed of the samples and of the baselines."""
@@ -591,7 +609,7 @@ class EvaluationConfig(Section):
 class EditConfig(Section):
     """What sampling may not choose freely (keys `sample.edit.*` and `compile.edit.*`); docs/editing.md has examples."""
 
-    start: Text | None = None
+    start: PathText | None = None
     """OpenQASM file with the circuit to edit; null writes from scratch."""
     keep: tuple[int, ...] = ()
     """Gates of start that stay as and where they are, by position from 0."""
@@ -608,7 +626,7 @@ class EditConfig(Section):
 class SampleConfig(Section):
     """What `quantum-diffusion sample` does (keys `sample.*`)."""
 
-    model_dir: Text
+    model_dir: PathText
     """Folder of a saved model."""
     srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
     """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
@@ -618,7 +636,7 @@ class SampleConfig(Section):
     """Most circuits to sample."""
     max_gates: Positive | None = None
     """Most gates; the model writes within this bound. null is the model's own limit."""
-    save_folder: Text | None = None
+    save_folder: PathText | None = None
     """Where to write the circuits as OpenQASM 2; null only prints them."""
     seed: NonNegative = 0
     """Seed of the samples."""
@@ -631,9 +649,9 @@ class SampleConfig(Section):
 class CompileConfig(Section):
     """What `quantum-diffusion compile` does (keys `compile.*`)."""
 
-    model_dir: Text
+    model_dir: PathText
     """Folder of a saved model that was trained on unitaries."""
-    target: Text
+    target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ghz or random; with qubits, qft:3,
     and for random gates, random:3:8."""
     gates: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -644,7 +662,7 @@ class CompileConfig(Section):
     """Most circuits to sample."""
     num_circuits: Positive = 1
     """Exact distinct circuits wanted."""
-    save_folder: Text | None = None
+    save_folder: PathText | None = None
     """Where to write the circuits (OpenQASM 2), a picture and a summary; null only prints them."""
     seed: NonNegative = 0
     """Seed of the samples and of the target random."""
@@ -657,9 +675,9 @@ class CompileConfig(Section):
 class InspectConfig(Section):
     """What `quantum-diffusion inspect` does (keys `inspect.*`)."""
 
-    dataset: Text
+    dataset: PathText
     """Data set to inspect: a folder, a folder of data sets, or hf://owner/name."""
-    save_folder: Text | None = None
+    save_folder: PathText | None = None
     """Where inspection.json and inspection.png go; null only prints."""
     verbose: bool = True
     """Show the progress bar and the tables."""
@@ -668,18 +686,18 @@ class InspectConfig(Section):
 class ExportConfig(Section):
     """What `quantum-diffusion export-genqc` does (keys `export.*`)."""
 
-    dataset: Text
+    dataset: PathText
     """Data set to export: a folder, a folder of data sets, or hf://owner/name."""
-    output_path: Text
+    output_path: PathText
     """Folder to write; it must not exist, or be empty."""
 
 
 class RunsConfig(Section):
     """What `quantum-diffusion runs` does (keys `runs.*`)."""
 
-    folder: Text = "./models"
+    folder: PathText = "./models"
     """Folder that holds trained models, at any depth."""
     metric: Text = "validation_loss"
     """Metric of the picture."""
-    picture: Text | None = None
+    picture: PathText | None = None
     """Where to draw the curves of all runs (PNG); null draws none."""

@@ -7,6 +7,7 @@ gives our one-line message and not a stack trace.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,6 +117,7 @@ def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[st
                     raise ConfigError(unknown_name(f"{name} preset", choice, names))
             prepared.append(f"{name}={value}")
         elif first == command_section and dot and rest:
+            argument = _with_quoted_home(argument)
             _check_readable(argument)
             prepared.append(argument if argument[0] in "+~" else f"++{argument}")
         elif first in SECTIONS:
@@ -123,6 +125,13 @@ def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[st
         else:
             raise ConfigError(unknown_name("key", name, [*groups, f"{command_section}.KEY"]))
     return prepared + options
+
+
+def _with_quoted_home(argument: str) -> str:
+    """Quote values that begin with ~/, which Hydra's grammar does not know; what is quoted stays as it is."""
+    if "'" in argument or '"' in argument:
+        return argument
+    return re.sub(r"(?<=[=,])((stream:)?~(/([^\s,(){}\[\]$]|\$\{[^}]*\})*)?)(?=,|$)", r"'\1'", argument)
 
 
 def _check_readable(argument: str) -> None:

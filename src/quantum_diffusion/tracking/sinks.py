@@ -310,6 +310,9 @@ def _import_wandb() -> Any:
 
 def _import_mlflow() -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else it waits minutes for a server that is away
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every further try
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each table it makes, and mlflow that it begins
     import alembic  # noqa: F401
     import mlflow.entities
