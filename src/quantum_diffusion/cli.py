@@ -132,6 +132,10 @@ def compile_unitary(config: CompileConfig) -> int:
     return _complain(config, "compile", found, found.num_too_long)
 
 
+_MANY_ALIKE = 20
+"""Exact samples of each circuit found, beyond which others are hardly to be expected."""
+
+
 def _complain(
     config: SampleConfig | CompileConfig, section: str, found: FoundCircuits | Compilation, num_too_long: int = 0
 ) -> int:
@@ -139,11 +143,18 @@ def _complain(
     if len(found.circuits) >= config.num_circuits:
         return 0
     problem = f"found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries"
-    mend = f"raise {section}.max_tries"
+    mends = [f"raise {section}.max_tries"]
+    num_alike = found.num_exact - num_too_long
+    if found.circuits:
+        problem += f", all {num_alike} exact samples are these"
+    if num_alike > _MANY_ALIKE * len(found.circuits) > 0:
+        mends = []  # more tries give the same circuits again
     if num_too_long:
         problem += f" and dropped {num_too_long} exact ones of more than {section}.max_gates={config.max_gates} gates"
-        mend = f"raise {section}.max_gates or {section}.max_tries"
-    print(f"error: {problem}: {mend}, or lower {section}.num_circuits", file=sys.stderr)
+        mends.insert(0, f"raise {section}.max_gates")
+    if config.num_circuits > 1:
+        mends.append(f"lower {section}.num_circuits")
+    print(f"error: {problem}: {' or '.join(mends)}", file=sys.stderr)
     return 1
 
 

@@ -31,6 +31,7 @@ LINE = ((0, 1), (1, 2))
         ({"start": START, "strength": float("nan")}, "edit.strength=nan is not a share"),
         ({"start": START, "keep": (4,)}, "edit.keep has step 4, but edit.start has 4 gates: give 0 to 3"),
         ({"start": START, "keep": (-1,)}, "edit.keep has step -1"),
+        ({"start": Circuit(3, ()), "keep": (0,)}, r"edit.keep=\[0\], but edit.start has no gates"),
         ({"max_gates": 7}, "max_gates=7: the model writes 1 to 6 gates"),
         ({"max_gates": 0}, "max_gates=0: the model writes 1 to 6 gates"),
         ({"min_gates": 7}, "edit.min_gates=7: at most 6 gates are possible, give 0 to 6"),
@@ -105,6 +106,9 @@ def test_edits_are_read_from_files(tmp_path: Path) -> None:
         read_edit(EditConfig(start=str(tmp_path / "missing.qasm")))
     file.write_text("OPENQASM 2.0;\nqreg q[1];\nU(0,0,1) q[0];\n")
     with pytest.raises(QuantumDiffusionError, match=r"edit.start='.*start.qasm': .*expected one of"):
+        read_edit(EditConfig(start=str(file)))
+    file.write_text("OPENQASM 2.0;\n")
+    with pytest.raises(ConfigError, match=r"edit.start='.*start.qasm': declares no qubits"):
         read_edit(EditConfig(start=str(file)))
     file.write_text("no program")
     with pytest.raises(QuantumDiffusionError, match=r"edit.start='.*start.qasm': .*OpenQASM"):

@@ -257,6 +257,17 @@ def test_circuits_that_are_refused(text: str, said: str, tmp_path: Path, monkeyp
     assert said in message
 
 
+def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "u.npy", np.eye(2))
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    message = refusal(tmp_path / "u.npy")
+    assert message.endswith("cannot be read (Permission denied): make it readable, or give another file")
+
+
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "circuit.qasm").write_bytes(b"\xff\xfe\x00")
     assert "is no text" in refusal(tmp_path / "circuit.qasm")

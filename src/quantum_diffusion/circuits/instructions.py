@@ -87,7 +87,7 @@ class InstructionTable:
             coupling: Undirected pairs of connected qubits; None means every pair is connected.
 
         Returns:
-            bool [K+1]; an instruction on several qubits is allowed when edges among them connect them (a line suffices).
+            bool [K+1]; an instruction on several qubits is allowed when edges among them connect them; a line does.
 
         Raises:
             GateSetError: An edge names a qubit that does not exist or joins a qubit to itself.

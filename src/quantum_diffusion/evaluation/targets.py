@@ -94,11 +94,11 @@ def _check_size(given: int, most: int) -> None:
 # --------------------------------------------------------------------------------------------------- files
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, suffix: str) -> bytes:
     """Return what is in a file of bounded size."""
     try:
         if not path.is_file():  # a device or pipe may never end
-            raise ConfigError(f"there is no such file: give the path of a {path.suffix or '.qasm'} file")
+            raise ConfigError(f"there is no such file: give the path of a {suffix} file")
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as problem:
@@ -109,7 +109,7 @@ def _content(path: Path) -> bytes:
 
 
 def _read_matrix(path: Path) -> NDArray[Any]:
-    _content(path)
+    _content(path, ".npy")
     try:
         with np.errstate(over="ignore"):
             # Mapped, so that a header that lies about the shape takes no memory; objects (pickles) are refused.
@@ -128,7 +128,7 @@ def read_circuit(path: Path) -> Any:
         GateSetError: It is no OpenQASM program, or one that asks for too much.
     """
     try:
-        text = _content(path).decode()
+        text = _content(path, ".qasm").decode()
     except UnicodeDecodeError:
         raise ConfigError("is no text: give an OpenQASM program") from None
     circuit = QiskitBackend().read_qasm(text)

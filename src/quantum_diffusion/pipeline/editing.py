@@ -180,6 +180,8 @@ def _check_numbers(edit: Edit, max_gates: int) -> None:
         given = f"edit.keep={list(edit.keep)}" if edit.keep else f"edit.strength={edit.strength}"
         raise ConfigError(f"{given} is given without a circuit: give it as edit.start, too")
     gates = 0 if edit.start is None else len(edit.start)
+    if edit.keep and not gates:
+        raise ConfigError(f"edit.keep={list(edit.keep)}, but edit.start has no gates: give a circuit that has some")
     for step in edit.keep:
         if not 0 <= step < gates:
             raise ConfigError(f"edit.keep has step {step}, but edit.start has {gates} gates: give 0 to {gates - 1}")
