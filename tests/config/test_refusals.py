@@ -17,6 +17,7 @@ from quantum_diffusion.errors import ConfigError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 DATA = "training.general.dataset=./data"
+ACCURACY = "training.training.best_metric=sampled_accuracy"
 DDIM = "training.scheduler.type=ddim"
 UNET = "training.model.type=unet"
 MSE = "training.training.loss=mse"
@@ -58,6 +59,12 @@ REFUSED: list[tuple[str, list[str], list[str]]] = [
     ("generate", ["datasets.gate_set=[h,cxx]"], ["gate 'cxx'", "mean 'cx'"]),
     ("train", [DATA, "training.general.mlflow_uri=nonsense"], ["training.general.mlflow_uri: ", "'nonsense'", "http"]),
     ("train", [DATA, "training.general.mlflow_uri=foo://bar"], ["training.general.mlflow_uri: ", "'foo://bar'"]),
+    (
+        "train",
+        [DATA, ACCURACY, "training.training.save=best", "training.training.sample_every=99"],
+        ["training.sample_every=99 is more than the 10 epochs"],
+    ),
+    ("train", [DATA, ACCURACY, "training.training.sample_every=1"], ["decides nothing", "save=best"]),
     # wrong types
     ("generate", ["datasets.num_qubits=three"], ["datasets.num_qubits: expected a whole number, given 'three'"]),
     ("generate", ["datasets.num_qubits=2.5"], ["datasets.num_qubits: expected a whole number, given 2.5"]),

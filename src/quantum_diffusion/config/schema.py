@@ -537,6 +537,16 @@ class TrainingConfig(Section):
         needs_accuracy = loop.best_metric == "sampled_accuracy" and (loop.save == "best" or loop.patience is not None)
         if needs_accuracy and loop.sample_every is None:
             raise ValueError("training.best_metric=sampled_accuracy needs training.sample_every: give epochs, e.g. 1")
+        if needs_accuracy and loop.sample_every is not None and loop.sample_every > loop.num_epochs:
+            raise ValueError(
+                f"training.best_metric=sampled_accuracy would never be measured: training.sample_every="
+                f"{loop.sample_every} is more than the {loop.num_epochs} epochs (training.num_epochs), lower it"
+            )
+        if loop.best_metric == "sampled_accuracy" and not needs_accuracy:
+            raise ValueError(
+                "training.best_metric=sampled_accuracy decides nothing with training.save=last and no "
+                "training.patience: add training.save=best, or leave it out"
+            )
         needs_loss = loop.best_metric == "validation_loss" and (loop.save == "best" or loop.patience is not None)
         if needs_loss and not loop.validation_fraction:
             raise ValueError(
