@@ -17,7 +17,7 @@ from torch import Tensor
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.labels import prefix_rank_vectors
 from quantum_diffusion.circuits.tokenizer import decode_tokens
-from quantum_diffusion.config.schema import LoopConfig, SamplingConfig, TrainingConfig
+from quantum_diffusion.config.schema import LoopConfig, SamplingConfig, TrainingConfig, UnitaryEncoderConfig
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
 from quantum_diffusion.data.storage import save_dataset
@@ -612,6 +612,17 @@ def test_an_impossible_output_is_refused_before_any_work(make_config: MakeConfig
     for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
         with pytest.raises(CheckpointError, match="a file is where a folder should be"):
             DiffusionTrainer(make_config(general={"output_path": str(path)}))
+
+
+def test_an_encoder_without_unitaries_is_told(
+    make_config: MakeConfig, dataset: CircuitDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    DiffusionTrainer(make_config()).setup_model(dataset)
+    assert not caplog.messages
+    encoder = UnitaryEncoderConfig(type="convolution")
+    DiffusionTrainer(make_config().model_copy(update={"unitary_encoder": encoder})).setup_model(dataset)
+    [message] = caplog.messages
+    assert message.startswith("training.unitary_encoder has no effect: 'unused' holds no unitaries")
 
 
 def test_an_output_that_becomes_impossible_is_one_line(make_config: MakeConfig, tmp_path: Path) -> None:

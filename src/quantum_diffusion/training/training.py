@@ -25,7 +25,7 @@ from torch import nn
 
 import quantum_diffusion
 from quantum_diffusion.circuits.simulate import Complex, corners
-from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
+from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig, UnitaryEncoderConfig
 from quantum_diffusion.config.store import dataset_preset, to_yaml
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
@@ -192,6 +192,12 @@ class DiffusionTrainer:
             raise ConfigError(
                 f"training.training.joint_dropout=true drops prompts together with unitaries, but {general.dataset!r} "
                 "holds none (condition_type SRV): set it to false"
+            )
+        if self._dataset.unitaries is None and self.config.unitary_encoder != UnitaryEncoderConfig():
+            logger.warning(
+                "training.unitary_encoder has no effect: %r holds no unitaries (condition_type SRV), so the model "
+                "learns Schmidt rank vectors",
+                general.dataset,
             )
         check_augmentation(self._dataset, loop.augment)
         self._pipeline = make_pipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
