@@ -173,7 +173,7 @@ def test_training_data_that_are_gone_are_not_checked(model: Path, data: dict[str
     metadata.write_text(text.replace(str(data["train"]), "stream:quick_test_unitary"))
     figures = run(config(model, data["unseen"])).metrics
     assert figures.num_known_circuits is None
-    assert "not checked" in said_of_targets(figures)
+    assert "not checked: its data were not found unchanged" in said_of_targets(figures)
 
 
 def test_equal_tasks_are_asked_once(data: dict[str, Path]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
+from quantum_diffusion.evaluation.report.tables import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +42,8 @@ def save_success_chart(metrics: CompilationMetrics, path: Path) -> None:
         axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     where = ", on training data" if metrics.on_training_data else ""
     figure.suptitle(
-        f"{metrics.num_targets} targets, {metrics.samples_per_target} samples each{where}; exact: infidelity below "
-        f"{metrics.exact_below:g}",
+        f"{plural(metrics.num_targets, 'target')}, {plural(metrics.samples_per_target, 'sample')} each{where}; exact: "
+        f"infidelity below {metrics.exact_below:g}",
         fontsize=10,
     )
     figure.savefig(path, dpi=150)
