@@ -191,7 +191,7 @@ def inspect(config: InspectConfig) -> int:
 def runs(config: RunsConfig) -> int:
     """List training runs and compare them: how they ended, their settings, their curves."""
     from quantum_diffusion import console
-    from quantum_diffusion.tracking.runs import COLUMNS, differences, find_runs, save_curves
+    from quantum_diffusion.tracking.runs import COLUMNS, differences, find_runs, save_curves, values_of_runs
 
     found = find_runs(Path(config.folder))
     lines = []
@@ -202,11 +202,11 @@ def runs(config: RunsConfig) -> int:
         )
     console.show_table("Runs", lines)
     if len(found) > 1:
-        rows = [(key, " | ".join(map(plain, values))) for key, values in differences(found).items()]
-        console.show_table("Settings that differ, in the order of the runs", rows or [("none", "")])
+        rows = [(key, values_of_runs([plain(value) for value in values])) for key, values in differences(found).items()]
+        console.show_table("Settings that differ (of up to 6 runs in their order)", rows or [("none", "")])
     if config.picture is not None:
-        save_curves(found, config.metric, Path(config.picture))
-        console.out.print(f"\n{config.metric} of all runs is drawn in {config.picture}")
+        drawn = save_curves(found, config.metric, Path(config.picture))
+        console.out.print(f"\n{config.metric} of the {drawn} newest runs that have it is drawn in {config.picture}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Runs are found, compared and drawn from what training leaves."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.runs import differences, find_runs, save_curves
 from tests.conftest import MakeConfig
 from tests.integration.test_training import InterruptAt, train
@@ -73,6 +75,23 @@ def test_what_is_not_there_is_told(models: Path, tmp_path: Path) -> None:
         find_runs(tmp_path / "empty")
     with pytest.raises(ConfigError, match=r"no run has the metric 'accuracy': there are .*validation_loss"):
         save_curves(find_runs(models), "accuracy", tmp_path / "x.png")
+
+
+def test_many_runs_are_drawn_and_listed_in_little_room(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(35):
+        name = f"a/folder/with/a/name/much/longer/than/a/legend/has/room/for/{number:02d}"
+        settings = {"training": {"learning_rate": number % 2}}
+        with ExperimentLogger(tmp_path / name / "run", "many", settings, ["csv"]) as log:
+            log.log(1, {"loss": 1.0})
+            log.log(2, {"loss": 0.5})
+    picture = tmp_path / "curves.png"
+    arguments = [f"runs.folder={tmp_path}", "runs.metric=loss", f"runs.picture={picture}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, of axes that have no room
+        assert run_command("runs", arguments) == 0
+    output = capsys.readouterr().out
+    assert "0 (18 runs) | 1 (17 runs)" in output
+    assert "loss of the 10 newest runs" in " ".join(output.split())
 
 
 def test_a_picture_replaces_nothing_but_a_picture(models: Path, tmp_path: Path) -> None:

@@ -710,4 +710,4 @@ class RunsConfig(Section):
     metric: Text = "validation_loss"
     """Metric of the picture."""
     picture: PathText | None = None
-    """Where to draw the curves of all runs (PNG); null draws none."""
+    """Where to draw the curves of the runs, of many the 10 newest (PNG); null draws none."""

@@ -5,6 +5,7 @@ All of it is read from the `run/` folders that training leaves; nothing is writt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ from quantum_diffusion.tracking.sinks import flat
 
 COLUMNS = ("loss", "validation_loss", "sampled_accuracy")
 """Metrics shown beside each run."""
+
+_MOST_DRAWN = 10
+"""Curves in a picture: matplotlib has as many colours."""
+
+_MOST_LISTED = 6
+"""Runs whose values of a setting are written one by one."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 """Begins every PNG file."""
@@ -86,8 +93,23 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
 
 
-def save_curves(runs: Sequence[Run], metric: str, path: Path) -> None:
-    """Draw a metric of all runs over their steps (PNG).
+def values_of_runs(values: Sequence[str]) -> str:
+    """Write a setting's value in every run; of many runs each distinct value, with how many have it.
+
+    Example:
+        >>> values_of_runs(["1", "2"]), values_of_runs(["1", "2", "1", "1", "1", "1", "1"])
+        ('1 | 2', '1 (6 runs) | 2 (1 run)')
+    """
+    if len(values) <= _MOST_LISTED:
+        return " | ".join(values)
+    return " | ".join(f"{value} ({count} run{'s' * (count > 1)})" for value, count in Counter(values).items())
+
+
+def save_curves(runs: Sequence[Run], metric: str, path: Path) -> int:
+    """Draw a metric over the steps of the runs that have it (PNG), of many runs the newest.
+
+    Returns:
+        How many runs are drawn.
 
     Raises:
         ConfigError: No run has the metric, or the picture cannot be written, or would replace something else.
@@ -105,18 +127,24 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> None:
             curves[run.name] = np.array(points)
     if not curves:
         raise ConfigError(f"no run has the metric {metric!r}: there are {', '.join(sorted(known)) or 'none'}")
-    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    curves = dict(list(curves.items())[-_MOST_DRAWN:])
+    figure = Figure(figsize=(7.0, 4.0 + 0.2 * ((len(curves) + 1) // 2)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, curve in curves.items():
-        axes.plot(*curve.T, linewidth=1.4, marker="o" if len(curve) < 30 else "", markersize=3, label=name)
+        axes.plot(*curve.T, linewidth=1.4, marker="o" if len(curve) < 30 else "", markersize=3, label=_shortened(name))
     axes.set_xlabel("step")
     axes.set_ylabel(metric.replace("_", " "))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(2, len(curves)), fontsize=8, frameon=False)
     with new_file(path, ConfigError) as staging:
         figure.savefig(staging, dpi=150, format="png")
+    return len(curves)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 50 else f"...{name[-47:]}"
 
 
 def _check_picture(path: Path) -> None:
