@@ -144,9 +144,17 @@ def _check(command: Command, arguments: Sequence[str], temporary: Path) -> tuple
         except QuantumDiffusionError as problem:
             problems[number] = str(problem)
             return
-        first = number if folder is None else folders.setdefault(Path(folder).resolve(), number)
-        if first != number:
-            problems[number] = f"would write into {str(folder)!r} like job {first}: add e.g. '{command.folder_advice}'"
+        if folder is None:
+            return
+        path = Path(folder).resolve()
+        for other, first in folders.items():
+            if path.is_relative_to(other) or other.is_relative_to(path):
+                how = "like" if path == other else "in or around the folder of"
+                problems[number] = (
+                    f"would write into {str(folder)!r} {how} job {first}: add e.g. '{command.folder_advice}'"
+                )
+                return
+        folders[path] = number
 
     # The launcher and Hydra's record of the sweep are for when it runs.
     later = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.dir=")

@@ -134,6 +134,15 @@ def test_jobs_that_would_share_a_folder_are_refused(name: str, capsys: pytest.Ca
     assert "like job 0" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("folders", ["./models/q,./models/q/sub", "./models/q/sub,./models/q"])
+def test_jobs_that_would_write_into_one_anothers_folder_are_refused(
+    folders: str, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["-m", "training.general.dataset=./data", f"training.general.output_path={folders}"]
+    assert run_command("train", arguments) == 1
+    assert "in or around the folder of job 0: add e.g." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["-m", "--multirun", "--multi"])
 def test_a_sweep_is_one_however_it_is_asked_for(option: str, capsys: pytest.CaptureFixture) -> None:
     assert run_command("runs", [option, "hydra/launcher=joblib", "runs.folder=./n1,./n2"]) == 1
