@@ -304,3 +304,10 @@ def test_a_kill_at_any_moment_of_saving(folder: Path, tmp_path: Path) -> None:
     outcomes = result.stdout.splitlines()
     assert len(outcomes) == 12
     assert "model" in outcomes
+
+
+def test_a_model_still_in_training_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.yaml").touch()
+    with pytest.raises(CheckpointError, match=r"no saved model at .* yet, its training run is not finished: wait"):
+        load_pipeline(tmp_path)

@@ -143,6 +143,11 @@ def load_pipeline(folder: Path, device: torch.device | None = None, weights: str
 
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION
+    if not file.is_file() and (folder / "run" / "run.yaml").is_file():
+        raise CheckpointError(
+            f"no saved model at {str(folder)!r} yet, its training run is not finished: wait for it, or give the "
+            "training command again to continue it"
+        )
     if not file.is_file():
         raise CheckpointError(f"no saved model at {str(folder)!r}: give the folder that scripts/train_model.py wrote")
     text, description = _parse(file)
