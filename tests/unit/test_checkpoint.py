@@ -244,6 +244,7 @@ def test_a_full_disk_leaves_the_earlier_model(
     folder: Path, build: Callable[..., DiffusionPipeline], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = build(seed=1)
 
     def full(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -251,7 +252,7 @@ def test_a_full_disk_leaves_the_earlier_model(
     owner = {"sha256_of": files, "flush": files, "mkdtemp": files.tempfile}[step]
     monkeypatch.setattr(owner, step, full)
     with pytest.raises(CheckpointError, match=r"the disk is full.*what was there is unchanged"):
-        save_pipeline(build(seed=1), folder, "", {})
+        save_pipeline(other, folder, "", {})
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
