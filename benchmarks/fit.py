@@ -134,10 +134,14 @@ class GenQC:
             "transformer_depths": [1, 2, 1],
         }
         model = QC_Cond_UNet(clr_dim=4, num_clrs=4, t_emb_size=256, cond_emb_size=512, **sizes)
+
+        class Cells(nn.Module):  # its U-Net's embedding, which is fixed
+            embed = staticmethod(model.embed)
+
         scheduler = DDIMScheduler(
             "cpu", 1000, beta_schedule="cos_alpha", input_perturbation=0.1, enable_zero_terminal_snr=False
         )
-        self.pipeline = Pipeline(scheduler, model, Prompts(), model, torch.device("cpu"))
+        self.pipeline = Pipeline(scheduler, model, Prompts(), Cells(), torch.device("cpu"))
         self.pipeline._progress_bar_config = {"disable": True}
         self.pipeline.compile(torch.optim.Adam, nn.MSELoss, lr=3e-4)
         tokens = torch.from_numpy(dataset.tokens.astype(np.int64))

@@ -1,13 +1,14 @@
-"""Training steps a second of the shipped backbones, with each switch that claims to pay, and of genQC's U-Net.
+"""Training steps a second of the shipped backbones, with each switch that claims to pay.
 
 Run: python benchmarks/training.py [repetitions]; cases are interleaved, each repetition runs for about three seconds.
-genQC's side needs the parity requirements (`make install-dev`); it is left out where they are missing.
+The whole loop, and genQC's beside it, are in fit.py.
 """
 
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import torch
 
@@ -68,58 +69,40 @@ def our_step(preset: str, threads: int, overrides: tuple[str, ...] = (), max_gat
     return step
 
 
-def genqc_step(threads: int, batch_size: int = 256, max_gates: int = 16) -> Step | None:
-    """A training step of genQC's U-Net in the paper's configuration, as its pipeline makes it; None without genQC."""
-    try:
-        from genQC.models.unet_qc import QC_Cond_UNet
-    except ImportError:
-        return None
-    model = QC_Cond_UNet(
-        model_features=[128, 128, 256],
-        clr_dim=4,
-        num_clrs=4,
-        t_emb_size=256,
-        cond_emb_size=512,
-        num_heads=[8, 8, 2],
-        num_res_blocks=[2, 2, 4],
-        transformer_depths=[1, 2, 1],
-    )
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-4)
-    tokens = torch.randint(-2, 3, (batch_size, 3, max_gates))
-    condition = torch.randn(batch_size, 5, 512)
+def channels_first(step: Step) -> Step:
+    """The same step with feature maps in torch's usual layout instead of channels last."""
 
-    def step() -> int:
-        torch.set_num_threads(threads)
-        x0 = model.embed(tokens)
-        noise = torch.randn_like(x0)
-        prediction = model(x0 + noise, torch.randint(0, 1000, (batch_size,)), condition)
-        optimizer.zero_grad()
-        torch.nn.functional.mse_loss(prediction, noise).backward()
-        optimizer.step()
-        return batch_size
+    def run() -> int:
+        with patch.object(torch, "channels_last", torch.contiguous_format):
+            return step()
 
-    return step
+    return run
+
+
+def unfused(preset: str, threads: int, overrides: tuple[str, ...], max_gates: int) -> Step:
+    """`our_step` with the optimizer's loop over weights instead of its fused kernel."""
+    with patch("quantum_diffusion.training.optim._can_fuse", return_value=False):
+        return our_step(preset, threads, overrides, max_gates)
 
 
 def main(repetitions: int, seconds: float = 3.0) -> None:
     """Measure all cases in turn and print medians."""
     threads = torch.get_num_threads()
-    f32 = ("training.training.precision=32",)
-    cases: dict[str, Step | None] = {
+    f32, bf16 = ("training.training.precision=32",), ("training.training.precision=bf16",)
+    cases: dict[str, Step] = {
         "quick_test_srv (auto precision, 1 thread)": our_step("quick_test_srv", 1),
         "quick_test_srv (float32, 1 thread)": our_step("quick_test_srv", 1, f32),
         f"quick_test_srv (auto precision, {threads} threads)": our_step("quick_test_srv", threads),
         f"quick_test_unet (auto precision, {threads} threads)": our_step("quick_test_unet", threads),
         f"quick_test_unet (float32, {threads} threads)": our_step("quick_test_unet", threads, f32),
-        f"paper U-Net, 3x16 (auto precision, {threads} threads)": our_step("paper_srv_stage_1", threads, max_gates=16),
         f"paper U-Net, 3x16 (float32, {threads} threads)": our_step("paper_srv_stage_1", threads, f32, 16),
-        f"paper U-Net, 3x16, genQC (float32, {threads} threads)": genqc_step(threads),
+        f"paper U-Net, 3x16 (bfloat16, {threads} threads)": our_step("paper_srv_stage_1", threads, bf16, 16),
+        "the same, channels first": channels_first(our_step("paper_srv_stage_1", threads, bf16, 16)),
+        "the same, optimizer not fused": unfused("paper_srv_stage_1", threads, bf16, 16),
     }
-    rates: dict[str, list[float]] = {name: [] for name, step in cases.items() if step is not None}
+    rates: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repetitions):
         for name, step in cases.items():
-            if step is None:
-                continue
             step()
             started, circuits = time.perf_counter(), 0
             while time.perf_counter() - started < seconds:
