@@ -80,12 +80,12 @@ def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None
 
 
 @LAUNCHERS
-def test_an_interrupted_job_ends_the_sweep(launcher: list[str], capfd: pytest.CaptureFixture) -> None:
+def test_an_interrupted_job_ends_the_sweep(launcher: list[str], capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
     def run(config: Any) -> int:
         import time
         from pathlib import Path
 
-        if config.folder == "first":
+        if Path(config.folder).name == "first":
             raise KeyboardInterrupt
         time.sleep(0.5)  # the first is over
         Path(config.folder).touch()
@@ -93,9 +93,10 @@ def test_an_interrupted_job_ends_the_sweep(launcher: list[str], capfd: pytest.Ca
 
     before = signal.getsignal(signal.SIGINT)
     names = ["first", *"abcdef"]
+    folders = [str(tmp_path / name) for name in names]  # joblib's workers may be those of a test in another folder
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(command_that(run), [*launcher, f"runs.folder={','.join(names)}"])
-    done = [name for name in names if Path(name).exists()]
+        run_jobs(command_that(run), [*launcher, f"runs.folder={','.join(folders)}"])
+    done = [name for name in names if (tmp_path / name).exists()]
     assert done in ([], ["a"]), "the one that ran beside it ends well, no other starts"
     assert f"{len(done)} of 7 jobs are done" in capfd.readouterr().out
     assert signal.getsignal(signal.SIGINT) == before
