@@ -19,6 +19,7 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, load_pipeline, read_checkpoint, read_metadata
+from quantum_diffusion.pipeline.fit import TrainingState
 from quantum_diffusion.tracking.experiment import read_metrics
 from quantum_diffusion.training import training as trainer_module
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -202,6 +203,28 @@ def test_kills_at_any_moment_change_no_bit(
     assert killed_and_continued(config("killed"), 4, seed=num_workers, longest=2.0) >= 1
     first, second = (load_pipeline(tmp_path / name) for name in ("whole", "killed"))
     assert_same(dict(first.network.state_dict()), dict(second.network.state_dict()))
+    assert metrics_without_times(tmp_path / "whole") == metrics_without_times(tmp_path / "killed")
+
+
+def test_a_kill_between_the_end_of_an_epoch_and_its_checkpoint_logs_nothing_twice(
+    make_config: MakeConfig, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config(name: str) -> TrainingConfig:
+        general = {"dataset": saved, "output_path": str(tmp_path / name), "checkpoint_steps": 1}
+        return make_config(general=general, num_epochs=3, batch_size=8)
+
+    DiffusionTrainer(config("whole")).run()
+    write = DiffusionTrainer._write_checkpoint
+
+    def killed_after_two_epochs(trainer: DiffusionTrainer, state: TrainingState) -> None:
+        if (state.epoch, state.batch) == (2, 0):
+            raise SystemExit
+        write(trainer, state)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(DiffusionTrainer, "_write_checkpoint", killed_after_two_epochs)
+        DiffusionTrainer(config("killed")).run()
+    DiffusionTrainer(config("killed")).run()
     assert metrics_without_times(tmp_path / "whole") == metrics_without_times(tmp_path / "killed")
 
 

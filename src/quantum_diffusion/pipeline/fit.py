@@ -239,7 +239,8 @@ def fit(
                 if done.stop or (team.size == 1 and hooks.should_stop()):  # a team has agreed before the step
                     hooks.save_checkpoint(state)
                     return end(FitResult("interrupted", epochs))
-                if hooks.is_due(state):
+                # Not after the last batch: continued from there, the epoch's end would be logged a second time.
+                if state.batch < len(train_loader) and hooks.is_due(state):
                     hooks.save_checkpoint(state)
             epoch = _end_epoch(pipeline, validation_loader, state, settings, seed, hooks, team)
             epochs.append(epoch)
