@@ -1,5 +1,7 @@
 """What several tests share: tiny data sets, tiny training configurations, and the rule for GPU tests."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,20 @@ def with_entry(position: tuple[Any, ...], value: Any) -> Callable[[np.ndarray], 
         return changed
 
     return change
+
+
+ROOT = Path(__file__).parents[1]
+"""The repository."""
+
+
+def script(name: str) -> list[str]:
+    """Return the command that runs a file of scripts/."""
+    return [sys.executable, str(ROOT / "scripts" / name)]
+
+
+def run(folder: Path, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder; it must end with the status, and never with a traceback."""
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result

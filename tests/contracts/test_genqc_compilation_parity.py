@@ -19,7 +19,6 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.interop.genqc import (
     UNITARY_ENCODER,
-    gate_embedding_from_genqc,
     unet_weights_from_genqc,
     unet_weights_to_genqc,
 )
@@ -37,8 +36,8 @@ with warnings.catch_warnings():
 
 from tests.contracts.test_genqc_parity import PAPER as PAPER_UNET
 from tests.contracts.test_genqc_parity import Case as UNetCase
+from tests.contracts.test_genqc_parity import check_round_trip, randomise
 from tests.contracts.test_genqc_parity import draw_case as draw_unet
-from tests.contracts.test_genqc_parity import randomise
 
 
 class Ours(nn.Module):
@@ -238,16 +237,7 @@ def test_paper_configuration_has_the_paper_s_number_of_parameters() -> None:
 @pytest.mark.parametrize("seed", [*range(0, 14, 3)])
 def test_weights_survive_the_round_trip(seed: int) -> None:
     theirs, ours = draw_case(seed).build_alike()
-    original, ours_dict = theirs.state_dict(), ours.weights()
-    returned = unet_weights_to_genqc(ours_dict, gate_embedding_from_genqc(original), ours_dict)
-    assert returned.keys() == original.keys()
-    for name in original:
-        assert torch.equal(returned[name], original[name]), name
-        assert returned[name].is_contiguous(), name  # safetensors refuses anything else
-
-    again = unet_weights_from_genqc(returned, ours_dict)
-    assert again.keys() == ours_dict.keys()
-    assert all(torch.equal(again[name], ours_dict[name]) for name in again)
+    check_round_trip(theirs.state_dict(), ours.weights())
 
 
 def test_our_weights_load_strictly_in_genqc() -> None:

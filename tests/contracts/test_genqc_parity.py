@@ -185,8 +185,11 @@ def test_paper_configuration_has_the_paper_s_number_of_parameters() -> None:
 @pytest.mark.parametrize("seed", [*range(0, 16, 3)])
 def test_weights_survive_the_round_trip(seed: int) -> None:
     theirs, ours = draw_case(seed).build()
-    original = theirs.state_dict()
-    ours_dict = ours.state_dict()
+    check_round_trip(theirs.state_dict(), ours.state_dict())
+
+
+def check_round_trip(original: dict[str, Tensor], ours_dict: dict[str, Tensor]) -> None:
+    """Write our weights, which are those of genQC's network, for genQC and read them again."""
     returned = unet_weights_to_genqc(ours_dict, gate_embedding_from_genqc(original), ours_dict)
     assert returned.keys() == original.keys()
     for name in original:

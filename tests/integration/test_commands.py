@@ -16,8 +16,8 @@ from qiskit import qasm2
 from qiskit.quantum_info import Statevector, partial_trace
 
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from tests.conftest import run, script
 
-ROOT = Path(__file__).parents[2]
 HYDRA = ["hydra.run.dir=.", "hydra.output_subdir=null"]
 GENERATE = [
     *HYDRA,
@@ -46,17 +46,6 @@ EVALUATE = [
 ]
 
 pytestmark = pytest.mark.xdist_group("commands")
-
-
-def script(name: str) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts" / name)]
-
-
-def run(folder: Path, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == status, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")

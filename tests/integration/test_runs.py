@@ -13,7 +13,6 @@ from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.runs import differences, find_runs, save_curves
 from tests.conftest import MakeConfig
 from tests.integration.test_training import InterruptAt, train
-from tests.unit.test_sinks import needs_mlflow
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_runs_are_compared(models: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert picture.stat().st_size > 5000
 
 
-@pytest.mark.parametrize("sink", ["jsonl", "wandb", pytest.param("mlflow", marks=needs_mlflow)])
+@pytest.mark.parametrize("sink", ["jsonl", "wandb", "mlflow"])
 def test_runs_are_found_whatever_else_they_are_logged_to(
     make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sink: str
 ) -> None:

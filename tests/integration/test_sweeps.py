@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import pytest
 from quantum_diffusion.cli import COMMANDS
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import compose
+from tests.conftest import run, script
 
-ROOT = Path(__file__).parents[2]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 DATA = ["datasets=quick_test_srv", "datasets.num_samples=200", "datasets.balance_max=null", "datasets.n_jobs=1"]
 TRAIN = [
@@ -28,17 +27,6 @@ TRAIN = [
 ]
 
 pytestmark = pytest.mark.xdist_group("sweeps")
-
-
-def script(name: str) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts" / name)]
-
-
-def run(folder: Path, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == status, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A training run is tracked everywhere at once, also when it is interrupted and continued."""
 
-import importlib.util
 import json
 import signal
 import sys
@@ -18,10 +17,6 @@ from tests.conftest import MakeConfig
 from tests.integration.test_training import InterruptAt, train
 
 ALWAYS = ["csv", "jsonl", "tensorboard", "wandb"]
-needs_mlflow = pytest.mark.skipif(
-    importlib.util.find_spec("mlflow") is None, reason="the extra mlflow is not installed"
-)
-
 Values = dict[tuple[int, str], float]
 
 
@@ -72,7 +67,7 @@ def in_mlflow(models: Path) -> tuple[Values, dict[int, str]]:
     )
 
 
-@pytest.mark.parametrize("loggers", [ALWAYS, pytest.param([*ALWAYS, "mlflow"], marks=needs_mlflow)])
+@pytest.mark.parametrize("loggers", [ALWAYS, [*ALWAYS, "mlflow"]])
 def test_a_continued_run_is_whole_in_every_place(
     make_config: MakeConfig,
     dataset: CircuitDataset,

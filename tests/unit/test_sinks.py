@@ -1,6 +1,5 @@
 """What each sink holds is read back with its own reader; W&B and MLflow are the real packages, offline."""
 
-import importlib.util
 import json
 import logging
 import math
@@ -19,10 +18,6 @@ from quantum_diffusion.config.schema import Logger
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tracking.experiment import ExperimentLogger, read_metrics
 from quantum_diffusion.tracking.sinks import SINKS, check_sinks
-
-needs_mlflow = pytest.mark.skipif(
-    importlib.util.find_spec("mlflow") is None, reason="the extra mlflow is not installed"
-)
 
 CONFIG = {"general": {"seed": 3, "gates": ["h", "cx"]}, "rate": 0.1}
 DRAWN = "asked [2, 2]\nq_0: ┤ H ├ <b>"
@@ -168,7 +163,6 @@ def mlflow_runs(uri: str, experiment: str) -> list[Any]:
     return [] if found is None else list(client.search_runs([found.experiment_id]))
 
 
-@needs_mlflow
 def test_mlflow_keeps_a_continued_run_in_one_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +194,6 @@ def test_mlflow_keeps_a_continued_run_in_one_file(
     assert capfd.readouterr() == ("", "")
 
 
-@needs_mlflow
 def test_mlflow_takes_long_and_many_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = {f"key_{number}": number for number in range(150)} | {"long": "x" * 9000}
     with ExperimentLogger(tmp_path / "run", "try", settings, ["mlflow"]) as log:
@@ -212,7 +205,6 @@ def test_mlflow_takes_long_and_many_settings(tmp_path: Path, caplog: pytest.LogC
     assert math.isnan(run.data.metrics["loss"])
 
 
-@needs_mlflow
 def test_runs_that_start_at_once_share_a_new_file(tmp_path: Path) -> None:
     code = """
 import sys
@@ -229,7 +221,6 @@ with ExperimentLogger(Path(folder), "sweep", {}, ["mlflow"], mlflow_uri=uri) as 
     assert {run.info.run_name for run in mlflow_runs(uri, "sweep")} == {"first", "second"}
 
 
-@needs_mlflow
 def test_a_server_that_is_away_is_told_within_seconds(tmp_path: Path) -> None:
     code = """
 import sys

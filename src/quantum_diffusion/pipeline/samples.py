@@ -5,6 +5,7 @@ Invalid samples are data, not errors; a sample counts as a match only if simulat
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,8 +28,8 @@ _UNITARY_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampledCircuits:
-    """Sampled circuits after decoding.
+class SampledCircuits(ABC):
+    """Sampled circuits after decoding; what makes one exact is told by the kind of request.
 
     Attributes:
         prompts: What was asked for, one a sample.
@@ -64,13 +65,13 @@ class SampledCircuits:
         return empty
 
     @property
+    @abstractmethod
     def matches(self) -> NDArray[np.bool_]:
         """Valid circuits that are exactly what was asked for, bool [N]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outcome(self, row: int) -> str:
         """Say in a few words what was asked for and what came."""
-        raise NotImplementedError
 
     def circuits(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Circuit]:
         """Return samples as circuits."""
