@@ -6,7 +6,13 @@ A message says what was given, what was expected and what to do; everything else
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
 
 
 class QuantumDiffusionError(Exception):
@@ -35,6 +41,60 @@ class GateSetError(QuantumDiffusionError):
 
 class TrainingDivergedError(QuantumDiffusionError):
     """The loss became NaN or infinite; the last good state has been saved."""
+
+
+class OutOfMemoryError(QuantumDiffusionError):
+    """There is not enough memory, of the computer or of its GPU; the message says for what, and what to lower."""
+
+
+_LACK_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|can(no|')t allocate memory|unable to allocate|_ALLOC_FAILED|"
+    r"invalid buffer size|numel is too large|storage size calculation overflowed",
+    re.IGNORECASE,
+)
+"""How torch says it, on the CPU, on CUDA and on MPS; it has no class of its own for all of them."""
+
+
+@contextmanager
+def memory_for(doing: str, mend: str) -> Iterator[None]:
+    """Say in one line what memory was lacking for; every other error passes.
+
+    Args:
+        doing: What is done inside, e.g. "training with training.training.batch_size=4096 on cuda".
+        mend: What to do about it, e.g. "lower training.training.batch_size".
+
+    Raises:
+        OutOfMemoryError: Memory ran out.
+    """
+    try:
+        yield
+    except Exception as problem:
+        if not lacks_memory(problem):
+            raise
+        raise OutOfMemoryError(f"out of memory while {doing}: {mend}") from problem
+
+
+def lacks_memory(problem: BaseException) -> bool:
+    """Tell whether an exception says that memory ran out, whichever library raised it."""
+    if isinstance(problem, MemoryError) or (isinstance(problem, OSError) and problem.errno == errno.ENOMEM):
+        return True
+    # A worker that the system killed ends joblib's pool; hardly anything but lack of memory does that.
+    if type(problem).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
+        return not isinstance(problem, QuantumDiffusionError)
+    return isinstance(problem, RuntimeError) and bool(_LACK_OF_MEMORY.search(str(problem)))
+
+
+@contextmanager
+def only_warn(what: str) -> Iterator[None]:
+    """Make a warning of whatever goes wrong inside: for pictures, drawings and logs, which never end a command.
+
+    Args:
+        what: What could not be made then, e.g. "the picture 'loss_curve.png'".
+    """
+    try:
+        yield
+    except Exception as problem:  # any: libraries that draw fail in their own ways
+        logger.warning("%s could not be made: %s", what, first_line(problem))
 
 
 def first_line(problem: BaseException) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 
+import numpy as np
 import pytest
+import torch
 
 from quantum_diffusion import errors
-from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
+from quantum_diffusion.errors import OutOfMemoryError, QuantumDiffusionError, memory_for, only_warn, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,41 @@ def test_every_error_of_ours_can_be_caught_as_one() -> None:
     classes = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
     assert len(classes) >= 6
     assert all(issubclass(kind, QuantumDiffusionError) for kind in classes)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        MemoryError(),
+        np._core._exceptions._ArrayMemoryError((10**9,), np.dtype(float)),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:116] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+    ],
+)
+def test_lack_of_memory_is_told_in_one_line_whoever_notices_it(problem: Exception) -> None:
+    with (
+        pytest.raises(OutOfMemoryError, match=r"^out of memory while training: lower batch_size$"),
+        memory_for("training", "lower batch_size"),
+    ):
+        raise problem
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("shapes differ"), ValueError("no"), OutOfMemoryError("told before")])
+def test_other_errors_pass_and_the_innermost_word_on_memory_stands(problem: Exception) -> None:
+    with pytest.raises(type(problem)) as raised, memory_for("training", "lower batch_size"):
+        raise problem
+    assert raised.value is problem
+
+
+def test_torch_says_lack_of_memory_in_words_that_are_known() -> None:
+    with pytest.raises(OutOfMemoryError), memory_for("asking for 4 exabytes", "ask for less"):
+        torch.empty(2**60)
+
+
+def test_what_is_not_essential_only_warns(caplog: pytest.LogCaptureFixture) -> None:
+    with only_warn("the picture 'a.png'"):
+        raise ValueError("no font\nmore")
+    assert caplog.messages == ["the picture 'a.png' could not be made: no font"]
