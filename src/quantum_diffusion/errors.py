@@ -103,24 +103,32 @@ def first_line(problem: BaseException) -> str:
     return line if len(line) <= 200 else f"{line[:100]} ... {line[-95:]}"  # the cause often stands at the end
 
 
-def unknown_name(kind: str, given: object, valid: Iterable[str]) -> str:
+def nearest_name(given: object, valid: Iterable[str]) -> str | None:
+    """Return the valid name that is most likely meant, None where none is near; case does not count."""
+    names = {name.casefold(): name for name in valid}
+    near = difflib.get_close_matches(str(given).casefold(), names, n=1, cutoff=0.65)
+    return names[near[0]] if near else None
+
+
+def unknown_name(kind: str, given: object, valid: Iterable[str], meant: str | None = None) -> str:
     """Word the message for a name that is not known.
 
     Args:
         kind: What the name stands for, as a user would call it ("optimizer").
         given: The name that was given.
         valid: The names that would have been accepted.
+        meant: What is known to be meant by it; None suggests the valid name that is spelled most alike, if one is.
 
     Returns:
-        One line with the nearest valid name, if one is near, and the valid names where they are few or none is near.
+        One line with what is meant, and the valid names where they are few or it is not clear what is meant.
 
     Example:
         >>> unknown_name("optimizer", "adm", ["adam", "sgd"])
         "unknown optimizer 'adm': did you mean 'adam'? (valid: adam, sgd)"
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    if near and len(names) > 15:
+    meant = meant or nearest_name(given, names)
+    hint = f"did you mean {meant!r}? " if meant else ""
+    if meant and len(names) > 15:
         return f"unknown {kind} {given!r}: {hint.strip()}"
     return f"unknown {kind} {given!r}: {hint}(valid: {', '.join(names) if names else 'none'})"

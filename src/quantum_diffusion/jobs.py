@@ -18,7 +18,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -28,6 +28,8 @@ from quantum_diffusion.errors import QuantumDiffusionError, first_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from quantum_diffusion.config.arguments import Arguments
 
 INTERRUPTED = 130
 """Exit status after an interrupt (128 + SIGINT), as shells use it."""
@@ -72,14 +74,16 @@ def run_jobs(command: Command, arguments: Sequence[str]) -> int:
         QuantumDiffusionError: The arguments are wrong, or the only job failed.
         KeyboardInterrupt: A job was interrupted; failures of others have been reported.
     """
-    from quantum_diffusion.config.store import prepare_overrides
+    from quantum_diffusion.config.store import parse_arguments, show
 
-    prepared = prepare_overrides(arguments, command.section)
-    is_sweep = any(argument.startswith(("-m", "--m")) for argument in arguments)  # Hydra takes --multi, too
-    return _run_sweep(command, prepared) if is_sweep else _run_once(command, prepared)
+    parsed = parse_arguments(arguments, command.section)
+    if parsed.shown is not None:
+        print(show(parsed, command.section), end="")
+        return 0
+    return _run_sweep(command, parsed) if parsed.is_sweep else _run_once(command, parsed)
 
 
-def _run_once(command: Command, arguments: Sequence[str]) -> int:
+def _run_once(command: Command, arguments: Arguments) -> int:
     from quantum_diffusion.config.store import run_hydra
 
     statuses: list[int] = []
@@ -88,19 +92,19 @@ def _run_once(command: Command, arguments: Sequence[str]) -> int:
     def task(composed: DictConfig) -> None:
         try:
             statuses.append(command.run(command.read(composed)))
-        except (QuantumDiffusionError, KeyboardInterrupt) as problem:
-            failures.append(problem)  # raised again outside, where Hydra cannot dress it as a crash
+        except BaseException as problem:
+            failures.append(problem)  # raised again outside: Hydra would dress it, and its own errors mean other things
 
     run_hydra(arguments, task)
     if failures:
         raise failures[0]
-    return max(statuses, default=0)  # none: Hydra only showed something, as with --cfg job
+    return max(statuses, default=0)  # none: Hydra only showed something, as with --info
 
 
 # -------------------------------------------------------------------------------------------------- sweeps
 
 
-def _run_sweep(command: Command, arguments: Sequence[str]) -> int:
+def _run_sweep(command: Command, arguments: Arguments) -> int:
     """Run all jobs and report every failure; one that fails does not keep the others from running."""
     with tempfile.TemporaryDirectory(prefix="quantum_diffusion_", ignore_cleanup_errors=True) as temporary:
         outcomes = _Outcomes(Path(temporary))
@@ -129,7 +133,7 @@ def _title(jobs: dict[int, str], number: int) -> str:
     return f"job {number} ({jobs[number]})" if jobs[number] else f"job {number}"
 
 
-def _check(command: Command, arguments: Sequence[str], temporary: Path) -> tuple[dict[int, str], dict[int, str]]:
+def _check(command: Command, arguments: Arguments, temporary: Path) -> tuple[dict[int, str], dict[int, str]]:
     """Compose every job without running it; return by number what is set for it alone, and what is wrong with it."""
     from quantum_diffusion.config.store import run_hydra, running_job
 
@@ -158,8 +162,8 @@ def _check(command: Command, arguments: Sequence[str], temporary: Path) -> tuple
 
     # The launcher and Hydra's record of the sweep are for when it runs.
     later = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.dir=")
-    now = [argument for argument in arguments if not argument.lstrip("+").startswith(later)]
-    run_hydra([f"hydra.sweep.dir='{temporary / 'check'}'", *now], check)
+    now = tuple(override for override in arguments.overrides if not override.lstrip("+").startswith(later))
+    run_hydra(replace(arguments, overrides=(f"hydra.sweep.dir='{temporary / 'check'}'", *now)), check)
     count = Counter(entry for entries in settings.values() for entry in entries)
     alone = {
         number: " ".join(entry.lstrip("+") for entry in entries if count[entry] < len(settings))
@@ -168,7 +172,7 @@ def _check(command: Command, arguments: Sequence[str], temporary: Path) -> tuple
     return alone, problems
 
 
-def _launch(command: Command, arguments: Sequence[str], jobs: dict[int, str], outcomes: _Outcomes) -> str:
+def _launch(command: Command, arguments: Arguments, jobs: dict[int, str], outcomes: _Outcomes) -> str:
     """Run the jobs; return why some may have no outcome."""
     from quantum_diffusion.config.store import run_hydra, running_job
 

@@ -23,7 +23,7 @@ from quantum_diffusion.config.schema import (
     TransformerParams,
     UNetParams,
 )
-from quantum_diffusion.config.store import SECTIONS, compose, prepare_overrides, to_yaml
+from quantum_diffusion.config.store import SECTIONS, compose, parse_arguments, to_yaml
 from quantum_diffusion.config.validation import Section, validate
 from quantum_diffusion.device import DEVICE_NAMES
 from quantum_diffusion.errors import ConfigError
@@ -256,6 +256,6 @@ def test_home_is_known_in_every_path(monkeypatch: pytest.MonkeyPatch, quote: str
 
 def test_home_is_known_in_sweeps() -> None:
     swept = ["training.general.output_path=~/a,~/b/${training.general.seed},c", "training.general.dataset=./data"]
-    assert prepare_overrides(swept, "training")[0] == (
+    assert parse_arguments(["-m", *swept], "training").overrides[0] == (
         "++training.general.output_path='~/a','~/b/${training.general.seed}',c"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from quantum_diffusion.cli import COMMANDS, run_command
-from quantum_diffusion.config.store import prepare_overrides
+from quantum_diffusion.config.store import parse_arguments
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.jobs import Command, run_jobs
 
@@ -62,6 +62,16 @@ def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], c
         label = "" if launcher == BASIC else f"[{number}] "
         assert f"{label}job {number} (runs.folder={value})\n" in out
         assert f"{label}at work in {value}\n{label}no end of line" in out
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "no space"), ZeroDivisionError(), KeyboardInterrupt(), SystemExit(3)])
+def test_what_ends_a_single_job_comes_out_as_it_is(problem: BaseException) -> None:
+    def run(config: Any) -> int:
+        raise problem
+
+    with pytest.raises(type(problem)) as caught:
+        run_jobs(command_that(run), ["runs.folder=a"])
+    assert caught.value is problem
 
 
 def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None:
@@ -129,8 +139,8 @@ def test_jobs_that_would_share_a_folder_are_refused(name: str, capsys: pytest.Ca
     advice = re.search(r"like job 0: add e\.g\. '(.*)'", message)
     assert advice, message
     assert not list(Path().iterdir())
-    prepared = prepare_overrides([advice.group(1)], COMMANDS[name].section)
-    assert prepared == [f"++{advice.group(1)}"], "the advice is for this command"
+    parsed = parse_arguments([advice.group(1)], COMMANDS[name].section)
+    assert parsed.overrides == (f"++{advice.group(1)}",), "the advice is for this command"
     assert run_command(name, ["-m", *sweep, advice.group(1), f"{COMMANDS[name].section}.nothing=1"]) == 1
     assert "like job 0" not in capsys.readouterr().err
 
@@ -161,10 +171,11 @@ def test_hydras_other_way_to_ask_for_a_sweep_is_refused(argument: str, capsys: p
 
 def test_hydras_options_may_stand_anywhere() -> None:
     for arguments in (["-m", "runs.folder=a,b"], ["runs.folder=a,b", "-m"]):
-        assert prepare_overrides(arguments, "runs") == ["++runs.folder=a,b", "-m"]
-    assert prepare_overrides(["--cfg", "job", "runs.folder=a"], "runs") == ["++runs.folder=a", "--cfg", "job"]
+        parsed = parse_arguments(arguments, "runs")
+        assert parsed.overrides == ("++runs.folder=a,b",)
+        assert parsed.is_sweep
     with pytest.raises(ConfigError, match="cannot read 'nonsense'"):
-        prepare_overrides(["-m", "nonsense"], "runs")
+        parse_arguments(["-m", "nonsense"], "runs")
 
 
 def test_what_the_launcher_cannot_do_is_reported(capsys: pytest.CaptureFixture) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from quantum_diffusion.config.validation import Section, with_params
+from quantum_diffusion.config.validation import Kinds, Part, Section
 
 
 def _expand_home(text: str) -> str:
@@ -385,18 +385,15 @@ class MatrixParams(Section):
     """Show every step what the gates before it leave to do, U V^dagger (masked models)."""
 
 
-class UnitaryEncoderConfig(Section):
+class UnitaryEncoderConfig(Part):
     """The encoder of unitaries (keys `training.unitary_encoder.*`); only used where the data set holds unitaries."""
+
+    kinds: ClassVar[Kinds] = {"matrix": MatrixParams, "convolution": ConvolutionParams}
 
     type: Literal["matrix", "convolution"] = "matrix"
     """Which encoder."""
     params: MatrixParams | ConvolutionParams = MatrixParams()
     """Its parameters."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _choose(cls, data: Any) -> Any:
-        return with_params(data, "matrix", {"matrix": MatrixParams, "convolution": ConvolutionParams})
 
 
 class GaussianParams(Section):
@@ -437,22 +434,21 @@ class MaskedParams(Section):
     """Sampling steps unless others are asked for; null fills one time step a step."""
 
 
-class ModelConfig(Section):
+class ModelConfig(Part):
     """The backbone (keys `training.model.*`)."""
+
+    kinds: ClassVar[Kinds] = {"unet": UNetParams, "transformer": TransformerParams}
 
     type: Literal["transformer", "unet"] = "transformer"
     """Which backbone."""
     params: UNetParams | TransformerParams = TransformerParams()
     """Its parameters."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _choose(cls, data: Any) -> Any:
-        return with_params(data, "transformer", {"unet": UNetParams, "transformer": TransformerParams})
 
-
-class TextEncoderConfig(Section):
+class TextEncoderConfig(Part):
     """The condition encoder (keys `training.text_encoder.*`)."""
+
+    kinds: ClassVar[Kinds] = {"prompt": PromptEncoderParams}
 
     type: Literal["prompt"] = "prompt"
     """Which encoder; "prompt" needs no download."""
@@ -460,18 +456,18 @@ class TextEncoderConfig(Section):
     """Its parameters."""
 
 
-class SchedulerConfig(Section):
+class SchedulerConfig(Part):
     """The diffusion process (keys `training.scheduler.*`)."""
+
+    kinds: ClassVar[Kinds] = {
+        "masked": MaskedParams,
+        **dict.fromkeys(GAUSSIAN_SAMPLERS, GaussianParams),
+    }
 
     type: Literal["masked", "ddim", "ddpm", "dpmsolver++", "unipc"] = "masked"
     """masked, or a Gaussian process named by its default sampler."""
     params: GaussianParams | MaskedParams = MaskedParams()
     """Its parameters."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _choose(cls, data: Any) -> Any:
-        return with_params(data, "masked", {"masked": MaskedParams, **dict.fromkeys(GAUSSIAN_SAMPLERS, GaussianParams)})
 
 
 class TrainingConfig(Section):
@@ -711,3 +707,16 @@ class RunsConfig(Section):
     """Metric of the picture."""
     picture: PathText | None = None
     """Where to draw the curves of the runs, of many the 10 newest (PNG); null draws none."""
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "datasets": DatasetConfig,
+    "training": TrainingConfig,
+    "evaluation": EvaluationConfig,
+    "sample": SampleConfig,
+    "compile": CompileConfig,
+    "inspect": InspectConfig,
+    "export": ExportConfig,
+    "runs": RunsConfig,
+}
+"""The section that each command reads, by its name."""

@@ -1,62 +1,60 @@
-"""From a command line and the presets in `conf/` to typed configuration, through Hydra.
+"""From a command line and presets to typed configuration, through Hydra.
 
-Hydra chooses and merges presets; the schema alone decides which keys and values are right, so that a wrong one
-gives our one-line message and not a stack trace.
+Hydra chooses, merges and sweeps; the schema alone decides which keys and values are right, so that a wrong one gives
+our one-line message and not a stack trace.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import quantum_diffusion
-from quantum_diffusion.config.schema import (
-    CompileConfig,
-    DatasetConfig,
-    EvaluationConfig,
-    ExportConfig,
-    InspectConfig,
-    RunsConfig,
-    SampleConfig,
-    TrainingConfig,
+from quantum_diffusion.config.arguments import Arguments, keys_in, parse_arguments
+from quantum_diffusion.config.presets import (
+    MISSING,
+    SUFFIXES,
+    Presets,
+    Values,
+    completed,
+    config_folder,
+    read_yaml,
 )
-from quantum_diffusion.config.validation import Section, validate
-from quantum_diffusion.errors import ConfigError, first_line, unknown_name
+from quantum_diffusion.config.schema import SECTIONS, DatasetConfig
+from quantum_diffusion.config.validation import Part, Section, nested_sections, validate
+from quantum_diffusion.errors import ConfigError, first_line
 
-SECTIONS: dict[str, type[Section]] = {
-    "datasets": DatasetConfig,
-    "training": TrainingConfig,
-    "evaluation": EvaluationConfig,
-    "sample": SampleConfig,
-    "compile": CompileConfig,
-    "inspect": InspectConfig,
-    "export": ExportConfig,
-    "runs": RunsConfig,
-}
+__all__ = [
+    "SECTIONS",
+    "compose",
+    "config_folder",
+    "dataset_preset",
+    "parse_arguments",
+    "preset_names",
+    "run_hydra",
+    "running_job",
+    "section",
+    "show",
+    "to_yaml",
+]
 
 SectionT = TypeVar("SectionT", bound=Section)
 
-
-def config_folder() -> Path:
-    """Return the folder of presets: the installed package's own, or the repository's in an editable install."""
-    package = Path(quantum_diffusion.__file__).parent
-    for folder in (package / "conf", package.parents[1] / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise ConfigError(f"the presets (conf/config.yaml) are missing beside {package}: install the package again")
+_GROUPS = ("datasets", "training", "evaluation")
+_PRESET_TYPES = "preset_types"
+"""Beside a preset's values: the type that it gives to each part, for `_complete` to compare with the final one."""
 
 
 def preset_names(group: str) -> list[str]:
-    """Return the presets of a group ("datasets", "training", "evaluation", "debug"), sorted."""
-    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+    """Return our presets of a group ("datasets", "training", "evaluation", "debug"), sorted."""
+    return Presets().names(group)
 
 
 def dataset_preset(name: str) -> DatasetConfig:
@@ -68,110 +66,38 @@ def dataset_preset(name: str) -> DatasetConfig:
     Raises:
         ConfigError: There is no such preset or file, or it is wrong.
     """
-    path = Path(name) if name.endswith(".yaml") else config_folder() / "datasets" / f"{name}.yaml"
-    if not name.endswith(".yaml") and name not in preset_names("datasets"):
-        raise ConfigError(unknown_name("datasets preset", name, preset_names("datasets")))
+    presets = Presets()
+    file = Path(name).expanduser() if name.endswith(SUFFIXES) else presets.find("datasets", name)
+    composed = OmegaConf.create({"datasets": presets.load("datasets", file)})
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except OSError as problem:
-        raise ConfigError(f"cannot read {str(path)!r}: {problem.strerror}") from problem
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, ValueError) as problem:
-        raise ConfigError(f"{str(path)!r} is no configuration of a data set: {first_line(problem)}") from None
-    return validate(DatasetConfig, values, f"{name}: datasets")
+        return section(composed, "datasets", DatasetConfig)
+    except ConfigError as problem:
+        raise ConfigError(f"{name}: {problem}") from None
 
 
-def prepare_overrides(arguments: Sequence[str], command_section: str) -> list[str]:
-    """Check preset names and let the schema, not Hydra, judge keys.
-
-    Args:
-        arguments: The command line without the program's name.
-        command_section: The section the command reads ("training"); what is meant for others would have no effect.
-
-    Returns:
-        The arguments, each `section.key=value` marked `++` so that Hydra passes it on in any case. Hydra's options come
-        last, because its parser does not see what stands behind them.
-
-    Raises:
-        ConfigError: A preset or section does not exist, or is not for this command.
-    """
-    groups = [group for group in (command_section, "debug") if preset_names(group)]
-    prepared, options = [], []
-    for position, argument in enumerate(arguments):
-        key, equals, value = argument.partition("=")
-        name = key.lstrip("+~")
-        first, dot, rest = name.partition(".")
-        if argument.startswith("-"):
-            options.append(argument)
-        elif not equals and position and arguments[position - 1].startswith("--"):
-            options.append(argument)  # the value of one of Hydra's options, as in --cfg job
-        elif name == "hydra.mode":
-            raise ConfigError(f"{argument!r} is not for this program: leave it out, and give -m for a sweep")
-        elif first.partition("/")[0] == "hydra":
-            prepared.append(argument)
-        elif not equals and not argument.startswith("~"):
-            raise ConfigError(f"cannot read {argument!r}: expected key=value, e.g. training=quick_test_srv")
-        elif name in groups:
-            names = preset_names(name)
-            for choice in value.split(","):
-                if choice.strip() not in names and not (name == "debug" and choice == "null"):
-                    raise ConfigError(unknown_name(f"{name} preset", choice, names))
-            prepared.append(f"{name}={value}")
-        elif first == command_section and dot and rest:
-            argument = _with_quoted_home(argument)
-            _check_readable(argument)
-            prepared.append(argument if argument[0] in "+~" else f"++{argument}")
-        elif first in SECTIONS:
-            raise ConfigError(f"{argument!r} has no effect here: this command reads {command_section}.KEY=VALUE")
-        else:
-            raise ConfigError(unknown_name("key", name, [*groups, f"{command_section}.KEY"]))
-    return prepared + options
+# ---------------------------------------------------------------------------------------------------- Hydra
 
 
-def _with_quoted_home(argument: str) -> str:
-    """Quote values that begin with ~/, which Hydra's grammar does not know; what is quoted stays as it is."""
-    if "'" in argument or '"' in argument:
-        return argument
-    return re.sub(r"(?<=[=,])((stream:)?~(/([^\s,(){}\[\]$]|\$\{[^}]*\})*)?)(?=,|$)", r"'\1'", argument)
-
-
-def _check_readable(argument: str) -> None:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        OverridesParser.create().parse_override(argument)
-    except HydraException:
-        raise ConfigError(
-            f"cannot read {argument!r}: quote values with spaces or special characters, e.g. "
-            "'training.general.dataset=\"./my data\"'"
-        ) from None
-
-
-def run_hydra(arguments: Sequence[str], task: Callable[[DictConfig], None]) -> None:
+def run_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) -> None:
     """Let Hydra compose the configuration of every job and call `task` with it.
 
     Args:
-        arguments: What `prepare_overrides` returned.
+        arguments: What to run.
         task: Called once, or for every job of a sweep, then perhaps in another process; Hydra drops what it returns.
+            It must let no exception out.
 
     Raises:
-        ConfigError: Hydra refuses the arguments.
+        ConfigError: Hydra refuses the arguments, or cannot make its folder.
     """
     import hydra
-    from hydra.errors import HydraException
 
+    _register(arguments)
     own = sys.argv
-    sys.argv = [own[0], *arguments]
+    sys.argv = [own[0], *arguments.overrides, *arguments.options, *(["-m"] if arguments.is_sweep else [])]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints its own errors and exits
     try:
-        hydra.main(config_path=str(config_folder().resolve()), config_name="config", version_base="1.3")(task)()
-    except HydraException as problem:
-        if "'hydra/launcher/joblib'" in str(problem):
-            raise ConfigError(
-                "hydra/launcher=joblib needs hydra-joblib-launcher, which is not installed: run pip install "
-                "'quantum-diffusion[sweeps]', or leave it out to run one job after the other"
-            ) from None
-        raise ConfigError(one_line(problem)) from None
+        with _hydra_errors():
+            hydra.main(config_path=None, config_name="config", version_base="1.3")(task)()
     finally:
         sys.argv = own
 
@@ -180,21 +106,7 @@ def running_job() -> tuple[int, list[str]]:
     """Return the number of the sweep's job that Hydra is running, and what is set for it."""
     from hydra.core.hydra_config import HydraConfig
 
-    hydra_config = HydraConfig.get()
-    return hydra_config.job.num, list(hydra_config.overrides.task)
-
-
-def section(composed: DictConfig, name: str, schema: type[SectionT]) -> SectionT:
-    """Validate one section of a composed configuration.
-
-    Raises:
-        ConfigError: A key or value is wrong; the message names it.
-    """
-    try:
-        values = OmegaConf.to_container(composed[name], resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{name}: {first_line(error)}") from None
-    return validate(schema, values, name)
+    return HydraConfig.get().job.num, _overrides_of_job()
 
 
 def compose(name: str, schema: type[SectionT], overrides: Sequence[str] = ()) -> SectionT:
@@ -204,21 +116,159 @@ def compose(name: str, schema: type[SectionT], overrides: Sequence[str] = ()) ->
         >>> compose("datasets", DatasetConfig, ["datasets=quick_test_srv"]).num_qubits
         3
     """
+    arguments = parse_arguments(overrides, name)
+    return section(_compose(arguments), name, schema, arguments.overrides)
+
+
+def show(arguments: Arguments, name: str) -> str:
+    """Return what `--cfg` shows, as YAML: the section a command reads with all its defaults, and Hydra's own.
+
+    Given back as a preset file, `training=FILE.yaml`, it makes the same configuration again.
+
+    Raises:
+        ConfigError: A value cannot be resolved, or there is no such package.
+    """
+    composed = _compose(arguments, with_hydra=arguments.shown != "job")
+    _complete(composed, name, arguments.overrides)
+    sections = {"job": [name], "hydra": ["hydra"]}.get(str(arguments.shown), [name, "hydra"])
+    shown: Any = {}
+    for key in sections:
+        try:
+            shown[key] = OmegaConf.to_container(composed[key], resolve=arguments.resolve)
+        except OmegaConfBaseException as problem:
+            raise ConfigError(f"{key}: {first_line(problem)}") from None
+    for key in arguments.package.split(".") if arguments.package else []:
+        if not isinstance(shown, dict) or key not in shown:
+            raise ConfigError(f"--package={arguments.package}: there is no {key!r}: give a dotted key, e.g. {name}")
+        shown = shown[key]
+    header = f"# @package {arguments.package or '_global_'}\n"
+    return header + yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).removesuffix("...\n")
+
+
+def _compose(arguments: Arguments, with_hydra: bool = False) -> DictConfig:
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+    from hydra import initialize
+
+    _register(arguments)
+    with _hydra_errors(), initialize(config_path=None, version_base="1.3"):
+        return hydra_compose("config", overrides=list(arguments.overrides), return_hydra_config=with_hydra)
+
+
+def _register(arguments: Arguments) -> None:
+    """Give Hydra the root of the configuration and every preset that it will be asked for."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    root = read_yaml(config_folder() / "config.yaml")
+    for name, schema in SECTIONS.items():
+        if name not in _GROUPS:
+            root[name] = completed(schema, {})
+    store.store("config", root)
+    for group in (*_GROUPS, "debug"):
+        files = {} if group == "debug" else {"default": config_folder() / group / "default.yaml"}
+        for name, file in (files | arguments.chosen.get(group, {})).items():
+            values = Presets().load(group, file)
+            types = {} if group == "debug" else _types(SECTIONS[group], values)
+            package = "_global_" if group == "debug" else group
+            store.store(name, values | ({_PRESET_TYPES: types} if types else {}), group, package)
+
+
+@contextmanager
+def _hydra_errors() -> Iterator[None]:
+    """Word in one line what Hydra itself cannot do."""
     from hydra.errors import HydraException
 
-    with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-        try:
-            composed = hydra_compose("config", overrides=prepare_overrides(overrides, name))
-        except HydraException as error:
-            raise ConfigError(one_line(error)) from None
-    return section(composed, name, schema)
+    try:
+        yield
+    except HydraException as problem:
+        if "'hydra/launcher/joblib'" in str(problem):
+            raise ConfigError(
+                "hydra/launcher=joblib needs hydra-joblib-launcher, which is not installed: run pip install "
+                "'quantum-diffusion[sweeps]', or leave it out to run one job after the other"
+            ) from None
+        raise ConfigError(" ".join(str(problem).split())) from None
+    except OmegaConfBaseException as problem:
+        raise ConfigError(f"cannot compose the configuration: {first_line(problem)}: check the hydra.* keys") from None
+    except OSError as problem:
+        raise ConfigError(
+            f"Hydra cannot make the folder of its job, {problem.filename!r} ({problem.strerror}): leave hydra.run.dir "
+            "and hydra.sweep.dir out, or give a folder that can be written"
+        ) from None
 
 
-def one_line(error: Exception) -> str:
-    """Return Hydra's message without its line breaks."""
-    return " ".join(str(error).split())
+# ------------------------------------------------------------------------------------------------- sections
+
+
+def section(
+    composed: DictConfig, name: str, schema: type[SectionT], overrides: Sequence[str] | None = None
+) -> SectionT:
+    """Validate one section of a composed configuration.
+
+    Args:
+        composed: All sections.
+        name: Which.
+        schema: Its class.
+        overrides: What the command line sets; None asks Hydra, in a job that it runs.
+
+    Raises:
+        ConfigError: A key or value is wrong; the message names it.
+    """
+    _complete(composed, name, _overrides_of_job() if overrides is None else overrides)
+    try:
+        values = OmegaConf.to_container(composed[name], resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{name}: {first_line(error)}") from None
+    missing: list[str] = []
+    config = validate(schema, _without_missing(values, name, missing), name)
+    if missing:
+        raise ConfigError(f"{missing[0]}: is required: give it on the command line as key=value")
+    return config
+
+
+def _overrides_of_job() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # ${...} in them stays
+    assert isinstance(overrides, list)
+    return overrides
+
+
+def _complete(composed: DictConfig, name: str, overrides: Sequence[str]) -> None:
+    """Where the command line gives a part another type than its preset, take the preset's parameters away.
+
+    Those of the type that replaces it are its defaults, and what the command line says.
+    """
+    values: Any = OmegaConf.to_container(composed[name], resolve=False)
+    types = values.pop(_PRESET_TYPES, {})
+    given = keys_in([override for override in overrides if override.lstrip("+").startswith(f"{name}.")])
+    for key, type_before in types.items():
+        part, params = values.get(key), f"{name}.{key}.params"
+        if isinstance(part, dict) and isinstance(part.get("params"), dict):
+            schema = nested_sections(SECTIONS[name].model_fields[key].annotation)[0]
+            assert issubclass(schema, Part)
+            if schema.params_class({"type": type_before}) is not schema.params_class(part):
+                part["params"] = {k: v for k, v in part["params"].items() if f"{params}.{k}" in given}
+    OmegaConf.update(composed, name, completed(SECTIONS[name], values), merge=False, force_add=True)
+
+
+def _types(schema: type[Section], values: Mapping[str, Any]) -> Values:
+    """Return the type of every part in a section's values, by the part's key."""
+    types = {}
+    for key, field in schema.model_fields.items():
+        if any(issubclass(nested, Part) for nested in nested_sections(field.annotation)):
+            part = values.get(key)
+            types[key] = part.get("type") if isinstance(part, dict) else None
+    return types
+
+
+def _without_missing(values: Any, key: str, missing: list[str]) -> Any:
+    """Return values without those that have to be given, whose keys are appended to `missing`."""
+    if not isinstance(values, dict):
+        return values
+    missing += [f"{key}.{name}" for name, value in values.items() if value == MISSING]
+    return {name: _without_missing(v, f"{key}.{name}", missing) for name, v in values.items() if v != MISSING}
 
 
 def to_yaml(config: Section) -> str:

@@ -6,14 +6,15 @@ pydantic checks; what it finds becomes one line that names the key, what was giv
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.config.known_names import KEYS, NEEDLESS_KEYS, VALUES
+from quantum_diffusion.errors import ConfigError, nearest_name, unknown_name
 
 
 class Section(BaseModel):
@@ -27,6 +28,28 @@ class Section(BaseModel):
         """Keep pydantic from reading true as 1: as a word it is refused where a number is expected."""
         is_misplaced = isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool
         return str(value).lower() if is_misplaced else value
+
+
+Kinds = Mapping[str, type[Section]]
+"""Sections by the type that chooses them; under this name, for classes with a field `type` know no other."""
+
+
+class Part(Section):
+    """A part of a model that comes in several types, each with `params` of its own."""
+
+    kinds: ClassVar[Kinds]
+    """The class of the parameters of every type."""
+
+    @classmethod
+    def params_class(cls, values: Mapping[str, Any]) -> type[Section] | None:
+        """Return the class of the parameters, given the values of the part; None for a type that does not exist."""
+        kind = values.get("type", cls.model_fields["type"].default)
+        return cls.kinds.get(kind) if isinstance(kind, str) else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, data: Any) -> Any:
+        return with_params(data, cls.model_fields["type"].default, cls.kinds)
 
 
 def with_params(data: Any, default: str, classes: Mapping[str, type[Section]]) -> Any:
@@ -59,7 +82,7 @@ def validate(schema: type[ConfigT], values: Any, prefix: str) -> ConfigT:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(prefix + _join(_explain(error, schema))) from None
+        raise ConfigError(prefix + _join(_explain(error, schema, prefix))) from None
 
 
 def _join(located: tuple[str, str]) -> str:
@@ -86,17 +109,26 @@ _EXPECTED = {
 """What was expected, by pydantic's name of the error; the braces are filled from its context."""
 
 
-def _explain(error: ValidationError, schema: type[Section]) -> tuple[str, str]:
-    """Word the worst error as (dotted location, message): unknown keys come first, missing ones last."""
+def _explain(error: ValidationError, schema: type[Section], prefix: str = "") -> tuple[str, str]:
+    """Word the worst error as (dotted location, message): unknown keys come first, missing ones last.
+
+    Args:
+        error: What pydantic found.
+        schema: The section it looked at.
+        prefix: Where that is in the whole configuration; "" where that is not known.
+    """
     order = {"extra_forbidden": 0, "missing": 2}
     worst = min(error.errors(include_url=False), key=lambda found: order.get(found["type"], 1))
     path = [str(part) for part in worst["loc"]]
     location, kind, context = ".".join(path), worst["type"], worst.get("ctx", {})
     given = "null" if worst["input"] is None else repr(worst["input"])
     if kind == "extra_forbidden":
-        return location, unknown_name("key", path[-1], _section_at(schema, path[:-1]).model_fields)
+        return location, _unknown_key(path, schema, prefix)
     if kind == "literal_error":
-        return location, unknown_name("value", worst["input"], re.findall(r"'([^']*)'", context["expected"]))
+        valid = re.findall(r"'([^']*)'", context["expected"])
+        known = VALUES.get(str(worst["input"]).rpartition(".")[2].casefold())
+        meant = known if known in valid else nearest_name(str(worst["input"]).rpartition(".")[2], valid)
+        return location, unknown_name("value", worst["input"], valid, meant)
     if kind == "missing" and isinstance(worst["loc"][-1], int):
         return ".".join(path[:-1]), f"expected a list of {worst['loc'][-1] + 1} entries, given {given}"
     if kind == "missing":
@@ -138,6 +170,42 @@ def _describe_kind(kind: Any, constraints: Sequence[Any]) -> str:
         return f"list of {_describe_kind(get_args(kind)[0], ())}"
     limits = [text.format(f"{getattr(c, name):g}") for name, text in _LIMITS for c in constraints if hasattr(c, name)]
     return " ".join([_KINDS.get(kind, getattr(kind, "__name__", str(kind))), " and ".join(limits)]).strip()
+
+
+def _unknown_key(path: list[str], schema: type[Section], prefix: str) -> str:
+    """Say what is meant by a key that does not exist: one beside it, or one elsewhere in the command's section."""
+    name, valid = path[-1], list(_section_at(schema, path[:-1]).model_fields)
+    if name.casefold() in NEEDLESS_KEYS:
+        return f"unknown key {name!r}: leave it out, {NEEDLESS_KEYS[name.casefold()]}"
+    known = KEYS.get(name.casefold(), name)
+    last = known.rpartition(".")[2]
+    elsewhere = [key for key in key_names(schema, prefix) if key.endswith(f".{last}")]
+    if last in valid:
+        meant: str | None = last
+    elif known in elsewhere or not prefix:
+        meant = known if "." in known else None
+    else:
+        meant = elsewhere[0] if elsewhere else None
+    return unknown_name("key", name, valid, meant)
+
+
+def key_names(schema: type[Section], prefix: str) -> Iterator[str]:
+    """Yield the dotted key of every value of a section, those of nested ones included."""
+    for name, field in schema.model_fields.items():
+        sections = nested_sections(field.annotation)
+        if not sections:
+            yield f"{prefix}.{name}"
+        for nested in sections:
+            yield from key_names(nested, f"{prefix}.{name}")
+
+
+def fields_at(schema: type[Section], path: Sequence[str]) -> list[FieldInfo]:
+    """Return the fields that a path of names leads to: none, or several where types of a part share the last name."""
+    schemas = [schema]
+    for name in path[:-1]:
+        fields = [one.model_fields[name] for one in schemas if name in one.model_fields]
+        schemas = [nested for field in fields for nested in nested_sections(field.annotation)]
+    return [one.model_fields[path[-1]] for one in schemas if path and path[-1] in one.model_fields]
 
 
 def _section_at(schema: type[Section], path: list[str]) -> type[Section]:

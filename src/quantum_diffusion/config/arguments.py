@@ -1,0 +1,247 @@
+"""A command line taken apart: presets, keys with values, and Hydra's own options, each understood or refused by name.
+
+What is left for Hydra is sure to be readable, and keys are left for the schema to judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_origin
+
+from quantum_diffusion.config.presets import SUFFIXES, Presets
+from quantum_diffusion.config.schema import SECTIONS
+from quantum_diffusion.config.validation import fields_at, nested_sections
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+_REFUSED = {
+    "--shell-completion": "completion knows nothing of this program's commands: `COMMAND --help` lists all keys",
+    "--experimental-rerun": "a pickled job can run code: give the settings, e.g. training=MODEL/training_config.yaml",
+    "--config-name": "choose a preset, e.g. training=quick_test_srv, or a file of your own, training=FILE.yaml",
+    "--config-path": "add a folder of presets of your own with --config-dir=FOLDER",
+}
+"""Options of Hydra that this program does without, and what to do in their place."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A command line.
+
+    Attributes:
+        overrides: `KEY=VALUE` for Hydra; keys are marked `++`, so that Hydra passes them on in any case.
+        chosen: The file of every preset that `overrides` names, by group and by the name it has there.
+        is_sweep: Whether -m was given.
+        shown: What --cfg shows: "job", "hydra" or "all"; None runs the command.
+        resolve: Whether values shown have their interpolations resolved.
+        package: The part that is shown, a dotted key; None shows all.
+        options: Further options for Hydra, which only show something.
+    """
+
+    overrides: tuple[str, ...]
+    chosen: dict[str, dict[str, Path]]
+    is_sweep: bool = False
+    shown: str | None = None
+    resolve: bool = False
+    package: str | None = None
+    options: tuple[str, ...] = ()
+
+
+class _Parser(argparse.ArgumentParser):
+    """The options, most of them Hydra's; what is wrong is raised, not printed."""
+
+    def __init__(self) -> None:
+        super().__init__(prog="quantum-diffusion", add_help=False)
+        self.add_argument("overrides", nargs="*")
+        self.add_argument("--config-dir", "-cd")
+        self.add_argument("--multirun", "-m", action="store_true")
+        self.add_argument("--run", "-r", action="store_true")  # what happens without -m anyway
+        self.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+        self.add_argument("--resolve", action="store_true")
+        self.add_argument("--package", "-p")
+        kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+        self.add_argument("--info", "-i", nargs="?", const="all", choices=kinds)
+        self.add_argument("--hydra-help", action="store_true")
+        self.add_argument("--shell-completion", "-sc", action="store_true")
+        self.add_argument("--experimental-rerun")
+        self.add_argument("--config-name", "-cn")
+        self.add_argument("--config-path", "-cp")
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}: `quantum-diffusion COMMAND --help` says how options are written")
+
+    def split(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Return the options and, as `overrides`, everything else."""
+        found, unknown = self.parse_known_intermixed_args(list(arguments))
+        for argument in unknown:
+            names = [name for name in self._option_string_actions if name.startswith("--")]
+            raise ConfigError(unknown_name("option", argument.partition("=")[0], names))
+        for name, mend in _REFUSED.items():
+            if getattr(found, name.strip("-").replace("-", "_")):
+                raise ConfigError(f"{name} is an option of Hydra that is not for this program: {mend}")
+        return found
+
+
+def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments:
+    """Take a command line apart.
+
+    Args:
+        arguments: The command line without the program's name and the command.
+        command_section: The section the command reads ("training"); what is meant for others would have no effect.
+
+    Raises:
+        ConfigError: An option, preset or section does not exist or is not for this command, or something is unreadable.
+    """
+    found = _Parser().split(arguments)
+    presets = own_presets(found.config_dir)
+    groups = [group for group in (command_section, "debug") if presets.names(group)]
+    chosen: dict[str, dict[str, Path]] = {group: {} for group in groups}
+    overrides = []
+    for argument in found.overrides:
+        key, equals, _ = argument.partition("=")
+        name = key.lstrip("+~")
+        first, dot, rest = name.partition(".")
+        if name == "hydra.mode":
+            raise ConfigError(f"{argument!r} is not for this program: leave it out, and give -m for a sweep")
+        if first.partition("/")[0] == "hydra":
+            overrides.append(argument)
+        elif argument.startswith("~") and not (name == "debug" or _is_leaf(name, command_section)):
+            raise ConfigError(
+                f"{argument!r} would leave nothing to run with: ~ goes with a single key, e.g. "
+                "~training.training.max_steps, which then has its default"
+            )
+        elif not equals and not argument.startswith("~"):
+            raise ConfigError(f"cannot read {argument!r}: expected key=value, e.g. training=quick_test_srv")
+        elif argument in ("~debug", "debug=null"):
+            overrides = [override for override in overrides if not override.startswith("debug=")]
+        elif name in groups:
+            names = _choose(argument, name, presets, found.multirun, chosen[name])
+            overrides.append(f"{name}={','.join(names)}")
+        elif first == command_section and dot and rest:
+            overrides.append(_prepared(argument, command_section, found.multirun))
+        elif first in SECTIONS:
+            raise ConfigError(f"{argument!r} has no effect here: this command reads {command_section}.KEY=VALUE")
+        else:
+            raise ConfigError(unknown_name("key", name, [*groups, f"{command_section}.KEY"]))
+    options = [f"--info={found.info}"] if found.info else []
+    options += ["--hydra-help"] if found.hydra_help else []
+    return Arguments(tuple(overrides), chosen, found.multirun, found.cfg, found.resolve, found.package, tuple(options))
+
+
+def own_presets(folder: str | None) -> Presets:
+    """Return the presets there are, with those of a user's folder; None is none."""
+    return Presets(None if folder is None else Path(folder).expanduser())
+
+
+def presets_of(arguments: Sequence[str]) -> Presets:
+    """Return the presets that a command line can name, whatever else is in it."""
+    return own_presets(_Parser().split([entry for entry in arguments if entry not in ("-h", "--help")]).config_dir)
+
+
+# ------------------------------------------------------------------------------------------------- presets
+
+
+def _choose(argument: str, group: str, presets: Presets, is_sweep: bool, chosen: dict[str, Path]) -> list[str]:
+    """Return the names, for Hydra, of the presets that an override chooses; note their files in `chosen`."""
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
+
+    value: Any = _parsed(argument).value()
+    if isinstance(value, Glob):
+        texts = value.filter(presets.names(group))
+        if not texts:
+            raise ConfigError(f"{argument!r} matches none of the presets {', '.join(presets.names(group))}")
+    elif isinstance(value, ChoiceSweep):
+        texts = [entry.text if isinstance(entry, QuotedString) else str(entry) for entry in value.list]
+    else:
+        texts = [str(value) if isinstance(value, str | int | float) else argument.partition("=")[2]]
+    if len(texts) > 1 and not is_sweep:
+        raise ConfigError(f"{argument!r} chooses several presets: add -m to run a job for each")
+    return [_registered(text, group, presets, chosen) for text in texts]
+
+
+def _registered(text: str, group: str, presets: Presets, chosen: dict[str, Path]) -> str:
+    """Return the name under which Hydra shall know a preset, given by its name or its file."""
+    if text.endswith(SUFFIXES):
+        file = Path(text).expanduser()
+        if not file.is_file():
+            raise ConfigError(
+                f"{group}={text}: there is no such file: give a file of settings, or the name of a preset"
+            )
+    else:
+        file = presets.find(group, text)
+    name = stem = re.sub(r"[^A-Za-z0-9_]", "_", Path(text).stem if text.endswith(SUFFIXES) else text)
+    number = 1
+    while chosen.get(name, file) != file:  # another file of that name
+        number += 1
+        name = f"{stem}_{number}"
+    chosen[name] = file
+    return name
+
+
+# --------------------------------------------------------------------------------------------------- values
+
+
+def _prepared(argument: str, section: str, is_sweep: bool) -> str:
+    """Return an override of a key as Hydra shall read it."""
+    argument = _with_quoted_home(argument)
+    parsed = _parsed(argument)
+    key, _, value = argument.partition("=")
+    if parsed.is_sweep_override() and not is_sweep:
+        if parsed.is_choice_sweep() and "(" not in value and _takes_list(key.lstrip("+"), section):
+            return f"++{key.lstrip('+')}=[{value}]"  # sample.srv=1,2,2
+        raise ConfigError(f"{argument!r} gives several values: add -m (--multirun) to run a job for each")
+    return argument if argument[0] in "+~" else f"++{argument}"
+
+
+def _parsed(argument: str) -> Any:
+    """Return what Hydra's parser makes of an override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        raise ConfigError(
+            f"cannot read {argument!r}: quote values with spaces or special characters, e.g. "
+            "'training.general.dataset=\"./my data\"'"
+        ) from None
+
+
+def keys_in(overrides: Sequence[str]) -> set[str]:
+    """Return the dotted keys that overrides set, those in mappings included."""
+
+    def below(key: str, value: Any) -> set[str]:
+        if not isinstance(value, dict):
+            return {key}
+        return {key}.union(*(below(f"{key}.{name}", entry) for name, entry in value.items()))
+
+    parsed = map(_parsed, overrides)
+    return set().union(*(below(one.key_or_group, one.value()) for one in parsed if not one.is_sweep_override()))
+
+
+def _with_quoted_home(argument: str) -> str:
+    """Quote values that begin with ~/, which Hydra's grammar does not know; what is quoted stays as it is."""
+    if "'" in argument or '"' in argument:
+        return argument
+    return re.sub(r"(?<=[=,])((stream:)?~(/([^\s,(){}\[\]$]|\$\{[^}]*\})*)?)(?=,|$)", r"'\1'", argument)
+
+
+def _takes_list(key: str, section: str) -> bool:
+    """Tell whether the value of a dotted key is a list."""
+    return any(
+        get_origin(kind) is tuple
+        for field in fields_at(SECTIONS[section], key.split(".")[1:])
+        for kind in (
+            field.annotation,
+            *(inner for one in get_args(field.annotation) for inner in (one, *get_args(one))),
+        )
+    )
+
+
+def _is_leaf(key: str, section: str) -> bool:
+    """Tell whether a dotted key has a value of its own; one that does not exist is the schema's to refuse."""
+    first, _, rest = key.partition(".")
+    fields = fields_at(SECTIONS[section], rest.split("."))
+    return first == section and bool(rest) and not any(nested_sections(field.annotation) for field in fields)
