@@ -88,8 +88,8 @@ def _run_once(command: Command, arguments: Sequence[str]) -> int:
     def task(composed: DictConfig) -> None:
         try:
             statuses.append(command.run(command.read(composed)))
-        except (QuantumDiffusionError, KeyboardInterrupt) as problem:
-            failures.append(problem)  # raised again outside, where Hydra cannot dress it as a crash
+        except BaseException as problem:
+            failures.append(problem)  # raised again outside: Hydra would dress it, and its own errors mean other things
 
     run_hydra(arguments, task)
     if failures:

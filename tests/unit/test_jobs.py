@@ -64,6 +64,16 @@ def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], c
         assert f"{label}at work in {value}\n{label}no end of line" in out
 
 
+@pytest.mark.parametrize("problem", [OSError(28, "no space"), ZeroDivisionError(), KeyboardInterrupt(), SystemExit(3)])
+def test_what_ends_a_single_job_comes_out_as_it_is(problem: BaseException) -> None:
+    def run(config: Any) -> int:
+        raise problem
+
+    with pytest.raises(type(problem)) as caught:
+        run_jobs(command_that(run), ["runs.folder=a"])
+    assert caught.value is problem
+
+
 def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None:
     def run(config: Any) -> int:
         import os
