@@ -474,7 +474,7 @@ def _drawings(samples: SampledCircuits, num_prompts: int, count: int = 4) -> str
     rows = np.unique(np.linspace(0, last, count, dtype=np.int64))
     parts = []
     for row in rows.tolist():
-        drawing = backend.draw_text(*samples.circuits([row])) if samples.report.valid[row] else ""
+        drawing = backend.draw_text(samples.circuits([row])[0]) if samples.report.valid[row] else ""
         parts.append(f"{samples.outcome(row)}\n{drawing}")
     return "\n\n".join(parts)
 

@@ -24,6 +24,7 @@ from quantum_diffusion.evaluation.inspection import (
 )
 from quantum_diffusion.evaluation.report.tables import Row, counts, percent
 from quantum_diffusion.files import check_can_write, describe, new_entries
+from quantum_diffusion.pictures import new_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,31 +136,26 @@ def _rows(found: WrongCircuits) -> str:
 
 def save_inspection_chart(report: InspectionReport, path: Path) -> None:
     """Write a picture (PNG): circuits by length and number of entangled qubits, and circuits by prompt."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     num_prompts = len(report.prompt_counts)
     height = max(4.2, 0.19 * num_prompts + 1.2) if num_prompts <= MOST_BARS else 4.2
-    figure = Figure(figsize=(12, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    colours = _colours(report)
-    _draw_lengths(left, report, colours)
-    (_draw_prompts if num_prompts <= MOST_BARS else _draw_many_prompts)(right, report, colours)
-    if colours:  # the same in both; below them it hides no bar
-        figure.legend(
-            *left.get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=12,
-            title="entangled qubits",
-            fontsize=8,
-            title_fontsize=8,
-            frameon=False,
-        )
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    figure.savefig(path, dpi=150)
+    with new_picture(path, (12, height)) as figure:
+        left, right = figure.subplots(1, 2)
+        colours = _colours(report)
+        _draw_lengths(left, report, colours)
+        (_draw_prompts if num_prompts <= MOST_BARS else _draw_many_prompts)(right, report, colours)
+        if colours:  # the same in both; below them it hides no bar
+            figure.legend(
+                *left.get_legend_handles_labels(),
+                loc="outside lower center",
+                ncols=12,
+                title="entangled qubits",
+                fontsize=8,
+                title_fontsize=8,
+                frameon=False,
+            )
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelsize=8)
 
 
 def _colours(report: InspectionReport) -> dict[str, Any]:
