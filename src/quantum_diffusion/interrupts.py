@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = 130
 """Exit status after an interrupt, whichever signal asked for it (128 + SIGINT, as shells use it)."""
@@ -18,6 +19,16 @@ def stop_signals() -> set[signal.Signals]:
     """
     hang_up = set() if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else {signal.SIGHUP}
     return {signal.SIGINT, signal.SIGTERM} | hang_up
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Answer a signal by KeyboardInterrupt; but for Ctrl-C only the first, for system and shell both tell of a hang-up.
+
+    A second one would cut short what the first one has to clean up.
+    """
+    if number != signal.SIGINT:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def test_what_cannot_be_drawn_leaves_what_was_there(tmp_path: Path, monkeypatch:
         raise OSError(28, "")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
-    with pytest.raises(ConfigError, match=r"cannot write '.*picture\.png': the disk is full"):
-        with new_picture(path, (1, 1), ConfigError):
-            pass
+    full = pytest.raises(ConfigError, match=r"cannot write '.*picture\.png': the disk is full")
+    with full, new_picture(path, (1, 1), ConfigError):
+        pass
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

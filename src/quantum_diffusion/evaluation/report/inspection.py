@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT
-from quantum_diffusion.errors import CheckpointError
+from quantum_diffusion.errors import CheckpointError, only_warn
 from quantum_diffusion.evaluation.inspection import (
     CHECKS,
     MOST_ROWS,
@@ -269,4 +269,8 @@ def save_inspection(report: InspectionReport, folder: Path, source: Mapping[str,
     with new_entries(folder, REPORT_FILE, CheckpointError) as staging:
         text = json.dumps({**source, **report.to_dict()}, indent=2)
         (staging / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
-        save_inspection_chart(report, staging / PICTURE_FILE)
+        with only_warn(f"the picture {PICTURE_FILE!r}"):
+            save_inspection_chart(report, staging / PICTURE_FILE)
+        is_drawn = (staging / PICTURE_FILE).exists()
+    if not is_drawn:
+        (folder / PICTURE_FILE).unlink(missing_ok=True)  # an earlier inspection's
