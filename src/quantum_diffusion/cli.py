@@ -7,6 +7,7 @@ Each builds one object from its typed configuration and calls it. Heavy imports 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,10 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
 )
 from quantum_diffusion.config.validation import Section
-from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
-from quantum_diffusion.jobs import INTERRUPTED, Command, run_jobs
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, memory_for, unknown_name
+from quantum_diffusion.interrupts import INTERRUPTED, interrupt, stop_signals
+from quantum_diffusion.jobs import MORE_MEMORY, Command, run_jobs
+from quantum_diffusion.output import guard_output
 
 if TYPE_CHECKING:
     from quantum_diffusion.evaluation.sampling import FoundCircuits
@@ -92,19 +95,21 @@ def evaluate(config: EvaluationConfig) -> int:
 def sample(config: SampleConfig) -> int:
     """Give verified circuits for a Schmidt rank vector."""
     from quantum_diffusion import console
-    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
     from quantum_diffusion.evaluation.sampling import find_circuits, write_circuits
 
     with console.progress_bar("sampling", visible=True) as advance:
         found = find_circuits(config, advance)
-    backend = QiskitBackend()
-    console.show_circuits(found.circuits, [backend.draw_text(circuit) for circuit in found.circuits])
-    console.out.print(
-        f"\n{len(found.circuits)} distinct circuits verified to have SRV {list(config.srv)} "
-        f"({found.num_exact} of {found.num_sampled} samples were exact)"
-    )
-    if config.save_folder is not None and found.circuits:
-        write_circuits(found.circuits, config)
+    is_saved = config.save_folder is not None and bool(found.circuits)
+    try:
+        if is_saved:
+            write_circuits(found.circuits, config)
+    finally:  # what was found is shown, too, where it cannot be saved
+        console.show_circuits(found.circuits)
+        console.out.print(
+            f"\n{len(found.circuits)} distinct circuits verified to have SRV {list(config.srv)} "
+            f"({found.num_exact} of {found.num_sampled} samples were exact)"
+        )
+    if is_saved:
         console.out.print(f"written as OpenQASM 2 to {config.save_folder}")
     return _complain(config, "sample", found)
 
@@ -112,22 +117,25 @@ def sample(config: SampleConfig) -> int:
 def compile_unitary(config: CompileConfig) -> int:
     """Give verified circuits for a unitary."""
     from quantum_diffusion import console
-    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
     from quantum_diffusion.evaluation.compiler import compile_target, write_compilation
 
     with console.progress_bar("sampling", visible=True) as advance:
         found = compile_target(config, advance)
-    backend = QiskitBackend()
     shown = found.circuits or ((found.best,) if found.best else ())
-    if shown:
-        console.show_compilation(shown, [backend.draw_text(compiled.circuit) for compiled in shown])
-    nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
-    console.out.print(
-        f"\ndistinct circuits that are exactly {config.target!r}: {len(found.circuits)}{nearest} ({found.num_exact} of "
-        f"{found.num_sampled} samples were exact, {found.num_invalid} invalid; {found.seconds:.1f} s)"
-    )
-    if config.save_folder is not None and shown:
-        write_compilation(found, config)
+    is_saved = config.save_folder is not None and bool(shown)
+    try:
+        if is_saved:
+            write_compilation(found, config)
+    finally:
+        if shown:
+            console.show_compilation(shown)
+        nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
+        console.out.print(
+            f"\ndistinct circuits that are exactly {config.target!r}: {len(found.circuits)}{nearest} "
+            f"({found.num_exact} of {found.num_sampled} samples were exact, {found.num_invalid} invalid; "
+            f"{found.seconds:.1f} s)"
+        )
+    if is_saved:
         console.out.print(f"written as OpenQASM 2, with a picture and a summary, to {config.save_folder}")
     return _complain(config, "compile", found, found.num_too_long)
 
@@ -172,15 +180,19 @@ def inspect(config: InspectConfig) -> int:
     with console.progress_bar("verifying", config.verbose) as advance:
         report = inspect_dataset(dataset, advance)
     settings = generation_settings(Path(config.dataset))
-    if config.verbose:
-        made_with = "" if settings is None else ", ".join(f"{key}={plain(value)}" for key, value in settings.items())
-        console.show_table("Data set", words.content_rows(report), made_with and f"made with {made_with}")
-        console.show_table("Prompts", words.label_rows(report))
-        console.show_table("Verification", words.check_rows(report))
-        console.out.print()
+    try:
+        if folder:
+            words.save_inspection(report, folder, {"dataset": config.dataset, "settings": settings})
+    finally:
+        if config.verbose:
+            made_with = ", ".join(f"{key}={plain(value)}" for key, value in (settings or {}).items())
+            console.show_table("Data set", words.content_rows(report), made_with and f"made with {made_with}")
+            console.show_table("Prompts", words.label_rows(report))
+            console.show_table("Verification", words.check_rows(report))
+            console.out.print()
     if folder:
-        words.save_inspection(report, folder, {"dataset": config.dataset, "settings": settings})
-        console.out.print(f"written to {folder}: {words.REPORT_FILE}, {words.PICTURE_FILE}")
+        written = [name for name in (words.REPORT_FILE, words.PICTURE_FILE) if (folder / name).exists()]
+        console.out.print(f"written to {folder}: {', '.join(written)}")
     if not report.is_right:
         print(f"error: {config.dataset!r}: {words.verdict(report)}: generate or copy it again", file=sys.stderr)
         return 1
@@ -233,9 +245,13 @@ def _is_trained(config: TrainingConfig) -> bool:
     return is_trained(config)
 
 
-COMMANDS = {  # the last text is what a sweep advises, so that each of its jobs has a folder of its own
+COMMANDS = {
     "generate": Command(
-        "datasets", generate, lambda config: config.output_path, "datasets.output_path=./datasets/${hydra:job.num}"
+        "datasets",
+        generate,
+        lambda config: config.output_path,
+        "datasets.output_path=./datasets/${hydra:job.num}",
+        summary="Make a data set of labelled circuits.",
     ),
     "train": Command(
         "training",
@@ -243,23 +259,55 @@ COMMANDS = {  # the last text is what a sweep advises, so that each of its jobs 
         lambda config: config.general.model_folder,
         "training.general.model_name=run_${hydra:job.num}",
         is_done=_is_trained,
+        summary="Train a model on a data set and save it.",
+        example="training.general.dataset=./datasets/srv_dataset",
     ),
     "evaluate": Command(
         "evaluation",
         evaluate,
         lambda config: config.results_folder,
         "evaluation.save_folder=./evaluations/${hydra:job.num}",
+        summary="Sample from a model, verify every circuit by simulation, and report.",
+        example="evaluation.dataset=./datasets/srv_dataset evaluation.model_dir=./models/quick_test",
     ),
     "sample": Command(
-        "sample", sample, lambda config: config.save_folder, "sample.save_folder=./circuits/${hydra:job.num}"
+        "sample",
+        sample,
+        lambda config: config.save_folder,
+        "sample.save_folder=./circuits/${hydra:job.num}",
+        summary="Give verified circuits for a Schmidt rank vector.",
+        example="sample.model_dir=./models/quick_test 'sample.srv=[1,2,2]'",
     ),
     "compile": Command(
-        "compile", compile_unitary, lambda config: config.save_folder, "compile.save_folder=./circuits/${hydra:job.num}"
+        "compile",
+        compile_unitary,
+        lambda config: config.save_folder,
+        "compile.save_folder=./circuits/${hydra:job.num}",
+        summary="Give verified circuits for a unitary.",
+        example="compile.model_dir=./models/unitary compile.target=qft:3",
     ),
-    "inspect": Command("inspect", inspect, lambda config: config.save_folder, "inspect.save_folder=./${hydra:job.num}"),
-    "runs": Command("runs", runs, lambda config: config.picture, "runs.picture=./${hydra:job.num}.png"),
+    "inspect": Command(
+        "inspect",
+        inspect,
+        lambda config: config.save_folder,
+        "inspect.save_folder=./${hydra:job.num}",
+        summary="Show what is in a data set, and verify every circuit of it.",
+        example="inspect.dataset=./datasets/srv_dataset",
+    ),
+    "runs": Command(
+        "runs",
+        runs,
+        lambda config: config.picture,
+        "runs.picture=./${hydra:job.num}.png",
+        summary="List training runs and compare them: how they ended, their settings, their curves.",
+    ),
     "export-genqc": Command(
-        "export", export_genqc, lambda config: config.output_path, "export.output_path=./exported/${hydra:job.num}"
+        "export",
+        export_genqc,
+        lambda config: config.output_path,
+        "export.output_path=./exported/${hydra:job.num}",
+        summary="Write a data set as a folder that genQC opens.",
+        example="export.dataset=./datasets/srv_dataset export.output_path=./exported",
     ),
 }
 
@@ -269,41 +317,58 @@ COMMANDS = {  # the last text is what a sweep advises, so that each of its jobs 
 
 def main() -> None:
     """Entry point of `quantum-diffusion`."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    _own_process()
+    name, *arguments = sys.argv[1:] or ["help"]
+    if name == "help" and arguments:  # help COMMAND
+        name, arguments = arguments[0], ["--help"]
+    if name in ("-h", "--help", "help"):
         print(usage())
-        sys.exit(0)
-    if arguments[0] == "--version":
+    elif name == "--version":
         import quantum_diffusion
 
         print(f"quantum_diffusion {quantum_diffusion.__version__}")
-        sys.exit(0)
-    if arguments[0] not in COMMANDS:
-        print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
+    elif name in COMMANDS:
+        _exit(run_command(name, arguments))
+    else:
+        print(f"error: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    _exit(run_command(arguments[0], arguments[1:]))
 
 
 def run_script(name: str) -> None:
     """Entry point of `scripts/*.py`: run one command with the script's own arguments."""
+    _own_process()
     _exit(run_command(name, sys.argv[1:]))
+
+
+def _own_process() -> None:
+    """Set up what is this process's own to decide; a program that imports us decides for itself."""
+    guard_output()
+    os.environ["MPLBACKEND"] = "Agg"  # notebooks set theirs for child processes; inherited by workers
+    for number in stop_signals() - {signal.SIGINT}:
+        signal.signal(number, interrupt)
 
 
 def _exit(status: int) -> NoReturn:
     if status == INTERRUPTED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more Ctrl-C would make another status of it
+        for number in stop_signals():  # one more would make another status of it
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status: 0 done, 1 an error that is explained, 130 interrupted."""
     command = COMMANDS[name]
-    if "-h" in arguments or "--help" in arguments:
-        print(help_text(name))
-        return 0
     logging.captureWarnings(True)
     try:
-        return run_jobs(command, arguments)
+        if "-h" in arguments or "--help" in arguments:
+            print(help_text(name))
+            return 0
+        if command.example and not arguments:
+            raise ConfigError(
+                f"{name} needs {_required_keys(command)}: e.g. quantum-diffusion {name} {command.example}"
+            )
+        with memory_for(f"running {name}", MORE_MEMORY):
+            return run_jobs(command, arguments)
     except QuantumDiffusionError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
@@ -319,7 +384,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 def usage() -> str:
     """Return the text of `quantum-diffusion --help`."""
     lines = ["usage: quantum-diffusion COMMAND [key=value ...]", "", "commands:"]
-    lines += [f"  {name:13s} {command.run.__doc__}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:13s} {command.summary}" for name, command in COMMANDS.items()]
     lines += ["", "`quantum-diffusion COMMAND --help` lists a command's presets and keys."]
     return "\n".join(lines)
 
@@ -331,7 +396,9 @@ def help_text(name: str) -> str:
     command = COMMANDS[name]
     presets = preset_names(command.section)
     preset = f" [{command.section}=PRESET]" if presets else ""
-    lines = [f"usage: quantum-diffusion {name}{preset} [key=value ...]", "", str(command.run.__doc__)]
+    lines = [f"usage: quantum-diffusion {name}{preset} [key=value ...]", "", command.summary]
+    if command.example:
+        lines += ["", f"example: quantum-diffusion {name} {command.example}"]
     if presets:
         lines += ["", f"presets: {', '.join(presets)}"]
     lines += ["", "keys (values; default): meaning"]
@@ -342,6 +409,16 @@ def help_text(name: str) -> str:
     return "\n".join(lines)
 
 
+def _required_keys(command: Command) -> str:
+    from quantum_diffusion.config.store import SECTIONS
+
+    keys = describe_keys(SECTIONS[command.section], command.section)
+    return " and ".join(key for key, _, default, _ in keys if default == _REQUIRED)
+
+
+_REQUIRED = "required"
+
+
 def describe_keys(schema: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield (dotted key, values, default, meaning) of every key of a schema, nested sections included."""
     from quantum_diffusion.config.validation import describe_values, nested_sections
@@ -349,7 +426,7 @@ def describe_keys(schema: type[Section], prefix: str) -> Iterator[tuple[str, str
     for name, field in schema.model_fields.items():
         sections = nested_sections(field.annotation)
         if not sections:
-            default = "required" if field.is_required() else plain(field.get_default(call_default_factory=True))
+            default = _REQUIRED if field.is_required() else plain(field.get_default(call_default_factory=True))
             meaning = " ".join((field.description or "").split())
             yield f"{prefix}.{name}", describe_values(field), default, meaning
         for nested in sections:

@@ -5,7 +5,6 @@ Library code never prints; this module and `cli` are the only ones that do.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,13 +15,16 @@ from rich.table import Table
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
+from quantum_diffusion.errors import only_warn
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.search import CompiledCircuit
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 
-out = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+out = Console(highlight=False, markup=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = 120  # a file has none of its own
 
 
 @contextmanager
@@ -88,6 +90,7 @@ def shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+@only_warn("a table")
 def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> None:
     """Print rows of (what, value, meaning) or (what, value)."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -104,6 +107,7 @@ def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> N
         out.print(footer)
 
 
+@only_warn("the summary")
 def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
     """Print what a generation run made, with a note when it fell short."""
     rows = [("circuits", f"{report.num_circuits:,} distinct")]
@@ -138,14 +142,18 @@ def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
         )
 
 
-def show_circuits(circuits: Sequence[Circuit], drawings: Sequence[str]) -> None:
-    """Print circuits as text drawings."""
-    for number, (circuit, drawing) in enumerate(zip(circuits, drawings, strict=True), start=1):
+def show_circuits(circuits: Sequence[Circuit]) -> None:
+    """Print circuits as text drawings, which in a terminal go on below where its lines end."""
+    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+
+    for number, circuit in enumerate(circuits, start=1):
         out.print(f"\ncircuit {number}: {len(circuit)} gate{'s' * (len(circuit) != 1)}")
-        out.print(drawing, markup=False)
+        with only_warn("its drawing"):
+            out.print(QiskitBackend().draw_text(circuit, out.width if out.is_terminal else None))
 
 
-def show_compilation(compiled: Sequence[CompiledCircuit], drawings: Sequence[str]) -> None:
+@only_warn("the table of circuits")
+def show_compilation(compiled: Sequence[CompiledCircuit]) -> None:
     """Print a table of circuits with their gate counts and infidelities, and their drawings."""
     table = Table(title="Circuits", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("circuit", justify="right")
@@ -157,4 +165,4 @@ def show_compilation(compiled: Sequence[CompiledCircuit], drawings: Sequence[str
         table.add_row(str(number), str(len(one.circuit)), kinds or "none", f"{one.infidelity:.2g}")
     out.print()
     out.print(table)
-    show_circuits([one.circuit for one in compiled], drawings)
+    show_circuits([one.circuit for one in compiled])

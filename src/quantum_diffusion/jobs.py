@@ -17,22 +17,24 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from quantum_diffusion.config.validation import Section
-from quantum_diffusion.errors import QuantumDiffusionError, first_line
+from quantum_diffusion.errors import QuantumDiffusionError, first_line, memory_for
+from quantum_diffusion.interrupts import INTERRUPTED, answered, interrupt, stop_signals
+from quantum_diffusion.output import guard_output, output_to
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from quantum_diffusion.config.arguments import Arguments
 
-INTERRUPTED = 130
-"""Exit status after an interrupt (128 + SIGINT), as shells use it."""
+MORE_MEMORY = "lower the sizes in its settings (of batches, samples, models), or close other programs"
+"""What helps a command of which nothing more is known."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Command:
         folder: The folder it writes; None when it writes none.
         folder_advice: The override to advise when jobs of a sweep would write into one folder.
         is_done: Tells whether an earlier run of the same sweep has done it.
+        summary: What it does, in one line of help.
+        example: Values for the keys that have to be given, as they are typed.
     """
 
     section: str
@@ -52,6 +56,8 @@ class Command:
     folder: Callable[[Any], str | Path | None]
     folder_advice: str = ""
     is_done: Callable[[Any], bool] = lambda config: False
+    summary: str = ""
+    example: str = ""
 
     def read(self, composed: DictConfig) -> Section:
         """Return the typed configuration in a composed one.
@@ -204,7 +210,7 @@ def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> 
     print(title, flush=True)
     status, problem = 1, ""
     try:
-        with _interruptible():
+        with _interruptible(), memory_for("running this job", MORE_MEMORY):
             config = command.read(composed)
             if command.is_done(config):
                 print(f"already in {command.folder(config)} with the same settings: kept")
@@ -277,55 +283,60 @@ class _Numbered(io.TextIOBase):
 
 @contextmanager
 def _numbered_output(number: int) -> Iterator[None]:
-    with _Numbered(sys.stdout, number) as output, redirect_stdout(output):
+    guard_output()
+    with _Numbered(sys.stdout, number) as output, output_to(output):  # type: ignore[arg-type]
         yield
 
 
 # ---------------------------------------------------------------------------------------------- interrupts
 
 
+def _signals_to_all() -> set[signal.Signals]:
+    """Return the stop signals that a terminal sends to all processes, so that each job gets them where it runs."""
+    return stop_signals() - {signal.SIGTERM}
+
+
 @contextmanager
 def _interrupts_noted(stop: Path) -> Iterator[None]:
-    """Let the first Ctrl-C outside of a job create `stop`, so that running jobs can end well, and the second interrupt.
+    """Let Ctrl-C or a hang-up outside of a job create `stop`, so that running jobs end well; Ctrl-C again interrupts.
 
-    Worker processes inherit that SIGINT is blocked in the main thread: an idle one that received it would die, and
-    joblib would kill the others. So another thread receives it here; Python runs the handler in the main one.
+    Worker processes inherit that these signals are blocked in the main thread: an idle one that received one would die,
+    and joblib would kill the others. So another thread receives them here; Python runs the handler in the main one.
     """
 
     def note(number: int, frame: object) -> None:
-        if number == signal.SIGTERM or noted.is_set():  # a SIGTERM may have come to this process alone
-            raise KeyboardInterrupt
+        if number == signal.SIGTERM or (number == signal.SIGINT and noted.is_set()):
+            raise KeyboardInterrupt  # a SIGTERM may have come to this process alone
         noted.set()
         stop.touch()
         print("interrupted: waiting for the running jobs to stop; once more ends them at once", file=sys.stderr)
 
     def receive() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         ended.wait()
 
-    resource_tracker.ensure_running()  # worker processes need it, and its start would unblock SIGINT (Python < 3.14)
-    noted, ended = threading.Event(), threading.Event()
+    signals, noted, ended = _signals_to_all(), threading.Event(), threading.Event()
     receiver = threading.Thread(target=receive)
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        receiver.start()
-        yield
-    finally:
-        ended.set()
-        receiver.join()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with answered({*signals, signal.SIGTERM}, note):
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+            resource_tracker.ensure_running()  # worker processes need it; its start unblocks SIGINT (Python < 3.14)
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+            receiver.start()
+            yield
+        finally:
+            ended.set()
+            receiver.join()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Let a job be interrupted, in this process or in a worker's."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, previous)
+    signals = _signals_to_all()
+    with answered(signals, interrupt):
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from quantum_diffusion import console
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
@@ -60,8 +61,38 @@ def test_what_was_continued_and_left_out_is_told(shown: io.StringIO) -> None:
     assert "note:" not in text
 
 
-def test_circuits_are_numbered_and_counted(shown: io.StringIO) -> None:
-    step = Instruction("h", (), (0,))
-    console.show_circuits([Circuit(1, (step,)), Circuit(1, (step, step))], ["[one]", "[two]"])
+STEP = Instruction("h", (), (0,))
+
+
+def test_circuits_are_numbered_and_counted(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QiskitBackend, "draw_text", lambda _, circuit, width: f"[{len(circuit)} drawn]")
+    console.show_circuits([Circuit(1, (STEP,)), Circuit(1, (STEP, STEP))])
     lines = shown.getvalue().splitlines()
-    assert lines == ["", "circuit 1: 1 gate", "[one]", "", "circuit 2: 2 gates", "[two]"]
+    assert lines == ["", "circuit 1: 1 gate", "[1 drawn]", "", "circuit 2: 2 gates", "[2 drawn]"]
+
+
+def test_a_drawing_that_fails_ends_nothing(
+    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def draw_text(self: QiskitBackend, circuit: Circuit, width: int | None) -> str:
+        if len(circuit) == 1:
+            raise ZeroDivisionError("of Qiskit")
+        return "drawn"
+
+    monkeypatch.setattr(QiskitBackend, "draw_text", draw_text)
+    console.show_circuits([Circuit(1, (STEP,)), Circuit(1, (STEP, STEP))])
+    assert shown.getvalue().splitlines() == ["", "circuit 1: 1 gate", "", "circuit 2: 2 gates", "drawn"]
+    assert "its drawing could not be made: of Qiskit" in caplog.text
+
+
+@pytest.mark.parametrize("width", [1, 20, 40])
+def test_drawings_stay_aligned_in_narrow_terminals(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    terminal = Console(file=text, force_terminal=True, soft_wrap=True, width=width, color_system=None)
+    monkeypatch.setattr(console, "out", terminal)
+    console.show_circuits([Circuit(1, (STEP,) * 9)])
+    rows = text.getvalue().splitlines()[2:]
+    assert max(map(len, rows)) <= max(width, 20)
+    assert "".join(rows).count("┤ H ├") == 9
+    blocks = [rows[at : at + 3] for at in range(0, len(rows), 3)]
+    assert all(len({len(row) for row in block}) == 1 for block in blocks), "a wire stays between its gates' borders"

@@ -13,6 +13,7 @@ from quantum_diffusion.evaluation.report.inspection import (
     check_rows,
     content_rows,
     label_rows,
+    save_inspection,
     save_inspection_chart,
     verdict,
 )
@@ -61,6 +62,17 @@ def test_the_picture_is_drawn(tmp_path: Path, num_prompts: int, kind: str) -> No
         warnings.simplefilter("error")
         save_inspection_chart(make_report(num_prompts, kind), tmp_path / "inspection.png")
     assert (tmp_path / "inspection.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_picture_that_fails_leaves_the_report_and_no_older_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_inspection(make_report(3), tmp_path, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inspection.json", "inspection.png"]
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", None)
+    save_inspection(make_report(3), tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["inspection.json"]
+    assert "the picture 'inspection.png' could not be made" in caplog.text
 
 
 def test_an_even_data_set_of_long_circuits_is_drawn(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tables and pictures of an evaluation."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,12 +146,12 @@ def test_drawn_circuits_are_valid_distinct_and_spread_over_the_prompts() -> None
     assert len({samples.ids[row].tobytes() for row in rows}) == 10
 
 
-def write_evaluation(folder: Path) -> None:
+def write_evaluation(folder: Path, draw: Callable[[Path], object] = Path.touch) -> None:
     figures = METRICS.to_dict() | {"evaluation": {}}
     circuit = Circuit(2, (Instruction("h", (), (0,)),))
-    write_results_folder(
-        folder, figures, summary_rows(METRICS), {"srv_11": [circuit], "srv_22": []}, {"srv_11": "a"}, lambda _: None
-    )
+    pictures = {"accuracy.png": draw, "circuits.png": Path.touch}
+    verified = {"srv_11": [circuit], "srv_22": []}
+    write_results_folder(folder, figures, summary_rows(METRICS), verified, {"srv_11": "a"}, pictures)
 
 
 def test_an_earlier_evaluation_is_replaced(tmp_path: Path) -> None:
@@ -161,8 +162,22 @@ def test_an_earlier_evaluation_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_picture_that_fails_leaves_the_results_and_no_older_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def draw(path: Path) -> None:
+        raise RuntimeError("matplotlib has no fonts")
+
+    write_evaluation(tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    write_evaluation(tmp_path, draw)
+    assert caplog.messages == ["the picture 'accuracy.png' could not be made: matplotlib has no fonts"]
+    assert {path.name for path in tmp_path.iterdir()} == written - {"accuracy.png"}
+    assert (tmp_path / "circuits" / "srv_11" / "00001.qasm").is_file()
+
+
 @pytest.mark.parametrize(
-    "name", ["circuits/my.qasm", "circuits/mine/x.qasm", "circuits/srv_11/notes.txt", "accuracy.png/x", "circuits/.x"]
+    "name", ["circuits/my.qasm", "circuits/mine/x.qasm", "circuits/srv_11/notes.txt", "success.png/x", "circuits/.x"]
 )
 def test_what_users_put_into_an_evaluation_is_not_replaced(name: str, tmp_path: Path) -> None:
     write_evaluation(tmp_path)

@@ -14,7 +14,7 @@ from typing import Any
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.config.schema import CompileConfig
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError
+from quantum_diffusion.errors import CheckpointError, ConfigError, only_warn
 from quantum_diffusion.evaluation.sampling import check_save_folder, read_edit
 from quantum_diffusion.evaluation.targets import target_unitary
 from quantum_diffusion.files import new_folder
@@ -92,7 +92,8 @@ def write_compilation(result: Compilation, config: CompileConfig) -> None:
         if files:
             drawn = list(files.values())[:MOST_DRAWN]
             titles = [title(compiled) for compiled in drawn]
-            QiskitBackend().save_drawing([compiled.circuit for compiled in drawn], staging / PICTURE_FILE, titles)
+            with only_warn(f"the picture {PICTURE_FILE!r}"):
+                QiskitBackend().save_drawing([compiled.circuit for compiled in drawn], staging / PICTURE_FILE, titles)
         (staging / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 

@@ -202,12 +202,10 @@ def write_results(result: EvaluationResult, folder: Path, config: EvaluationConf
     Raises:
         CheckpointError: The folder cannot be written; what was there before is unchanged.
     """
-
-    def draw(staging: Path) -> None:
-        save_accuracy_chart(result.metrics, staging / "accuracy.png")
-        if config.max_drawings:
-            save_circuit_drawings(result.samples, staging / "circuits.png", config.max_drawings)
-
+    pictures: dict[str, Callable[[Path], None]] = {
+        "accuracy.png": lambda path: save_accuracy_chart(result.metrics, path),
+        "circuits.png": lambda path: save_circuit_drawings(result.samples, path, config.max_drawings),
+    }
     names = {prompt: "srv_" + "".join(filter(str.isdigit, prompt)) for prompt in result.verified}
     write_results_folder(
         folder,
@@ -215,28 +213,27 @@ def write_results(result: EvaluationResult, folder: Path, config: EvaluationConf
         summary_rows(result.metrics),
         {names[prompt]: circuits for prompt, circuits in result.verified.items()},
         {names[prompt]: prompt for prompt in result.verified},
-        draw,
+        pictures,
     )
 
 
 def write_compilation(result: CompilationResult, folder: Path, config: EvaluationConfig) -> None:
     """Write the results of `evaluate_compilation` into a folder; see `write_results`."""
     targets = result.targets
-
-    def draw(staging: Path) -> None:
-        save_success_chart(result.metrics, staging / "success.png")
-        pairs = [
-            (name, own, result.verified[name][0])
-            for name, own in zip(targets.names, targets.own_circuits, strict=True)
-            if result.verified[name]
-        ]
-        save_compilation_drawings(pairs, staging / "circuits.png", -(-config.max_drawings // 2))
-
+    pairs = [
+        (name, own, result.verified[name][0])
+        for name, own in zip(targets.names, targets.own_circuits, strict=True)
+        if result.verified[name]
+    ]
+    pictures: dict[str, Callable[[Path], None]] = {
+        "success.png": lambda path: save_success_chart(result.metrics, path),
+        "circuits.png": lambda path: save_compilation_drawings(pairs, path, -(-config.max_drawings // 2)),
+    }
     write_results_folder(
         folder,
         result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")},
         summary_rows(result.metrics),
         {name: circuits for name, circuits in result.verified.items() if circuits},
         dict(zip(targets.names, targets.prompts, strict=True)),
-        draw,
+        pictures,
     )

@@ -6,10 +6,15 @@ Raw step losses are pale, their running mean strong, validation losses are dots.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantum_diffusion.pictures import new_picture
 from quantum_diffusion.tracking.experiment import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def save_loss_curve(run_folder: Path, path: Path) -> bool:
@@ -29,12 +34,12 @@ def save_loss_curve(run_folder: Path, path: Path) -> bool:
     if "loss" not in series:
         return False
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with new_picture(path, (6.0, 3.4)) as figure:
+        _draw(figure.add_subplot(), series)
+    return True
 
-    figure = Figure(figsize=(6.0, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+
+def _draw(axes: Axes, series: dict[str, list[tuple[int, float]]]) -> None:
     steps, losses = np.array(series["loss"]).T
     window = max(1, len(losses) // 20)
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
@@ -49,5 +54,3 @@ def save_loss_curve(run_folder: Path, path: Path) -> bool:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
     axes.legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=150)
-    return True

@@ -15,7 +15,7 @@ import numpy as np
 
 from quantum_diffusion.config.schema import SAME_MODEL
 from quantum_diffusion.errors import ConfigError
-from quantum_diffusion.files import new_file
+from quantum_diffusion.pictures import new_picture
 from quantum_diffusion.tracking.experiment import RUN_FILE, read_metrics, read_run
 from quantum_diffusion.tracking.sinks import flat
 
@@ -114,9 +114,6 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> int:
     Raises:
         ConfigError: No run has the metric, or the picture cannot be written, or would replace something else.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     _check_picture(path)
     curves, known = {}, set[str]()
     for run in runs:
@@ -128,18 +125,16 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> int:
     if not curves:
         raise ConfigError(f"no run has the metric {metric!r}: there are {', '.join(sorted(known)) or 'none'}")
     curves = dict(list(curves.items())[-_MOST_DRAWN:])
-    figure = Figure(figsize=(7.0, 4.0 + 0.2 * ((len(curves) + 1) // 2)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, curve in curves.items():
-        axes.plot(*curve.T, linewidth=1.4, marker="o" if len(curve) < 30 else "", markersize=3, label=_shortened(name))
-    axes.set_xlabel("step")
-    axes.set_ylabel(metric.replace("_", " "))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.2)
-    figure.legend(loc="outside lower center", ncols=min(2, len(curves)), fontsize=8, frameon=False)
-    with new_file(path, ConfigError) as staging:
-        figure.savefig(staging, dpi=150, format="png")
+    with new_picture(path, (7.0, 4.0 + 0.2 * ((len(curves) + 1) // 2)), ConfigError) as figure:
+        axes = figure.add_subplot()
+        for name, curve in curves.items():
+            marker = "o" if len(curve) < 30 else ""
+            axes.plot(*curve.T, linewidth=1.4, marker=marker, markersize=3, label=_shortened(name))
+        axes.set_xlabel("step")
+        axes.set_ylabel(metric.replace("_", " "))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+        figure.legend(loc="outside lower center", ncols=min(2, len(curves)), fontsize=8, frameon=False)
     return len(curves)
 
 

@@ -31,9 +31,9 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.stream import CircuitStream, stream_fingerprint
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
-from quantum_diffusion.files import describe
+from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, only_warn
 from quantum_diffusion.interop.loading import dataset_loader
+from quantum_diffusion.interrupts import answered, stop_signals
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.augmentation import check_augmentation
 from quantum_diffusion.pipeline.build import pipeline_config
@@ -66,7 +66,7 @@ logger = logging.getLogger(__name__)
 STREAM = "stream:"
 """Begins a `general.dataset` that is made while training."""
 
-TRACE_FILE = "trace.json"
+TRACE_FILE, LOSS_CURVE = "trace.json", "loss_curve.png"
 
 
 @dataclass(frozen=True)
@@ -305,10 +305,10 @@ class DiffusionTrainer:
                     checkpoint.save_pipeline(pipeline, folder, to_yaml(self.config), metadata, last)
                 if finished:
                     self.output.clear()
-                try:
-                    save_loss_curve(self.output.run, folder / "loss_curve.png")
-                except OSError as problem:
-                    logger.warning("the loss curve was not drawn: %s", describe(problem))
+                curve = folder / LOSS_CURVE
+                with only_warn(f"the picture {str(curve)!r}"):
+                    curve.unlink(missing_ok=True)  # an earlier model's
+                    save_loss_curve(self.output.run, curve)
         self._team.wait()
         if finished:
             pipeline.network = network.eval()  # as it was saved
@@ -394,7 +394,8 @@ class DiffusionTrainer:
         else:
             samples = pipeline.sample(asked, seed)
         if experiment is not None:
-            experiment.text(state.step, "sampled_circuits", _drawings(samples, len(prompts)))
+            with only_warn("drawings of sampled circuits"):
+                experiment.text(state.step, "sampled_circuits", _drawings(samples, len(prompts)))
         return float(samples.matches.mean())
 
     def _known_targets(self, count: int) -> tuple[list[str], list[Complex]]:
@@ -474,30 +475,30 @@ def _drawings(samples: SampledCircuits, num_prompts: int, count: int = 4) -> str
     rows = np.unique(np.linspace(0, last, count, dtype=np.int64))
     parts = []
     for row in rows.tolist():
-        drawing = backend.draw_text(*samples.circuits([row])) if samples.report.valid[row] else ""
+        drawing = backend.draw_text(samples.circuits([row])[0]) if samples.report.valid[row] else ""
         parts.append(f"{samples.outcome(row)}\n{drawing}")
     return "\n\n".join(parts)
 
 
 @contextmanager
 def _interrupts_set(stop: threading.Event) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 set `stop`; a second one interrupts at once. Does nothing off the main thread."""
+    """Let Ctrl-C, the other stop signals and SIGUSR1 set `stop`; a second Ctrl-C interrupts at once.
+
+    The others may come twice by themselves: from the system and from the shell, or from `timeout`. Does nothing off the
+    main thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def request(number: int, frame: object) -> None:
-        if stop.is_set():
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
 
     # SLURM sends SIGTERM before it takes a job's place, or what --signal=USR1@60 asks for.
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with answered({*stop_signals(), signal.SIGUSR1}, request):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _architecture(pipeline: DiffusionPipeline) -> dict[str, Any]:

@@ -20,9 +20,11 @@ from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compa
 from quantum_diffusion.circuits.simulate import random_images
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import GateSetError, first_line
+from quantum_diffusion.pictures import new_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from qiskit import QuantumCircuit
 
 _RANK_TOLERANCE = 1e-7
@@ -36,6 +38,9 @@ _STATE_BYTES = 64 * 2**20
 _MOST_DECLARED = 64
 _MOST_OPERATIONS = 100_000
 
+_NARROWEST = 20
+"""Letters that a text drawing takes at least: the wires' names and one gate between the marks of what goes on."""
+
 # Drawings: all lengths in inches, but for the fold (layers of gates before a new line).
 _FOLD = 24
 _INCHES_A_UNIT = 0.52  # Qiskit draws one layer, and one wire, a unit of length
@@ -43,7 +48,6 @@ _INCHES_A_LETTER = 0.08
 _PAGE_WIDTH = 14.0
 _GAP = 0.3
 _TITLE_HEIGHT = 0.2
-_DPI = 150
 _STYLE = {"name": "iqp", "margin": [1.5, 0.1, 0.1, 0.1]}
 
 
@@ -163,9 +167,16 @@ class QiskitBackend:
             ranks.append(int(np.linalg.matrix_rank(split, tol=_RANK_TOLERANCE)))
         return ranks
 
-    def draw_text(self, circuit: Circuit) -> str:
-        """Return the circuit drawn in text on one line of layers, one row of wires a qubit."""
-        return str(self.to_native(circuit).draw(output="text", fold=-1))
+    def draw_text(self, circuit: Circuit, width: int | None = None) -> str:
+        """Return the circuit drawn in text, one row of wires a qubit.
+
+        Args:
+            circuit: What to draw.
+            width: Letters after which the drawing goes on below, where a terminal would break its lines; None goes on
+                to the right.
+        """
+        drawing = self.to_native(circuit).draw(output="text", fold=-1 if width is None else max(width, _NARROWEST))
+        return "\n".join(drawing.lines())  # str() would look at the encoding of standard output
 
     def save_drawing(
         self,
@@ -185,41 +196,13 @@ class QiskitBackend:
         Raises:
             ValueError: There is no circuit, or not one title a circuit.
         """
-        from matplotlib.figure import Figure
-
         if not circuits:
             raise ValueError("there is nothing to draw: give at least one circuit")
         if titles is not None and len(titles) != len(circuits):
             raise ValueError(f"expected one title a circuit, given {len(titles)} titles for {len(circuits)} circuits")
 
-        # Qiskit fixes its font size by the width of the axes it is given. A first drawing tells the size of
-        # each circuit, so that the second one has all gates and letters equally large.
-        natives = [self.to_native(circuit) for circuit in circuits]
-        sizes = [_draw(native, Figure().add_axes((0, 0, 1, 1))) for native in natives]
-        header = _TITLE_HEIGHT if titles is not None else 0.0
-        widths = [
-            max(width, _INCHES_A_LETTER * len(title))
-            for (width, _), title in zip(sizes, titles or [""] * len(sizes), strict=True)
-        ]
-        columns = _column_widths(widths, max_columns or len(widths))
-        num_columns = len(columns)
-        row_heights = [
-            header + max(height for _, height in sizes[start : start + num_columns])
-            for start in range(0, len(sizes), num_columns)
-        ]
-        page_width = sum(columns) + _GAP * (num_columns + 1)
-        page_height = sum(row_heights) + _GAP * (len(row_heights) + 1)
-
-        figure = Figure(figsize=(page_width, page_height), facecolor="white")
-        for position, (native, (width, height)) in enumerate(zip(natives, sizes, strict=True)):
-            row, column = divmod(position, num_columns)
-            left = sum(columns[:column]) + _GAP * (column + 1)
-            top = page_height - sum(row_heights[:row]) - _GAP * (row + 1)
-            box = (left, top - header - height, width, height)
-            _draw(native, figure.add_axes(tuple(np.divide(box, [page_width, page_height] * 2))))
-            if titles is not None:
-                figure.text(left / page_width, top / page_height, titles[position], fontsize=10, va="top")
-        figure.savefig(path, dpi=_DPI, format="png")
+        with new_picture(Path(path), (1.0, 1.0)) as figure:
+            _draw_grid(figure, [self.to_native(circuit) for circuit in circuits], titles, max_columns)
 
 
 def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
@@ -402,6 +385,41 @@ def _check_meaning(operation: Any, name: str) -> None:
         return
     if operation.num_qubits != standard.num_qubits or not np.allclose(Operator(operation), Operator(standard)):
         raise GateSetError(f"the circuit defines its own gate {name!r} with another meaning: give it another name")
+
+
+def _draw_grid(
+    figure: Figure, natives: Sequence[QuantumCircuit], titles: Sequence[str] | None, max_columns: int | None
+) -> None:
+    """Draw circuits side by side and below each other, and make the figure as large as they are."""
+    from matplotlib.figure import Figure
+
+    # Qiskit fixes its font size by the width of the axes it is given. A first drawing tells the size of
+    # each circuit, so that the second one has all gates and letters equally large.
+    sizes = [_draw(native, Figure().add_axes((0, 0, 1, 1))) for native in natives]
+    header = _TITLE_HEIGHT if titles is not None else 0.0
+    widths = [
+        max(width, _INCHES_A_LETTER * len(title))
+        for (width, _), title in zip(sizes, titles or [""] * len(sizes), strict=True)
+    ]
+    columns = _column_widths(widths, max_columns or len(widths))
+    num_columns = len(columns)
+    row_heights = [
+        header + max(height for _, height in sizes[start : start + num_columns])
+        for start in range(0, len(sizes), num_columns)
+    ]
+    page_width = sum(columns) + _GAP * (num_columns + 1)
+    page_height = sum(row_heights) + _GAP * (len(row_heights) + 1)
+
+    figure.set_layout_engine("none")
+    figure.set_size_inches(page_width, page_height)
+    for position, (native, (width, height)) in enumerate(zip(natives, sizes, strict=True)):
+        row, column = divmod(position, num_columns)
+        left = sum(columns[:column]) + _GAP * (column + 1)
+        top = page_height - sum(row_heights[:row]) - _GAP * (row + 1)
+        box = (left, top - header - height, width, height)
+        _draw(native, figure.add_axes(tuple(np.divide(box, [page_width, page_height] * 2))))
+        if titles is not None:
+            figure.text(left / page_width, top / page_height, titles[position], fontsize=10, va="top")
 
 
 def _draw(native: QuantumCircuit, axes: Axes) -> tuple[float, float]:

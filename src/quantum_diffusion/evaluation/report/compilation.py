@@ -14,6 +14,7 @@ import numpy as np
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
 from quantum_diffusion.evaluation.report.tables import plural
+from quantum_diffusion.pictures import new_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,28 +26,23 @@ _MODEL, _SAMPLE, _RANDOM = "#4063d8", "#9bb0ee", "#7f7f7f"
 
 def save_success_chart(metrics: CompilationMetrics, path: Path) -> None:
     """Write a picture (PNG) of three parts: success by tries, infidelities, success by length."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    tries, infidelities, lengths = figure.subplots(1, 3)
-    _draw_tries(tries, metrics)
-    _draw_infidelities(infidelities, metrics)
-    _draw_lengths(lengths, metrics)
-    for axes in (tries, infidelities, lengths):
-        axes.set_ylim(0, 108)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        # Below, where it hides nothing.
-        axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-    where = ", on training data" if metrics.on_training_data else ""
-    figure.suptitle(
-        f"{plural(metrics.num_targets, 'target')}, {plural(metrics.samples_per_target, 'sample')} each{where}; exact: "
-        f"infidelity below {metrics.exact_below:g}",
-        fontsize=10,
-    )
-    figure.savefig(path, dpi=150)
+    with new_picture(path, (13, 4.2)) as figure:
+        tries, infidelities, lengths = figure.subplots(1, 3)
+        _draw_tries(tries, metrics)
+        _draw_infidelities(infidelities, metrics)
+        _draw_lengths(lengths, metrics)
+        for axes in (tries, infidelities, lengths):
+            axes.set_ylim(0, 108)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelsize=8)
+            # Below, where it hides nothing.
+            axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+        where = ", on training data" if metrics.on_training_data else ""
+        figure.suptitle(
+            f"{plural(metrics.num_targets, 'target')}, {plural(metrics.samples_per_target, 'sample')} each{where}; "
+            f"exact: infidelity below {metrics.exact_below:g}",
+            fontsize=10,
+        )
 
 
 def _draw_tries(axes: Axes, metrics: CompilationMetrics) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT
-from quantum_diffusion.errors import CheckpointError
+from quantum_diffusion.errors import CheckpointError, only_warn
 from quantum_diffusion.evaluation.inspection import (
     CHECKS,
     MOST_ROWS,
@@ -24,6 +24,7 @@ from quantum_diffusion.evaluation.inspection import (
 )
 from quantum_diffusion.evaluation.report.tables import Row, counts, percent
 from quantum_diffusion.files import check_can_write, describe, new_entries
+from quantum_diffusion.pictures import new_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,31 +136,26 @@ def _rows(found: WrongCircuits) -> str:
 
 def save_inspection_chart(report: InspectionReport, path: Path) -> None:
     """Write a picture (PNG): circuits by length and number of entangled qubits, and circuits by prompt."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     num_prompts = len(report.prompt_counts)
     height = max(4.2, 0.19 * num_prompts + 1.2) if num_prompts <= MOST_BARS else 4.2
-    figure = Figure(figsize=(12, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    colours = _colours(report)
-    _draw_lengths(left, report, colours)
-    (_draw_prompts if num_prompts <= MOST_BARS else _draw_many_prompts)(right, report, colours)
-    if colours:  # the same in both; below them it hides no bar
-        figure.legend(
-            *left.get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=12,
-            title="entangled qubits",
-            fontsize=8,
-            title_fontsize=8,
-            frameon=False,
-        )
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    figure.savefig(path, dpi=150)
+    with new_picture(path, (12, height)) as figure:
+        left, right = figure.subplots(1, 2)
+        colours = _colours(report)
+        _draw_lengths(left, report, colours)
+        (_draw_prompts if num_prompts <= MOST_BARS else _draw_many_prompts)(right, report, colours)
+        if colours:  # the same in both; below them it hides no bar
+            figure.legend(
+                *left.get_legend_handles_labels(),
+                loc="outside lower center",
+                ncols=12,
+                title="entangled qubits",
+                fontsize=8,
+                title_fontsize=8,
+                frameon=False,
+            )
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelsize=8)
 
 
 def _colours(report: InspectionReport) -> dict[str, Any]:
@@ -273,4 +269,8 @@ def save_inspection(report: InspectionReport, folder: Path, source: Mapping[str,
     with new_entries(folder, REPORT_FILE, CheckpointError) as staging:
         text = json.dumps({**source, **report.to_dict()}, indent=2)
         (staging / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
-        save_inspection_chart(report, staging / PICTURE_FILE)
+        with only_warn(f"the picture {PICTURE_FILE!r}"):
+            save_inspection_chart(report, staging / PICTURE_FILE)
+        is_drawn = (staging / PICTURE_FILE).exists()
+    if not is_drawn:
+        (folder / PICTURE_FILE).unlink(missing_ok=True)  # an earlier inspection's

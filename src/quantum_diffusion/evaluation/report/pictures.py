@@ -11,6 +11,7 @@ import numpy as np
 
 from quantum_diffusion.circuits.prompts import SRV_PROMPT
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, circuit_keys
+from quantum_diffusion.pictures import new_picture
 from quantum_diffusion.pipeline.samples import SampledCircuits
 
 MOST_BARS = 40
@@ -18,9 +19,6 @@ MOST_BARS = 40
 
 def save_accuracy_chart(metrics: EvaluationMetrics, path: Path) -> None:
     """Write a bar chart (PNG) of the exact share by prompt, or by entangled qubits when there are many prompts."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shares = metrics.srv_accuracy_by_prompt
     labels = [prompt.removeprefix(SRV_PROMPT) for prompt in shares]
     title = "Exact circuits by Schmidt rank vector asked for"
@@ -28,20 +26,19 @@ def save_accuracy_chart(metrics: EvaluationMetrics, path: Path) -> None:
         shares = metrics.srv_accuracy_by_entangled
         labels, title = [f"{number} entangled" for number in shares], "Exact circuits by number of entangled qubits"
 
-    figure = Figure(figsize=(max(5.0, 0.55 * len(labels) + 2), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    bars = axes.bar(labels, [100 * share for share in shares.values()], color="#4063d8", width=0.65)
-    axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8)
-    axes.axhline(100 * metrics.baseline_shuffled_accuracy, color="#cb3c33", linestyle="--", label="shuffled prompts")
-    axes.axhline(100 * metrics.baseline_random_accuracy, color="#7f7f7f", linestyle=":", label="random circuits")
-    axes.set_ylim(0, 110)
-    axes.set_ylabel("exact (%)")
-    axes.set_title(title, fontsize=10)
-    axes.tick_params(axis="x", labelrotation=45 if len(labels) > 6 else 0, labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=150)
+    with new_picture(path, (max(5.0, 0.55 * len(labels) + 2), 3.6)) as figure:
+        axes = figure.add_subplot()
+        bars = axes.bar(labels, [100 * share for share in shares.values()], color="#4063d8", width=0.65)
+        axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8)
+        shuffled, random = 100 * metrics.baseline_shuffled_accuracy, 100 * metrics.baseline_random_accuracy
+        axes.axhline(shuffled, color="#cb3c33", linestyle="--", label="shuffled prompts")
+        axes.axhline(random, color="#7f7f7f", linestyle=":", label="random circuits")
+        axes.set_ylim(0, 110)
+        axes.set_ylabel("exact (%)")
+        axes.set_title(title, fontsize=10)
+        axes.tick_params(axis="x", labelrotation=45 if len(labels) > 6 else 0, labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.errors import CheckpointError
+from quantum_diffusion.errors import CheckpointError, only_warn
 from quantum_diffusion.evaluation.report.tables import Row, markdown_table
 from quantum_diffusion.files import check_can_write, new_entries
 
@@ -65,7 +65,7 @@ def write_results_folder(
     rows: Sequence[Row],
     verified: Mapping[str, Sequence[Circuit]],
     comments: Mapping[str, str],
-    draw: Callable[[Path], None],
+    pictures: Mapping[str, Callable[[Path], None]],
 ) -> None:
     """Write results; those of an earlier evaluation are replaced.
 
@@ -75,7 +75,7 @@ def write_results_folder(
         rows: The content of `metrics.md`.
         verified: Circuits by the name of their folder, written as `circuits/NAME/00001.qasm`, ...
         comments: One line a name, above the circuits.
-        draw: Writes pictures into the folder it is given.
+        pictures: What draws each picture, by its name; one that cannot be drawn is left out with a warning.
 
     Raises:
         CheckpointError: The folder cannot be written; what was there before is unchanged.
@@ -83,10 +83,15 @@ def write_results_folder(
     with new_entries(folder, METRICS_FILE, CheckpointError) as staging:
         (staging / METRICS_FILE).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (staging / "metrics.md").write_text(markdown_table(rows), encoding="utf-8")
-        draw(staging)
+        for name, draw in pictures.items():
+            with only_warn(f"the picture {name!r}"):
+                draw(staging / name)
         (staging / CIRCUITS_FOLDER).mkdir()  # even for no circuit, so that earlier ones go
         for name, circuits in verified.items():
             (staging / CIRCUITS_FOLDER / name).mkdir()
             for number, circuit in enumerate(circuits, start=1):
                 text = f"// {comments[name]}: verified by simulation\n{circuit.to_qasm2()}"
                 (staging / CIRCUITS_FOLDER / name / f"{number:05d}.qasm").write_text(text, encoding="utf-8")
+        left_out = [name for name in RESULTS if not (staging / name).exists()]
+    for name in left_out:
+        (folder / name).unlink(missing_ok=True)  # an earlier evaluation's

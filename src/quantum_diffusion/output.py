@@ -1,0 +1,115 @@
+"""Standard output and error of a command: what cannot be shown never ends the work.
+
+A reader may go, a disk be full, a terminal hang up or lack characters. The command goes on, and saves and returns what
+it would have without.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import io
+import logging
+import os
+import select
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal, TextIO
+
+_PLAIN = str.maketrans("─═│║┤├╡╞┌┐└┘┬┴┼╥╨╩╫╪╬■░«»", "-=||||||+++++++++++++@:<>")
+"""What circuits and tables are drawn with, one character for one, so that they stay aligned."""
+
+_REPLACED = "quantum_diffusion.replaced"
+"""Name of the way in which characters are encoded that an encoding lacks."""
+
+
+def guard_output() -> None:
+    """Let no failure of standard output or error reach the program, from now on until the process ends.
+
+    For a process that is ours: called when a command starts, and when a job starts in a worker process.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file to be opened would get its number, and all that native code prints
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    _put("stdout", _guarded(sys.stdout))
+    _put("stderr", _guarded(sys.stderr))
+
+
+@contextlib.contextmanager
+def output_to(stream: TextIO) -> Iterator[None]:
+    """Let what is printed or logged to standard output go to another stream."""
+    before = sys.stdout
+    _put("stdout", stream)
+    try:
+        yield
+    finally:
+        _put("stdout", before)
+
+
+def _put(name: Literal["stdout", "stderr"], stream: TextIO) -> None:
+    before = getattr(sys, name)
+    setattr(sys, name, stream)
+    for handler in logging.getLogger().handlers:  # they keep the stream they were made with
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+            handler.setStream(stream)
+
+
+def _guarded(stream: TextIO | None) -> TextIO:
+    if stream is None:  # closed when Python started
+        return open(os.devnull, "w", encoding="utf-8")
+    try:
+        descriptor = stream.fileno()
+    except (OSError, AttributeError):  # a notebook's or a test's: not the process's own
+        return stream
+    codecs.register_error(_REPLACED, _replaced)
+    return io.TextIOWrapper(  # type: ignore[type-var]
+        _Descriptor(descriptor),  # unbuffered, as Python's own under `python -u`
+        encoding=stream.encoding,
+        errors=_REPLACED,
+        line_buffering=getattr(stream, "line_buffering", False),
+        write_through=getattr(stream, "write_through", False),
+    )
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+class _Descriptor(io.RawIOBase):
+    """Writes to a descriptor; when that fails, the descriptor becomes /dev/null, also for native code and children."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # another program that has the pipe set it so
+                select.select([], [self._descriptor], [])
+            except OSError as problem:
+                self._fall_silent(problem)
+                break
+        return len(data)
+
+    def _fall_silent(self, problem: OSError) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._descriptor)
+        os.close(nowhere)
+        if problem.errno != errno.EPIPE:  # that is a reader who has seen enough, as `head` has
+            print(f"warning: nothing more is shown, for it cannot be written: {problem.strerror}", file=sys.stderr)
