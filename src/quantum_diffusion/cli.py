@@ -323,7 +323,7 @@ def main() -> None:
         name, arguments = arguments[0], ["--help"]
     if name in ("-h", "--help", "help"):
         print(usage())
-    elif name == "--version":
+    elif "--version" in (name, *arguments):
         import quantum_diffusion
 
         print(f"quantum_diffusion {quantum_diffusion.__version__}")
@@ -361,7 +361,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     logging.captureWarnings(True)
     try:
         if "-h" in arguments or "--help" in arguments:
-            print(help_text(name))
+            print(help_text(name, arguments))
             return 0
         if command.example and not arguments:
             raise ConfigError(
@@ -389,18 +389,24 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def help_text(name: str) -> str:
-    """Return a command's help: its presets, and every key with its values, default and meaning."""
-    from quantum_diffusion.config.store import SECTIONS, preset_names
+def help_text(name: str, arguments: Sequence[str] = ()) -> str:
+    """Return a command's help: its presets, and every key with its values, default and meaning.
+
+    Args:
+        name: The command.
+        arguments: What else is on its command line: --config-dir adds presets.
+    """
+    from quantum_diffusion.config.arguments import presets_of
+    from quantum_diffusion.config.store import SECTIONS
 
     command = COMMANDS[name]
-    presets = preset_names(command.section)
+    presets = presets_of(arguments).names(command.section)
     preset = f" [{command.section}=PRESET]" if presets else ""
     lines = [f"usage: quantum-diffusion {name}{preset} [key=value ...]", "", command.summary]
     if command.example:
         lines += ["", f"example: quantum-diffusion {name} {command.example}"]
     if presets:
-        lines += ["", f"presets: {', '.join(presets)}"]
+        lines += ["", f"presets: {', '.join(presets)}; or a file of your own, {command.section}=FILE.yaml"]
     lines += ["", "keys (values; default): meaning"]
     for key, values, default, meaning in describe_keys(SECTIONS[command.section], command.section):
         lines.append(f"  {key} ({values}; {default}): {meaning}")
@@ -421,18 +427,12 @@ _REQUIRED = "required"
 
 def describe_keys(schema: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield (dotted key, values, default, meaning) of every key of a schema, nested sections included."""
-    from quantum_diffusion.config.validation import describe_values, nested_sections
+    from quantum_diffusion.config.validation import all_fields, describe_values
 
-    for name, field in schema.model_fields.items():
-        sections = nested_sections(field.annotation)
-        if not sections:
-            default = _REQUIRED if field.is_required() else plain(field.get_default(call_default_factory=True))
-            meaning = " ".join((field.description or "").split())
-            yield f"{prefix}.{name}", describe_values(field), default, meaning
-        for nested in sections:
-            note = f"[{nested.__name__.removesuffix('Params')}] " if len(sections) > 1 else ""
-            for key, values, default, meaning in describe_keys(nested, f"{prefix}.{name}"):
-                yield key, values, default, note + meaning
+    for key, field, kind in all_fields(schema, prefix):
+        default = _REQUIRED if field.is_required() else plain(field.get_default(call_default_factory=True))
+        meaning = [*([f"[{kind}]"] if kind else []), *(field.description or "").split()]
+        yield key, describe_values(field), default, " ".join(meaning)
 
 
 def plain(value: Any) -> str:

@@ -179,7 +179,7 @@ def _unknown_key(path: list[str], schema: type[Section], prefix: str) -> str:
         return f"unknown key {name!r}: leave it out, {NEEDLESS_KEYS[name.casefold()]}"
     known = KEYS.get(name.casefold(), name)
     last = known.rpartition(".")[2]
-    elsewhere = [key for key in key_names(schema, prefix) if key.endswith(f".{last}")]
+    elsewhere = [key for key, *_ in all_fields(schema, prefix) if key.endswith(f".{last}")]
     if last in valid:
         meant: str | None = last
     elif known in elsewhere or not prefix:
@@ -189,14 +189,18 @@ def _unknown_key(path: list[str], schema: type[Section], prefix: str) -> str:
     return unknown_name("key", name, valid, meant)
 
 
-def key_names(schema: type[Section], prefix: str) -> Iterator[str]:
-    """Yield the dotted key of every value of a section, those of nested ones included."""
+def all_fields(schema: type[Section], prefix: str, kind: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
+    """Yield (dotted key, field, kind) of every value of a section, those of nested ones included.
+
+    The kind is that of the parameters to which a key belongs, where a `type` chooses these; "" elsewhere.
+    """
     for name, field in schema.model_fields.items():
         sections = nested_sections(field.annotation)
         if not sections:
-            yield f"{prefix}.{name}"
+            yield f"{prefix}.{name}", field, kind
         for nested in sections:
-            yield from key_names(nested, f"{prefix}.{name}")
+            below = nested.__name__.removesuffix("Params") if len(sections) > 1 else kind
+            yield from all_fields(nested, f"{prefix}.{name}", below)
 
 
 def fields_at(schema: type[Section], path: Sequence[str]) -> list[FieldInfo]:
