@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from quantum_diffusion.pipeline.fit import FitResult, TrainingState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """What circuits are asked for, one row a circuit.
 
@@ -60,7 +60,7 @@ class Request:
         return Request(self.words[rows].to(device), chosen)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """A request as the backbone sees it.
 
@@ -82,7 +82,7 @@ class Condition:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Asked:
     """A request with all that is decided for each of its B rows before sampling.
 
@@ -101,7 +101,7 @@ class _Asked:
     lengths: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LossTerms:
     """The parts of a training loss, scalars on the device.
 

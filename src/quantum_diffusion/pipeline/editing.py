@@ -47,7 +47,7 @@ class Edit:
     max_gates: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EditPlan:
     """An edit as a model sees it: T time steps, K instructions and "no gate".
 

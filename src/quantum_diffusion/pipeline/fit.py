@@ -33,7 +33,7 @@ from quantum_diffusion.pipeline.team import Team, rows_of
 from quantum_diffusion.seeding import derive_seed
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainingState:
     """Everything that changes during training.
 
