@@ -5,7 +5,6 @@ The loss is ours; the sampling steps are those of `diffusers`, fed with our sche
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities, guide_plain, guide_rescaled
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.diffusion.schedules import make_betas
+from quantum_diffusion.diffusion.schedules import make_betas, steps_redone
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 SAMPLERS = ("ddim", "ddpm", "dpmsolver++", "unipc")
@@ -200,7 +199,7 @@ class GaussianDiffusion:
         if name in ("ddim", "ddpm"):
             extra["generator"] = list(generators)
         x = _draw_normal(shape, generators).to(device)
-        timesteps = scheduler.timesteps[len(scheduler.timesteps) - math.ceil(strength * len(scheduler.timesteps)) :]
+        timesteps = scheduler.timesteps[-steps_redone(strength, len(scheduler.timesteps)) :]
         clean = None if start is None else self.codebook.embed(start)
         if clean is not None and strength < 1:
             x = self.add_noise(clean, x, timesteps[:1].to(device))
