@@ -6,6 +6,7 @@ import math
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -683,27 +684,49 @@ def test_sampling_options_of_another_process_are_refused(make_config: MakeConfig
             masked.sample([prompt], 0)
 
 
-@pytest.mark.gpu
-def test_cuda_computes_what_the_cpu_does(
-    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("model", "scheduler"), [("transformer", "masked"), ("unet", "ddim")])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_device_computes_what_the_cpu_does(
+    make_config: MakeConfig,
+    dataset: CircuitDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    model: str,
+    scheduler: str,
 ) -> None:
-    """Random numbers differ between devices, so both draw them on the CPU here."""
-    from quantum_diffusion.diffusion.masked import MaskedDiffusion
+    """Random numbers differ between devices, so all are drawn on the CPU here, from generators of the same seeds."""
+    drawn = []
 
-    honest = MaskedDiffusion.draw_rank
+    class DrawnOnTheCpu:
+        """As `Noise`, but the numbers are moved to the generator's device after they were drawn."""
 
-    def on_cpu(self: MaskedDiffusion, count: int, steps: int, generator: torch.Generator) -> Tensor:
-        same = torch.Generator().manual_seed(generator.initial_seed() % 2**31)
-        return honest(self, count, steps, same).to(generator.device)
+        def __init__(self, generator: torch.Generator, *rows: Any) -> None:
+            self.device = generator.device
+            self._noise = Noise(torch.Generator().manual_seed(generator.initial_seed()), *rows)
+            self.total = self._noise.total
 
-    monkeypatch.setattr(MaskedDiffusion, "draw_rank", on_cpu)
+        def uniform(self, *shape: int) -> Tensor:
+            drawn.append(shape)
+            return self._noise.uniform(*shape).to(self.device)
+
+        def normal(self, *shape: int) -> Tensor:
+            return self._noise.normal(*shape).to(self.device)
+
+        def places(self, count: int) -> Tensor:
+            return self._noise.places(count).to(self.device)
+
+    monkeypatch.setattr(loop, "Noise", DrawnOnTheCpu)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # its 10 bits would be the difference
     losses: dict[str, list[float]] = {}
-    for device in ("cpu", "cuda"):
+    for place, name in (("cpu", "first"), (device, "second")):
         records = Records()
-        general = {"device": device, "output_path": str(tmp_path / device)}
-        train(make_config(num_epochs=3, condition_dropout=0.0, general=general), dataset, records)
-        losses[device] = [record.loss for record in records.steps]
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
-    pipeline = load_pipeline(tmp_path / "cuda", torch.device("cuda"))
-    samples = pipeline.sample(list(dataset.prompts) * 4, seed=0)
-    assert bool(samples.report.valid.all())
+        general = {"device": place, "output_path": str(tmp_path / name)}
+        state, _ = train(make_config(model, scheduler, general=general), dataset, records)
+        assert next(state.network.parameters()).device.type == place
+        losses[name] = [record.loss for record in records.steps] + [r.validation_loss or 0.0 for r in records.epochs]
+    assert drawn
+    assert losses["second"] == pytest.approx(losses["first"], rel=1e-3)
+    pipeline = load_pipeline(tmp_path / "second", torch.device(device))
+    samples = pipeline.sample(list(dataset.prompts), seed=0)
+    assert scheduler != "masked" or bool(samples.report.valid.all())
