@@ -139,7 +139,7 @@ class DiffusionPipeline:
             torch.default_generator.manual_seed(derive_seed(seed, "weights"))  # unlike torch's, leaves GPUs alone
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
         self.process = build_process(config, self.network)
-        self._prompt_words = tokenize_prompts(config.prompts)
+        self._prompt_words = tokenize_prompts(config.prompts, config.vocabulary)
 
     @property
     def device(self) -> torch.device:
@@ -337,7 +337,7 @@ class DiffusionPipeline:
 
     def _tokenize(self, prompts: Sequence[str]) -> Tensor:
         # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
-        return tokenize_prompts(prompts, min_length=self._prompt_words.shape[1])
+        return tokenize_prompts(prompts, self.config.vocabulary, min_length=self._prompt_words.shape[1])
 
     def _sample(
         self,

@@ -200,9 +200,14 @@ class DiffusionTrainer:
                 general.dataset,
             )
         check_augmentation(self._dataset, loop.augment)
-        self._pipeline = make_pipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
-        if general.init_from_pipeline_dir is not None:
-            self._init_from(Path(general.init_from_pipeline_dir), self._pipeline)
+        architecture = pipeline_config(self.config, self._dataset)
+        source = general.init_from_pipeline_dir
+        origin = None if source is None else checkpoint.load_pipeline(Path(source))
+        if origin is not None:  # its table has a row for each of its own words
+            architecture = architecture.model_copy(update={"vocabulary": origin.config.vocabulary})
+        self._pipeline = make_pipeline(architecture, seed=general.seed)
+        if origin is not None:
+            self._start_from(origin, self._pipeline)
         return self._pipeline.to(self.device)
 
     def compile_model(self) -> TrainingState:
@@ -340,12 +345,12 @@ class DiffusionTrainer:
             )
         return CircuitStream(_stream_config(self.config), self.config.general.seed, loop.validation_fraction)
 
-    def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
-        """Start from the weights of a saved pipeline of the same architecture."""
-        origin = checkpoint.load_pipeline(source)
+    def _start_from(self, origin: DiffusionPipeline, pipeline: DiffusionPipeline) -> None:
+        """Take the weights of a saved pipeline of the same architecture."""
+        source = self.config.general.init_from_pipeline_dir
         if origin.gate_pool != pipeline.gate_pool:
             raise IncompatibleDatasetsError(
-                f"the model {str(source)!r} speaks {list(origin.gate_pool.names)}, the data set "
+                f"the model {source!r} speaks {list(origin.gate_pool.names)}, the data set "
                 f"{list(pipeline.gate_pool.names)}: use a data set of the same gate pool"
             )
         try:
@@ -353,7 +358,7 @@ class DiffusionTrainer:
         except RuntimeError as problem:
             difference = first_difference(_architecture(origin), _architecture(pipeline), "training")
             raise CheckpointError(
-                f"the model {str(source)!r} does not fit this configuration and data set: it has {difference}"
+                f"the model {source!r} does not fit this configuration and data set: it has {difference}"
             ) from problem
 
     def _output_to_ourselves(self) -> AbstractContextManager[None]:
