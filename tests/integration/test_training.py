@@ -30,6 +30,7 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.tracking.experiment import read_run
+from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.training import DiffusionTrainer, TrainingSummary
 from tests.conftest import MakeConfig, draw_dataset
 
@@ -544,6 +545,68 @@ def test_gradient_clipping_limits_the_step(dataset: CircuitDataset, clip: float 
     done = loop._step(Slope(), state, [batch], torch.Generator(), settings, loop.Team(), loop.Hooks())
     assert done.gradient_norm == pytest.approx(10.0)
     assert before - weight.item() == pytest.approx(moved, rel=1e-4)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("overflow", ["backbone.blocks.0.weight", "condition_encoder.weight"])
+@pytest.mark.parametrize("first_step", [True, False])
+def test_in_sixteen_bits_all_optimizers_step_or_none(
+    dataset: CircuitDataset, clip: float | None, overflow: str, first_step: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Muon has the first weight, AdamW the second: an overflow in one must not reach the other as NaN."""
+    network = torch.nn.ModuleDict(
+        {
+            "backbone": torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.Linear(4, 4, bias=False)])}),
+            "condition_encoder": torch.nn.Linear(3, 4, bias=False),
+        }
+    )
+    weights = dict(network.named_parameters())
+    optimizers = make_optimizers(network, "muon", 0.1, 0.0)
+    assert len(optimizers) == 2
+    state = loop.TrainingState(
+        network,
+        optimizers,
+        make_lr_schedules(optimizers, "cosine", 10, 0.5),
+        loop.average_weights(network, 0.9),
+        scaler=torch.amp.GradScaler("cpu", enabled=True),
+    )
+
+    class Slope(torch.nn.Module):
+        overflows = False
+
+        def forward(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+            total = sum((weight.sum() for weight in weights.values()), torch.zeros(()))
+            if self.overflows:
+                weights[overflow].register_hook(lambda slope: slope * math.inf)
+            return {"total": total, "diffusion": total.detach()}
+
+    batch = next(DatasetLoader(0).get_dataloaders(dataset, 4)[0].epoch(0))
+    slope = Slope()
+
+    def step() -> None:
+        settings = LoopConfig(gradient_clip=clip)
+        loop._step(slope, state, [batch], torch.Generator(), settings, loop.Team(), loop.Hooks())
+
+    if not first_step:
+        step()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    averaged, updates = state.average.module.state_dict(), int(state.average.n_averaged)
+    averaged = {name: value.clone() for name, value in averaged.items()}
+    rate, scale = state.schedules[0].get_last_lr(), state.scaler.get_scale()
+    slope.overflows = True
+    step()
+    assert_same(dict(network.state_dict()), before)
+    assert_same(dict(state.average.module.state_dict()), averaged)
+    assert int(state.average.n_averaged) == updates
+    assert state.scaler.get_scale() == scale / 2
+    assert state.schedules[0].get_last_lr() != rate, "the rate is a function of the step"
+    assert [schedule.last_epoch for schedule in state.schedules] == [2 - first_step] * 2
+    slope.overflows = False
+    weights[overflow]._backward_hooks.clear()
+    step()
+    assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
+    assert all(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not recwarn.list
 
 
 def test_validation_has_fixed_noise_and_no_gradients(make_config: MakeConfig, dataset: CircuitDataset) -> None:

@@ -11,6 +11,7 @@ import math
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -379,13 +380,32 @@ def _step(
     overflowed = state.scaler.is_enabled() and math.isfinite(total) and not math.isfinite(gradient_norm)
     if not overflowed and not (math.isfinite(total) and math.isfinite(gradient_norm)):
         _refuse(state, total, gradient_norm, hooks)
-    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
-        state.scaler.step(optimizer)  # leaves the weights alone where the scaled gradient overflowed
-        schedule.step()
+    if overflowed:
+        _pass_over(state.schedules)
+    else:
+        _move(state)
     state.scaler.update()
+    return _Done(loss, prefix_loss if settings.prefix_head_weight else None, gradient_norm, stop > 0)
+
+
+def _move(state: TrainingState) -> None:
+    """Change the weights, and their average, by the gradients."""
+    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
+        state.scaler.step(optimizer)
+        schedule.step()
     if state.average is not None:
         state.average.update_parameters(state.network)
-    return _Done(loss, prefix_loss if settings.prefix_head_weight else None, gradient_norm, stop > 0)
+
+
+def _pass_over(schedules: Sequence[torch.optim.lr_scheduler.LambdaLR]) -> None:
+    """Let a step whose gradients overflowed change nothing but the learning rates, which follow the number of the step.
+
+    Left to the scaler, each optimizer would look at its own gradients alone, and after an overflow in those of another
+    the common norm has made NaN of them.
+    """
+    with warnings.catch_warnings(action="ignore"):  # torch misses the optimizers' steps
+        for schedule in schedules:
+            schedule.step()
 
 
 def _refuse(state: TrainingState, loss: float, norm: float, hooks: Hooks) -> NoReturn:
