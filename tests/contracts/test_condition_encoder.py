@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.condition_encoder import (
     FIRST_WORDS,
     MAX_WORDS,

@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -627,6 +626,38 @@ def test_the_saved_weights_are_the_averaged_ones(make_config: MakeConfig, datase
     saved = load_pipeline(summary.folder).network.state_dict()
     assert_same(dict(saved), dict(state.average.module.state_dict()))
     assert not torch.equal(saved["backbone.predict.weight"], state.network["backbone"].predict.weight)
+
+
+def test_a_trained_pipeline_moves_as_a_whole(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    trainer = DiffusionTrainer(make_config("transformer", "ddim", max_steps=1))
+    pipeline = trainer.setup_model(dataset)
+    trainer.compile_model()
+    trainer.save_model(trainer.train())
+    assert pipeline.process.codebook is pipeline.network["gate_embedding"], "of the averaged weights, which it has now"
+    pipeline.to(torch.device("meta"))
+    assert pipeline.process.codebook.weight.device.type == "meta"
+
+
+def test_what_does_not_change_is_moved_to_the_device_once(
+    make_config: MakeConfig, dataset: CircuitDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tensors pretend to be elsewhere at first; what `to` gave lies where it should, and moves no more."""
+    honest, there, moved = Tensor.to, [], []
+
+    def to(tensor: Tensor, *to_what: Any, **options: Any) -> Tensor:
+        if not any(isinstance(what, torch.device) for what in to_what) or any(tensor is other for other in there):
+            return honest(tensor, *to_what, **options)
+        there.append(honest(tensor, *to_what, **options).clone())
+        moved.append(tuple(tensor.shape))
+        return there[-1]
+
+    pipeline = DiffusionTrainer(make_config("transformer", "ddim", objective="v", loss="mse")).setup_model(dataset)
+    batch = next(DatasetLoader(0).get_dataloaders(dataset, 4)[0].epoch(0))
+    monkeypatch.setattr(Tensor, "to", to)
+    for expected in (2, 0, 0):  # the prompts, and how much signal each noise level has
+        moved.clear()
+        pipeline.training_loss(batch, Noise(torch.Generator()))
+        assert len(moved) == expected, moved
 
 
 def test_the_last_weights_are_kept_beside_the_average(make_config: MakeConfig, dataset: CircuitDataset) -> None:

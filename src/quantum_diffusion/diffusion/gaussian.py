@@ -86,6 +86,8 @@ class GaussianDiffusion:
         self.guidance_mode = guidance_mode
         self.betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end, zero_terminal_snr)
         self.alpha_bar = (1 - self.betas).cumprod(0)  # float64 [levels]
+        self._roots = torch.stack([self.alpha_bar, 1 - self.alpha_bar]).sqrt()  # float64 [2, levels]
+        self._placed_roots = self._roots
 
     @property
     def num_levels(self) -> int:
@@ -121,9 +123,9 @@ class GaussianDiffusion:
         return signal * noise - spread * x0
 
     def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        pair = torch.stack([self.alpha_bar, 1 - self.alpha_bar]).sqrt()
-        # The dtype first: MPS has no float64.
-        signal, spread = pair.to(like.dtype).to(like.device)[:, t].view(2, -1, *[1] * (like.dim() - 1))
+        if (self._placed_roots.dtype, self._placed_roots.device) != (like.dtype, like.device):
+            self._placed_roots = self._roots.to(like.dtype).to(like.device)  # the dtype first: MPS has no float64
+        signal, spread = self._placed_roots[:, t].view(2, -1, *[1] * (like.dim() - 1))
         return signal, spread
 
     def loss(self, denoise: Denoise, tokens: Tensor, noise: Noise, low_variance: bool = True) -> Tensor:
