@@ -190,7 +190,7 @@ def fit(
         seed: Seed of noise and dropout.
         observers: Told of steps and epochs.
         hooks: Saving, stopping, measuring; None does nothing of it.
-        team: The processes that train together; None is this one alone.
+        team: The processes that train together, all with the same state; None is this one alone.
 
     Raises:
         TrainingDivergedError: The loss or its gradient is not finite; the last finite weights are in the checkpoint.
@@ -438,6 +438,8 @@ def _end_epoch(
     if hooks.measure is not None and settings.sample_every and (state.epoch + 1) % settings.sample_every == 0:
         with using_network(pipeline, state.best_network):
             accuracy = hooks.measure(pipeline)
+    # Measured on other hardware, one sample may differ; what follows from it must be the same for all.
+    state.validation_loss, accuracy = team.of_first(lambda: [state.validation_loss, accuracy])
     epoch = EpochRecord(
         epoch=state.epoch,
         step=state.step,
