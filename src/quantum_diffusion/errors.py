@@ -43,6 +43,10 @@ class TrainingDivergedError(QuantumDiffusionError):
     """The loss became NaN or infinite; the last good state has been saved."""
 
 
+class TeamError(QuantumDiffusionError):
+    """The processes that train a model together are not alike, or lost each other."""
+
+
 class OutOfMemoryError(QuantumDiffusionError):
     """There is not enough memory, of the computer or of its GPU; the message says for what, and what to lower."""
 

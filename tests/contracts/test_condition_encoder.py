@@ -3,19 +3,30 @@
 import pytest
 import torch
 
+from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import ConfigError
-from quantum_diffusion.models.condition_encoder import MAX_WORDS, PADDING_WORD, WORDS, PromptEncoder, tokenize_prompts
+from quantum_diffusion.models.condition_encoder import (
+    FIRST_WORDS,
+    MAX_WORDS,
+    PADDING_WORD,
+    WORDS,
+    PromptEncoder,
+    tokenize_prompts,
+)
 
 
 @pytest.fixture(params=[0, 1, 2], ids=lambda depth: f"depth {depth}")
 def encoder(request: pytest.FixtureRequest) -> PromptEncoder:
     torch.manual_seed(0)
-    return PromptEncoder(width=16, depth=request.param, num_heads=2).eval()
+    return PromptEncoder(num_words=len(WORDS), width=16, depth=request.param, num_heads=2).eval()
 
 
-def test_words_are_numbered_for_ever() -> None:
-    assert WORDS[:7] == ("<padding>", "generate", "srv", "compile", "using", "1", "2")
+def test_the_words_of_models_that_name_none_are_numbered_for_ever() -> None:
+    assert " ".join(FIRST_WORDS) == (
+        "generate srv compile using 1 2 ccx cswap cx cy cz h s sdg swap t tdg x y z"  # as they were saved
+    )
     assert len(set(WORDS)) == len(WORDS)
+    assert set(GATES) < set(WORDS), "a prompt may name every gate"
     words = tokenize_prompts(["Generate SRV: [1, 2, 2]", "Compile using: ['h', 'cx']"])
     assert words[0].tolist() == [1, 2, 5, 6, 6]
     assert words[1, :2].tolist() == [3, 4]
@@ -52,7 +63,7 @@ def test_the_null_condition_is_one_learned_vector(encoder: PromptEncoder) -> Non
 
 
 def test_every_weight_learns(encoder: PromptEncoder) -> None:
-    words = torch.arange(len(WORDS)).view(1, -1)
+    words = torch.arange(1 + len(WORDS)).view(1, -1)
     torch.manual_seed(1)
     condition = encoder(words)
     (condition * torch.randn_like(condition)).sum().backward()

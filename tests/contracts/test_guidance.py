@@ -42,6 +42,13 @@ def test_rescaled_guidance_restores_each_samples_spread(pair: tuple[torch.Tensor
     torch.testing.assert_close(guide_rescaled(c, u, 7.5, phi=0.0), guide_plain(c, u, 7.5))
 
 
+def test_rescaled_guidance_leaves_a_prediction_without_spread_alone(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    c = (8 * pair[0]).round()  # whole numbers, so that sums are exact
+    flat = torch.ones_like(c)
+    torch.testing.assert_close(guide_rescaled(flat, flat, 7.5), flat)
+    torch.testing.assert_close(guide_rescaled(c, 2 * c - flat, 2.0), flat)
+
+
 @pytest.mark.parametrize(("mode", "ours"), [("normal", guide_plain), ("rescaled", guide_rescaled)])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 4.0, 10.0])
 def test_guidance_agrees_with_genqc(mode: str, ours: object, scale: float, pair: tuple) -> None:

@@ -1,15 +1,19 @@
 """Noise schedules against their formulas and against genQC 0.2.5."""
 
+import itertools
 import math
 import warnings
+from fractions import Fraction
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.validation import validate
-from quantum_diffusion.diffusion.schedules import SCHEDULES, make_betas
+from quantum_diffusion.diffusion.schedules import SCHEDULES, make_betas, steps_redone
 from quantum_diffusion.errors import ConfigError
 
 
@@ -95,3 +99,17 @@ def test_epsilon_with_zero_terminal_snr_is_refused() -> None:
     }
     with pytest.raises(ConfigError, match=r"zero_terminal_snr=true with training\.objective=epsilon"):
         validate(TrainingConfig, values, "training")
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000), st.integers(1, 5000))
+def test_the_share_of_steps_that_is_redone_is_that_of_exact_fractions(first: int, second: int, num_steps: int) -> None:
+    share = Fraction(min(first, second), max(first, second))
+    assert steps_redone(float(share), num_steps) == math.ceil(share * num_steps)
+
+
+def test_the_share_of_steps_that_is_redone_as_people_write_it() -> None:
+    for hundredths, num_steps in itertools.product(range(1, 101), range(1, 60)):
+        assert steps_redone(float(f"{hundredths}e-2"), num_steps) == -(-hundredths * num_steps // 100)
+    assert steps_redone(0.1 + 0.2, 10) == 3
+    assert steps_redone(1e-12, 25) == 1, "an edit redoes something"
+    assert steps_redone(0.5, 0) == 0

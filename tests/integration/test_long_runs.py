@@ -1,5 +1,6 @@
 """What a run of days needs: checkpoints, damage, kills, the best epoch, stopping early, two processes."""
 
+import json
 import os
 import random
 import signal
@@ -348,8 +349,10 @@ DiffusionTrainer(TrainingConfig.model_validate_json(sys.argv[1])).run()
 """
 
 
-def torchrun(config: TrainingConfig, folder: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    (folder / "run.py").write_text(TEAM)
+def torchrun(
+    config: TrainingConfig, folder: Path, processes: int = 2, script: str = TEAM
+) -> subprocess.CompletedProcess[str]:
+    (folder / "run.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += [str(folder / "run.py"), config.model_dump_json()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -386,6 +389,43 @@ def test_two_processes_have_the_loss_of_one(
         torch.testing.assert_close(value, second[name], rtol=1e-2, atol=1e-3)
     assert [path.name for path in (tmp_path / "two" / "run" / "tensorboard").iterdir()] != []
     assert len(list((tmp_path / "two" / "run" / "tensorboard").iterdir())) == 1, "one process writes"
+
+
+TEAM_OF_STRANGERS = """
+import json, os, sys
+from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.training.training import DiffusionTrainer
+rank = int(os.environ["RANK"])
+config = TrainingConfig.model_validate_json(sys.argv[1])
+general = config.general.model_copy(update={"output_path": f"{config.general.output_path}_{rank}"})
+trainer = DiffusionTrainer(config.model_copy(update={"general": general}))
+measured = iter([0.5, 0.4, 0.3, 0.2, 0.1] if rank == 0 else [0.1, 0.2, 0.3, 0.4, 0.5])
+trainer._measure = lambda *_: next(measured)
+summary = trainer.run()
+weights = {name: value.tolist() for name, value in trainer.pipeline.network.state_dict().items()}
+said = [trainer._state.step, trainer._state.best_score, summary.metadata.get("best_epoch"), weights]
+open(f"{config.general.output_path}_said_{rank}.json", "w").write(json.dumps(said))
+"""
+
+
+def test_two_processes_on_disks_of_their_own_follow_the_first(
+    make_config: MakeConfig, saved: str, tmp_path: Path
+) -> None:
+    """The first alone has a checkpoint, and each measures another accuracy: they stop together, with one model."""
+    options = {"num_epochs": 5, "batch_size": 24, "sample_every": 1, "num_sampled": 1, "patience": 2, "save": "best"}
+
+    def config(name: str) -> TrainingConfig:
+        general = {"dataset": saved, "output_path": str(tmp_path / name), "checkpoint_steps": 1}
+        return make_config(best_metric="sampled_accuracy", general=general, **options)
+
+    trainer = DiffusionTrainer(config("model_0"), [InterruptAt(1)])
+    assert trainer.run().status == "interrupted"
+    result = torchrun(config("model"), tmp_path, script=TEAM_OF_STRANGERS)
+    assert result.returncode == 0, result.stderr[-2000:]
+    first, second = (json.loads((tmp_path / f"model_said_{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first[:3] == [6, 0.5, 1], "the first epoch was the best, and two more came, of two steps each"
+    assert not (tmp_path / "model_1" / "config.yaml").exists()
 
 
 def test_a_dead_process_ends_the_run_and_it_can_be_continued(

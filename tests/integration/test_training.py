@@ -29,6 +29,7 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.tracking.experiment import read_run
+from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.training import DiffusionTrainer, TrainingSummary
 from tests.conftest import MakeConfig, draw_dataset
 
@@ -545,6 +546,68 @@ def test_gradient_clipping_limits_the_step(dataset: CircuitDataset, clip: float 
     assert before - weight.item() == pytest.approx(moved, rel=1e-4)
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("overflow", ["backbone.blocks.0.weight", "condition_encoder.weight"])
+@pytest.mark.parametrize("first_step", [True, False])
+def test_in_sixteen_bits_all_optimizers_step_or_none(
+    dataset: CircuitDataset, clip: float | None, overflow: str, first_step: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Muon has the first weight, AdamW the second: an overflow in one must not reach the other as NaN."""
+    network = torch.nn.ModuleDict(
+        {
+            "backbone": torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.Linear(4, 4, bias=False)])}),
+            "condition_encoder": torch.nn.Linear(3, 4, bias=False),
+        }
+    )
+    weights = dict(network.named_parameters())
+    optimizers = make_optimizers(network, "muon", 0.1, 0.0)
+    assert len(optimizers) == 2
+    state = loop.TrainingState(
+        network,
+        optimizers,
+        make_lr_schedules(optimizers, "cosine", 10, 0.5),
+        loop.average_weights(network, 0.9),
+        scaler=torch.amp.GradScaler("cpu", enabled=True),
+    )
+
+    class Slope(torch.nn.Module):
+        overflows = False
+
+        def forward(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+            total = sum((weight.sum() for weight in weights.values()), torch.zeros(()))
+            if self.overflows:
+                weights[overflow].register_hook(lambda slope: slope * math.inf)
+            return {"total": total, "diffusion": total.detach()}
+
+    batch = next(DatasetLoader(0).get_dataloaders(dataset, 4)[0].epoch(0))
+    slope = Slope()
+
+    def step() -> None:
+        settings = LoopConfig(gradient_clip=clip)
+        loop._step(slope, state, [batch], torch.Generator(), settings, loop.Team(), loop.Hooks())
+
+    if not first_step:
+        step()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    averaged, updates = state.average.module.state_dict(), int(state.average.n_averaged)
+    averaged = {name: value.clone() for name, value in averaged.items()}
+    rate, scale = state.schedules[0].get_last_lr(), state.scaler.get_scale()
+    slope.overflows = True
+    step()
+    assert_same(dict(network.state_dict()), before)
+    assert_same(dict(state.average.module.state_dict()), averaged)
+    assert int(state.average.n_averaged) == updates
+    assert state.scaler.get_scale() == scale / 2
+    assert state.schedules[0].get_last_lr() != rate, "the rate is a function of the step"
+    assert [schedule.last_epoch for schedule in state.schedules] == [2 - first_step] * 2
+    slope.overflows = False
+    weights[overflow]._backward_hooks.clear()
+    step()
+    assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
+    assert all(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not recwarn.list
+
+
 def test_validation_has_fixed_noise_and_no_gradients(make_config: MakeConfig, dataset: CircuitDataset) -> None:
     trainer = DiffusionTrainer(make_config("transformer", "ddim"))
     pipeline = trainer.setup_model(dataset)
@@ -563,6 +626,38 @@ def test_the_saved_weights_are_the_averaged_ones(make_config: MakeConfig, datase
     saved = load_pipeline(summary.folder).network.state_dict()
     assert_same(dict(saved), dict(state.average.module.state_dict()))
     assert not torch.equal(saved["backbone.predict.weight"], state.network["backbone"].predict.weight)
+
+
+def test_a_trained_pipeline_moves_as_a_whole(make_config: MakeConfig, dataset: CircuitDataset) -> None:
+    trainer = DiffusionTrainer(make_config("transformer", "ddim", max_steps=1))
+    pipeline = trainer.setup_model(dataset)
+    trainer.compile_model()
+    trainer.save_model(trainer.train())
+    assert pipeline.process.codebook is pipeline.network["gate_embedding"], "of the averaged weights, which it has now"
+    pipeline.to(torch.device("meta"))
+    assert pipeline.process.codebook.weight.device.type == "meta"
+
+
+def test_what_does_not_change_is_moved_to_the_device_once(
+    make_config: MakeConfig, dataset: CircuitDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tensors pretend to be elsewhere at first; what `to` gave lies where it should, and moves no more."""
+    honest, there, moved = Tensor.to, [], []
+
+    def to(tensor: Tensor, *to_what: Any, **options: Any) -> Tensor:
+        if not any(isinstance(what, torch.device) for what in to_what) or any(tensor is other for other in there):
+            return honest(tensor, *to_what, **options)
+        there.append(honest(tensor, *to_what, **options).clone())
+        moved.append(tuple(tensor.shape))
+        return there[-1]
+
+    pipeline = DiffusionTrainer(make_config("transformer", "ddim", objective="v", loss="mse")).setup_model(dataset)
+    batch = next(DatasetLoader(0).get_dataloaders(dataset, 4)[0].epoch(0))
+    monkeypatch.setattr(Tensor, "to", to)
+    for expected in (2, 0, 0):  # the prompts, and how much signal each noise level has
+        moved.clear()
+        pipeline.training_loss(batch, Noise(torch.Generator()))
+        assert len(moved) == expected, moved
 
 
 def test_the_last_weights_are_kept_beside_the_average(make_config: MakeConfig, dataset: CircuitDataset) -> None:
@@ -683,27 +778,49 @@ def test_sampling_options_of_another_process_are_refused(make_config: MakeConfig
             masked.sample([prompt], 0)
 
 
-@pytest.mark.gpu
-def test_cuda_computes_what_the_cpu_does(
-    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("model", "scheduler"), [("transformer", "masked"), ("unet", "ddim")])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_device_computes_what_the_cpu_does(
+    make_config: MakeConfig,
+    dataset: CircuitDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    model: str,
+    scheduler: str,
 ) -> None:
-    """Random numbers differ between devices, so both draw them on the CPU here."""
-    from quantum_diffusion.diffusion.masked import MaskedDiffusion
+    """Random numbers differ between devices, so all are drawn on the CPU here, from generators of the same seeds."""
+    drawn = []
 
-    honest = MaskedDiffusion.draw_rank
+    class DrawnOnTheCpu:
+        """As `Noise`, but the numbers are moved to the generator's device after they were drawn."""
 
-    def on_cpu(self: MaskedDiffusion, count: int, steps: int, generator: torch.Generator) -> Tensor:
-        same = torch.Generator().manual_seed(generator.initial_seed() % 2**31)
-        return honest(self, count, steps, same).to(generator.device)
+        def __init__(self, generator: torch.Generator, *rows: Any) -> None:
+            self.device = generator.device
+            self._noise = Noise(torch.Generator().manual_seed(generator.initial_seed()), *rows)
+            self.total = self._noise.total
 
-    monkeypatch.setattr(MaskedDiffusion, "draw_rank", on_cpu)
+        def uniform(self, *shape: int) -> Tensor:
+            drawn.append(shape)
+            return self._noise.uniform(*shape).to(self.device)
+
+        def normal(self, *shape: int) -> Tensor:
+            return self._noise.normal(*shape).to(self.device)
+
+        def places(self, count: int) -> Tensor:
+            return self._noise.places(count).to(self.device)
+
+    monkeypatch.setattr(loop, "Noise", DrawnOnTheCpu)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # its 10 bits would be the difference
     losses: dict[str, list[float]] = {}
-    for device in ("cpu", "cuda"):
+    for place, name in (("cpu", "first"), (device, "second")):
         records = Records()
-        general = {"device": device, "output_path": str(tmp_path / device)}
-        train(make_config(num_epochs=3, condition_dropout=0.0, general=general), dataset, records)
-        losses[device] = [record.loss for record in records.steps]
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
-    pipeline = load_pipeline(tmp_path / "cuda", torch.device("cuda"))
-    samples = pipeline.sample(list(dataset.prompts) * 4, seed=0)
-    assert bool(samples.report.valid.all())
+        general = {"device": place, "output_path": str(tmp_path / name)}
+        state, _ = train(make_config(model, scheduler, general=general), dataset, records)
+        assert next(state.network.parameters()).device.type == place
+        losses[name] = [record.loss for record in records.steps] + [r.validation_loss or 0.0 for r in records.epochs]
+    assert drawn
+    assert losses["second"] == pytest.approx(losses["first"], rel=1e-3)
+    pipeline = load_pipeline(tmp_path / "second", torch.device(device))
+    samples = pipeline.sample(list(dataset.prompts), seed=0)
+    assert scheduler != "masked" or bool(samples.report.valid.all())

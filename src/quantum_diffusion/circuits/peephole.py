@@ -168,7 +168,7 @@ def _shorten_windows(ids: Ids, rows: _Index, window: _Window, automaton: _Automa
     return np.asarray(rows[changed])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Stream:
     """The gates that lie inside a window's qubits, circuit after circuit, in one list of G gates.
 
@@ -264,7 +264,7 @@ def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Inde
 # ------------------------------------------------------------------------------------------------- tables
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Automaton:
     """Products of a pool's L instructions on a few qubits: S states, of which 0 is the identity.
 
@@ -303,7 +303,7 @@ class _Automaton:
         return np.asarray((joined | ~self.word_groups[state]).all(axis=1))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Window:
     """A few qubits, and what the instructions are to them.
 
@@ -326,7 +326,7 @@ class _Window:
     automata: tuple[_Automaton, _Automaton]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Rules:
     """What the passes look up.
 

@@ -27,7 +27,7 @@ _BEYOND = 127
 """A token out of the range of every gate pool."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodeReport:
     """What became of a batch of decoded token arrays.
 

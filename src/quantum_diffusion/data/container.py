@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CircuitDataset:
     """Labelled circuits that share a gate pool.
 
@@ -105,7 +105,7 @@ class CircuitDataset:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """One training step's circuits.
 

@@ -32,7 +32,7 @@ _AMPLITUDES = 2**24
 """Beyond 10 qubits, shards that are labelled by state vector have fewer candidates, so that each stays short."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """Distinct labelled circuits in the order they were drawn.
 

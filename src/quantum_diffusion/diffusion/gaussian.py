@@ -5,7 +5,6 @@ The loss is ours; the sampling steps are those of `diffusers`, fed with our sche
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities, guide_plain, guide_rescaled
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.diffusion.schedules import make_betas
+from quantum_diffusion.diffusion.schedules import make_betas, steps_redone
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 SAMPLERS = ("ddim", "ddpm", "dpmsolver++", "unipc")
@@ -87,6 +86,8 @@ class GaussianDiffusion:
         self.guidance_mode = guidance_mode
         self.betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end, zero_terminal_snr)
         self.alpha_bar = (1 - self.betas).cumprod(0)  # float64 [levels]
+        self._roots = torch.stack([self.alpha_bar, 1 - self.alpha_bar]).sqrt()  # float64 [2, levels]
+        self._placed_roots = self._roots
 
     @property
     def num_levels(self) -> int:
@@ -122,9 +123,9 @@ class GaussianDiffusion:
         return signal * noise - spread * x0
 
     def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        pair = torch.stack([self.alpha_bar, 1 - self.alpha_bar]).sqrt()
-        # The dtype first: MPS has no float64.
-        signal, spread = pair.to(like.dtype).to(like.device)[:, t].view(2, -1, *[1] * (like.dim() - 1))
+        if (self._placed_roots.dtype, self._placed_roots.device) != (like.dtype, like.device):
+            self._placed_roots = self._roots.to(like.dtype).to(like.device)  # the dtype first: MPS has no float64
+        signal, spread = self._placed_roots[:, t].view(2, -1, *[1] * (like.dim() - 1))
         return signal, spread
 
     def loss(self, denoise: Denoise, tokens: Tensor, noise: Noise, low_variance: bool = True) -> Tensor:
@@ -200,7 +201,7 @@ class GaussianDiffusion:
         if name in ("ddim", "ddpm"):
             extra["generator"] = list(generators)
         x = _draw_normal(shape, generators).to(device)
-        timesteps = scheduler.timesteps[len(scheduler.timesteps) - math.ceil(strength * len(scheduler.timesteps)) :]
+        timesteps = scheduler.timesteps[-steps_redone(strength, len(scheduler.timesteps)) :]
         clean = None if start is None else self.codebook.embed(start)
         if clean is not None and strength < 1:
             x = self.add_noise(clean, x, timesteps[:1].to(device))

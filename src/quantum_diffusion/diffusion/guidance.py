@@ -17,12 +17,15 @@ def guide_plain(conditional: Tensor, unconditional: Tensor, scale: float) -> Ten
 def guide_rescaled(conditional: Tensor, unconditional: Tensor, scale: float, phi: float = 0.7) -> Tensor:
     """Plain guidance with the standard deviation drawn back to the conditional one, sample by sample.
 
+    A sample whose guided prediction is constant has no spread to draw back, and stays as it is.
+
     Reference:
         Lin et al., arXiv 2305.08891, eqs. 14-16.
     """
     guided = guide_plain(conditional, unconditional, scale)
     axes = list(range(1, guided.dim()))
-    rescaled = guided * conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+    spread = guided.std(axes, keepdim=True)
+    rescaled = torch.where(spread > 0, guided * conditional.std(axes, keepdim=True) / spread, guided)
     return phi * rescaled + (1 - phi) * guided
 
 

@@ -53,6 +53,21 @@ def make_betas(
     return _rescale_to_zero_snr(betas) if zero_terminal_snr else betas
 
 
+def steps_redone(strength: float, num_steps: int) -> int:
+    """Return how many of some steps an edit of a given strength redoes: that share of them, rounded up.
+
+    Args:
+        strength: In (0, 1].
+        num_steps: Steps there are; 0 or more.
+
+    Example:
+        >>> steps_redone(0.28, 25), steps_redone(0.29, 25)
+        (7, 8)
+    """
+    # A float is not quite the share it stands for, and 0.28 * 25 is 7.000000000000001: that is no eighth step.
+    return min(num_steps, max(1, math.ceil(strength * num_steps - 1e-9)))
+
+
 def _rescale_to_zero_snr(betas: Tensor) -> Tensor:
     root = (1 - betas).cumprod(0).sqrt()
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])

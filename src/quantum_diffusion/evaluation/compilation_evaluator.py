@@ -52,7 +52,7 @@ _BLOCK_BYTES = 2**28
 """Memory for the targets of the samples that are asked for at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Targets:
     """Unitaries to compile.
 
@@ -102,7 +102,7 @@ class Targets:
         return Targets(rows, prompts, widths, self.unitaries[chosen], self.ids[chosen], self.table)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tries:
     """What was sampled for M targets, n times each.
 

@@ -250,7 +250,7 @@ def _listed_gates(prompt: str, pool: GatePool) -> list[bool]:
     return [name in listed and prompt == gates_prompt(listed, pool) for name in pool.names]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Block:
     """What was found in some circuits of a data set.
 

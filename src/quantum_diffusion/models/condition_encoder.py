@@ -1,4 +1,4 @@
-"""Prompts to conditions without any download: words of a small fixed vocabulary, embedded and mixed.
+"""Prompts to conditions without any download: words of a small vocabulary, embedded and mixed.
 
 A prompt such as "Generate SRV: [1, 2, 2]" has only a handful of words that matter; a learned embedding tells them
 apart, while the text space of CLIP hardly does.
@@ -12,25 +12,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 PADDING_WORD = 0
 
-# Saved models depend on the order, and on the length: only ever append, and give old models their own length then.
-WORDS: tuple[str, ...] = (
-    *("<padding>", "generate", "srv", "compile", "using", "1", "2"),
+FIRST_WORDS: tuple[str, ...] = (
+    *("generate", "srv", "compile", "using", "1", "2"),
     *("ccx", "cswap", "cx", "cy", "cz", "h", "s", "sdg", "swap", "t", "tdg", "x", "y", "z"),
 )
-_NUMBER = {word: number for number, word in enumerate(WORDS)}
+"""The vocabulary of models that were saved before a model kept its own; it never changes."""
+
+WORDS: tuple[str, ...] = (*FIRST_WORDS, *(gate for gate in GATES if gate not in FIRST_WORDS))
+"""The vocabulary of new models; saved ones have theirs, so this may become another in any way."""
 
 MAX_WORDS = 64
 
 
-def tokenize_prompts(prompts: Sequence[str], min_length: int = 1) -> Tensor:
-    """Split prompts into words of the fixed vocabulary.
+def tokenize_prompts(prompts: Sequence[str], vocabulary: Sequence[str] = WORDS, min_length: int = 1) -> Tensor:
+    """Split prompts into the words of a vocabulary.
 
     Args:
         prompts: P texts, one or more.
+        vocabulary: The words that are known, numbered from 1; 0 is `PADDING_WORD`.
         min_length: Smallest S.
 
     Returns:
@@ -43,15 +47,16 @@ def tokenize_prompts(prompts: Sequence[str], min_length: int = 1) -> Tensor:
         >>> tokenize_prompts(["Generate SRV: [1, 2]", "Compile using: ['h']"]).shape
         torch.Size([2, 4])
     """
+    numbers = {word: number for number, word in enumerate(vocabulary, start=1)}
     rows = []
     for prompt in prompts:
         words = re.findall(r"[a-z_]+|\d+", prompt.lower())
         for word in words:
-            if word not in _NUMBER:
-                raise ConfigError(f"prompt {prompt!r}: {unknown_name('word', word, WORDS[1:])}")
+            if word not in numbers:
+                raise ConfigError(f"prompt {prompt!r}: {unknown_name('word', word, vocabulary)}")
         if not 0 < len(words) <= MAX_WORDS:
             raise ConfigError(f"prompt {prompt!r} has {len(words)} words, expected 1 to {MAX_WORDS}")
-        rows.append([_NUMBER[word] for word in words])
+        rows.append([numbers[word] for word in words])
     if not rows:
         raise ConfigError("no prompts were given: expected one or more, e.g. 'Generate SRV: [1, 2, 2]'")
     longest = max(min_length, *map(len, rows))
@@ -62,15 +67,16 @@ class PromptEncoder(nn.Module):
     """Words and positions embedded, then a small transformer.
 
     Args:
+        num_words: Words of the vocabulary, padding not counted.
         width: E, channels of the condition.
         depth: Transformer blocks; 0 leaves the embeddings alone.
         num_heads: Attention heads, a divisor of `width`.
     """
 
-    def __init__(self, *, width: int, depth: int, num_heads: int) -> None:
+    def __init__(self, *, num_words: int, width: int, depth: int, num_heads: int) -> None:
         super().__init__()
         self.width = width
-        self.words = nn.Embedding(len(WORDS), width)
+        self.words = nn.Embedding(1 + num_words, width)
         self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.5)
         self.null = nn.Parameter(torch.randn(width) * 0.5)
         layer = nn.TransformerEncoderLayer(

@@ -29,7 +29,8 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.errors import ConfigError, first_line
-from quantum_diffusion.models.condition_encoder import PromptEncoder
+from quantum_diffusion.models import condition_encoder
+from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
@@ -52,6 +53,8 @@ class PipelineConfig(Section):
     """How many training circuits of each number of qubits have each number of gates."""
     prompts: tuple[str, ...]
     """The prompts the pipeline was trained on."""
+    vocabulary: tuple[str, ...] = FIRST_WORDS
+    """The words of prompts in the order of the condition encoder's table."""
     objective: Objective
     loss: Loss
     prefix_head: bool
@@ -73,6 +76,7 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         max_gates=dataset.max_gates,
         length_counts=dataset.length_counts,
         prompts=dataset.prompts,
+        vocabulary=condition_encoder.WORDS,
         objective=config.training.objective,
         loss=config.training.loss,
         prefix_head=config.training.prefix_head_weight > 0,
@@ -106,7 +110,7 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
 
 
 def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> dict[str, nn.Module]:
-    encoder = PromptEncoder(**config.text_encoder.params.model_dump())
+    encoder = PromptEncoder(num_words=len(config.vocabulary), **config.text_encoder.params.model_dump())
     params = config.model.params
     modules: dict[str, nn.Module] = {"condition_encoder": encoder}
     unitary = None if config.unitary_encoder is None else config.unitary_encoder.params

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_count, instruction_table
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from quantum_diffusion.pipeline.fit import FitResult, TrainingState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """What circuits are asked for, one row a circuit.
 
@@ -60,7 +60,7 @@ class Request:
         return Request(self.words[rows].to(device), chosen)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """A request as the backbone sees it.
 
@@ -82,7 +82,7 @@ class Condition:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Asked:
     """A request with all that is decided for each of its B rows before sampling.
 
@@ -101,7 +101,7 @@ class _Asked:
     lengths: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LossTerms:
     """The parts of a training loss, scalars on the device.
 
@@ -128,7 +128,7 @@ class DiffusionPipeline:
 
     Attributes:
         network: All weights: the backbone, the condition encoder and the (fixed) gate embedding.
-        process: The diffusion process.
+        process: The diffusion process, over the gate embedding of the network.
     """
 
     def __init__(self, config: PipelineConfig, seed: int = 0) -> None:
@@ -138,8 +138,17 @@ class DiffusionPipeline:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed(seed, "weights"))  # unlike torch's, leaves GPUs alone
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
-        self.process = build_process(config, self.network)
-        self._prompt_words = tokenize_prompts(config.prompts)
+        self._prompt_words = tokenize_prompts(config.prompts, config.vocabulary)
+
+    @property
+    def network(self) -> nn.ModuleDict:
+        """The weights; another network of the same architecture may be put in their place."""
+        return self._network
+
+    @network.setter
+    def network(self, network: nn.ModuleDict) -> None:
+        self._network = network
+        self.process = build_process(self.config, network)
 
     @property
     def device(self) -> torch.device:
@@ -210,7 +219,8 @@ class DiffusionPipeline:
             low_variance: Spread noise levels evenly over the batch (Gaussian processes).
             prefix_weight: Weight of the auxiliary head's loss.
         """
-        words = self._prompt_words.to(batch.prompt_ids.device)[batch.prompt_ids]
+        self._prompt_words = self._prompt_words.to(batch.prompt_ids.device)  # moves in the first step alone
+        words = self._prompt_words[batch.prompt_ids]
         dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
         condition = self.encode_condition(Request(words, batch.unitaries), dropped)
 
@@ -337,7 +347,7 @@ class DiffusionPipeline:
 
     def _tokenize(self, prompts: Sequence[str]) -> Tensor:
         # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
-        return tokenize_prompts(prompts, min_length=self._prompt_words.shape[1])
+        return tokenize_prompts(prompts, self.config.vocabulary, min_length=self._prompt_words.shape[1])
 
     def _sample(
         self,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
 from quantum_diffusion.circuits.tokenizer import ids_from_circuits
+from quantum_diffusion.diffusion.schedules import steps_redone
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.seeding import numpy_generator
 
@@ -47,7 +48,7 @@ class Edit:
     max_gates: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EditPlan:
     """An edit as a model sees it: T time steps, K instructions and "no gate".
 
@@ -116,7 +117,7 @@ class EditPlan:
         """
         known = np.repeat(self.kept[None], len(seeds), axis=0)
         others = np.flatnonzero(~self.kept)
-        spared = len(others) - int(np.ceil(self.strength * len(others)))
+        spared = len(others) - steps_redone(self.strength, len(others))
         if spared:
             for row, seed in enumerate(seeds.tolist()):
                 possible = others[per_step[row, others, self.ids[others]]]

@@ -11,6 +11,7 @@ import math
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from quantum_diffusion.pipeline.team import Team, rows_of
 from quantum_diffusion.seeding import derive_seed
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainingState:
     """Everything that changes during training.
 
@@ -189,7 +190,7 @@ def fit(
         seed: Seed of noise and dropout.
         observers: Told of steps and epochs.
         hooks: Saving, stopping, measuring; None does nothing of it.
-        team: The processes that train together; None is this one alone.
+        team: The processes that train together, all with the same state; None is this one alone.
 
     Raises:
         TrainingDivergedError: The loss or its gradient is not finite; the last finite weights are in the checkpoint.
@@ -379,13 +380,32 @@ def _step(
     overflowed = state.scaler.is_enabled() and math.isfinite(total) and not math.isfinite(gradient_norm)
     if not overflowed and not (math.isfinite(total) and math.isfinite(gradient_norm)):
         _refuse(state, total, gradient_norm, hooks)
-    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
-        state.scaler.step(optimizer)  # leaves the weights alone where the scaled gradient overflowed
-        schedule.step()
+    if overflowed:
+        _pass_over(state.schedules)
+    else:
+        _move(state)
     state.scaler.update()
+    return _Done(loss, prefix_loss if settings.prefix_head_weight else None, gradient_norm, stop > 0)
+
+
+def _move(state: TrainingState) -> None:
+    """Change the weights, and their average, by the gradients."""
+    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
+        state.scaler.step(optimizer)
+        schedule.step()
     if state.average is not None:
         state.average.update_parameters(state.network)
-    return _Done(loss, prefix_loss if settings.prefix_head_weight else None, gradient_norm, stop > 0)
+
+
+def _pass_over(schedules: Sequence[torch.optim.lr_scheduler.LambdaLR]) -> None:
+    """Let a step whose gradients overflowed change nothing but the learning rates, which follow the number of the step.
+
+    Left to the scaler, each optimizer would look at its own gradients alone, and after an overflow in those of another
+    the common norm has made NaN of them.
+    """
+    with warnings.catch_warnings(action="ignore"):  # torch misses the optimizers' steps
+        for schedule in schedules:
+            schedule.step()
 
 
 def _refuse(state: TrainingState, loss: float, norm: float, hooks: Hooks) -> NoReturn:
@@ -418,6 +438,8 @@ def _end_epoch(
     if hooks.measure is not None and settings.sample_every and (state.epoch + 1) % settings.sample_every == 0:
         with using_network(pipeline, state.best_network):
             accuracy = hooks.measure(pipeline)
+    # Measured on other hardware, one sample may differ; what follows from it must be the same for all.
+    state.validation_loss, accuracy = team.of_first(lambda: [state.validation_loss, accuracy])
     epoch = EpochRecord(
         epoch=state.epoch,
         step=state.step,

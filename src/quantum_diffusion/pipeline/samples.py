@@ -27,7 +27,7 @@ _UNITARY_BYTES = 64 * 2**20
 """Memory for one block of unitaries."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SampledCircuits(ABC):
     """Sampled circuits after decoding; what makes one exact is told by the kind of request.
 
@@ -79,7 +79,7 @@ class SampledCircuits(ABC):
         return circuits_from_ids(self.ids[chosen], self.table, self.num_qubits[chosen].tolist())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SrvSamples(SampledCircuits):
     """Circuits sampled for Schmidt rank vectors, with the true ones found by simulation.
 
@@ -106,7 +106,7 @@ class SrvSamples(SampledCircuits):
         return f"asked {asked}: got {got}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CompiledSamples(SampledCircuits):
     """Circuits sampled for unitaries, with the infidelity found by simulation.
 

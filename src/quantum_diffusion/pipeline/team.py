@@ -1,22 +1,20 @@
 """The processes that train one model together; mostly that is one.
 
-`torchrun` and SLURM start the processes; lightning-fabric connects them, wraps the model for gradient averaging, and is
-imported only then.
+`torchrun` and SLURM start the processes, `launch` finds out about them, and `fabric_team` connects them.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantum_diffusion.data.container import Batch
-from quantum_diffusion.errors import ConfigError, first_line
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from quantum_diffusion.pipeline.launch import find_launch, has_terminal
 
 
 class Team:
@@ -32,8 +30,13 @@ class Team:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and reports."""
+        """Whether this process writes, reports and decides."""
         return self.rank == 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Say in one line when another process was lost meanwhile."""
+        yield
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return a module whose backward pass averages gradients over the team."""
@@ -43,6 +46,14 @@ class Team:
         """Average values over the team."""
         return values
 
+    def of_first(self, make: Callable[[], Any]) -> Any:
+        """Return what a function gives on the first process, where alone it is called; errors of ours are all's.
+
+        Args:
+            make: Gives tensors and plain values; tensors come to the device of each process.
+        """
+        return make()
+
     def wait(self) -> None:
         """Wait for all."""
 
@@ -51,39 +62,6 @@ class Team:
         if count < self.size:
             return None
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
-
-
-class FabricTeam(Team):
-    """Several processes, connected by lightning-fabric.
-
-    Args:
-        fabric: Launched.
-    """
-
-    def __init__(self, fabric: Fabric) -> None:
-        self._fabric = fabric
-        self.rank = fabric.global_rank
-        self.size = fabric.world_size
-
-    @property
-    def device(self) -> torch.device:
-        """The device of this process."""
-        return self._fabric.device
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Return a module whose backward pass averages gradients over the team."""
-        wrapped: nn.Module = self._fabric.setup_module(module, move_to_device=False)
-        return wrapped
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Average values over the team."""
-        averaged = self._fabric.all_reduce(values.clone(), reduce_op="mean")
-        assert isinstance(averaged, Tensor)
-        return averaged
-
-    def wait(self) -> None:
-        """Wait for all."""
-        self._fabric.barrier()
 
 
 def rows_of(batch: Batch, rows: slice) -> Batch:
@@ -96,37 +74,22 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
     )
 
 
-def launched_processes(environment: dict[str, str] | os._Environ[str] = os.environ) -> int:
-    """Return how many processes torchrun or `srun` started for this run."""
-    if "WORLD_SIZE" in environment:
-        return int(environment["WORLD_SIZE"])
-    if "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        return int(environment.get("SLURM_NTASKS", 1))
-    return 1
-
-
-def join_team(device: torch.device) -> Team:
-    """Connect this process with the others that torchrun or SLURM started.
+def join_team(device: torch.device) -> tuple[Team, torch.device]:
+    """Connect this process with the others that torchrun or SLURM started, if there are any.
 
     Args:
-        device: The kind of device; each process of a node takes one of its own.
+        device: The kind of device; each process of a computer takes one of its own.
+
+    Returns:
+        The team, and the device of this process.
 
     Raises:
-        ConfigError: The processes cannot be connected.
+        ConfigError: The environment speaks of a launch that is none, or the processes cannot be connected.
     """
-    size = launched_processes()
-    if size == 1:
-        return Team()
-    from lightning_fabric import Fabric
+    launch = find_launch(os.environ, has_terminal())
+    if launch is None:
+        return Team(), device
+    from quantum_diffusion.pipeline.fabric_team import connect  # lightning-fabric takes a second
 
-    local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or size)
-    options: dict[str, Any] = {"accelerator": "cuda" if device.type == "cuda" else "cpu", "strategy": "ddp"}
-    try:
-        fabric = Fabric(devices=local, num_nodes=max(1, size // local), **options)
-        fabric.launch()
-    except (RuntimeError, ValueError, OSError) as problem:
-        raise ConfigError(
-            f"the {size} processes of this run cannot be connected ({first_line(problem)}): start them with torchrun "
-            "--nproc-per-node=N, or with srun and SLURM's --ntasks-per-node"
-        ) from problem
-    return FabricTeam(fabric)
+    team = connect(launch, device)
+    return team, team.device

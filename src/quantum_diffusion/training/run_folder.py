@@ -113,7 +113,7 @@ class RunFolder:
         Raises:
             CheckpointError: It cannot be written; earlier ones are intact.
         """
-        content = {"run_id": self.run_id, "fingerprint": self._fingerprint(dataset_fingerprint)}
+        content = {"run_id": self.run_id, "fingerprint": self.fingerprint(dataset_fingerprint)}
         self._checkpoints.write(state.step, content | {"state": state.state_dict()})
 
     def restore(self, state: TrainingState, dataset_fingerprint: str, device: torch.device) -> None:
@@ -126,7 +126,7 @@ class RunFolder:
         if found is None:
             return
         path, saved = found
-        ours, theirs = self._fingerprint(dataset_fingerprint), saved.get("fingerprint")
+        ours, theirs = self.fingerprint(dataset_fingerprint), saved.get("fingerprint")
         if not isinstance(theirs, dict) or theirs.get("dataset") != ours["dataset"]:
             raise CheckpointError(
                 f"{str(path)!r} is of a run on another data set than {self._config.general.dataset!r}: give that one "
@@ -163,7 +163,7 @@ class RunFolder:
         except CheckpointError:
             return False
 
-    def _fingerprint(self, dataset_fingerprint: str) -> dict[str, Any]:
+    def fingerprint(self, dataset_fingerprint: str) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued."""
         values = self._config.model_dump(mode="json")
         for key in (*SAME_MODEL, "general.dataset"):  # of the data set its content counts, not its place

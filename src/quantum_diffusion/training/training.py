@@ -31,7 +31,7 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.stream import CircuitStream, stream_fingerprint
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, only_warn
+from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, TeamError, only_warn
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.interrupts import answered, stop_signals
 from quantum_diffusion.pipeline import checkpoint
@@ -50,7 +50,7 @@ from quantum_diffusion.pipeline.fit import (
     using_network,
 )
 from quantum_diffusion.pipeline.samples import SampledCircuits
-from quantum_diffusion.pipeline.team import FabricTeam, join_team
+from quantum_diffusion.pipeline.team import join_team
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
 from quantum_diffusion.tracking.profiling import profiler
@@ -139,9 +139,7 @@ class DiffusionTrainer:
             raise ConfigError(
                 f"training.training.precision=16 is for CUDA, but the device is {self.device}: use bf16, 32 or auto"
             )
-        self._team = join_team(self.device)
-        if isinstance(self._team, FabricTeam):
-            self.device = self._team.device
+        self._team, self.device = join_team(self.device)
         if not self._team.is_first:
             self.observers = []
         if config.training.num_threads is not None:
@@ -200,9 +198,14 @@ class DiffusionTrainer:
                 general.dataset,
             )
         check_augmentation(self._dataset, loop.augment)
-        self._pipeline = make_pipeline(pipeline_config(self.config, self._dataset), seed=general.seed)
-        if general.init_from_pipeline_dir is not None:
-            self._init_from(Path(general.init_from_pipeline_dir), self._pipeline)
+        architecture = pipeline_config(self.config, self._dataset)
+        source = general.init_from_pipeline_dir
+        origin = None if source is None else checkpoint.load_pipeline(Path(source))
+        if origin is not None:  # its table has a row for each of its own words
+            architecture = architecture.model_copy(update={"vocabulary": origin.config.vocabulary})
+        self._pipeline = make_pipeline(architecture, seed=general.seed)
+        if origin is not None:
+            self._start_from(origin, self._pipeline)
         return self._pipeline.to(self.device)
 
     def compile_model(self) -> TrainingState:
@@ -240,7 +243,7 @@ class DiffusionTrainer:
             average=None if loop.ema_decay is None else average_weights(pipeline.network, loop.ema_decay),
             scaler=torch.amp.GradScaler(self.device.type, enabled=loop.precision == "16"),
         )
-        self.output.restore(self._state, self._dataset_fingerprint, self.device)
+        self._restore(self._state)
         return self._state
 
     def train(self) -> FitResult:
@@ -273,6 +276,7 @@ class DiffusionTrainer:
                 after_step=after_step,
                 measure=partial(self._measure, experiment, state) if loop.sample_every is not None else None,
             )
+            around.enter_context(self._team.together())
             result = pipeline.fit(
                 *self._loaders, state, loop, general.seed, observers=observers, hooks=hooks, team=self._team
             )
@@ -293,10 +297,11 @@ class DiffusionTrainer:
         metadata = self._metadata(result)
         finished = result is None or result.status == "finished"
         folder = self.output.model if finished else self.output.interrupted
-        if state is not None and finished and self.config.training.save == "best" and self.output.best.is_dir():
-            best = checkpoint.load_pipeline(self.output.best, self.device)
-            state.best_network.load_state_dict(best.network.state_dict())
-            metadata |= {"saved": "best", **checkpoint.read_metadata(self.output.best)}
+        if state is not None and finished and self.config.training.save == "best":
+            best = self._team.of_first(self._best)
+            if best is not None:
+                state.best_network.load_state_dict(best["network"])
+                metadata |= {"saved": "best", **best["metadata"]}
         network = pipeline.network if state is None else state.best_network
         last = None if state is None or state.average is None or not finished else state.network.state_dict()
         if self._team.is_first:
@@ -340,12 +345,12 @@ class DiffusionTrainer:
             )
         return CircuitStream(_stream_config(self.config), self.config.general.seed, loop.validation_fraction)
 
-    def _init_from(self, source: Path, pipeline: DiffusionPipeline) -> None:
-        """Start from the weights of a saved pipeline of the same architecture."""
-        origin = checkpoint.load_pipeline(source)
+    def _start_from(self, origin: DiffusionPipeline, pipeline: DiffusionPipeline) -> None:
+        """Take the weights of a saved pipeline of the same architecture."""
+        source = self.config.general.init_from_pipeline_dir
         if origin.gate_pool != pipeline.gate_pool:
             raise IncompatibleDatasetsError(
-                f"the model {str(source)!r} speaks {list(origin.gate_pool.names)}, the data set "
+                f"the model {source!r} speaks {list(origin.gate_pool.names)}, the data set "
                 f"{list(pipeline.gate_pool.names)}: use a data set of the same gate pool"
             )
         try:
@@ -353,8 +358,37 @@ class DiffusionTrainer:
         except RuntimeError as problem:
             difference = first_difference(_architecture(origin), _architecture(pipeline), "training")
             raise CheckpointError(
-                f"the model {str(source)!r} does not fit this configuration and data set: it has {difference}"
+                f"the model {source!r} does not fit this configuration and data set: it has {difference}"
             ) from problem
+
+    def _restore(self, state: TrainingState) -> None:
+        """Continue where the first process's checkpoint stands: the others' disks may not have it."""
+        ours = self.output.fingerprint(self._dataset_fingerprint)
+
+        def restored() -> dict[str, Any]:
+            self.output.restore(state, self._dataset_fingerprint, self.device)
+            return {"run_id": self.output.run_id, "fingerprint": ours, "state": state.state_dict()}
+
+        first = self._team.of_first(restored)
+        if self._team.is_first:
+            return
+        theirs = first["fingerprint"]
+        if theirs != ours:
+            difference = f"{first_difference(ours, theirs)} as the first"
+            if theirs["dataset"] != ours["dataset"]:
+                difference = f"other circuits in {self.config.general.dataset!r} than the first"
+            raise TeamError(
+                f"process {self._team.rank} was started with {difference}: start all with the same settings and data"
+            )
+        state.load_state_dict(first["state"])
+        self.output.run_id = first["run_id"]
+
+    def _best(self) -> dict[str, Any] | None:
+        """Read the weights of the best epoch, None where there was none."""
+        if not self.output.best.is_dir():
+            return None
+        network = checkpoint.load_pipeline(self.output.best, self.device).network
+        return {"network": network.state_dict(), "metadata": checkpoint.read_metadata(self.output.best)}
 
     def _output_to_ourselves(self) -> AbstractContextManager[None]:
         return self.output.to_ourselves() if self._team.is_first else nullcontext()
