@@ -1,5 +1,7 @@
 """Searches that cannot succeed are refused before anything is sampled; those that can never are."""
 
+import re
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from tests.conftest import read_gates
 
 TABLE = instruction_table(GatePool(["h", "cx", "swap", "ccx"]), 3)
 START = Circuit(3, read_gates("h 0; cx 0 2"))
+GHZ = Circuit(3, read_gates("h 0; cx 0 1; cx 1 2"))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,50 @@ def test_too_few_gates_for_a_vector() -> None:
 def test_unitaries_out_of_reach(target: str, gates: tuple[str, ...], edit: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         check_unitary_reach(target_unitary(target, 3), gates, Edit(**edit), TABLE, 6)
+
+
+@pytest.mark.parametrize(
+    ("target", "gates", "edit", "said"),
+    [
+        (
+            "qft:3",
+            "h cx",
+            {},
+            "h and cx is the target: all of them are real, up to a global phase, and the target is not",
+        ),
+        ("qft:3", "h cx", {}, "add t to compile.gates"),
+        ("qft:1", "x", {}, "add h to compile.gates"),
+        ("toffoli", "h s cx", {}, "all of them are Clifford, and the target is not: add t or ccx to compile.gates"),
+        ("toffoli:2", "h swap", {}, "add cx to compile.gates"),
+        ("qft:3", "x cx", {}, "add h and t to compile.gates"),
+        ("toffoli", "h cx ccx", {"coupling": ((0, 1), (1, 2))}, None),
+        ("toffoli:2", "x cx", {"max_gates": 1}, None),
+        ("ghz:3", "h cx", {"max_gates": 1}, "takes 2 gates or more, but compile.max_gates is 1: raise it to 2 or more"),
+        ("toffoli", "h cx ccx", {"start": START, "keep": (0, 1), "max_gates": 2}, "leaves no step to write"),
+        ("ghz:3", "h cx swap ccx", {"start": GHZ, "keep": (0, 1, 2), "max_gates": 3}, None),
+    ],
+)
+def test_what_gates_and_bounds_allow(target: str, gates: str, edit: dict[str, Any], said: str | None) -> None:
+    table = instruction_table(GatePool(["h", "s", "t", "x", "cx", "swap", "ccx"]), 3)
+    with pytest.raises(ConfigError, match=re.escape(said)) if said else nullcontext():
+        check_unitary_reach(target_unitary(target, 3), gates.split(), Edit(**edit), table, 6)
+
+
+def test_gates_that_entangle_nothing() -> None:
+    table = instruction_table(GatePool(["h", "swap", "ccx"]), 3)
+    with pytest.raises(
+        ConfigError, match="entangles qubit 0, but only h and swap are left there, which entangle nothing"
+    ):
+        check_srv_reach((2, 2, 1), Edit(coupling=((0, 1),)), table, 6)
+    check_srv_reach((2, 2, 1), Edit(), table, 6)
+
+
+def test_nothing_left_to_write() -> None:
+    kept = {"start": GHZ, "keep": (0, 1, 2)}
+    with pytest.raises(ConfigError, match="leaves no step to write, and the gates that it keeps have another vector"):
+        check_srv_reach((2, 2, 1), Edit(**kept, max_gates=3), TABLE, 6)
+    check_srv_reach((2, 2, 2), Edit(**kept, max_gates=3), TABLE, 6)
+    check_srv_reach((2, 2, 1), Edit(**kept), TABLE, 6)
 
 
 def test_what_some_circuit_reaches_is_never_refused() -> None:

@@ -1,6 +1,7 @@
 """What a search can reach at all: it is refused where the gates that are left provably cannot make what is asked for.
 
-These are bounds, not proofs of the opposite: a search that passes them may still find nothing.
+These are bounds, not proofs of the opposite: a search that passes them may still find nothing. What no circuit of some
+gates can be, however long, is known to `circuits.invariants`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, InstructionTable
+from quantum_diffusion.circuits.gates import GATES, Matrix
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
+from quantum_diffusion.circuits.invariants import Invariant, broken_invariants, may_entangle
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
+from quantum_diffusion.circuits.simulate import infidelities, unitaries
 from quantum_diffusion.errors import ConfigError
-from quantum_diffusion.pipeline.editing import Edit, plan_edit
+from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.pipeline.samples import EXACT
 
 
@@ -30,9 +34,10 @@ def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, m
         ConfigError: The model cannot do the edit, or no circuit that keeps to it has the vector.
     """
     plan = plan_edit(edit, table, max_gates)
-    uses = _qubits_used(plan.allowed, table, len(label))
+    fits = _fitting(plan.allowed, table, len(label))
+    uses = table.uses_qubit[fits, : len(label)]
     asked = f"sample.srv={list(label)}"
-    if not len(uses):
+    if not fits.any():
         raise ConfigError(f"{asked}: edit.coupling and edit.fixed_qubits leave no gate at all, relax them")
     entangled, linked = np.array(label) == 2, _linked(uses)
     for qubit in np.flatnonzero(entangled):
@@ -41,13 +46,16 @@ def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, m
                 f"{asked} entangles qubit {qubit}, but edit.coupling and edit.fixed_qubits leave no gates that join "
                 "it with another entangled one: relax them, or ask for another vector"
             )
+        gates = _names(np.flatnonzero(fits)[(uses & linked[qubit]).any(axis=1)], table)
+        if not may_entangle(gates, len(label)):
+            raise ConfigError(
+                f"{asked} entangles qubit {qubit}, but only {_listed(gates, 'and')} are left there, which entangle "
+                "nothing: relax edit.coupling and edit.fixed_qubits, or ask for another vector"
+            )
     # Each entangled qubit needs a gate that it shares with others.
-    fewest = -(-int(entangled.sum()) // int(uses.sum(axis=1).max()))
-    if fewest > plan.max_gates:
-        raise ConfigError(
-            f"{asked} takes {fewest} gates or more, but sample.max_gates is {plan.max_gates}: raise it to {fewest} or "
-            "more"
-        )
+    _check_length(asked, int(entangled.sum()), uses, plan, max_gates, "sample.max_gates")
+    if _nothing_is_free(plan) and not np.array_equal(schmidt_rank_vectors(_kept(plan), table)[0, : len(label)], label):
+        raise ConfigError(f"{asked}: {_ALL_KEPT.format(what='have another vector', key='sample.max_gates')}")
 
 
 def check_unitary_reach(
@@ -66,6 +74,7 @@ def check_unitary_reach(
         ConfigError: The model cannot do the edit, or no circuit that keeps to it is the target.
     """
     num_qubits = len(target).bit_length() - 1
+    target = target * (np.sqrt(len(target)) / np.linalg.norm(target))
     plan = plan_edit(edit, table, max_gates)
     for step in edit.keep:
         instruction = table.instructions[plan.ids[step] - 1]
@@ -76,11 +85,13 @@ def check_unitary_reach(
             raise ConfigError(
                 f"{words}, but the target has {num_qubits} qubits: do not keep it, or give another target"
             )
-    chosen = np.isin(table.gate_index, [table.pool.names.index(gate) for gate in gates])
-    uses = _qubits_used(plan.allowed & chosen, table, num_qubits)
+    possible = _fitting(plan.allowed, table, num_qubits)
+    fits = possible & np.isin(table.gate_index, [table.pool.names.index(gate) for gate in gates])
+    uses = table.uses_qubit[fits, :num_qubits]
     left = "compile.gates, edit.coupling and edit.fixed_qubits leave no gate"
-    for qubit in np.flatnonzero(~uses.any(axis=0)):
-        if _least_infidelity_without(target, int(qubit)) > EXACT:
+    acted_on = [qubit for qubit in range(num_qubits) if _least_infidelity_without(target, qubit) > EXACT]
+    for qubit in acted_on:
+        if not uses[:, qubit].any():
             raise ConfigError(f"the target acts on qubit {qubit}, but {left} on it: relax them")
     for part in np.unique(_linked(uses), axis=0):
         if not part.all() and _least_infidelity_apart(target, np.flatnonzero(part)) > EXACT:
@@ -88,14 +99,86 @@ def check_unitary_reach(
                 f"the target joins qubits {np.flatnonzero(part).tolist()} with the others, but {left} between them: "
                 "relax them"
             )
+    used = _names(np.flatnonzero(fits), table)
+    broken = broken_invariants(target, used)
+    if broken:
+        raise ConfigError(
+            f"no circuit of {_listed(used, 'and')} is the target: all of them are {broken[0].members}, and the target "
+            f"is not: {_mend(broken, used, _names(np.flatnonzero(possible), table), num_qubits)}"
+        )
+    _check_length("the target", len(acted_on), uses, plan, max_gates, "compile.max_gates")
+    if _nothing_is_free(plan):
+        made = unitaries(_kept(plan), table)[:, : len(target), : len(target)]
+        if infidelities(made, target[None])[0] > EXACT:
+            raise ConfigError(_ALL_KEPT.format(what="are not the target", key="compile.max_gates"))
 
 
-def _qubits_used(allowed: NDArray[np.bool_], table: InstructionTable, num_qubits: int) -> NDArray[np.bool_]:
-    """Return the qubits of each allowed instruction on the first qubits, bool [K', num_qubits]."""
-    fits = allowed & ~table.uses_qubit[:, num_qubits:].any(axis=1)
+_ALL_KEPT = "edit.keep leaves no step to write, and the gates that it keeps {what}: keep fewer, or raise {key}"
+
+
+def _nothing_is_free(plan: EditPlan) -> bool:
+    return bool(plan.kept[: plan.max_gates].all())
+
+
+def _kept(plan: EditPlan) -> Ids:
+    """Return the circuit of the kept gates, int16 [1, T]."""
+    return np.where(plan.kept, plan.ids, NO_GATE)[None].astype(np.int16)
+
+
+def _check_length(
+    asked: str, num_qubits: int, uses: NDArray[np.bool_], plan: EditPlan, max_gates: int, key: str
+) -> None:
+    """Refuse a bound on the number of gates that leaves some of the qubits without any."""
+    fewest = -(-num_qubits // int(uses.sum(axis=1).max(initial=1)))
+    if fewest <= plan.max_gates:
+        return
+    bound = f"{key} is {plan.max_gates}: raise it to {fewest} or more"
+    if fewest > max_gates:
+        bound = f"the model writes at most {max_gates}: train one that writes longer circuits (datasets.max_gates)"
+    raise ConfigError(f"{asked} takes {fewest} gates or more, but {bound}")
+
+
+def _mend(broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], num_qubits: int) -> str:
+    """Say which gates lead out of invariants: of those that may be used, or else of all that there are."""
+    added = _leading_out(broken, [name for name in possible if name not in used], num_qubits)
+    if added:
+        return f"add {added} to compile.gates"
+    added = _leading_out(broken, [gate.name for gate in GATES.values() if gate.num_qubits <= num_qubits], num_qubits)
+    return f"it takes a model that was trained on {added}, too (datasets.gate_set)"
+
+
+def _leading_out(broken: Sequence[Invariant], names: Sequence[str], num_qubits: int) -> str:
+    """List gates of which one, or all together, lead out of invariants; empty where there are none."""
+
+    def lead_out(chosen: Sequence[str]) -> bool:
+        return all(any(not invariant.has(name, num_qubits) for name in chosen) for invariant in broken)
+
+    names = [name for name in names if GATES[name].inverse not in names[: names.index(name)]]  # s, and not sdg too
+    alone = [name for name in names if lead_out([name])]
+    if alone:
+        return _listed(alone, "or")
+    if not lead_out(names):
+        return ""
+    for name in reversed(names):
+        rest = [other for other in names if other != name]
+        names = rest if lead_out(rest) else names
+    return _listed(names, "and")
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _names(rows: NDArray[np.integer], table: InstructionTable) -> list[str]:
+    """Return the gates of instructions, in the order of the pool."""
+    return [table.pool.names[index] for index in np.unique(table.gate_index[rows])]
+
+
+def _fitting(allowed: NDArray[np.bool_], table: InstructionTable, num_qubits: int) -> NDArray[np.bool_]:
+    """Tell which instructions are allowed and on the first qubits, bool [K+1]; "no gate" is none."""
+    fits: NDArray[np.bool_] = allowed & ~table.uses_qubit[:, num_qubits:].any(axis=1)
     fits[NO_GATE] = False
-    used: NDArray[np.bool_] = table.uses_qubit[fits, :num_qubits]
-    return used
+    return fits
 
 
 def _linked(uses: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -109,9 +192,9 @@ def _linked(uses: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _least_infidelity_without(target: Matrix, qubit: int) -> float:
     """Bound from below the infidelity of all circuits that leave a qubit alone."""
     blocks = target.reshape(-1, 2, 2**qubit, len(target) // 2 ** (qubit + 1), 2, 2**qubit)
-    rest = np.einsum("aibcid->abcd", blocks).reshape(len(target) // 2, -1)
-    # The best unitary on the rest has the nuclear norm as its overlap.
-    return 1 - float(np.linalg.norm(rest, "nuc") / len(target)) ** 2
+    rest = np.einsum("aibcid->abcd", blocks)
+    # The best matrix on the rest is this partial trace, up to its norm.
+    return 1 - float(np.linalg.norm(rest)) ** 2 / (2 * len(target))
 
 
 def _least_infidelity_apart(target: Matrix, part: NDArray[np.integer]) -> float:

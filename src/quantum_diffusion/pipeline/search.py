@@ -101,11 +101,12 @@ def search_circuits(
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
 
     # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
-    may_simplify = edit is None or not (edit.keep or edit.min_gates)
-    if edit is not None and not may_simplify and max_gates is not None:
-        # What is not simplified stays as long as it is written, so the bound holds for writing, too.
-        edit = replace(edit, max_gates=max_gates if edit.max_gates is None else min(max_gates, edit.max_gates))
-    check_unitary_reach(target, pool.names, edit or Edit(), pipeline.table, pipeline.config.max_gates)
+    edit = edit or Edit()
+    may_simplify = not (edit.keep or edit.min_gates)
+    bounded = replace(edit, max_gates=min(most_gates, edit.max_gates or most_gates))
+    check_unitary_reach(target, pool.names, bounded, pipeline.table, pipeline.config.max_gates)
+    if not may_simplify:
+        edit = bounded  # what is not simplified stays as long as it is written, so the bound holds for writing, too
     prompt = gates_prompt(pool.names, pipeline.gate_pool)
     found: dict[Circuit, CompiledCircuit] = {}
     best: CompiledCircuit | None = None

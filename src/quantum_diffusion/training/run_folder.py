@@ -17,8 +17,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from quantum_diffusion.config.schema import SAME_MODEL, TrainingConfig
+from quantum_diffusion.config.validation import validate
 from quantum_diffusion.data.storage import ARRAYS_FOLDER
-from quantum_diffusion.errors import CheckpointError
+from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.files import check_can_write, describe
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, read_checkpoint, read_metadata
@@ -28,6 +29,7 @@ from quantum_diffusion.tracking.experiment import read_run
 logger = logging.getLogger(__name__)
 
 RUN_FOLDER = "run"
+_LENGTH = ("training.training.num_epochs=", "training.training.max_steps=")
 LOCK_FILE = "lock"
 
 
@@ -64,8 +66,8 @@ class RunFolder:
         finished = checkpoint.is_finished_model(self.model)
         if finished and not self._config.general.overwrite:
             raise CheckpointError(
-                f"{str(self.model)!r} already holds a finished model: choose another training.general.output_path or "
-                "set training.general.overwrite=true"
+                f"{str(self.model)!r} already holds a finished model: {longer(self.model)}; for another model choose "
+                "another output_path; to replace it set training.general.overwrite=true"
             )
         check_can_write(self.run, CheckpointError)
         data = _data_set_around(self.model.absolute())
@@ -127,15 +129,20 @@ class RunFolder:
             return
         path, saved = found
         ours, theirs = self.fingerprint(dataset_fingerprint), saved.get("fingerprint")
+        if isinstance(theirs, dict):
+            theirs = theirs | {"config": model_settings(theirs.get("config"))}
         if not isinstance(theirs, dict) or theirs.get("dataset") != ours["dataset"]:
             raise CheckpointError(
                 f"{str(path)!r} is of a run on another data set than {self._config.general.dataset!r}: give that one "
                 "to continue it, or training.general.resume=never to start anew"
             )
         if theirs != ours:
+            difference = first_difference(theirs, ours)
+            mend = "use that value to continue it"
+            if difference.startswith(_LENGTH):  # the learning rate follows it from the first step on
+                mend = f"finish it with that value, then {longer(self.model)}"
             raise CheckpointError(
-                f"{str(path)!r} is of a run with {first_difference(theirs, ours)}: use that value to continue it, or "
-                "training.general.resume=never to start anew"
+                f"{str(path)!r} is of a run with {difference}: {mend}, or training.general.resume=never to start anew"
             )
         try:
             state.load_state_dict(saved["state"])
@@ -165,17 +172,39 @@ class RunFolder:
 
     def fingerprint(self, dataset_fingerprint: str) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued."""
-        values = self._config.model_dump(mode="json")
-        for key in (*SAME_MODEL, "general.dataset"):  # of the data set its content counts, not its place
-            section, name = key.split(".")
-            values[section].pop(name)
-        return {"config": values, "dataset": dataset_fingerprint}
+        return {"config": model_settings(self._config.model_dump(mode="json")), "dataset": dataset_fingerprint}
 
     def clear(self) -> None:
         """Remove what only an unfinished run needs."""
         self._checkpoints.clear()
         for left in (self.interrupted, self.best):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def model_settings(values: Any) -> Any:
+    """Return those of a run's settings that make another model; the data set is left out, for its content counts.
+
+    Args:
+        values: The plain values of a `TrainingConfig`. An earlier version may have written them: what it did not know
+            has its default.
+    """
+    try:
+        whole = {**values, "general": {"dataset": "its content counts", **values["general"]}}
+        settings = validate(TrainingConfig, whole, "training").model_dump(mode="json")
+    except (ConfigError, KeyError, TypeError):
+        return values  # none that this version knows, so they differ from all of its own
+    for key in (*SAME_MODEL, "general.dataset"):
+        section, name = key.split(".")
+        del settings[section][name]
+    return settings
+
+
+def longer(model: Path) -> str:
+    """Say how a model is trained longer."""
+    return (
+        f"to train it longer set training.general.init_from_pipeline_dir={model} and another "
+        "training.general.output_path"
+    )
 
 
 def _is_record(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
 import quantum_diffusion
@@ -57,7 +58,7 @@ from quantum_diffusion.tracking.profiling import profiler
 from quantum_diffusion.tracking.sinks import check_sinks, sqlite_uri
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.register import ModelEntry, ModelManager
-from quantum_diffusion.training.run_folder import RunFolder, first_difference
+from quantum_diffusion.training.run_folder import RunFolder, first_difference, model_settings
 
 __all__ = ["DiffusionTrainer", "ModelEntry", "ModelManager", "TrainingSummary", "is_trained"]
 
@@ -94,13 +95,21 @@ def is_trained(config: TrainingConfig) -> bool:
     folder = general.model_folder
     if general.overwrite or not checkpoint.is_finished_model(folder):
         return False
-    if (folder / checkpoint.TRAINING_CONFIG).read_text(encoding="utf-8") != to_yaml(config):
+    if model_settings(_trained_with(folder)) != model_settings(config.model_dump(mode="json")):
         return False
     if general.dataset.startswith(STREAM):
         fingerprint = stream_fingerprint(_stream_config(config), general.seed)
     else:
         fingerprint = dataset_loader().load_dataset(general.dataset).fingerprint
     return bool(checkpoint.read_metadata(folder).get("dataset_sha256") == fingerprint)
+
+
+def _trained_with(folder: Path) -> Any:
+    """Return the values of a model's training configuration; None where they cannot be read."""
+    try:
+        return yaml.safe_load((folder / checkpoint.TRAINING_CONFIG).read_text(encoding="utf-8"))
+    except Exception:  # PyYAML lets many kinds escape
+        return None
 
 
 def _stream_config(config: TrainingConfig) -> DatasetConfig:

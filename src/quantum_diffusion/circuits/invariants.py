@@ -1,0 +1,235 @@
+"""What all circuits of some gates have in common: closed groups of unitaries that their gates do not lead out of.
+
+A target that is far from such a group is none of these circuits, however long they are. Gates in none of the groups (h,
+t and cx, for one) come as near to every unitary as one likes, so nothing is said about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.gates import GATES, Matrix
+
+_SURE = 1e-5
+"""A misfit that no rounding makes, whereas the gates of a group have one of about 1e-16."""
+
+_OUTSIDE = 1.0
+"""The misfit of what differs from all members in a whole number."""
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A closed group of unitaries, global phases included.
+
+    Attributes:
+        members: What they are, as in "circuits of these gates are always ...".
+        misfit: Takes a matrix, complex128 [D, D] of squared Frobenius norm D. Returns 0 for members; above 2e-6 only
+            where the infidelity with every member is above 1e-6.
+    """
+
+    members: str
+    misfit: Callable[[Matrix], float]
+
+    def has(self, gate: str, num_qubits: int) -> bool:
+        """Tell whether a gate on some of the qubits is a member; a circuit of such gates is one, too."""
+        return _is_member(self, gate, num_qubits > GATES[gate].num_qubits)
+
+
+def broken_invariants(target: Matrix, gates: Sequence[str]) -> list[Invariant]:
+    """Return what all circuits of some gates are, but a target is not; where there is nothing, nothing is proven.
+
+    Args:
+        target: complex [D, D], a unitary up to rounding.
+        gates: Names of gates that may act on the target's qubits.
+    """
+    num_qubits = len(target).bit_length() - 1
+    scaled = target * (np.sqrt(len(target)) / np.linalg.norm(target))
+    common = [invariant for invariant in INVARIANTS if all(invariant.has(gate, num_qubits) for gate in gates)]
+    return [invariant for invariant in common if invariant.misfit(scaled) > _SURE]
+
+
+def may_entangle(gates: Sequence[str], num_qubits: int) -> bool:
+    """Tell whether circuits of some gates may entangle qubits that begin in |0...0>."""
+    return not any(all(group.has(gate, num_qubits) for gate in gates) for group in (_LOCAL, _MONOMIAL))
+
+
+@cache
+def _is_member(invariant: Invariant, gate: str, among_others: bool) -> bool:
+    return invariant.misfit(_embedded(gate, among_others)) < 1e-9
+
+
+def _embedded(gate: str, among_others: bool) -> Matrix:
+    """Return a gate's matrix, on one more qubit where it is among others; how many these are makes no difference."""
+    definition = GATES[gate]
+    controls = 2**definition.num_controls
+    matrix = np.eye(2**definition.num_qubits, dtype=np.complex128)
+    rows = np.arange(2**definition.num_targets) * controls + controls - 1  # all controls 1
+    matrix[np.ix_(rows, rows)] = definition.target_matrix()
+    return np.asarray(np.kron(np.eye(2), matrix) if among_others else matrix)
+
+
+# ----------------------------------------------------------------- groups of matrices, by what they look like
+
+
+def _real(matrix: Matrix) -> float:
+    # From the best overlap with a real matrix of the same norm, over all global phases.
+    return float(1 - abs((matrix**2).sum()) / len(matrix)) / 2
+
+
+def _rotation(matrix: Matrix) -> float:
+    phase = np.exp(-0.5j * np.angle((matrix**2).sum()))
+    sign, _ = np.linalg.slogdet((phase * matrix).real)  # the same for both signs of the phase: D is even
+    return _real(matrix) if sign > 0 else _OUTSIDE
+
+
+def _diagonal(matrix: Matrix) -> float:
+    return float(1 - (abs(matrix.diagonal()).sum() / len(matrix)) ** 2)
+
+
+def _monomial(matrix: Matrix) -> float:
+    return float(1 - (abs(matrix).max(axis=0).sum() / len(matrix)) ** 2)
+
+
+def _keeps_zero(matrix: Matrix) -> float:
+    size, corner = len(matrix), abs(matrix[0, 0])
+    cross = np.linalg.norm(matrix[0]) ** 2 + np.linalg.norm(matrix[:, 0]) ** 2 - corner**2
+    return float(1 - ((corner + np.sqrt((size - 1) * max(size - cross, 0))) / size) ** 2)
+
+
+def _keeps_weight(matrix: Matrix) -> float:
+    weights = np.bitwise_count(np.arange(len(matrix)))
+    return float(1 - (abs(matrix[weights[:, None] == weights]) ** 2).sum() / len(matrix))
+
+
+def _local(matrix: Matrix) -> float:
+    """Gates on one qubit and swaps: each qubit's operators are taken to those of one qubit."""
+    num_qubits = len(matrix).bit_length() - 1
+    axes = matrix.reshape((2,) * (2 * num_qubits))
+
+    def misfit(output: int, source: int) -> float:
+        pair = np.moveaxis(axes, (output, num_qubits + source), (0, 1)).reshape(4, -1)
+        return 1 - float(np.linalg.eigvalsh(pair @ pair.conj().T)[-1]) / len(matrix)
+
+    return max(min(misfit(output, source) for output in range(num_qubits)) for source in range(num_qubits))
+
+
+def _clifford(matrix: Matrix) -> float:
+    """Every x and z is taken to a product of x, y and z."""
+    size = len(matrix)
+    index, worst = np.arange(size), 0.0
+    for bit in 2 ** np.arange(size.bit_length() - 1):
+        for source in (matrix[:, index ^ bit], matrix * np.where(index & bit, -1, 1)):  # with x, with z
+            worst = max(worst, _pauli_misfit(source @ matrix.conj().T) / 2)
+            if worst > _SURE:
+                return worst
+    return worst
+
+
+def _pauli_misfit(matrix: Matrix) -> float:
+    index = np.arange(len(matrix))
+    entries = matrix[index ^ abs(matrix[:, 0]).argmax(), index]
+    signs = _from_bits(_turns(entries, 2))
+    return float(1 - abs((entries * (1 - 2 * signs)).sum()) / len(matrix))
+
+
+# ---------------------------------------------- groups that permute the basis states, and change their phases
+
+
+def _moves(matrix: Matrix) -> tuple[NDArray[np.intp], Matrix]:
+    """Return to which row each basis state goes, int [D], and the entries there."""
+    rows = abs(matrix).argmax(axis=0)
+    return rows, matrix[rows, np.arange(len(matrix))]
+
+
+def _permutation(matrix: Matrix) -> float:
+    return float(1 - (abs(_moves(matrix)[1].sum()) / len(matrix)) ** 2)
+
+
+def _from_bits(values: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the sums (XOR) that agree with values [D] at each single bit, D = 2**n, and with 0 at 0."""
+    sums = np.zeros(1, dtype=np.intp)
+    for bit in 2 ** np.arange(len(values).bit_length() - 1):
+        sums = np.concatenate([sums, sums ^ values[bit] ^ values[0]])
+    return sums
+
+
+def _affine(matrix: Matrix) -> float:
+    rows, _ = _moves(matrix)
+    return _monomial(matrix) if np.array_equal(_from_bits(rows), rows ^ rows[0]) else _OUTSIDE
+
+
+def _flips(matrix: Matrix) -> float:
+    rows, _ = _moves(matrix)
+    return _monomial(matrix) if np.array_equal(np.arange(len(matrix)), rows ^ rows[0]) else _OUTSIDE
+
+
+def _moves_bits(matrix: Matrix) -> float:
+    rows, _ = _moves(matrix)
+    images = rows[2 ** np.arange(len(matrix).bit_length() - 1)] ^ rows[0]
+    return _affine(matrix) if (np.bitwise_count(images) == 1).all() else _OUTSIDE
+
+
+def _phases_of(steps: int) -> Callable[[Matrix], float]:
+    """Entries that differ by multiples of 1/steps of a full turn."""
+
+    def misfit(matrix: Matrix) -> float:
+        _, entries = _moves(matrix)
+        turned = entries * np.exp(-2j * np.pi * _turns(entries, steps) / steps)
+        return float(1 - (abs(turned.sum()) / len(matrix)) ** 2)
+
+    return misfit
+
+
+def _turns(entries: Matrix, steps: int) -> NDArray[np.intp]:
+    """Return the phases [D] relative to the first one, rounded to whole numbers of 1/steps of a full turn."""
+    turns: NDArray[np.intp] = np.rint(np.angle(entries * entries[0].conj()) * steps / (2 * np.pi)).astype(np.intp)
+    return turns % steps
+
+
+def _phases_of_sums(steps: int) -> Callable[[Matrix], float]:
+    """Phases that are sums of phases of single sums (XOR) of bits, as cx and a phase gate make them.
+
+    As a polynomial of the bits, such a phase has whole multiples of 2**(degree - 1) as its coefficients.
+
+    Reference:
+        Amy, Mosca, "T-count optimization and Reed-Muller codes", IEEE Trans. Inf. Theory 65 (2019).
+    """
+
+    def misfit(matrix: Matrix) -> float:
+        coefficients = _turns(_moves(matrix)[1], steps).reshape((2,) * (len(matrix).bit_length() - 1)).copy()
+        for axis in range(coefficients.ndim):
+            view = np.moveaxis(coefficients, axis, 0)
+            view[1] -= view[0]
+        degrees = np.bitwise_count(np.arange(len(matrix)))
+        wrong = coefficients.reshape(-1) % np.minimum(2 ** np.maximum(degrees.astype(np.int64) - 1, 0), steps) != 0
+        return _OUTSIDE if wrong[1:].any() else max(_affine(matrix), _phases_of(steps)(matrix))
+
+    return misfit
+
+
+_LOCAL = Invariant("products of gates on single qubits, up to swaps", _local)
+_MONOMIAL = Invariant("permutations of the basis states, up to phases", _monomial)
+
+INVARIANTS = (
+    _LOCAL,
+    Invariant("diagonal", _diagonal),
+    _MONOMIAL,
+    Invariant("permutations of the basis states without phases", _permutation),
+    Invariant("flips of bits, up to phases", _flips),
+    Invariant("flips and swaps of bits, up to phases", _moves_bits),
+    Invariant("permutations whose output bits are sums (XOR) of input bits, up to phases", _affine),
+    Invariant("such that |0...0> stays as it is", _keeps_zero),
+    Invariant("such that the number of qubits in 1 stays as it is", _keeps_weight),
+    Invariant("real, up to a global phase", _real),
+    Invariant("real with determinant 1, up to a global phase", _rotation),
+    Invariant("Clifford", _clifford),
+    Invariant("permutations with signs that are sums (XOR) of bits", _phases_of_sums(2)),
+    Invariant("permutations with phases that cx and t can make", _phases_of_sums(8)),
+    Invariant("permutations with phases that are multiples of 90 degrees", _phases_of(4)),
+    Invariant("permutations with phases that are multiples of 45 degrees", _phases_of(8)),
+)
