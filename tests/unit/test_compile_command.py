@@ -125,7 +125,7 @@ def test_a_target_from_a_matrix(model: str, capsys: pytest.CaptureFixture[str]) 
             ["compile.target=ghz", "compile.gates=[h]", "compile.edit.start=cx.qasm", "compile.edit.keep=[0]"],
             "edit.keep has step 0, cx on qubits [0, 1], but compile.gates=['h'] leaves that out",
         ),
-        (["compile.target=ghz", "compile.edit.start=gone.npy"], "there is no such file: give the path of a .qasm file"),
+        (["compile.target=ghz", "compile.edit.start=gone.npy"], "there is no such file: check the path"),
         ([], "compile.target: is required"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 from qiskit import QuantumCircuit, qasm2, qasm3
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import MCXGate, QFTGate
@@ -84,6 +87,29 @@ def test_files_of_matrices(dtype: type, tmp_path: Path) -> None:
     np.testing.assert_array_equal(target_unitary(str(tmp_path / "real.npy"), 2), [[0, 1], [1, 0]])
 
 
+def test_files_of_one_kind_under_every_name(tmp_path: Path) -> None:
+    matrix = random_unitary(4, seed=0).data
+    np.save(tmp_path / "u", np.asfortranarray(matrix))
+    np.savez(tmp_path / "u.NPZ.npz", any=matrix)
+    for name in ("U.NPY", "u.dat", "u"):
+        (tmp_path / "u.npy").rename(tmp_path / name) if name == "U.NPY" else None
+        (tmp_path / name).write_bytes((tmp_path / "U.NPY").read_bytes())
+        np.testing.assert_array_equal(target_unitary(tmp_path / name, 2), matrix)
+    np.testing.assert_array_equal(target_unitary(tmp_path / "u.NPZ.npz", 2), matrix)
+    parts = np.stack([matrix.real, matrix.imag]).astype(np.float32)  # as data sets hold it
+    np.testing.assert_allclose(target_unitary(parts, 2), matrix, atol=1e-6)
+
+
+def test_a_rounded_matrix_is_refused_with_what_mends_it() -> None:
+    exact = random_unitary(8, seed=0).data
+    rounded = exact.real.astype(np.float16) + 1j * exact.imag.astype(np.float16)
+    said = refusal(rounded)
+    assert re.search(r"differs from the identity by 0\.00\d+, at most 1e-05 is allowed", said)
+    assert "scipy.linalg.polar(matrix.astype(complex))[0]" in said
+    mended = target_unitary(scipy.linalg.polar(rounded.astype(complex))[0], 3)
+    assert 1 - abs(np.vdot(mended, exact) / 8) ** 2 < 1e-6
+
+
 def test_files_of_circuits(tmp_path: Path) -> None:
     file = tmp_path / "circuit.qasm"
     file.write_text(qasm2.dumps(many_gates()))
@@ -97,6 +123,58 @@ def test_open_qasm_3(tmp_path: Path) -> None:
     file = tmp_path / "circuit.qasm"
     file.write_text("// a comment\n" + qasm3.dumps(many_gates()))
     np.testing.assert_allclose(target_unitary(file, 3), Operator(many_gates()).data, atol=1e-12)
+
+
+BELL = "qubit[2] q;\nh q[0];\ncx q[0], q[1];\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    {
+        "no version": 'include "stdgates.inc";\n' + BELL,
+        "no version, no header": BELL.replace("h q[0]", "U(pi/2, 0, pi) q[0]").replace("cx", "ctrl @ U(pi, 0, pi)"),
+        "a comment before": '/* a\n tool */ OPENQASM 3.0;\ninclude "stdgates.inc";\n' + BELL,
+        "version 3": 'OPENQASM 3;\ninclude "stdgates.inc";\n' + BELL,
+        "version 3.1": '// by hand\n\nOPENQASM\t3.1 ;\ninclude "stdgates.inc";\n' + BELL,
+        "lines of Windows": ('OPENQASM 3.0;\ninclude "stdgates.inc"; // a\n' + BELL).replace("\n", "\r\n"),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_every_way_to_begin_open_qasm_3(text: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("qiskit_qasm3_import")
+    (tmp_path / "bell.qasm3").write_bytes(text[1].encode())
+    assert Operator(target_unitary(tmp_path / "bell.qasm3", 2)).equiv(target_unitary("ghz:2", 2))
+
+
+OLD_BELL = 'include "qelib1.inc";\nqreg q[2];\nh q[0];\ncx q[0], q[1];\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    {
+        "no version": OLD_BELL.encode(),
+        "version 2": b"OPENQASM 2;" + OLD_BELL.encode(),
+        "a comment before": b"/* two\nlines */ OPENQASM 2.0; // 3.0\n" + OLD_BELL.encode(),
+        "a byte-order mark": codecs.BOM_UTF8 + b"OPENQASM 2.0;\n" + OLD_BELL.encode(),
+        "UTF-16": f"OPENQASM 2.0;\n{OLD_BELL}".encode("utf-16"),
+        "a comment in Latin-1": b"// f\xfcr zwei Qubits\nOPENQASM 2.0;\n" + OLD_BELL.encode(),
+        "lines of Windows": b"// a\r\nOPENQASM 2.0;\r\n" + OLD_BELL.replace("\n", " // b\r\n").encode(),
+        "lines of old": b"// a\rOPENQASM 2.0;\r" + OLD_BELL.replace("\n", "\r").encode(),
+        "tabs": b"OPENQASM\t2.0;" + OLD_BELL.replace(" ", "\t").encode(),
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_way_to_begin_open_qasm_2(name: str, content: bytes, tmp_path: Path) -> None:
+    for file in ("bell.QASM", "bell.txt", "bell.inc", "bell"):
+        (tmp_path / file).write_bytes(content)
+        assert Operator(target_unitary(tmp_path / file, 2)).equiv(target_unitary("ghz:2", 2)), name
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.mat", "u.txt", "u"])
+def test_files_of_other_kinds_are_named(name: str, tmp_path: Path) -> None:
+    np.savetxt(tmp_path / name, np.eye(2))
+    said = refusal(str(tmp_path / name))
+    assert "is of no kind that is read: save the matrix with numpy.save (.npy), or the circuit as OpenQASM" in said
 
 
 def test_circuits_of_own_gates(tmp_path: Path) -> None:
@@ -119,7 +197,9 @@ def refusal(target: Any, num_qubits: int = 3) -> str:
     ("name", "said"),
     [
         ("tofoli", "unknown target 'tofoli': did you mean 'toffoli'?"),
-        ("unitary.txt", "a path that ends in .npy, .qasm"),
+        ("anything", "the path of a .npy or .qasm file"),
+        ("unitary.npy", "'unitary.npy': there is no such file: check the path"),
+        ("some/where", "'some/where': there is no such file: check the path"),
         ("", "unknown target ''"),
         ("qft:three", "cannot read the target 'qft:three': expected qft or e.g. qft:3 (qubits)"),
         ("qft:0", "cannot read the target 'qft:0'"),
@@ -162,6 +242,7 @@ def open_parameter() -> QuantumCircuit:
         (np.full((2, 2), np.nan), "not finite"),
         (np.full((2, 2), 1e300), "not unitary"),
         (np.ones((2, 2)), "not unitary: U^dagger U differs from the identity by 2"),
+        (np.array([[0, 1], [1, None]]), "the target holds object, not numbers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -187,16 +268,19 @@ def cut_short(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def an_archive(file: Path) -> None:
-    with file.open("wb") as stream:
-        np.savez(stream, u=np.eye(2))
+def an_archive(**arrays: np.ndarray) -> Callable[[Path], None]:
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    return write
 
 
 @pytest.mark.parametrize(
     ("write", "said"),
     [
         (lambda file: None, "there is no such file"),
-        (lambda file: file.mkdir(), "there is no such file"),
+        (lambda file: file.mkdir(), "is a folder: give a file"),
         (lambda file: file.write_bytes(b""), "is no array of numbers"),
         (lambda file: file.write_bytes(b"\x93NUMPY" + bytes(range(200))), "is no array of numbers"),
         (lambda file: file.write_bytes(pickle.dumps(Trap())), "is no array of numbers"),
@@ -204,7 +288,12 @@ def an_archive(file: Path) -> None:
         (lambda file: file.write_bytes(bytes(5 * 2**20)), "has more than 4 MiB"),
         (lying_header, "is no array of numbers"),
         (cut_short, "is no array of numbers"),
-        (an_archive, "is no array of numbers"),
+        (an_archive(), "holds 0 arrays: write the one that is meant with numpy.save"),
+        (an_archive(a=np.eye(2), b=np.eye(2)), "holds 2 arrays: write the one that is meant with numpy.save"),
+        (an_archive(a=np.zeros(2**21)), "it has more than 4 MiB when unpacked"),
+        (an_archive(a=np.array([Trap()])), "is no array of numbers"),
+        (lambda file: np.save(file, np.zeros((0, 0))), "the target has shape (0, 0)"),
+        (lambda file: np.save(file, np.zeros((2, 3, 3))), "the target has shape (3, 3)"),
         (lambda file: np.save(file, np.array(3.0)), "the target has shape ()"),
         (lambda file: np.save(file, np.full((2, 2), "a")), "the target holds <U1, not numbers"),
         (lambda file: np.save(file, np.eye(8)[:4]), "the target has shape (4, 8)"),
@@ -227,7 +316,7 @@ BOMB = ["gate g0 a {x a;}\n", *(f"gate g{n} a {{g{n - 1} a; g{n - 1} a;}} // twi
     [
         ("", "declares no qubits: give a circuit of one or more"),
         ("hello", "no readable OpenQASM 2"),
-        (HEAD + "h q[7];", "no readable OpenQASM 2 (<input>:4,4: index 7 is out-of-range"),
+        (HEAD + "h q[7];", "no readable OpenQASM 2 (line 4, column 5: index 7 is out-of-range"),
         (HEAD + "warp q[0];", "'warp' is not defined in this scope"),
         (HEAD + "creg c[2]; measure q -> c;", "the circuit has no unitary"),
         (HEAD + "reset q[0];", "the circuit has no unitary"),
@@ -246,6 +335,11 @@ BOMB = ["gate g0 a {x a;}\n", *(f"gate g{n} a {{g{n - 1} a; g{n - 1} a;}} // twi
         (HEAD + "".join(BOMB) + "g45 q[0];", "own gates that stand for more than 100,000 operations"),
         (HEAD + "".join(BOMB[:12]) + "g11 q[0];" * 100, "own gates that stand for more than 100,000 operations"),
         ('OPENQASM 2.0; include "other.inc";', "unable to find 'other.inc'"),
+        (HEAD + "/* two\nlines */ h q[7]; // h\n", "(line 5, column 14: index 7"),
+        (HEAD + "/* never closed\nh q[0];", "(line 4, column 1: needed a start-of-statement token"),
+        (HEAD + "h q[0];\0\0", "(line 4, column 8: encountered"),
+        (HEAD.replace("2.0", "2.1"), "(line 1, column 10: can only handle OpenQASM 2.0, but given 2.1)"),
+        (HEAD.replace("2.0", "4.0"), "is a program of OpenQASM 4, which is not known: give OpenQASM 2 or 3"),
     ],
 )
 def test_circuits_that_are_refused(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,12 +367,23 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     assert "is no text" in refusal(tmp_path / "circuit.qasm")
 
 
-@pytest.mark.parametrize("text", ["qubit q; warp q;", "qubit[2] q; bit c = measure q[0];", "garbage((", "(" * 5000])
-def test_open_qasm_3_that_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("qubit q; warp q;", "no readable OpenQASM 3 (line 3, column 10: gate 'warp' is not defined.)"),
+        ("qubit q;\n  h q h;", "no readable OpenQASM 3 (line 4, column 7: unexpected 'h')"),
+        ("qubit q; h q", "no readable OpenQASM 3 (line 4, column 1: unexpected '<EOF>')"),
+        ("qubit q; h q;\0", "no readable OpenQASM 3 (line 3, column 14: token recognition error"),
+        ("qubit[2] q; bit c = measure q[0];", "the circuit has no unitary"),
+        ("garbage((", "no readable OpenQASM 3 (line 4, column 1: unexpected"),
+        ("(" * 5000, "no readable OpenQASM 3 ("),
+    ],
+)
+def test_open_qasm_3_that_is_refused(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("qiskit_qasm3_import")
     (tmp_path / "circuit.qasm").write_text(f'OPENQASM 3.0;\ninclude "stdgates.inc";\n{text}\n')
-    message = refusal(tmp_path / "circuit.qasm")
-    assert "no readable OpenQASM 3" in message or "the circuit has no unitary" in message
+    assert said in refusal(tmp_path / "circuit.qasm")
+    assert capsys.readouterr().err == ""
 
 
 def test_open_qasm_3_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,8 @@ from quantum_diffusion.files import DESCRIPTION
 
 UNITARY_TOLERANCE = 1e-5
 """Largest error of an entry of a stored unitary; float32 leaves about 1e-7."""
-HALF_TOLERANCE = 5e-4
-"""The same where every entry is a float16 number, as in most data sets of genQC; rounding leaves 3.5e-4."""
+HALF_TOLERANCE, BFLOAT16_TOLERANCE = 5e-4, 3e-3
+"""The same where every entry is a number of 16 bits, as in data sets of genQC; rounding leaves 3.5e-4 and 2.8e-3."""
 
 MOST_ROWS = 5
 """Wrong circuits that are named."""
@@ -341,7 +341,7 @@ def _check_unitaries(ids: Ids, stored: NDArray[np.float32], table: InstructionTa
     errors = _unitary_errors(ids, stored, table)
     is_wrong = errors > UNITARY_TOLERANCE
     doubtful = np.flatnonzero(is_wrong)
-    is_wrong[doubtful] = ~_is_half(stored[doubtful]) | (errors[doubtful] > HALF_TOLERANCE)
+    is_wrong[doubtful] = errors[doubtful] > _tolerances(stored[doubtful])
     return is_wrong, float(errors.max(initial=0))
 
 
@@ -368,8 +368,10 @@ def _unitary_errors(ids: Ids, stored: NDArray[np.float32], table: InstructionTab
     return np.nan_to_num(errors, nan=np.inf)
 
 
-def _is_half(stored: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Tell which matrices float16 could hold, bool [N]."""
+def _tolerances(stored: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the error that each matrix may have, float64 [N]: more where numbers of 16 bits could hold it."""
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and so another number
-        same: NDArray[np.bool_] = (stored.astype(np.float16) == stored).all(axis=(1, 2, 3))
-    return same
+        is_half = (stored.astype(np.float16) == stored).all(axis=(1, 2, 3))
+    is_bfloat16 = (stored.view(np.uint32) % 2**16 == 0).all(axis=(1, 2, 3))  # the upper half of a float32
+    tolerances = np.where(is_half, HALF_TOLERANCE, UNITARY_TOLERANCE)
+    return np.where(is_bfloat16, BFLOAT16_TOLERANCE, tolerances)

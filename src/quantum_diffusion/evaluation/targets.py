@@ -5,6 +5,9 @@ Files are data of others: they are bounded in size, and none of them can run cod
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +23,7 @@ from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, first_line, unknown_name
-from quantum_diffusion.pipeline.compilation import qubits_of_unitary
+from quantum_diffusion.pipeline.compilation import from_two_channels, qubits_of_unitary
 from quantum_diffusion.seeding import numpy_generator
 
 _MOST_BYTES = 4 * 2**20
@@ -35,8 +38,9 @@ def target_unitary(
     """Return the unitary that something stands for.
 
     Args:
-        target: A matrix, a `Circuit`, a Qiskit `QuantumCircuit`; the path of a `.npy` file with a matrix or of a
-            `.qasm` file (OpenQASM 2, or 3 with the extra `qasm3`); or one of
+        target: A matrix (complex, or real and imaginary parts [2, d, d] as in data sets), a `Circuit`, a Qiskit
+            `QuantumCircuit`; the path of a file with a matrix (`.npy`, or `.npz` of one array) or with an OpenQASM
+            program (`.qasm`; version 2, or 3 with the extra `qasm3`); or one of
 
             - `qft:Q`: the quantum Fourier transform of Q qubits,
             - `toffoli:Q`: x on the last qubit where all others are 1; of three qubits unless Q is given,
@@ -60,27 +64,30 @@ def target_unitary(
         >>> target_unitary("toffoli:2", 3).real.argmax(axis=0)  # control 0, target 1
         array([0, 3, 2, 1])
     """
+    if isinstance(target, str) and not _is_path(target):
+        return _named_unitary(target, num_qubits, gates, num_gates, seed)
     if isinstance(target, str | Path):
-        path = Path(target)
-        if path.suffix in _READERS:
-            try:
-                return target_unitary(_READERS[path.suffix](path), num_qubits)
-            except QuantumDiffusionError as problem:
-                raise type(problem)(f"{str(target)!r}: {problem}") from problem
-        return _named_unitary(str(target), num_qubits, gates, num_gates, seed)
+        try:
+            return target_unitary(_read_file(Path(target)), num_qubits)
+        except QuantumDiffusionError as problem:
+            raise type(problem)(f"{str(target)!r}: {problem}") from problem
     backend = QiskitBackend()
     if isinstance(target, Circuit):
         target = backend.to_native(target)
-    if not isinstance(target, np.ndarray):
+    if isinstance(target, np.ndarray):
+        matrix: NDArray[Any] = target
+    else:
         size = getattr(target, "num_qubits", None)
         if not isinstance(size, int):
             raise ConfigError(
                 f"the target is a {type(target).__name__}: give a numpy array, a circuit, a path or a name"
             )
         _check_size(size, num_qubits)  # before its matrix is made
-        target = backend.native_unitary(target)
-    _check_size(qubits_of_unitary(target), num_qubits)
-    return np.asarray(target, dtype=np.complex128)
+        matrix = backend.native_unitary(target)
+    if matrix.ndim == 3 and len(matrix) == 2 and matrix.dtype.kind in "iuf":
+        matrix = from_two_channels(matrix)
+    _check_size(qubits_of_unitary(matrix), num_qubits)
+    return np.asarray(matrix, dtype=np.complex128)
 
 
 def _check_size(given: int, most: int) -> None:
@@ -94,11 +101,38 @@ def _check_size(given: int, most: int) -> None:
 # --------------------------------------------------------------------------------------------------- files
 
 
-def _content(path: Path, suffix: str) -> bytes:
+def _is_path(text: str) -> bool:
+    """Tell whether a text names a file rather than a well-known unitary; a file `qft` is given as `./qft`."""
+    if text.partition(":")[0] in _NAMES:
+        return False
+    return bool(Path(text).suffix) or os.sep in text or os.path.exists(text)
+
+
+def _read_file(path: Path) -> Any:
+    """Read a matrix or a circuit, whichever a file holds."""
+    content = _content(path)
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz") or content.startswith((_NPY, _NPZ)):
+        return _matrix_of(content)
+    text = _text_of(content)
+    if suffix in (".qasm", ".qasm2", ".qasm3") or re.search(r"\b(OPENQASM|qreg|qubit)\b", text or ""):
+        return _circuit_of(text)
+    raise ConfigError(
+        "is of no kind that is read: save the matrix with numpy.save (.npy), or the circuit as OpenQASM (.qasm)"
+    )
+
+
+_NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
+"""What the files of `numpy.save` and `numpy.savez` begin with."""
+
+
+def _content(path: Path) -> bytes:
     """Return what is in a file of bounded size."""
     try:
+        if path.is_dir():
+            raise ConfigError("is a folder: give a file")
         if not path.is_file():  # a device or pipe may never end
-            raise ConfigError(f"there is no such file: give the path of a {suffix} file")
+            raise ConfigError("there is no such file: check the path")
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as problem:
@@ -108,36 +142,53 @@ def _content(path: Path, suffix: str) -> bytes:
     return content
 
 
-def _read_matrix(path: Path) -> NDArray[Any]:
-    _content(path, ".npy")
+def _matrix_of(content: bytes) -> NDArray[Any]:
+    """Read the one array of a `.npy` or `.npz` file; objects (pickles) are refused."""
     try:
         with np.errstate(over="ignore"):
-            # Mapped, so that a header that lies about the shape takes no memory; objects (pickles) are refused.
-            return np.array(np.lib.format.open_memmap(path, mode="r"))
+            loaded = np.load(io.BytesIO(content), allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            if sum(entry.file_size for entry in loaded.zip.infolist()) > _MOST_BYTES:
+                raise ValueError(f"it has more than {_MOST_BYTES // 2**20} MiB when unpacked")
+            (array,) = loaded.values() if len(loaded) == 1 else (None,)
     except Exception as problem:  # numpy parses the header as Python text: it raises all kinds
         raise ConfigError(
             f"is no array of numbers ({first_line(problem)}): write a complex matrix with numpy.save"
         ) from problem
+    if array is None:
+        raise ConfigError(f"holds {len(loaded)} arrays: write the one that is meant with numpy.save")
+    return np.asarray(array)
 
 
 def read_circuit(path: Path) -> Any:
-    """Read an OpenQASM file as a `QuantumCircuit`.
+    """Read an OpenQASM file as a `QuantumCircuit`, whatever its name ends in.
 
     Raises:
         ConfigError: There is no such file, or it cannot be read, is too large, or declares no qubits.
         GateSetError: It is no OpenQASM program, or one that asks for too much.
     """
-    try:
-        text = _content(path, ".qasm").decode()
-    except UnicodeDecodeError:
-        raise ConfigError("is no text: give an OpenQASM program") from None
+    return _circuit_of(_text_of(_content(path)))
+
+
+def _circuit_of(text: str | None) -> Any:
+    if text is None:
+        raise ConfigError("is no text: give an OpenQASM program")
     circuit = QiskitBackend().read_qasm(text)
     if not circuit.num_qubits:
         raise ConfigError("declares no qubits: give a circuit of one or more, e.g. qreg q[2];")
     return circuit
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {".npy": _read_matrix, ".qasm": read_circuit}
+def _text_of(content: bytes) -> str | None:
+    """Decode a text as editors write it: UTF-8 (or UTF-16) with a byte-order mark, UTF-8 or Latin-1 without."""
+    try:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+        return None if re.search(r"[^\s -~\xa0-\xff]", text) else text
 
 
 # --------------------------------------------------------------------------------------------------- names
@@ -145,8 +196,8 @@ _READERS: dict[str, Callable[[Path], Any]] = {".npy": _read_matrix, ".qasm": rea
 
 def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: int, seed: int) -> Matrix:
     name, *numbers = text.split(":")
-    if name not in (*_FORMULAS, "random"):
-        raise ConfigError(f"{unknown_name('target', text, (*_FORMULAS, 'random'))}; or a path that ends in .npy, .qasm")
+    if name not in _NAMES:
+        raise ConfigError(f"{unknown_name('target', text, _NAMES)}; or the path of a .npy or .qasm file")
     most_numbers = 2 if name == "random" else 1
     if len(numbers) > most_numbers or not all(re.fullmatch(r"[1-9]\d{0,3}", number, re.ASCII) for number in numbers):
         form = "random:3:8 (qubits, gates)" if name == "random" else f"{name}:3 (qubits)"
@@ -177,6 +228,7 @@ def _ghz(num_qubits: int) -> Matrix:
 
 
 _FORMULAS: dict[str, Callable[[int], Matrix]] = {"qft": _qft, "toffoli": _toffoli, "ghz": _ghz}
+_NAMES = (*_FORMULAS, "random")
 
 
 def _random_circuit(num_qubits: int, num_gates: int, gates: Sequence[str], seed: int) -> Circuit:

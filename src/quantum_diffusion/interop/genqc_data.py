@@ -6,22 +6,27 @@ arrays must be circuits that fit together. Loading never writes.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors import deserialize, safe_open
 
-from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.prompts import SRV_PROMPT, srv_prompt
 from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError
 from quantum_diffusion.files import DESCRIPTION, describe
-from quantum_diffusion.interop.torch_files import KEY, read_tensor, read_texts, unreadable
+from quantum_diffusion.interop.torch_files import KEY, damaged, from_bfloat16, not_read, read_stored
+
+logger = logging.getLogger(__name__)
 
 SINGLE = "genQC.dataset.circuits_dataset.CircuitsConfigDataset"
 MIXED = "genQC.dataset.circuits_dataset.MixedCircuitsConfigDataset"
@@ -50,7 +55,8 @@ _LEGACY_GATES = {
 PREFIXES = ("dataset/ds", "dataset")
 """Where tensors lie beside a `config.yaml`: as `save_dataset` is mostly called, and on the Hub."""
 
-_SUFFIXES = ("safetensors", "pt")
+_SUFFIXES = ("safetensors", "pt", "ckpt")
+_KEYS = ("x", "y", "params", "U", "z")
 _MOST_QUBITS, _MOST_STEPS = 64, 2**15 - 1
 _LARGEST_DESCRIPTION = 2**20
 _ROWS_AT_ONCE = 2**16
@@ -69,11 +75,12 @@ def read_dataset(path: Path, root: Path | None = None) -> CircuitDataset | None:
     Args:
         path: The folder. It holds `config.yaml` with `dataset/ds_x.safetensors` ... (genQC's `save_dataset`), or
             `config.yaml` with `dataset_x.safetensors` ..., or `NAME.yaml` with `NAME_x.safetensors` ... (the Hub);
-            tensors may end in `.pt` instead.
+            tensors may end in `.pt` or `.ckpt` instead.
         root: The folder that links may not lead out of; None is `path` itself.
 
     Returns:
-        The circuits in genQC's order, unitaries as float32; None where the folder is not genQC's.
+        The circuits in genQC's order, unitaries as float32; None where the folder is not genQC's. Of a data set that
+        mixes circuits for Schmidt rank vectors with circuits for unitaries only the latter are read.
 
     Raises:
         DatasetFormatError: The folder is genQC's, but damaged, hostile, or of circuits that cannot be used here.
@@ -125,10 +132,7 @@ class _Reader:
         description = self._description()
         params = self._mapping(description, "params")
         stored = self._mapping(params, "store_dict")
-        expected = {"x": "tensor", "y": "numpy", "U": "tensor", "z": "tensor"}
-        for key, kind in expected.items():
-            if key in "xy" or key in stored:
-                self._require(stored.get(key) == kind, f"params.store_dict.{key}", stored.get(key), repr(kind))
+        self._require("x" in stored and "y" in stored, "params.store_dict", sorted(stored), "x and y in it")
         pool = self._gate_pool(params.get("gate_pool"))
         padding = params.get("pad_constant", pool.padding_token)
         self._require(
@@ -139,9 +143,10 @@ class _Reader:
         )
 
         prefix = self.place.prefix or self._prefix_of(description.get("save_path"))
-        suffixes = sorted(_SUFFIXES, key=lambda suffix: suffix != description.get("save_type"))
-        arrays = {key: self._tensor(prefix, key, suffixes) for key in expected if key in stored and key != "y"}
-        texts = read_texts(self._file(f"{prefix}_y.pt"))
+        save_type = description.get("save_type")
+        arrays = {key: self._stored(prefix, key, stored[key], save_type) for key in _KEYS if key in stored}
+        if "params" in arrays and arrays["params"].any():
+            raise self._not_read("gates with parameters (angles in `params`)", "give one of gates without")
 
         tokens = self._tokens(arrays["x"], pool)
         for key, size in (("num_of_qubits", tokens.shape[1]), ("max_gates", tokens.shape[2])):
@@ -150,9 +155,9 @@ class _Reader:
             self._require(_is_count(given) and given == size, f"params.{key}", given, expected_size)
         lead = arrays["x"].shape[:-2]  # (N,), or (batches, batch size) of a bucketed data set
         sizes = self._sizes(tokens, pool, arrays.get("z"), lead)
-        prompts, prompt_index = self._prompts(texts, lead)
-        unitaries = None if "U" not in arrays else self._unitaries(arrays["U"], lead, tokens.shape[1])
-        return CircuitDataset(tokens, prompt_index, prompts, sizes, pool, unitaries)
+        prompts, prompt_index = self._prompts(arrays["y"], lead, tokens.shape[1])
+        dataset = CircuitDataset(tokens, prompt_index, prompts, sizes, pool)
+        return dataset if "U" not in arrays else self._with_unitaries(dataset, arrays["U"], lead)
 
     # ------------------------------------------------------------------------------------------- files
 
@@ -179,7 +184,7 @@ class _Reader:
         except OSError:
             raise
         except Exception as problem:  # PyYAML lets many kinds escape, such as a KeyError for `!!bool x`
-            raise unreadable(file, "plain YAML", problem) from None
+            raise damaged(file, problem) from None
         target = description.get("target") if isinstance(description, dict) else None
         if not isinstance(target, str) or target not in _TARGETS:
             raise DatasetFormatError(
@@ -205,19 +210,14 @@ class _Reader:
             "dataset_x.safetensors beside its config.yaml; copy the whole folder"
         )
 
-    def _tensor(self, prefix: str, key: str, suffixes: list[str]) -> NDArray[Any]:
+    def _stored(self, prefix: str, key: str, kind: Any, save_type: Any) -> NDArray[Any]:
+        """Read what is stored under a key; the kind only tells where genQC puts it, what it is tells the file."""
+        first = "pt" if kind == "numpy" and save_type == "safetensors" else save_type
+        suffixes = sorted(_SUFFIXES, key=lambda suffix: suffix != first)
         present = [suffix for suffix in suffixes if os.path.lexists(self.folder / f"{prefix}_{key}.{suffix}")]
         suffix = (present or suffixes)[0]
         file = self._file(f"{prefix}_{key}.{suffix}")
-        if suffix == "pt":
-            return read_tensor(file)
-        try:
-            array: NDArray[Any] = load_file(file)[KEY]
-            return array
-        except OSError:
-            raise
-        except Exception as problem:  # not only SafetensorError: a kind of number unknown to numpy is a KeyError
-            raise unreadable(file, f"a tensor under the key {KEY!r}", problem) from None
+        return _read_safetensors(file) if suffix == "safetensors" else read_stored(file)
 
     # ------------------------------------------------------------------------------------------ content
 
@@ -225,14 +225,24 @@ class _Reader:
         if not condition:
             raise DatasetFormatError(
                 f"genQC's data set {str(self.folder)!r} cannot be used: {what} is {_shown(given)}, "
-                f"expected {expected}; save it again with genQC 0.2.5"
+                f"expected {expected}; correct that, or copy the folder again"
             )
+
+    def _not_read(self, what: str, instead: str) -> DatasetFormatError:
+        """Word the refusal of what genQC has and this package has not."""
+        return DatasetFormatError(f"genQC's data set {str(self.folder)!r} holds {what}, which is not read: {instead}")
 
     def _gate_pool(self, names: Any) -> GatePool:
         given = isinstance(names, list) and all(isinstance(name, str) and len(name) < 80 for name in names)
-        self._require(given and len(names) < 20, "params.gate_pool", names, "a list of names of gates")
+        self._require(given and len(names) < 50, "params.gate_pool", names, "a list of names of gates")
+        names = [_LEGACY_GATES.get(name, name) for name in names]
+        unknown = [name for name in names if name not in GATES]
+        if unknown:
+            raise self._not_read(
+                f"circuits of the gate {unknown[0]!r}", f"give one whose gates are among {', '.join(GATES)}"
+            )
         try:
-            return GatePool(_LEGACY_GATES.get(name, name) for name in names)
+            return GatePool(names)
         except GateSetError as problem:
             raise self._unusable(problem) from None
 
@@ -288,27 +298,77 @@ class _Reader:
                 )
         return np.stack([qubits, gates], axis=1).astype(np.int16)
 
-    def _prompts(self, texts: NDArray[np.str_], lead: tuple[int, ...]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-        self._require(texts.shape == lead, "y", texts.shape, f"{lead}, a text a circuit")
-        distinct, index = np.unique(texts.reshape(-1), return_inverse=True)
+    def _prompts(
+        self, y: NDArray[Any], lead: tuple[int, ...], num_qubits: int
+    ) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+        """Return the distinct prompts and each circuit's; integers are Schmidt rank vectors, as genQC's own are."""
+        if y.dtype.kind in "iu":
+            is_label = y.shape == (*lead, num_qubits) and bool(((y == 1) | (y == 2)).all())
+            self._require(is_label, "y", ("integers", *y.shape), f"texts, or ranks 1 and 2 {(*lead, num_qubits)}")
+            labels, index = np.unique(y.reshape(-1, num_qubits), axis=0, return_inverse=True)
+            return tuple(map(srv_prompt, labels)), index.reshape(-1).astype(np.int32)
+        if y.dtype.kind not in "UO":
+            raise self._not_read(
+                f"{y.dtype} numbers as y", "store prompts (texts) or Schmidt rank vectors (integers) there"
+            )
+        self._require(y.shape == lead, "y", y.shape, f"{lead}, a text a circuit")
+        distinct, index = np.unique(y.reshape(-1), return_inverse=True)
         try:
             prompts = tuple(distinct.tolist())
             "".join(prompts).encode()
         except (ValueError, SystemError):  # there are no such characters
             raise DatasetFormatError(
-                f"genQC's data set {str(self.folder)!r} has prompts that are no Unicode text: save it again with genQC"
+                f"genQC's data set {str(self.folder)!r} has prompts that are no Unicode text: copy it again"
             ) from None
         return prompts, index.reshape(-1).astype(np.int32)
 
-    def _unitaries(self, U: NDArray[Any], lead: tuple[int, ...], num_qubits: int) -> NDArray[np.float32]:
-        shape = (*lead, 2, 2**num_qubits, 2**num_qubits)  # real and imaginary parts first, as here
+    def _with_unitaries(self, dataset: CircuitDataset, U: NDArray[Any], lead: tuple[int, ...]) -> CircuitDataset:
+        """Add unitaries; genQC puts zeros where it mixes circuits that have none, those for Schmidt rank vectors."""
+        side = 2**dataset.num_qubits
+        shape = (*lead, 2, side, side)  # real and imaginary parts first, as here
         self._require(U.dtype.kind == "f" and U.shape == shape, "U", (str(U.dtype), *U.shape), f"floats {shape}")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows has no length of 1
             unitaries = np.ascontiguousarray(U.reshape(-1, *shape[-3:]), dtype=np.float32)
             lengths = np.einsum("ncij,ncij->nj", unitaries, unitaries)  # squared, of columns
-            # genQC's float16 leaves an error of 1e-3; NaN is not near either.
-            self._require(bool((np.abs(lengths - 1) < 0.01).all()), "U", "not unitary", "columns of length 1")
-        return unitaries
+            asks_srv = np.array([prompt.startswith(SRV_PROMPT) for prompt in dataset.prompts])[dataset.prompt_index]
+            has_none = asks_srv & ~unitaries.any(axis=(1, 2, 3))
+            # The error of bfloat16 is up to 4e-3, that of genQC's float16 is 5e-4; NaN is not near either.
+            is_unitary = (np.abs(lengths - 1) < 0.01).all(axis=1) | has_none
+            self._require(bool(is_unitary.all()), "U", "not unitary", "columns of length 1")
+        rows = np.flatnonzero(~has_none)
+        if not len(rows):
+            return dataset
+        if len(rows) < len(dataset):
+            logger.warning(
+                "%r mixes %d circuits that have unitaries with %d for Schmidt rank vectors, another task: only the "
+                "former are used; for the latter give the data set that they come from",
+                str(self.folder),
+                len(rows),
+                len(dataset) - len(rows),
+            )
+        numbers, index = np.unique(dataset.prompt_index[rows], return_inverse=True)
+        prompts = tuple(dataset.prompts[number] for number in numbers)
+        return replace(
+            dataset.take(rows), prompts=prompts, prompt_index=index.astype(np.int32), unitaries=unitaries[rows]
+        )
+
+
+def _read_safetensors(file: Path) -> NDArray[Any]:
+    """Read genQC's tensor of a file; numpy has no bfloat16, so the bits of such numbers are widened."""
+    try:
+        with safe_open(file, "np") as stored:
+            kind = stored.get_slice(KEY).get_dtype()
+            if kind != "BF16":
+                array: NDArray[Any] = stored.get_tensor(KEY)
+                return array
+        content = dict(deserialize(file.read_bytes()))[KEY]  # type: ignore[no-untyped-call]
+        return from_bfloat16(np.frombuffer(content["data"], "<u2").reshape(content["shape"]))
+    except OSError:
+        raise
+    except (AttributeError, KeyError, TypeError):  # numpy has no such numbers
+        raise not_read(file, f"numbers of kind {kind}") from None
+    except Exception as problem:
+        raise damaged(file, problem) from None
 
 
 def _is_count(value: Any) -> bool:

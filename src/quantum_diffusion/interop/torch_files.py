@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,39 +21,26 @@ from numpy.typing import NDArray
 from quantum_diffusion.errors import DatasetFormatError, first_line
 
 KEY = "0"
-"""Under this key genQC stores every tensor and array."""
+"""Under this key genQC stores every tensor, array and list."""
+
+_LARGEST_SIZE = 2**48
+_LONGEST_TEXT = 10_000
 
 
-def read_tensor(file: Path) -> NDArray[Any]:
-    """Read a tensor, or a dictionary that holds one under "0".
+def read_stored(file: Path) -> NDArray[Any]:
+    """Read a tensor, a numpy array or a list of texts, or a dictionary that holds one under "0".
 
     Args:
         file: As `torch.save` writes it since torch 1.6.
 
     Returns:
-        The array, which may be read-only.
+        Numbers (bfloat16 as float32), or texts: numpy's own, or of dtype object where Python's `str` were stored. May
+        be read-only.
 
     Raises:
         DatasetFormatError: The file is damaged or holds anything else.
         OSError: It cannot be read.
     """
-    return _read(file, "a tensor", _tensor)
-
-
-def read_texts(file: Path) -> NDArray[np.str_]:
-    """Read a numpy array of texts, or a dictionary that holds one under "0"; see `read_tensor`."""
-    return _read(file, "an array of texts", _text_array)
-
-
-def unreadable(file: Path, expected: str, problem: Exception) -> DatasetFormatError:
-    """Word the refusal of a file in one line, however the library at fault words it."""
-    return DatasetFormatError(
-        f"{str(file)!r} is damaged or does not hold {expected} ({first_line(problem)}): copy it again, "
-        "or save it again with genQC"
-    )
-
-
-def _read(file: Path, expected: str, convert: Callable[[Any, zipfile.ZipFile, str], NDArray[Any]]) -> NDArray[Any]:
     try:
         with zipfile.ZipFile(file) as archive:  # reading an entry checks its checksum
             entries = archive.infolist()
@@ -64,12 +51,40 @@ def _read(file: Path, expected: str, convert: Callable[[Any, zipfile.ZipFile, st
             (name,) = (entry.filename for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl")
             content = _Unpickler(io.BytesIO(archive.read(name))).load()
             if isinstance(content, dict):
-                content = content.get(KEY)
-            return convert(content, archive, name.removesuffix("data.pkl"))
+                if KEY not in content:
+                    raise _NotReadError(f"nothing under the key {KEY!r}")
+                content = content[KEY]
+            return _array(content, archive, name.removesuffix("data.pkl"))
     except OSError:
         raise
+    except _NotReadError as problem:
+        raise not_read(file, str(problem)) from None
     except Exception as problem:  # whatever a broken or hostile file leads to, the answer is the same
-        raise unreadable(file, expected, problem) from None
+        raise damaged(file, problem) from None
+
+
+def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Widen numbers of bfloat16, given as uint16 of any shape: they are the upper halves of float32."""
+    return (bits.astype(np.uint32, order="C") << np.uint32(16)).view(np.float32)
+
+
+def damaged(file: Path, problem: Exception) -> DatasetFormatError:
+    """Word the refusal of a broken file in one line, however the library at fault words it."""
+    return DatasetFormatError(
+        f"{str(file)!r} is damaged ({first_line(problem)}): copy it again, or save it again with genQC"
+    )
+
+
+def not_read(file: Path, what: str) -> DatasetFormatError:
+    """Word the refusal of a whole file with something else in it."""
+    return DatasetFormatError(
+        f"{str(file)!r} holds {what}, which is not read: expected a tensor, a numpy array of numbers or texts, or a "
+        f"list of texts, alone or under the key {KEY!r}"
+    )
+
+
+class _NotReadError(Exception):
+    """Says what a file that may be whole holds."""
 
 
 # ------------------------------------------------------------------------------------------------- pickles
@@ -78,6 +93,7 @@ _STORAGES = {
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
     "HalfStorage": "f2",
+    "BFloat16Storage": "u2",
     "LongStorage": "i8",
     "IntStorage": "i4",
     "ShortStorage": "i2",
@@ -87,6 +103,7 @@ _STORAGES = {
 }
 """torch's names of kinds of numbers => numpy's."""
 
+_NUMPY = ("numpy.core", "numpy._core")  # of numpy 1 and 2
 _ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("collections", "OrderedDict"),  # of hooks, always empty
@@ -94,10 +111,23 @@ _ALLOWED = {
     ("numpy", "ndarray"),
     ("_codecs", "encode"),
     *(("torch", name) for name in _STORAGES),
-    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),  # numpy 1 and 2
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    *((f"{core}.multiarray", name) for core in _NUMPY for name in ("_reconstruct", "scalar")),
+    *((f"{core}.numeric", "_frombuffer") for core in _NUMPY),
 }
-"""All that pickled tensors and arrays of texts name. None of it is called here: see `_Record`."""
+"""All that pickled tensors, arrays and texts name. None of it is called here: see `_Record`."""
+
+_OPCODES = {
+    getattr(pickle, name)[0]
+    for name in (
+        *("PROTO", "FRAME", "STOP", "MARK", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+        *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+        *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+        *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+        *("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),
+        *("EMPTY_LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+    )
+}
+"""All that pickles of protocol 2 and later say of such things: no sets, whose members are hashed, and no instances."""
 
 
 class _Record:
@@ -111,10 +141,25 @@ class _Record:
         self.state = state
 
 
+class _TextDict(dict[str, Any]):
+    """A dictionary with texts for keys; to hash a tuple of a million others, one in the other, crashes Python."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(_text(key), value)
+
+
 class _Unpickler(pickle._Unpickler):  # in Python: the one in C takes the size of a table from the file
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code in _OPCODES
+    } | {
+        pickle.EMPTY_DICT[0]: lambda self: self.append(_TextDict()),
+        # Python's own makes room for as many bytes as the file says before it reads them.
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it calls {f'{module}.{name}'[:80]}")
+            raise _NotReadError(repr(f"{module}.{name}"[:80]))
         return type(name, (_Record,), {})  # a class of its own, which no later file sees
 
     def persistent_load(self, pid: Any) -> Any:
@@ -125,31 +170,71 @@ def _kind(value: Any) -> str:
     return type(value).__name__ if isinstance(value, _Record) else ""
 
 
+def _array(content: Any, archive: zipfile.ZipFile, root: str) -> NDArray[Any]:
+    kind = _kind(content)
+    if kind == "_rebuild_tensor_v2":
+        return _tensor(content, archive, root)
+    if kind == "_frombuffer":
+        data, dtype, shape, order = content.arguments[:4]
+        return _numpy_array(data, dtype, shape, order)
+    if kind == "_reconstruct":
+        _, shape, dtype, by_columns, data = content.state
+        return _numpy_array(data, dtype, shape, "F" if by_columns else "C")
+    if type(content) is list:
+        return _texts(content)
+    raise _NotReadError(f"an object of kind {kind or type(content).__name__!r}")
+
+
 def _tensor(content: Any, archive: zipfile.ZipFile, root: str) -> NDArray[Any]:
-    if _kind(content) != "_rebuild_tensor_v2" or _kind(content.arguments[0]) != "storage":
-        raise TypeError("no tensor in it")
     storage, offset, shape, strides = content.arguments[:4]
     _, numbers, key, *_ = storage.arguments
-    data = archive.read(f"{root}data/{key}")
+    data = archive.read(f"{root}data/{_text(key)}")
     is_big_endian = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big"
     dtype = np.dtype((">" if is_big_endian else "<") + _STORAGES[numbers.__name__])
-    if math.prod(shape) * dtype.itemsize > len(data):
+    if math.prod(_sizes(shape)) * dtype.itemsize > len(data):
         raise ValueError("a tensor is larger than its file")
-    steps = [stride * dtype.itemsize for stride in strides]
-    return np.ndarray(shape, dtype, data, offset * dtype.itemsize, steps)  # which checks that all lies inside
+    (start,), steps = _sizes((offset,)), [stride * dtype.itemsize for stride in _sizes(strides)]
+    array = np.ndarray(shape, dtype, data, start * dtype.itemsize, steps)  # which checks that all lies inside
+    return from_bfloat16(array) if numbers.__name__ == "BFloat16Storage" else array
 
 
-def _text_array(content: Any, archive: zipfile.ZipFile, root: str) -> NDArray[np.str_]:
-    if _kind(content) == "_frombuffer":
-        data, dtype, shape, order = content.arguments[:4]
-    elif _kind(content) == "_reconstruct":
-        _, shape, dtype, by_columns, data = content.state
-        order = "F" if by_columns else "C"
-    else:
-        raise TypeError("no array of numpy in it")
+def _numpy_array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
     if isinstance(data, _Record):  # older pickles have no bytes and write them as text
-        data = data.arguments[0].encode("latin1")
-    if not re.fullmatch(r"U[1-9]\d{0,5}", dtype.arguments[0]) or dtype.state[1] not in ("<", ">"):
-        raise TypeError("its numpy array is not of texts")
-    array: NDArray[np.str_] = np.frombuffer(data, dtype=dtype.state[1] + dtype.arguments[0])
-    return array.reshape(shape, order=order)
+        data = _text(data.arguments[0]).encode("latin1")
+    array = _texts(data) if type(data) is list else np.frombuffer(data, _numpy_dtype(dtype))
+    return array.reshape(_sizes(shape), order="F" if order == "F" else "C")
+
+
+def _numpy_dtype(record: Any) -> np.dtype[Any]:
+    name = _text(record.state[1]) + _text(record.arguments[0])
+    if not re.fullmatch(r"[<>|](U[1-9]\d{0,5}|[iu][1248]|f[248]|b1)", name):
+        raise _NotReadError(f"a numpy array of {name[:80]!r}")
+    return np.dtype(name)
+
+
+def _texts(items: list[Any]) -> NDArray[np.object_]:
+    texts = [_scalar(item) if _kind(item) == "scalar" else item for item in items]
+    for text in texts:
+        if type(text) is not str:
+            raise _NotReadError(f"a list or array of {_kind(text) or type(text).__name__!r}")
+        if len(text) > _LONGEST_TEXT:
+            raise ValueError("a text is too long for a prompt")
+    return np.array(texts, dtype=object)
+
+
+def _scalar(record: Any) -> Any:
+    """Return a single text of numpy's, or number."""
+    dtype, data = record.arguments
+    return _numpy_array(data, dtype, (), "C").item()
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError("no text where one is expected")
+    return value
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if type(values) is not tuple or not all(type(value) is int and 0 <= value < _LARGEST_SIZE for value in values):
+        raise TypeError("no shape where one is expected")
+    return values

@@ -255,9 +255,11 @@ def qubits_of_unitary(matrix: NDArray[Any]) -> int:
     with np.errstate(over="ignore", invalid="ignore"):  # huge entries give inf or nan, which are no small error
         error = np.abs(array.conj().T @ array.astype(np.complex128) - np.eye(len(array))).max()
     if not error <= UNITARY_TOLERANCE:
+        is_rounded = error < 0.1
+        nearest = ", e.g. the nearest one, scipy.linalg.polar(matrix.astype(complex))[0]" if is_rounded else ""
         raise ConfigError(
             f"the target is not unitary: U^dagger U differs from the identity by {error:.2g}, at most "
-            f"{UNITARY_TOLERANCE:g} is allowed; give a unitary matrix"
+            f"{UNITARY_TOLERANCE:g} is allowed; give a unitary matrix{nearest}"
         )
     return int(array.shape[0]).bit_length() - 1
 

@@ -6,6 +6,7 @@ The only module that imports qiskit, and only inside functions, since that takes
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,17 +132,22 @@ class QiskitBackend:
     def read_qasm(self, text: str) -> QuantumCircuit:
         """Read an OpenQASM 2 program, or with the extra `qasm3` an OpenQASM 3 program, that includes no other file.
 
+        A program without its version is read as what its declarations are.
+
         Raises:
             GateSetError: The text is no such program, it asks for too much, or the extra is missing.
         """
+        # Qiskit's reader of OpenQASM 2 knows no comments over several lines; places in errors stay what they are.
+        text = _COMMENT.sub(lambda comment: re.sub(r"[^\n]", " ", comment[0]), re.sub(r"\r\n?", "\n", text))
+        version = _version(text)
         _check_extent(text)
         from qiskit import qasm2, qasm3
         from qiskit.exceptions import MissingOptionalLibraryError
 
-        is_version_3 = re.search(r"^[ \t]*OPENQASM[ \t]+3", text, re.MULTILINE)
         try:
-            if is_version_3:
-                return qasm3.loads(text)
+            if version == 3:
+                with contextlib.redirect_stderr(io.StringIO()):  # its parser prints what it raises, too
+                    return qasm3.loads(text)
             # With the gates that Qiskit writes as if the OpenQASM 2 header had them.
             return qasm2.loads(text, include_path=(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
         except MissingOptionalLibraryError:
@@ -151,9 +157,8 @@ class QiskitBackend:
                 "'quantum-diffusion[qasm3]', or give OpenQASM 2"
             ) from None
         except Exception as problem:  # parsers raise all kinds, RecursionError among them
-            version = 3 if is_version_3 else 2
             raise GateSetError(
-                f"no readable OpenQASM {version} ({_reason(problem)}): give one whole program"
+                f"no readable OpenQASM {version} ({_located(problem)}): give one whole program"
             ) from problem
 
     def schmidt_rank_vector(self, circuit: Circuit) -> list[int]:
@@ -297,12 +302,38 @@ def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit
     return min(found, key=len, default=None)
 
 
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def _version(text: str) -> int:
+    """Return the version of a program without comments, 2 or 3; where it names none, by what only one of them has."""
+    given = re.match(r"\s*OPENQASM\s+(\d{1,9})", text)
+    if given is None:
+        return 3 if re.search(r"(^|[;}])\s*(qubit|bit)\b|stdgates\.inc", text) else 2
+    if given[1] not in ("2", "3"):
+        raise GateSetError(f"is a program of OpenQASM {given[1]}, which is not known: give OpenQASM 2 or 3")
+    return int(given[1])
+
+
+def _located(problem: Exception) -> str:
+    """Return the first line of a parser's error with the place in words; its own numbers of columns begin at 0."""
+    reason = _reason(problem)
+    place = re.match(r"(?:<input>:|L)?(\d+)(?:,|:C)(\d+): (.*)", reason)
+    if place:
+        return f"line {place[1]}, column {int(place[2]) + 1}: {place[3]}"
+    cause: Any = problem.__cause__  # the reader of OpenQASM 3 raises without a word where it stopped
+    token = getattr(cause.args[0], "offendingToken", None) if cause is not None and cause.args else None
+    return reason if token is None else f"line {token.line}, column {token.column + 1}: unexpected {token.text!r}"
+
+
 def _check_extent(text: str) -> None:
     """Refuse a program of huge registers, or of own gates that are huge when written out, before Qiskit reads it.
 
     Only what can never be too little is counted: every name in a statement may be that of a gate.
+
+    Args:
+        text: The program, without comments.
     """
-    text = re.sub(r"//[^\n]*|/\*.*?(\*/|\Z)", " ", text, flags=re.DOTALL)
     declared = total = depth = 0
     operations: dict[str, int] = {}  # of each own gate, when those in it are written out
     gate = ""  # the one whose definition is read
