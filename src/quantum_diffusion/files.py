@@ -1,17 +1,24 @@
-"""Writing files and folders so that a reader sees either the old state or the complete new one.
+"""Writing files and folders so that a reader sees either the old state or the complete new one; and locks.
 
-Everything is written under a temporary name beside its destination, flushed to the disk, and renamed; what killed
-writers left is removed by the next one.
+Everything is written into a staging folder beside its destination, flushed to the disk, and renamed. What a file
+system cannot do is done without; names are compared, never matched as patterns; and files and folders are made as
+`open` and `mkdir` make them, so that the user's umask and the folder's group hold.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import functools
 import hashlib
+import logging
 import os
+import platform
+import secrets
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +26,8 @@ from typing import Any
 import yaml
 
 from quantum_diffusion.errors import QuantumDiffusionError
+
+logger = logging.getLogger(__name__)
 
 DESCRIPTION = "config.yaml"
 """The file that says what a folder of ours is."""
@@ -29,7 +38,14 @@ _CHECKSUMS = "sha256:\n"
 _CHECKED = b"quantum_diffusion sha256 "
 """Begins a file that carries its own checksum."""
 
-_STAGING = ".new-entries-"
+_STAGING = ".quantum_diffusion.new-"
+"""Begins the name of a staging folder; its writer follows: process space, process id, and a number of its own."""
+
+_NEW, _OLD = "new", "old"
+"""In a staging folder: what is being written, and the folders whose places it takes."""
+
+_LACKING = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What the system says where a file system does not know `fsync` or locks."""
 
 
 def sha256_of(path: Path) -> str:
@@ -84,27 +100,41 @@ def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> No
         destination: Folder to be created or replaced.
         error: What to raise, with a message for users.
     """
-    destination = Path(os.path.realpath(destination))
+    shown = destination
     try:
+        destination = Path(os.path.realpath(destination))
         parent = next(folder for folder in destination.parents if folder.exists())
         if not parent.is_dir() or (destination.exists() and not destination.is_dir()):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(parent, os.W_OK | os.X_OK):
+        if not all(os.access(place, os.W_OK | os.X_OK) for place in (parent, destination) if place.exists()):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if Path.cwd().is_relative_to(destination):
             raise OSError(errno.EBUSY, "it is the folder you are in (give a folder inside it)")
-        Path(tempfile.mkdtemp(prefix=_STAGING, dir=parent)).rmdir()  # only trying tells, e.g. below /proc
+        _try_writing(parent, destination.relative_to(parent))
     except OSError as problem:
-        raise error(f"cannot write {str(destination)!r}: {describe(problem)}") from problem
+        raise error(f"cannot write {str(shown)!r}: {describe(problem)}") from problem
+
+
+def _try_writing(folder: Path, name: Path) -> None:
+    """Do in small what `new_folder` does: only trying tells of full disks, quotas, names and renames not allowed."""
+    staging = _make_staging(folder)
+    try:
+        (staging / _NEW / name).mkdir(parents=True)
+        file = staging / _NEW / name / "file"
+        file.write_bytes(bytes(4096))
+        flush(file)
+        os.rename(staging / _NEW / name.parts[0], staging / _OLD / name.parts[0])
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def new_folder(destination: Path, error: type[QuantumDiffusionError]) -> Iterator[Path]:
     """Fill a folder and put it in place as a whole, replacing what was there.
 
-    The caller decides beforehand whether replacing is allowed. When anything fails, the destination stays as it was
-    and the half-written folder is removed. A kill in the instant between the two renames of a replacement leaves the
-    old folder beside the destination as `.NAME.new-*.old`; the next call puts it back.
+    The caller decides beforehand whether replacing is allowed. When writing fails, the destination stays as it was and
+    the half-written folder is removed. A kill in the instant between the two renames of a replacement leaves the old
+    folder in a hidden staging folder beside the destination; the next writer there puts it back.
 
     Args:
         destination: Folder to create; its parents are made.
@@ -113,27 +143,18 @@ def new_folder(destination: Path, error: type[QuantumDiffusionError]) -> Iterato
     Yields:
         An empty folder to write into.
     """
-    destination = Path(os.path.realpath(destination))  # what a link points to is replaced, not the link
-    staging: Path | None = None
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{destination.name}.new-"
-        _recover(destination, prefix)
-        _remove_abandoned(destination.parent, prefix)
-        staging = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=destination.parent))
-        staging.chmod(0o755)  # mkdtemp makes private folders; results are meant to be shared
+    with new_file(destination, error) as staging:
+        staging.mkdir()
         yield staging
-        for path in sorted(staging.rglob("*")):
-            if path.is_file():
-                flush(path)
-        _replace_entry(staging, destination)
-        flush(destination.parent)
-        shutil.rmtree(staging.with_name(f"{staging.name}.old"), ignore_errors=True)
-    except OSError as problem:
-        raise error(f"cannot write {str(destination)!r}: {describe(problem)}; nothing was changed there") from problem
-    finally:
-        if staging is not None and staging.exists():
-            shutil.rmtree(staging, ignore_errors=True)
+    _settle(Path(os.path.realpath(destination)).parent)
+
+
+@contextlib.contextmanager
+def new_file(destination: Path, error: type[QuantumDiffusionError]) -> Iterator[Path]:
+    """Write one file and put it in place as a whole; yields the temporary path to write to. See `new_folder`."""
+    real = Path(os.path.realpath(destination))  # what a link points to is replaced, not the link
+    with _staged(real.parent, real.name, f"cannot write {str(destination)!r}", error) as staging:
+        yield staging / real.name
 
 
 @contextlib.contextmanager
@@ -151,47 +172,113 @@ def new_entries(folder: Path, last: str, error: type[QuantumDiffusionError]) -> 
     Yields:
         An empty folder to write the entries into.
     """
-    folder = Path(os.path.realpath(folder))
+    with _staged(Path(os.path.realpath(folder)), last, f"cannot write to {str(folder)!r}", error) as staging:
+        yield staging
+    _settle(folder)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path, last: str, failed: str, error: type[QuantumDiffusionError]) -> Iterator[Path]:
+    """Yield an empty folder; then put what was written there into a folder beside, the entry `last` after all others.
+
+    Args:
+        folder: Where the entries go; it is made when it is missing.
+        last: Name of an entry.
+        failed: How the message for users begins when something fails.
+        error: Raised in place of an `OSError`.
+    """
     staging: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder, _STAGING)
-        staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING}{os.getpid()}-", dir=folder))
-        yield staging
-        for path in staging.rglob("*"):
+        remove_abandoned(folder)
+        staging = _make_staging(folder)
+        yield staging / _NEW
+        for path in (staging / _NEW).rglob("*"):
             if path.is_file():
                 flush(path)
-        names = sorted(path.name for path in staging.iterdir() if path.name != last)
-        for name in [*names, last]:
-            _replace_entry(staging / name, folder / name)
-        flush(folder)
-    except OSError as problem:
-        raise error(f"cannot write to {str(folder)!r}: {describe(problem)}; what was there is unchanged") from problem
-    finally:
+    except BaseException as problem:
         if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _replace_entry(source: Path, target: Path) -> None:
-    """Put a file or folder in the place of another; a folder has to step aside first."""
-    if not target.is_dir():
-        os.replace(source, target)
-        return
-    aside = source.with_name(f"{source.name}.old")
-    os.rename(target, aside)
-    try:
-        os.rename(source, target)
-    except OSError:
-        os.rename(aside, target)
+            _discard(staging)
+        if isinstance(problem, OSError):
+            raise error(f"{failed}: {describe(problem)}; nothing was changed there") from problem
         raise
+    try:
+        _put_in_place(staging, last)
+    except OSError as problem:
+        kept = staging / _NEW
+        with contextlib.suppress(OSError):  # where nothing can be renamed, it stays there
+            kept = kept.rename(folder / f"finished-{secrets.token_hex(4)}")
+            _discard(staging)
+        raise error(f"{failed}: {describe(problem)}; it is complete in {str(kept)!r}, move it from there") from problem
+    _discard(staging)
 
 
-def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove what writers left in a folder that were killed; names are the prefix, a process id, and more."""
-    for path in folder.glob(f"{prefix}*"):
-        process = path.name.removeprefix(prefix).partition("-")[0]
-        if process.isdigit() and not _is_running(int(process)):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+def _settle(folder: Path) -> None:
+    """Let what was put in place survive a power cut, where the file system can do that."""
+    with contextlib.suppress(OSError):  # it is in place, whatever the disk says now
+        flush(folder)
+
+
+def _put_in_place(staging: Path, last: str) -> None:
+    folder = staging.parent
+    for name in sorted(os.listdir(staging / _NEW), key=lambda name: (name == last, name)):
+        _replace_entry(staging / _NEW / name, folder / name, staging / _OLD / name)
+
+
+def _replace_entry(source: Path, target: Path, aside: Path) -> None:
+    """Put a file or folder in the place of another; a folder has to step aside first."""
+    if target.is_dir():
+        os.rename(target, aside)
+    try:
+        os.replace(source, target)
+    except OSError:
+        if os.path.lexists(source):  # else it is done: NFS refuses a request that it gets twice
+            raise
+
+
+def _make_staging(folder: Path) -> Path:
+    staging = folder / f"{_STAGING}{_process_space()}-{os.getpid()}-{secrets.token_hex(4)}"
+    for part in (staging, staging / _NEW, staging / _OLD):
+        part.mkdir()
+    return staging
+
+
+def _discard(staging: Path) -> None:
+    """Remove a staging folder; a folder that had stepped aside and was not replaced goes back to its place."""
+    with contextlib.suppress(OSError):
+        for aside in (staging / _OLD).glob("*"):
+            if not os.path.lexists(staging.parent / aside.name):
+                os.rename(aside, staging.parent / aside.name)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the staging folders of writers that were killed, as far as that is certain: see `_process_space`."""
+    with contextlib.suppress(OSError):  # perhaps it can be written, but not be listed
+        for name in filter(is_staging, os.listdir(folder)):
+            space, process = name.removeprefix(_STAGING).split("-")[:2]
+            if space == _process_space() and not _is_running(int(process)):
+                _discard(folder / name)
+
+
+def is_staging(name: str) -> bool:
+    """Tell whether a name is that of a staging folder."""
+    parts = name.removeprefix(_STAGING).split("-")
+    return name.startswith(_STAGING) and len(parts) == 3 and parts[1].isdecimal()
+
+
+@functools.cache
+def _process_space() -> str:
+    """Name the processes that can be looked up here by their ids: those of this machine, or container, since it started.
+
+    Whether any other process still runs cannot be told, so what it left is left alone.
+    """
+    parts = [platform.node()]
+    try:
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    except OSError:  # not Linux
+        parts.append(str(uuid.getnode()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _is_running(process: int) -> bool:
@@ -199,54 +286,115 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
-        pass  # it runs, but is another user's
+    except (OSError, OverflowError):
+        pass  # it runs, but is another user's; or it is no number of a process
     return True
 
 
-@contextlib.contextmanager
-def new_file(destination: Path, error: type[QuantumDiffusionError]) -> Iterator[Path]:
-    """Write one file and put it in place as a whole; yields the temporary path to write to. See `new_folder`."""
-    destination = Path(os.path.realpath(destination))
-    prefix = f".{destination.name}.new-"
-    staging = destination.with_name(f"{prefix}{os.getpid()}")
+def flush(path: Path) -> None:
+    """Make sure that a file's or folder's content is on the disk, where its file system can do that."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows shares flush no other files
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(destination.parent, prefix)
-        yield staging
-        flush(staging)
-        os.replace(staging, destination)
+        os.fsync(descriptor)
     except OSError as problem:
-        raise error(f"cannot write {str(destination)!r}: {describe(problem)}; nothing was changed there") from problem
+        if problem.errno not in _LACKING:
+            raise
     finally:
-        with contextlib.suppress(OSError):
-            staging.unlink()
+        os.close(descriptor)
+
+
+_IN_WORDS = {
+    errno.ENOSPC: "the disk is full (free some space, or choose another folder)",
+    errno.EDQUOT: "your quota is used up (free some space, or choose another folder)",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "permission denied (choose another folder, or change its permissions)",
+    ),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file is where a folder should be (choose another folder)"),
+    errno.ENOENT: "there is no such place (choose another folder)",
+    errno.ENAMETOOLONG: "the name is too long (choose a shorter one)",
+    **dict.fromkeys(
+        (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
+        "its file system cannot do that (choose a folder on another one)",
+    ),
+}
 
 
 def describe(problem: OSError) -> str:
     """Say in words what the operating system refused, with the mend where there is one."""
-    if problem.errno == errno.ENOSPC:
-        return "the disk is full (free some space, or choose another folder)"
-    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "permission denied (choose another folder, or change its permissions)"
-    if problem.errno in (errno.EEXIST, errno.ENOTDIR):
-        return "a file is where a folder should be (choose another folder)"
-    if problem.errno == errno.ENOENT:
-        return "there is no such place (choose another folder)"
-    return problem.strerror or str(problem)
+    return _IN_WORDS.get(problem.errno or 0) or problem.strerror or str(problem)
 
 
-def _recover(destination: Path, prefix: str) -> None:
-    """Put back a folder whose replacement was killed between the two renames of `_replace_entry`."""
-    aside = [path for path in destination.parent.glob(f"{prefix}*.old") if path.is_dir()]
-    if not destination.exists() and len(aside) == 1:
-        os.rename(aside[0], destination)
+# --------------------------------------------------------------------------------------------------- locks
 
 
-def flush(path: Path) -> None:
-    """Make sure a file's or folder's content is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class TakenError(Exception):
+    """Another process holds the lock."""
+
+
+class Lock:
+    """Keeps other processes out while it is held; the operating system ends it with the process.
+
+    Where the file system has no locks, nothing keeps them out, and a warning says so.
+
+    Args:
+        path: A file for the lock alone, in a folder that exists; it is made, and stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def hold(self, longest_wait: float = 0.0) -> Iterator[bool]:
+        """Hold the lock; may be nested.
+
+        Args:
+            longest_wait: For another process, in seconds.
+
+        Yields:
+            Whether it is held from here on; False when nested.
+
+        Raises:
+            TakenError: Another process holds it.
+            OSError: The file cannot be written.
+        """
+        is_outermost = not self._depth
+        if is_outermost:
+            self._descriptor = self._acquire(time.monotonic() + longest_wait)
+        self._depth += 1
+        try:
+            yield is_outermost
+        finally:
+            self._depth -= 1
+            if is_outermost:
+                os.close(self._descriptor)
+
+    def _acquire(self, deadline: float) -> int:
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                pass
+            except OSError as problem:
+                if problem.errno in _LACKING:
+                    _warn_that_nothing_locks(self._path)
+                    return descriptor
+                os.close(descriptor)
+                raise
+            else:
+                if os.fstat(descriptor).st_nlink:  # else its last holder has removed it
+                    return descriptor
+            os.close(descriptor)
+            if time.monotonic() >= deadline:
+                raise TakenError
+            time.sleep(0.05)
+
+
+@functools.cache  # once a lock
+def _warn_that_nothing_locks(path: Path) -> None:
+    logger.warning(
+        "the file system of %r has no locks: make sure that no other run writes there at the same time",
+        str(path.parent),
+    )

@@ -211,7 +211,7 @@ def test_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file", "file' is a file: make one with")
     refused(tmp_path / "file" / "deeper", "does not exist")
-    refused(tmp_path / ("a" * 300), "File name too long")
+    refused(tmp_path / ("a" * 300), "the name is too long")
 
 
 def test_an_empty_or_unrelated_folder(tmp_path: Path) -> None:
@@ -565,7 +565,7 @@ def test_a_killed_writer_leaves_no_half_data_set(tmp_path: Path) -> None:
     assert "new" not in names
     assert len(names) == 2
     hidden = next(name for name in names if name != "old")
-    assert is_dataset_folder(tmp_path / "parts" / hidden)  # complete, but not in place: it is not to be used
+    assert is_dataset_folder(tmp_path / "parts" / hidden / "new" / "new")  # complete, but not in place: not to be used
     assert_equal(DatasetLoader().load_dataset(tmp_path / "parts"), random_dataset())
     save_dataset(random_dataset(1), tmp_path / "parts" / "new", {})
     assert len(DatasetLoader().load_dataset(tmp_path / "parts")) == 10

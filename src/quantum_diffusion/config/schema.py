@@ -15,11 +15,26 @@ from quantum_diffusion.config.validation import Kinds, Part, Section
 
 
 def _expand_home(text: str) -> str:
-    return re.sub(r"^(stream:)?~(?=/|$)", lambda found: (found[1] or "") + str(Path.home()), text)
+    try:
+        return re.sub(r"^(stream:)?~(?=/|$)", lambda found: (found[1] or "") + str(Path.home()), text)
+    except RuntimeError:
+        raise ValueError(f"{text!r} begins with ~, but you have no home folder: set HOME, or give the path") from None
+
+
+def _check_name(value: Any) -> Any:
+    if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        raise ValueError(f"{value!r} is no text in UTF-8: rename it, or go into its folder and give a relative path")
+    return value
+
+
+def _stay_inside(name: str) -> str:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} leads out of output_path: give the name of a folder inside it")
+    return name
 
 
 Text = Annotated[str, Field(min_length=1)]
-PathText = Annotated[Text, AfterValidator(_expand_home)]
+PathText = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_expand_home)]
 """A path, or a word in its place; the shell leaves a ~ behind the = of key=~/folder as it is."""
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -134,7 +149,7 @@ class GeneralConfig(Section):
     circuits in every epoch, which has the preset's num_samples."""
     output_path: PathText = "./models/model"
     """Folder of the trained model."""
-    model_name: Text | None = None
+    model_name: Annotated[Text, BeforeValidator(_check_name), AfterValidator(_stay_inside)] | None = None
     """Sub-folder of output_path for this model; null writes into output_path itself."""
     experiment_name: Text = "experiment"
     """Name under which the run is logged."""

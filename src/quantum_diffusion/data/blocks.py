@@ -46,9 +46,20 @@ def _slices(array: NDArray[Any], count: int) -> Iterator[slice]:
 
 def release(array: NDArray[Any]) -> None:
     """Let the pages of a memory-mapped array leave memory; an array of another kind stays as it is."""
+    mapped = _map_of(array)
+    # What was written to a private map would be lost; and not every system can do this.
+    if mapped is not None and memoryview(mapped).readonly and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def is_whole(array: NDArray[Any]) -> bool:
+    """Tell whether a memory-mapped file is still there as a whole; to touch what was cut off kills the process."""
+    mapped = _map_of(array)
+    return mapped is None or len(mapped) <= mapped.size()  # now
+
+
+def _map_of(array: NDArray[Any]) -> mmap.mmap | None:
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    # What was written to a private map would be lost; and not every system can do this.
-    if isinstance(owner, mmap.mmap) and memoryview(owner).readonly and hasattr(mmap, "MADV_DONTNEED"):
-        owner.madvise(mmap.MADV_DONTNEED)
+    return owner if isinstance(owner, mmap.mmap) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,12 @@ class CircuitDataset:
         return int(self.tokens.shape[2])
 
     @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """All arrays that are there."""
+        arrays = (self.tokens, self.prompt_index, self.sizes, self.unitaries)
+        return [array for array in arrays if array is not None]
+
+    @property
     def length_counts(self) -> dict[int, dict[int, int]]:
         """How many circuits of each number of qubits have each number of gates: {qubits: {gates: count}}."""
         key = self.sizes[:, 0] * np.int32(2**16) + self.sizes[:, 1]  # a single number is sorted faster than a pair
@@ -76,10 +82,9 @@ class CircuitDataset:
     def fingerprint(self) -> str:
         """SHA-256 of the content: equal for equal data, whatever folder it lies in."""
         digest = hashlib.sha256(repr((self.gate_pool.names, self.prompts, self.tokens.shape)).encode())
-        for array in (self.tokens, self.prompt_index, self.sizes, self.unitaries):
-            if array is not None:
-                for rows in row_blocks(array):
-                    digest.update(np.ascontiguousarray(rows).data)
+        for array in self.arrays:
+            for rows in row_blocks(array):
+                digest.update(np.ascontiguousarray(rows).data)
         return digest.hexdigest()
 
     def simulate(self, rows: NDArray[np.integer]) -> tuple[DecodeReport, Complex]:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from quantum_diffusion.data.balancing import PromptBalance
+from quantum_diffusion.data.blocks import is_whole
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.merging import balanced_rows, merge_datasets
 from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder
@@ -208,7 +209,15 @@ class BatchLoader:
         Args:
             number: Which epoch, from 0.
             first_batch: Batches to leave out at the start, to continue an interrupted epoch.
+
+        Raises:
+            DatasetFormatError: A file of the data set is shorter than it was when it was opened.
         """
+        if not all(is_whole(array) for array in self.dataset.arrays):
+            raise DatasetFormatError(
+                "the data set was changed while it is in use: one of its files is shorter than it was; generate or "
+                "copy it again, and give the same command again"
+            )
         rng = numpy_generator(self.seed, "epoch", number)
         if self._balance is not None:
             orders = self._balance.draw(rng)

@@ -58,7 +58,10 @@ class KeySet:
             return
         path = self._folder / f"keys-{len(self._on_disk)}.npy"
         np.save(path, run)
-        self._on_disk.append(np.load(path, mmap_mode="r"))
+        try:
+            self._on_disk.append(np.load(path, mmap_mode="r"))
+        except OSError:  # its file system cannot map files
+            self._on_disk.append(run)
 
 
 def unitary_keys(matrices: NDArray[np.complexfloating]) -> Keys:

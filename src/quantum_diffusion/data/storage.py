@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 import quantum_diffusion
 from quantum_diffusion.circuits.gates import GatePool
@@ -224,17 +224,21 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
 
 def _map_array(file: Path, key: str) -> NDArray[Any]:
     """Open the array of a safetensors file without reading it: it comes into memory as it is used, and may leave."""
-    with safe_open(file, framework="numpy") as content:  # checks the header, and that the file is as long as it says
-        part = content.get_slice(key)
-        shape, kind = tuple(part.get_shape()), part.get_dtype()
-    dtype = _KINDS.get(kind)
-    if dtype is None or 0 in shape:
-        array: NDArray[Any] = load_file(file)[key]
-        return array
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        begin = json.loads(opened.read(length))[key]["data_offsets"][0]
-    return np.memmap(file, dtype, "r", 8 + length + begin, shape).view(np.ndarray)
+    try:
+        with safe_open(
+            file, framework="numpy"
+        ) as content:  # checks the header, and that the file is as long as it says
+            part = content.get_slice(key)
+            shape, dtype = tuple(part.get_shape()), _KINDS.get(part.get_dtype())
+        if dtype is not None and 0 not in shape:
+            with file.open("rb") as opened:
+                length = int.from_bytes(opened.read(8), "little")
+                begin = json.loads(opened.read(length))[key]["data_offsets"][0]
+            return np.memmap(file, dtype, "r", 8 + length + begin, shape).view(np.ndarray)
+    except OSError:
+        pass  # its file system cannot map files; or it cannot be read, as the next line finds, too
+    array: NDArray[Any] = load(file.read_bytes())[key]
+    return array
 
 
 def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, pool: GatePool) -> None:

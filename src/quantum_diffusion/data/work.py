@@ -12,13 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from quantum_diffusion.data.shards import Shard
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
-from quantum_diffusion.files import describe, new_file, with_checksum, without_checksum
+from quantum_diffusion.files import Lock, TakenError, describe, with_checksum, without_checksum
 
 _LOCK, _SETTINGS = "lock", "settings.json"
 
@@ -50,7 +49,7 @@ class WorkFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._check()
-            with FileLock(folder / _LOCK, timeout=0):
+            with Lock(folder / _LOCK).hold():
                 self._check()
                 note = folder / _SETTINGS
                 if not note.is_file() or note.read_text(encoding="utf-8") != self._settings:
@@ -61,8 +60,9 @@ class WorkFolder:
                 except ConfigError:
                     self._remove()
                     raise
-                self._remove()
-        except Timeout:
+                with suppress(OSError):  # the data set is there, whatever stays beside it
+                    self._remove()
+        except TakenError:
             raise DatasetFormatError(
                 f"another run is making the data set {str(self._destination)!r}: wait for it, or choose another "
                 "datasets.output_path"
@@ -107,13 +107,8 @@ class WorkFolder:
         return self._folder / f"shard-{number:06d}"
 
     def write_shard(self, number: int, shard: Shard) -> None:
-        """Write a shard, whole or not at all.
-
-        Raises:
-            DatasetFormatError: It cannot be written.
-        """
-        with new_file(self._shard_file(number), DatasetFormatError) as staging:
-            staging.write_bytes(with_checksum(save({"ids": shard.ids, "labels": shard.labels})))
+        """Write a shard, in `to_ourselves`; its checksum tells when a kill has cut it short."""
+        self._shard_file(number).write_bytes(with_checksum(save({"ids": shard.ids, "labels": shard.labels})))
 
     def read_shard(self, number: int) -> Shard | None:
         """Read a shard, None when it is missing or damaged: it is then made again."""

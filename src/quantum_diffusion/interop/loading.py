@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from functools import partial
 from pathlib import Path
 
 from quantum_diffusion.data.container import CircuitDataset
@@ -24,7 +24,17 @@ def dataset_loader(seed: int = 0) -> DatasetLoader:
     Args:
         seed: Decides balancing, the train/validation split and the order of batches.
     """
-    return DatasetLoader(seed, readers=(read_hub, read_dataset))
+    return DatasetLoader(seed, readers=(read_hub, read_folder))
+
+
+def read_folder(path: Path) -> CircuitDataset | None:
+    """Read a data set folder of genQC, also one in the Hub's cache; see `read_dataset`.
+
+    There it holds links to files that lie beside the snapshots: CACHE/{blobs,snapshots/REVISION}.
+    """
+    real = Path(os.path.realpath(path))
+    caches = (folder.parents[1] for folder in (real, *real.parents) if folder.parent.name == "snapshots")
+    return read_dataset(path, root=next((cache for cache in caches if (cache / "blobs").is_dir()), None))
 
 
 def read_hub(path: Path) -> CircuitDataset | None:
@@ -51,9 +61,7 @@ def read_hub(path: Path) -> CircuitDataset | None:
     folder = snapshot.joinpath(*names[2:])
     if not folder.is_dir():
         raise DatasetFormatError(f"{_address(path)!r} has no YAML or tensors: expected a data set that genQC saved")
-    # The Hub's cache holds links to files that lie beside the snapshots: CACHE/{blobs,snapshots/REVISION}.
-    cache = snapshot.parents[1] if snapshot.parent.name == "snapshots" else snapshot
-    return DatasetLoader(readers=[partial(read_dataset, root=cache)]).load_dataset(folder)
+    return DatasetLoader(readers=[read_folder]).load_dataset(folder)
 
 
 def _address(path: Path) -> str:

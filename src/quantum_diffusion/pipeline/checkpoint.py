@@ -6,6 +6,7 @@ loads or says clearly that it does not.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 import quantum_diffusion
 from quantum_diffusion.config.validation import validate
@@ -28,7 +29,6 @@ from quantum_diffusion.files import (
     new_entries,
     new_file,
     sealed,
-    sha256_of,
     with_checksum,
     without_checksum,
 )
@@ -121,9 +121,13 @@ def load_pipeline(folder: Path, device: torch.device | None = None, weights: str
     description = _read_description(folder)
     name = LAST_WEIGHTS if weights == "last" and LAST_WEIGHTS in description["sha256"] else WEIGHTS
     weights_file = folder / name
-    if not weights_file.is_file():
-        raise CheckpointError(f"the model {str(folder)!r} lacks {name}: copy it again, or train again")
-    if sha256_of(weights_file) != description["sha256"].get(name):
+    try:
+        content = weights_file.read_bytes()  # not mapped: not every file system can do that
+    except FileNotFoundError:
+        raise CheckpointError(f"the model {str(folder)!r} lacks {name}: copy it again, or train again") from None
+    except OSError as problem:
+        raise CheckpointError(f"cannot read {str(weights_file)!r}: {describe(problem)}") from problem
+    if hashlib.sha256(content).hexdigest() != description["sha256"].get(name):
         raise CheckpointError(
             f"{str(weights_file)!r} does not belong to the {DESCRIPTION} beside it (its checksum is wrong; was saving "
             "cut short?): run the training command again, or copy the folder again"
@@ -131,7 +135,7 @@ def load_pipeline(folder: Path, device: torch.device | None = None, weights: str
     try:
         config = validate(PipelineConfig, description.get("params"), f"{folder / DESCRIPTION}: params")
         pipeline = make_pipeline(config)
-        pipeline.network.load_state_dict(load_file(weights_file), strict=True)
+        pipeline.network.load_state_dict(load(content), strict=True)
     except (QuantumDiffusionError, SafetensorError, RuntimeError, ValueError) as problem:
         reason = (
             str(problem) if isinstance(problem, QuantumDiffusionError) else f"its {name} is not of its {DESCRIPTION}"

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import yaml
-from filelock import FileLock
 
-from quantum_diffusion.errors import ConfigError, unknown_name
-from quantum_diffusion.files import new_file
+from quantum_diffusion.errors import ConfigError, first_line, unknown_name
+from quantum_diffusion.files import Lock, new_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -200,10 +199,13 @@ class MlflowSink:
         uri = start.mlflow_uri or sqlite_uri(start.folder)
         if uri.startswith(_SQLITE):
             path = Path(uri.removeprefix(_SQLITE)).absolute()
+            if re.search("[%?]", str(path.parent)):  # read as part of an address, it would lie elsewhere
+                raise ConfigError(f"its file cannot lie below {str(path.parent)!r}: give training.general.mlflow_uri")
             # MLflow breaks a file that two runs of a sweep make at once; and artifacts would lie where we are called.
-            with FileLock(f"{path}.lock", timeout=_LONGEST_OPENING):
+            with Lock(path.with_name(f"{path.name}.lock")).hold(_LONGEST_OPENING):
                 if not path.exists():
                     with new_file(path, ConfigError) as staging:
+                        staging.touch()  # SQLite would forbid it to the user's group
                         self._mlflow.MlflowClient(f"{_SQLITE}{staging}").search_experiments()
                 experiment = self._open(uri, start.name, (path.parent / "mlartifacts").as_uri())
         else:
@@ -266,7 +268,7 @@ def check_sinks(names: Iterable[str]) -> None:
     """Refuse sinks that cannot be used.
 
     Raises:
-        ConfigError: A name is unknown, or its package is not installed.
+        ConfigError: A name is unknown, or its package is not installed or cannot be loaded.
     """
     for name in names:
         if name not in SINKS:
@@ -278,6 +280,11 @@ def check_sinks(names: Iterable[str]) -> None:
             raise ConfigError(
                 f"training.general.loggers has {name!r}, which is not installed: "
                 f"pip install 'quantum-diffusion[{name}]'"
+            ) from None
+        except Exception as problem:  # of MLflow where there is no home folder, for one
+            raise ConfigError(
+                f"training.general.loggers has {name!r}, which cannot be loaded: {first_line(problem)}; mend that, or "
+                "leave it out"
             ) from None
 
 

@@ -9,18 +9,17 @@ import logging
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from quantum_diffusion.config.schema import SAME_MODEL, TrainingConfig
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.data.storage import ARRAYS_FOLDER
 from quantum_diffusion.errors import CheckpointError, ConfigError
-from quantum_diffusion.files import check_can_write, describe
+from quantum_diffusion.files import Lock, TakenError, check_can_write, describe
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, read_checkpoint, read_metadata
 from quantum_diffusion.pipeline.fit import TrainingState
@@ -58,7 +57,7 @@ class RunFolder:
         self.best = self.run / "best"
         self.run_id = uuid.uuid4().hex
         self._checkpoints = CheckpointStore(self.run / "checkpoints", config.general.keep_checkpoints)
-        self._lock = FileLock(self.run / LOCK_FILE, timeout=0)
+        self._lock = Lock(self.run / LOCK_FILE)
         self.check()
 
     def check(self) -> None:
@@ -92,18 +91,18 @@ class RunFolder:
         Raises:
             CheckpointError: Another run has the folder, or has finished in it meanwhile, or it cannot be written.
         """
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-            lock = self._lock.acquire()
-        except Timeout:
-            raise CheckpointError(
-                f"another run is training into {str(self.model)!r}: wait for it, or choose another "
-                "training.general.output_path"
-            ) from None
-        except OSError as problem:
-            raise CheckpointError(f"cannot write {str(self.run)!r}: {describe(problem)}") from problem
-        with lock:
-            if self._lock.lock_counter == 1:
+        with ExitStack() as held:
+            try:
+                self.run.mkdir(parents=True, exist_ok=True)
+                is_new = held.enter_context(self._lock.hold())
+            except TakenError:
+                raise CheckpointError(
+                    f"another run is training into {str(self.model)!r}: wait for it, or choose another "
+                    "training.general.output_path"
+                ) from None
+            except OSError as problem:
+                raise CheckpointError(f"cannot write {str(self.run)!r}: {describe(problem)}") from problem
+            if is_new:
                 self.check()
             yield
 
