@@ -19,7 +19,7 @@ from quantum_diffusion.data.blocks import is_whole
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.merging import balanced_rows, merge_datasets
 from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder
-from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for
 from quantum_diffusion.files import describe
 from quantum_diffusion.seeding import numpy_generator
 
@@ -47,15 +47,16 @@ class DatasetLoader:
             IncompatibleDatasetsError: The data sets in the folder have different gate pools.
         """
         folder = Path(path)
-        whole = self._read(folder)
-        if whole is not None:
-            return whole
-        try:
-            children = _visible(folder) if folder.is_dir() else []
-        except OSError as problem:
-            raise DatasetFormatError(f"cannot read {str(folder)!r}: {describe(problem)}") from problem
-        parts = [part for part in map(self._read, children) if part is not None]
-        return merge_datasets(parts or [load_dataset_folder(folder)])  # the latter says what is missing
+        with memory_for(f"loading the data set {str(folder)!r}", "take fewer circuits, or a computer with more memory"):
+            whole = self._read(folder)
+            if whole is not None:
+                return whole
+            try:
+                children = _visible(folder) if folder.is_dir() else []
+            except OSError as problem:
+                raise DatasetFormatError(f"cannot read {str(folder)!r}: {describe(problem)}") from problem
+            parts = [part for part in map(self._read, children) if part is not None]
+            return merge_datasets(parts or [load_dataset_folder(folder)])  # the latter says what is missing
 
     def _read(self, folder: Path) -> CircuitDataset | None:
         """Read a folder that is a data set, or claims to be one; None where it does not."""

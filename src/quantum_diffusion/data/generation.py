@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from quantum_diffusion.data.storage import (
     save_blocks,
 )
 from quantum_diffusion.data.work import WorkFolder
-from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for
 from quantum_diffusion.files import check_can_write
 
 _SHARDS_AT_ONCE = 16
@@ -136,6 +136,7 @@ class DatasetGenerator:
         Raises:
             DatasetFormatError: The folder holds something else, cannot be written, or another run writes it.
             ConfigError: No circuit at all fits the configuration, or Ray is missing.
+            OutOfMemoryError: Memory ran out, of this process or of a worker.
         """
         if len(self.parts) > 1:
             return _sum([DatasetGenerator(part).write(progress) for part in self.parts])
@@ -146,7 +147,7 @@ class DatasetGenerator:
         check_can_write(path, DatasetFormatError)
         started = time.perf_counter()
         work = WorkFolder(path, self.settings, self.config.overwrite)
-        with work.to_ourselves() as folder:
+        with work.to_ourselves() as folder, self._told_of_memory():
             drafts = _Drafts(folder, self.config.max_gates)
             counts = self._select(folder, drafts, progress, work)
             report = self._report(drafts, counts, started)
@@ -157,7 +158,7 @@ class DatasetGenerator:
         """Make the data set in memory; see `write`. Not for condition_type BOTH, which makes two."""
         assert len(self.parts) == 1
         started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder:
+        with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder, self._told_of_memory():
             drafts = _Drafts(Path(folder), self.config.max_gates)
             counts = self._select(Path(folder), drafts, progress)
             report = self._report(drafts, counts, started)
@@ -165,6 +166,10 @@ class DatasetGenerator:
         return dataset, report
 
     # ------------------------------------------------------------------------------------------- details
+
+    def _told_of_memory(self) -> AbstractContextManager[None]:
+        given = f"datasets.n_jobs={self.config.n_jobs} and datasets.max_memory={self.config.max_memory:g}"
+        return memory_for(f"generating with {given}", "lower them; each worker needs memory of its own")
 
     def _reuse(self, path: Path) -> GenerationReport:
         mend = "choose another datasets.output_path or set datasets.overwrite=true"

@@ -19,7 +19,7 @@ from quantum_diffusion.circuits.prompts import parse_gates_prompt
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import IncompatibleDatasetsError, QuantumDiffusionError
+from quantum_diffusion.errors import IncompatibleDatasetsError, QuantumDiffusionError, memory_for
 from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.compilation_evaluator import CompilationResult, evaluate_compilation
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
@@ -76,6 +76,10 @@ class Evaluator:
         self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
 
+    @memory_for(
+        "evaluating",
+        "lower evaluation.num_samples (or num_targets and samples_per_target), or use a computer with more memory",
+    )
     def run(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult | CompilationResult:
         """Evaluate and write the results; returns them too.
 

@@ -29,7 +29,7 @@ from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.data.storage import read_description
-from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for
 from quantum_diffusion.evaluation.metrics import circuit_keys
 from quantum_diffusion.files import DESCRIPTION
 
@@ -129,6 +129,7 @@ class InspectionReport:
         return {"is_right": self.is_right, **asdict(self)}
 
 
+@memory_for("verifying the data set", "end other programs, or use a computer with more memory")
 def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None] | None = None) -> InspectionReport:
     """Count what a data set holds and verify every circuit.
 

@@ -14,7 +14,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.config.schema import EditConfig, SampleConfig
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError
+from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError, memory_for
 from quantum_diffusion.evaluation.targets import read_circuit
 from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
@@ -39,6 +39,7 @@ class FoundCircuits:
     num_exact: int
 
 
+@memory_for("looking for circuits", "end other programs, or use a computer with more memory")
 def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | None = None) -> FoundCircuits:
     """Sample until `num_circuits` distinct circuits are verified or `max_tries` samples are spent.
 

@@ -28,7 +28,7 @@ from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
-from quantum_diffusion.errors import ConfigError, first_line
+from quantum_diffusion.errors import ConfigError, first_line, lacks_memory
 from quantum_diffusion.models import condition_encoder
 from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
@@ -101,11 +101,13 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
         "unitary_encoder".
 
     Raises:
-        ConfigError: Sizes do not fit together, or are more than the memory holds.
+        ConfigError: Sizes do not fit together.
     """
     try:
         return nn.ModuleDict(_modules(config, num_instructions, vocabulary_size))
-    except (ValueError, RuntimeError, MemoryError) as problem:  # torch reports lack of memory as a RuntimeError
+    except (ValueError, RuntimeError) as problem:
+        if lacks_memory(problem):
+            raise
         raise ConfigError(f"training.model.params cannot be built: {first_line(problem)}") from problem
 
 

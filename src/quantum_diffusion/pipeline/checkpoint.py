@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 
 import quantum_diffusion
 from quantum_diffusion.config.validation import validate
-from quantum_diffusion.errors import CheckpointError, QuantumDiffusionError
+from quantum_diffusion.errors import CheckpointError, OutOfMemoryError, QuantumDiffusionError, memory_for
 from quantum_diffusion.files import (
     DESCRIPTION,
     describe,
@@ -134,15 +134,19 @@ def load_pipeline(folder: Path, device: torch.device | None = None, weights: str
         )
     try:
         config = validate(PipelineConfig, description.get("params"), f"{folder / DESCRIPTION}: params")
-        pipeline = make_pipeline(config)
-        pipeline.network.load_state_dict(load(content), strict=True)
+        with memory_for(f"loading the model {str(folder)!r}", "end other programs, or use a computer with more memory"):
+            pipeline = make_pipeline(config)
+            pipeline.network.load_state_dict(load(content), strict=True)
+            pipeline = pipeline if device is None else pipeline.to(device)
+    except OutOfMemoryError:
+        raise
     except (QuantumDiffusionError, SafetensorError, RuntimeError, ValueError) as problem:
         reason = (
             str(problem) if isinstance(problem, QuantumDiffusionError) else f"its {name} is not of its {DESCRIPTION}"
         )
         raise CheckpointError(f"the model {str(folder)!r} cannot be used: {reason}; train again") from problem
     pipeline.network.eval()
-    return pipeline.to(device) if device is not None else pipeline
+    return pipeline
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from quantum_diffusion.data.container import Batch
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, memory_for
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network, build_process
@@ -386,8 +386,12 @@ class DiffusionPipeline:
         done = 0
         self.network.eval()
         for rows in _batches(shapes, options.auto_batch_size):
-            asked = _Asked(request.take(rows, self.device), widths[rows], allowed[rows], seeds[rows], lengths[rows])
-            batch = self._sample_batch(asked, shapes[rows[0]], options, plan)
+            with memory_for(
+                f"sampling {len(rows)} circuits at once on {self.device}",
+                "lower model_params.auto_batch_size (while training: training.training.num_sampled)",
+            ):
+                asked = _Asked(request.take(rows, self.device), widths[rows], allowed[rows], seeds[rows], lengths[rows])
+                batch = self._sample_batch(asked, shapes[rows[0]], options, plan)
             steps = min(batch.ids.shape[1], self.config.max_gates)
             ids[rows, :steps] = batch.ids[:, :steps]
             reasons[rows] = batch.reasons

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -26,7 +26,7 @@ from quantum_diffusion.data.container import Batch
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.device import multiplies_in_bfloat16
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.errors import TrainingDivergedError
+from quantum_diffusion.errors import TrainingDivergedError, memory_for
 from quantum_diffusion.pipeline.augmentation import augment
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
@@ -194,6 +194,7 @@ def fit(
 
     Raises:
         TrainingDivergedError: The loss or its gradient is not finite; the last finite weights are in the checkpoint.
+        OutOfMemoryError: The batches are too large; checkpoints are as they were.
     """
     hooks, team = hooks or Hooks(), team or Team()
     total = total_steps(settings, train_loader)
@@ -204,7 +205,7 @@ def fit(
     has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in state.network.modules())
     state.network.train()
 
-    with _announced(observers, state.step, total) as end:
+    with _told_of_memory(settings, pipeline.device), _announced(observers, state.step, total) as end:
         while state.step < total:
             batches = train_loader.epoch(state.epoch, first_batch=state.batch)
             for group in _groups(batches, settings.accumulate_batches):
@@ -251,6 +252,12 @@ def fit(
             if settings.patience is not None and state.no_better >= settings.patience:
                 return end(FitResult("finished", epochs, stopped_early=True))
         return end(FitResult("finished", epochs))
+
+
+def _told_of_memory(settings: LoopConfig, device: torch.device) -> AbstractContextManager[None]:
+    doing = f"training with training.training.batch_size={settings.batch_size} on {device}"
+    same_steps = f"half of it with training.training.accumulate_batches={2 * settings.accumulate_batches}"
+    return memory_for(doing, f"lower it ({same_steps} makes the same steps), or training.model.params")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from quantum_diffusion.circuits.prompts import gates_prompt
 from quantum_diffusion.circuits.simulate import infidelities, unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SamplingConfig
-from quantum_diffusion.errors import ConfigError, GateSetError
+from quantum_diffusion.errors import ConfigError, GateSetError, memory_for
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pipeline.reach import check_unitary_reach
 from quantum_diffusion.pipeline.samples import EXACT
@@ -81,6 +81,7 @@ class Compilation:
     seconds: float
 
 
+@memory_for("looking for circuits of the target", "end other programs, or use a computer with more memory")
 def search_circuits(
     pipeline: CompilationDiffusionPipeline,
     target: NDArray[Any],

@@ -32,7 +32,14 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.stream import CircuitStream, stream_fingerprint
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, TeamError, only_warn
+from quantum_diffusion.errors import (
+    CheckpointError,
+    ConfigError,
+    IncompatibleDatasetsError,
+    TeamError,
+    memory_for,
+    only_warn,
+)
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.interrupts import answered, stop_signals
 from quantum_diffusion.pipeline import checkpoint
@@ -122,6 +129,12 @@ def _stream_config(config: TrainingConfig) -> DatasetConfig:
     return preset.model_copy(update=limits)
 
 
+_while_building = memory_for(
+    "building the model",
+    "lower training.model.params (width and depth, or model_features), or use a computer with more memory",
+)
+
+
 class DiffusionTrainer:
     """Trains the model a configuration describes.
 
@@ -207,16 +220,10 @@ class DiffusionTrainer:
                 general.dataset,
             )
         check_augmentation(self._dataset, loop.augment)
-        architecture = pipeline_config(self.config, self._dataset)
-        source = general.init_from_pipeline_dir
-        origin = None if source is None else checkpoint.load_pipeline(Path(source))
-        if origin is not None:  # its table has a row for each of its own words
-            architecture = architecture.model_copy(update={"vocabulary": origin.config.vocabulary})
-        self._pipeline = make_pipeline(architecture, seed=general.seed)
-        if origin is not None:
-            self._start_from(origin, self._pipeline)
-        return self._pipeline.to(self.device)
+        self._pipeline = self._build(self._dataset)
+        return self._pipeline
 
+    @_while_building
     def compile_model(self) -> TrainingState:
         """Make batches, optimizers, learning-rate schedules and the averaged weights; restore a checkpoint."""
         pipeline, dataset = self._require_pipeline(), self._dataset
@@ -353,6 +360,20 @@ class DiffusionTrainer:
                 "max_padded, or make a data set"
             )
         return CircuitStream(_stream_config(self.config), self.config.general.seed, loop.validation_fraction)
+
+    @_while_building
+    def _build(self, dataset: CircuitDataset) -> DiffusionPipeline:
+        """Build the pipeline for a data set, with the weights it starts from."""
+        general = self.config.general
+        architecture, source = pipeline_config(self.config, dataset), general.init_from_pipeline_dir
+        if source is None:
+            return make_pipeline(architecture, seed=general.seed).to(self.device)
+        origin = checkpoint.load_pipeline(Path(source))
+        # Its table has a row for each of its own words.
+        architecture = architecture.model_copy(update={"vocabulary": origin.config.vocabulary})
+        pipeline = make_pipeline(architecture, seed=general.seed)
+        self._start_from(origin, pipeline)
+        return pipeline.to(self.device)
 
     def _start_from(self, origin: DiffusionPipeline, pipeline: DiffusionPipeline) -> None:
         """Take the weights of a saved pipeline of the same architecture."""
