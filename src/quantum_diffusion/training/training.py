@@ -388,6 +388,7 @@ class DiffusionTrainer:
             general.loggers,
             first_step,
             run_id=self.output.run_id,
+            total_steps=total_steps(self.config.training, self._loaders[0]) if self._loaders else None,
             wandb_mode=general.wandb_mode,
             mlflow_uri=general.mlflow_uri or sqlite_uri(Path(general.output_path)),
         )
