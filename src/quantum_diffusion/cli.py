@@ -201,24 +201,26 @@ def inspect(config: InspectConfig) -> int:
 
 
 def runs(config: RunsConfig) -> int:
-    """List training runs and compare them: how they ended, their settings, their curves."""
+    """List training runs and compare them: how they stand, their settings, their curves."""
     from quantum_diffusion import console
-    from quantum_diffusion.tracking.runs import COLUMNS, differences, find_runs, save_curves, values_of_runs
+    from quantum_diffusion.tracking.runs import check_picture, differences, find_runs, save_curves, values_of_runs
 
+    picture = None if config.picture is None else Path(config.picture)
+    if picture is not None:
+        check_picture(picture)
     found = find_runs(Path(config.folder))
+    drawn = 0 if picture is None else save_curves(found, config.metric, picture)
     lines = []
     for number, run in enumerate(found, start=1):
-        metrics = [f"{name} {run.metrics[name]:.4f}" for name in COLUMNS if name in run.metrics]
-        lines.append(
-            (f"{number}  {run.name}", f"{run.status}, {run.started}, {run.seconds:.0f} s, {', '.join(metrics)}")
-        )
+        figures = "".join(f", {name} {value:.4f}" for name, value in run.figures.items())
+        lines.append((f"{number}  {run.name}", f"{run.state}, {run.started}, {run.seconds:.0f} s{figures}"))
     console.show_table("Runs", lines)
     if len(found) > 1:
         rows = [(key, values_of_runs([plain(value) for value in values])) for key, values in differences(found).items()]
         console.show_table("Settings that differ (of up to 6 runs in their order)", rows or [("none", "")])
-    if config.picture is not None:
-        drawn = save_curves(found, config.metric, Path(config.picture))
-        console.out.print(f"\n{config.metric} of the {drawn} newest runs that have it is drawn in {config.picture}")
+    if picture is not None:
+        which = "run that has it" if drawn == 1 else f"{drawn} newest runs that have it"
+        console.out.print(f"\n{config.metric} of the {which} is drawn in {picture}")
     return 0
 
 

@@ -25,8 +25,9 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation.compilation_evaluator import CompilationResult, draw_targets, evaluate_compilation
 from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
-from quantum_diffusion.evaluation.evaluator import Evaluator, find_training_data
+from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.report.tables import summary_rows
+from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, as_two_channels, from_two_channels
@@ -164,16 +165,17 @@ def test_figures_on_training_data_say_so(model: Path, data: dict[str, Path]) -> 
     assert "the model was trained on them" in said_of_targets(figures)
 
 
-def test_training_data_that_are_gone_are_not_checked(model: Path, data: dict[str, Path]) -> None:
+def test_training_data_that_are_gone_are_not_checked(
+    model: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     metadata = model / "metadata.yaml"
-    text = metadata.read_text()
-    assert find_training_data(model) is not None
-    metadata.write_text(text.replace(str(data["train"]), str(data["mixed"])))
-    assert find_training_data(model) is None, "another data set is there now"
-    metadata.write_text(text.replace(str(data["train"]), "stream:quick_test_unitary"))
-    figures = run(config(model, data["unseen"])).metrics
+    metadata.write_text(metadata.read_text().replace(str(data["train"]), "stream:quick_test_unitary"))
+    figures = run(config(model, data["unseen"], save_folder=str(tmp_path / "results"))).metrics
+    why = "it was trained on 'stream:quick_test_unitary', circuits that are kept nowhere"
     assert figures.num_known_circuits is None
-    assert "not checked: its data were not found unchanged" in said_of_targets(figures)
+    assert f"NOT CHECKED whether training had them: {why}" in said_of_targets(figures)
+    assert json.loads((tmp_path / "results" / "metrics.json").read_text())["not_checked"] == why
+    assert caplog.messages == [f"it is not checked whether training had the targets: {why}"]
 
 
 def test_equal_tasks_are_asked_once(data: dict[str, Path]) -> None:
@@ -213,7 +215,7 @@ def test_no_target_left_and_wrong_unitaries_are_refused(model: Path, data: dict[
     assert isinstance(pipeline, CompilationDiffusionPipeline)
     dataset, settings = dataset_loader().load_dataset(data["unseen"]), config(model, data["unseen"])
     with pytest.raises(IncompatibleDatasetsError, match=r"all .* occur in the training data: give a data set"):
-        evaluate_compilation(pipeline, dataset, settings, training=dataset)
+        evaluate_compilation(pipeline, dataset, settings, training=TrainingData((dataset,)))
     assert dataset.unitaries is not None
     shifted = replace(dataset, unitaries=np.roll(dataset.unitaries, 1, axis=0))
     with pytest.raises(IncompatibleDatasetsError, match=r"the unitary of row .* is not that of its circuit"):

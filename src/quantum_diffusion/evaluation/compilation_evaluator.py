@@ -33,6 +33,7 @@ from quantum_diffusion.errors import IncompatibleDatasetsError
 from quantum_diffusion.evaluation import compilation_metrics as metrics
 from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
 from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
+from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.pipeline.compilation import (
     CompilationDiffusionPipeline,
     Matrix,
@@ -150,7 +151,7 @@ def evaluate_compilation(
     config: EvaluationConfig,
     progress: Callable[[int, int], None] | None = None,
     on_training_data: bool | None = None,
-    training: CircuitDataset | None = None,
+    training: TrainingData | None = None,
 ) -> CompilationResult:
     """Draw targets, sample for each, verify and compare; writes nothing.
 
@@ -160,7 +161,8 @@ def evaluate_compilation(
         config: How many of what, and how to sample.
         progress: Called with (circuits so far, circuits wanted).
         on_training_data: Whether the model was trained on these targets; None when that is not known.
-        training: What the model was trained on, to leave out the targets that occur there; None leaves out none.
+        training: What the model was trained on, to leave out the targets that occur there; None leaves out none, since
+            they are the training data or nobody asks.
 
     Raises:
         IncompatibleDatasetsError: A stored unitary is not that of its circuit, or all targets occur in training.
@@ -169,8 +171,9 @@ def evaluate_compilation(
     drawn = draw_targets(dataset, config.num_targets, config.seed)
     by_circuit = by_unitary = None
     targets = drawn
-    if training is not None:
-        by_circuit, by_unitary = known_targets(drawn, dataset, training)
+    if training is not None and training.datasets:
+        known = [known_targets(drawn, dataset, trained) for trained in training.datasets]
+        by_circuit, by_unitary = (np.any(kind, axis=0) for kind in zip(*known, strict=True))
         targets = drawn.take(~(by_circuit | by_unitary))
         if not len(targets):
             raise IncompatibleDatasetsError(
@@ -213,6 +216,7 @@ def evaluate_compilation(
         by_length=metrics.by_group(own, exact, random, samples),
         by_allowed_gates=metrics.by_group(np.array([len(gates) for gates in targets.gates]), exact, random, samples),
         on_training_data=on_training_data,
+        not_checked=None if training is None else training.missing,
         num_known_circuits=None if by_circuit is None else int(by_circuit.sum()),
         num_known_unitaries=None if by_unitary is None else int(by_unitary.sum()),
         **sampled_figures(pipeline, config, tries.reasons, seconds),

@@ -86,10 +86,11 @@ class CompilationMetrics(SampledFigures):
         by_allowed_gates: Figures by how many kinds of gates a prompt allows.
         on_training_data: Whether the targets are those the model was trained on: then the figures say nothing about
             other unitaries. None when the model does not say.
-        num_known_circuits: Targets whose own circuit (by normal form) is in the training data; None when that was not
-            found unchanged where it was, or is the data set of the targets. Like the next, they are left out of all
-            figures.
-        num_known_unitaries: Targets whose unitary is in the training data, up to a global phase; None as above.
+        not_checked: Why it is not known whether training had the targets, or for which of several training data it is
+            not; None where all were found, or are the targets themselves.
+        num_known_circuits: Targets whose own circuit (by normal form) is in the training data that were found; None
+            where there are none. Like the next, they are left out of all figures.
+        num_known_unitaries: Targets whose unitary is in these data, up to a global phase; None as above.
     """
 
     num_targets: int
@@ -111,6 +112,7 @@ class CompilationMetrics(SampledFigures):
     by_length: dict[str, GroupFigures]
     by_allowed_gates: dict[str, GroupFigures]
     on_training_data: bool | None
+    not_checked: str | None
     num_known_circuits: int | None
     num_known_unitaries: int | None
 

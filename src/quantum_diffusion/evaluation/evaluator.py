@@ -5,6 +5,7 @@ What is written can be used as it stands: figures as JSON and Markdown, pictures
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from quantum_diffusion.circuits.prompts import parse_gates_prompt
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import IncompatibleDatasetsError, QuantumDiffusionError, memory_for
+from quantum_diffusion.errors import IncompatibleDatasetsError, memory_for
 from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.compilation_evaluator import CompilationResult, evaluate_compilation
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
@@ -27,11 +28,14 @@ from quantum_diffusion.evaluation.report.compilation import save_compilation_dra
 from quantum_diffusion.evaluation.report.pictures import save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.results import check_results_folder, write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows
+from quantum_diffusion.evaluation.training_data import find_training_data
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_metadata
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.samples import SrvSamples
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,26 +98,15 @@ class Evaluator:
         trained_on = read_metadata(Path(config.model_dir)).get("dataset_sha256")
         same = None if not trained_on else trained_on == self.dataset.fingerprint
         if isinstance(pipeline, CompilationDiffusionPipeline):
-            training = None if same else find_training_data(Path(config.model_dir))
+            training = None if same else find_training_data(Path(config.model_dir), Path(config.dataset))
+            if training is not None and training.missing is not None:
+                logger.warning("it is not checked whether training had the targets: %s", training.missing)
             found = evaluate_compilation(pipeline, self.dataset, config, progress, same, training)
             write_compilation(found, self.folder, config)
             return replace(found, folder=self.folder)
         result = evaluate(pipeline, self.dataset, config, progress, on_training_data=same)
         write_results(result, self.folder, config)
         return replace(result, folder=self.folder)
-
-
-def find_training_data(model_dir: Path) -> CircuitDataset | None:
-    """Return the data set a model was trained on; None where it is not to be found unchanged."""
-    metadata = read_metadata(model_dir)
-    path, fingerprint = metadata.get("dataset"), metadata.get("dataset_sha256")
-    if not path or not fingerprint:
-        return None
-    try:
-        dataset = dataset_loader().load_dataset(path)
-    except QuantumDiffusionError:  # gone, changed, or made while training
-        return None
-    return dataset if dataset.fingerprint == fingerprint else None
 
 
 def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:

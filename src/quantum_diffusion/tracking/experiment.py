@@ -7,6 +7,7 @@ out: it never ends a training run.
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import math
 import time
@@ -21,11 +22,17 @@ import yaml
 
 from quantum_diffusion.errors import QuantumDiffusionError, first_line
 from quantum_diffusion.files import new_file
+from quantum_diffusion.tracking.processes import this_process
 from quantum_diffusion.tracking.sinks import METRICS_FILE, SINKS, RunStart, Sink, Status, check_sinks
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.yaml"
+EVALUATION_FILE = Path("evaluation", "metrics.json")
+"""Where the evaluation of a model puts its figures, unless it is told otherwise."""
+
+_END_BYTES = 2**14
+"""The end of a metrics file that holds the last value of each metric: 250 rows and more."""
 
 
 class ExperimentLogger:
@@ -38,6 +45,7 @@ class ExperimentLogger:
         sinks: Which of `SINKS` to use.
         first_step: Steps done before this start, for a resumed run.
         run_id: Tells this run from others, also when it is resumed; None makes one.
+        total_steps: Steps of the whole run, None where that is not known.
         wandb_mode: "offline" or "online", for the sink "wandb".
         mlflow_uri: The store of the sink "mlflow"; None is an SQLite file in the folder.
 
@@ -62,6 +70,7 @@ class ExperimentLogger:
         first_step: int = 0,
         *,
         run_id: str | None = None,
+        total_steps: int | None = None,
         wandb_mode: Literal["offline", "online"] = "offline",
         mlflow_uri: str | None = None,
     ) -> None:
@@ -72,6 +81,7 @@ class ExperimentLogger:
         self._start = RunStart(
             folder, name, self.config, run_id or uuid.uuid4().hex, first_step, wandb_mode, mlflow_uri
         )
+        self._total_steps = total_steps
         self._sink_names = tuple(dict.fromkeys(sinks))
         self._sinks: dict[str, Sink] = {}
         self._started = 0.0
@@ -136,6 +146,8 @@ class ExperimentLogger:
             "status": status,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
             "seconds": round(time.time() - self._started, 1),
+            "total_steps": self._total_steps,
+            "process": this_process(),
             "last_metrics": {key: value for key, value in self._last.items() if math.isfinite(value)},
             "config": self.config,
         }
@@ -149,9 +161,22 @@ class ExperimentLogger:
 def read_metrics(folder: Path) -> list[tuple[int, str, float]]:
     """Read `metrics.csv` as (step, metric, value) rows; a last line cut short by a crash is left out."""
     path = folder / METRICS_FILE
+    return _rows_of(path.read_bytes()) if path.is_file() else []
+
+
+def read_last_metrics(folder: Path) -> tuple[int, dict[str, float]]:
+    """Return the last step in `metrics.csv`, 0 where there is none, and the last values, from the end of the file."""
+    path = folder / METRICS_FILE
     if not path.is_file():
-        return []
-    complete, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+        return 0, {}
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        rows = _rows_of(file.read())
+    return max((step for step, _, _ in rows), default=0), {name: value for _, name, value in rows}
+
+
+def _rows_of(content: bytes) -> list[tuple[int, str, float]]:
+    complete, _, _ = content.decode(errors="replace").rpartition("\n")
     rows = []
     for row in csv.reader(complete.splitlines()):
         try:
@@ -162,6 +187,32 @@ def read_metrics(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Read `run.yaml`: name, status, started, seconds, last_metrics, config."""
+    """Read `run.yaml`: name, status, started, seconds, total_steps, process, last_metrics, config.
+
+    Earlier versions wrote no `total_steps` and no `process`.
+    """
     record: dict[str, Any] = yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
     return record
+
+
+def read_evaluation(model: Path) -> dict[str, float]:
+    """Return the single figures of the evaluation in a model's folder; of "best of k" those of the largest k.
+
+    Raises:
+        OSError, ValueError: There is one, but it cannot be read.
+    """
+    path = model / EVALUATION_FILE
+    if not path.is_file():
+        return {}
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(figures, dict):
+        raise ValueError("it holds no figures by name")
+    best_of = figures.pop("best_of", None)
+    if isinstance(best_of, dict) and best_of:
+        tries = max(best_of, key=int)
+        figures[f"best_of_{tries}"] = best_of[tries]
+    return {
+        name: float(value)
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }

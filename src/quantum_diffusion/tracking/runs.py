@@ -5,9 +5,12 @@ All of it is read from the `run/` folders that training leaves; nothing is writt
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,20 @@ import numpy as np
 
 from quantum_diffusion.config.schema import SAME_MODEL
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.files import DESCRIPTION
 from quantum_diffusion.pictures import new_picture
-from quantum_diffusion.tracking.experiment import RUN_FILE, read_metrics, read_run
-from quantum_diffusion.tracking.sinks import flat
+from quantum_diffusion.tracking.experiment import (
+    RUN_FILE,
+    read_evaluation,
+    read_last_metrics,
+    read_metrics,
+    read_run,
+)
+from quantum_diffusion.tracking.processes import is_running
+from quantum_diffusion.tracking.sinks import METRICS_FILE, flat
 
-COLUMNS = ("loss", "validation_loss", "sampled_accuracy")
-"""Metrics shown beside each run."""
+COLUMNS = ("loss", "validation_loss", "sampled_accuracy", "srv_accuracy", "exact_rate", "best_of_")
+"""Metrics shown beside each run, by how their names begin; those of the evaluation of its model come last."""
 
 _MOST_DRAWN = 10
 """Curves in a picture: matplotlib has as many colours."""
@@ -39,10 +50,15 @@ class Run:
     Attributes:
         name: Path of its model folder below the folder that was searched.
         folder: Its `run/` folder.
-        status: "finished", "interrupted", "failed", or "running" (also after a kill).
+        status: "finished", "interrupted", "failed", "running", "stopped" (killed, that is), or "unknown": it runs, or
+            was killed, on a host that cannot be seen from here.
         started: When it began or was last continued, ISO 8601 in UTC.
-        seconds: Since then.
-        metrics: The last value of each metric.
+        seconds: Since then, to its end or the last metrics.
+        step: The last step that was logged.
+        total_steps: Steps of the whole run, None where an earlier version recorded it.
+        checkpoint: The step at which the training command continues it, None where there is none.
+        host: Where it was started; empty where an earlier version recorded it.
+        metrics: The last value of each metric, and the figures of the evaluation of its model.
         settings: The configuration, by dotted key.
     """
 
@@ -51,8 +67,30 @@ class Run:
     status: str
     started: str
     seconds: float
+    step: int
+    total_steps: int | None
+    checkpoint: int | None
+    host: str
     metrics: dict[str, float]
     settings: dict[str, Any]
+
+    @property
+    def state(self) -> str:
+        """How it stands, in words: also where, and what continues it."""
+        step = f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")
+        if self.status == "finished":
+            return "finished"
+        if self.status == "running":
+            return f"running, {step}"
+        if self.status == "unknown":
+            return f"unknown (on host {self.host or '?'}), {step}"
+        mend = "starts anew" if self.checkpoint is None else f"continues it from step {self.checkpoint}"
+        return f"{self.status} at {step} (the same training command {mend})"
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Those metrics that are shown beside each run."""
+        return {name: value for column in COLUMNS for name, value in self.metrics.items() if name.startswith(column)}
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -66,16 +104,7 @@ def find_runs(folder: Path) -> list[Run]:
     runs = []
     for file in folder.rglob(f"run/{RUN_FILE}"):
         try:
-            record = read_run(file.parent)
-            run = Run(
-                name=str(file.parent.parent.relative_to(folder)),
-                folder=file.parent,
-                status=str(record["status"]),
-                started=str(record["started"]),
-                seconds=float(record["seconds"]),
-                metrics={str(key): float(value) for key, value in record["last_metrics"].items()},
-                settings=flat(record["config"]),
-            )
+            run = _read_run(file.parent, str(file.parent.parent.relative_to(folder)))
         except Exception:  # a record of another software, or one cut short
             continue
         runs.append(run)
@@ -84,6 +113,37 @@ def find_runs(folder: Path) -> list[Run]:
             f"no run in {str(folder)!r}: expected model folders with run/{RUN_FILE}, as training leaves them"
         )
     return sorted(runs, key=lambda run: (run.started, run.name))
+
+
+def _read_run(folder: Path, name: str) -> Run:
+    record = read_run(folder)
+    status, seconds, process = str(record["status"]), float(record["seconds"]), record.get("process") or {}
+    step, last = read_last_metrics(folder)
+    checkpoint = max((int(path.stem) for path in (folder / "checkpoints").glob("[0-9]*.pt")), default=None)
+    if status == "running":  # as far as the record knows
+        status = {True: "running", False: "stopped", None: "unknown"}[is_running(process)]
+        seconds = max(0.0, _last_change(folder) - datetime.fromisoformat(str(record["started"])).timestamp())
+    if status == "finished" and checkpoint is not None and not (folder.parent / DESCRIPTION).is_file():
+        status = "stopped"  # before the model was saved
+    with suppress(OSError, ValueError, TypeError):  # figures of another software, or cut short
+        last |= read_evaluation(folder.parent)
+    return Run(
+        name=name,
+        folder=folder,
+        status=status,
+        started=str(record["started"]),
+        seconds=seconds,
+        step=max(step, checkpoint or 0),
+        total_steps=record.get("total_steps"),
+        checkpoint=checkpoint,
+        host=str(process.get("host") or ""),
+        metrics={str(key): float(value) for key, value in record["last_metrics"].items()} | last,
+        settings=flat(record["config"]),
+    )
+
+
+def _last_change(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder / RUN_FILE, folder / METRICS_FILE) if path.is_file())
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -114,7 +174,7 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> int:
     Raises:
         ConfigError: No run has the metric, or the picture cannot be written, or would replace something else.
     """
-    _check_picture(path)
+    check_picture(path)
     curves, known = {}, set[str]()
     for run in runs:
         rows = read_metrics(run.folder)
@@ -142,10 +202,18 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 50 else f"...{name[-47:]}"
 
 
-def _check_picture(path: Path) -> None:
-    """Refuse a path at which something other than a picture would be lost."""
+def check_picture(path: Path) -> None:
+    """Refuse a path at which no picture can be written, or something other than a picture would be lost.
+
+    Raises:
+        ConfigError: The message says why.
+    """
     if path.suffix.lower() != ".png":
         raise ConfigError(f"no picture can be drawn in {str(path)!r}: give a name that ends in .png")
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {str(path.parent)!r} for the picture: make it, or give another one")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"no picture can be written to {str(path.parent)!r} (permission denied): give another folder")
     if not path.exists():
         return
     try:

@@ -5,17 +5,16 @@ Lives in memory; a folder of models can be read into it at any time.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, unknown_name
 from quantum_diffusion.files import DESCRIPTION
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.tracking.experiment import EVALUATION_FILE, read_evaluation
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,13 @@ class ModelManager:
 
 
 def _numbers_of(model: Path) -> dict[str, float]:
-    values: dict[str, Any] = checkpoint.read_metadata(model)
-    evaluated = model / "evaluation" / "metrics.json"
-    if evaluated.is_file():
-        try:
-            values |= json.loads(evaluated.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError) as problem:
-            raise CheckpointError(f"cannot read {str(evaluated)!r} ({problem}): evaluate the model again") from None
-    numbers = {key: float(v) for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return {key: value for key, value in numbers.items() if math.isfinite(value)}
+    try:
+        evaluated = read_evaluation(model)
+    except (OSError, ValueError, TypeError) as problem:
+        path = str(model / EVALUATION_FILE)
+        raise CheckpointError(f"cannot read {path!r} ({problem}): evaluate the model again") from None
+    numbers = checkpoint.read_metadata(model).items()
+    own = {
+        key: float(value) for key, value in numbers if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return {key: value for key, value in own.items() if math.isfinite(value)} | evaluated

@@ -443,6 +443,7 @@ class DiffusionTrainer:
             general.loggers,
             first_step,
             run_id=self.output.run_id,
+            total_steps=total_steps(self.config.training, self._loaders[0]) if self._loaders else None,
             wandb_mode=general.wandb_mode,
             mlflow_uri=general.mlflow_uri or sqlite_uri(Path(general.output_path)),
         )
@@ -489,7 +490,9 @@ class DiffusionTrainer:
             "seed": self.config.general.seed,
             "num_parameters": pipeline.num_parameters,
             "dataset": str(self.config.general.dataset),
+            "dataset_path": _absolute(self.config.general.dataset),
             "dataset_sha256": self._dataset_fingerprint,
+            "init_from": _absolute(self.config.general.init_from_pipeline_dir),
             "num_circuits": 0 if dataset is None else len(dataset),
             "epochs": 0 if state is None else state.epoch,
             "steps": 0 if state is None else state.step,
@@ -498,6 +501,11 @@ class DiffusionTrainer:
             "training_loss": None if state is None else state.training_loss,
             "validation_loss": None if state is None else state.validation_loss,
         }
+
+
+def _absolute(path: str | None) -> str | None:
+    """Return where a folder is, for those who look for it from another one; None for what is no folder."""
+    return None if path is None or path.startswith((STREAM, "hf:")) else str(Path(path).absolute())
 
 
 class _MetricsLog(FitObserver):

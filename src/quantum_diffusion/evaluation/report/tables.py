@@ -25,7 +25,11 @@ def summary_rows(metrics: EvaluationMetrics | CompilationMetrics) -> list[Row]:
 def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
     low, high = metrics.srv_accuracy_interval
     interval = f"95 %: {percent(low)} to {percent(high)}"
-    known = "this data set (not the one trained on)" if metrics.on_training_data is False else "the training data"
+    known = {
+        True: "the training data",
+        False: "this data set (not the one trained on)",
+        None: "this data set (the model does not say what it was trained on)",
+    }[metrics.on_training_data]
     rows = [
         ("SRV accuracy", percent(metrics.srv_accuracy), f"entangle exactly the qubits asked for ({interval})"),
         ("  shuffled prompts", percent(metrics.baseline_shuffled_accuracy), "the same circuits against other prompts"),
@@ -118,14 +122,19 @@ def _origin(metrics: CompilationMetrics) -> str:
     """Say whether the model may have seen the targets in training."""
     if metrics.on_training_data:
         return "the model was trained on them"
-    if metrics.num_known_unitaries is None or metrics.num_known_circuits is None:
-        return "whether training had them is not checked: its data were not found unchanged"
+    which = "training"
+    said = []
+    if metrics.not_checked is not None:
+        said.append(f"NOT CHECKED whether training had them: {metrics.not_checked}")
+        which = "the training data that were found"
     if metrics.num_known_unitaries or metrics.num_known_circuits:
-        return (
-            f"none occurs in training ({metrics.num_known_unitaries} by their unitary and "
+        said.append(
+            f"none occurs in {which} ({metrics.num_known_unitaries} by their unitary and "
             f"{metrics.num_known_circuits} by their circuit did, and were left out)"
         )
-    return "none occurs in training, neither the unitary nor the circuit"
+    elif metrics.num_known_unitaries is not None:
+        said.append(f"none occurs in {which}, neither the unitary nor the circuit")
+    return "; ".join(said) or "NOT CHECKED whether training had them"
 
 
 def verified_counts(by_prompt: Sequence[int], what: str = "prompt") -> str:

@@ -1,0 +1,127 @@
+"""What a model was trained on, found again by its content wherever it lies now, to leave its circuits out of targets.
+
+A model that began with the weights of another one has learned from the data of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.storage import is_dataset_folder, read_description
+from quantum_diffusion.errors import CheckpointError, DatasetFormatError, QuantumDiffusionError
+from quantum_diffusion.interop.loading import dataset_loader
+from quantum_diffusion.pipeline.checkpoint import TRAINING_CONFIG, read_metadata
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data sets a model was trained on.
+
+    Attributes:
+        datasets: Those that were found unchanged.
+        missing: Why others were not, in words; None where all were found.
+    """
+
+    datasets: tuple[CircuitDataset, ...]
+    missing: str | None = None
+
+
+def find_training_data(model_dir: Path, near: Path | None = None) -> TrainingData:
+    """Return the data sets that a model, and those it began from, were trained on.
+
+    Each is looked for where it was, then where its path leads from here and from the folders around the model, then
+    among the neighbours of another data set; only what has the very circuits counts.
+
+    Args:
+        model_dir: Folder of the model.
+        near: A data set folder whose neighbours are looked at, too.
+    """
+    found: dict[str, CircuitDataset] = {}
+    models, missing = set[Path](), list[str]()
+    model: Path | None = model_dir
+    while model is not None and model.resolve() not in models:
+        models.add(model.resolve())
+        try:
+            metadata = read_metadata(model)
+        except CheckpointError:
+            missing.append(f"the model {str(model)!r}, from which it began, is gone")
+            break
+        fingerprint = str(metadata.get("dataset_sha256"))
+        if fingerprint not in found:
+            dataset = _find(metadata, model, near)
+            if isinstance(dataset, str):
+                missing.append(dataset)
+            else:
+                found[fingerprint] = dataset
+        model = _origin(metadata, model)
+    return TrainingData(tuple(found.values()), "; ".join(missing) or None)
+
+
+def _find(metadata: dict[str, Any], model: Path, near: Path | None) -> CircuitDataset | str:
+    """Return the data set that a model's metadata name, or say why it is not there."""
+    given, fingerprint = metadata.get("dataset"), metadata.get("dataset_sha256")
+    if not given or not fingerprint:
+        return "the model does not say what it was trained on"
+    given = str(given)
+    if given.startswith("stream:"):
+        return f"it was trained on {given!r}, circuits that are kept nowhere"
+    changed = False
+    for path in _places(given, metadata, model, near):
+        try:
+            dataset = dataset_loader().load_dataset(path)
+        except QuantumDiffusionError:  # gone, or something else
+            continue
+        if dataset.fingerprint == fingerprint:
+            return dataset
+        changed = True
+    if changed:
+        return f"{given!r} holds other circuits now than those it was trained on"
+    return f"its training data {given!r} are not to be found: put them back, or beside the targets"
+
+
+def _places(given: str, metadata: dict[str, Any], model: Path, near: Path | None) -> Iterator[str | Path]:
+    if given.startswith("hf:"):
+        yield given
+        return
+    places = dict.fromkeys([Path(metadata.get("dataset_path") or given), *_around(given, model)])
+    yield from (place for place in places if place.is_dir())
+    if near is not None and near.absolute().parent.is_dir():
+        for neighbour in sorted(near.absolute().parent.iterdir()):
+            if neighbour not in places and _may_be(neighbour, metadata):
+                yield neighbour
+
+
+def _around(given: str, model: Path) -> list[Path]:
+    """Return where a path may lead that was given to the training of a model: from here, or from above the model."""
+    return [folder / given for folder in (Path.cwd(), *model.absolute().parents)]
+
+
+def _may_be(folder: Path, metadata: dict[str, Any]) -> bool:
+    """Tell whether a folder is a data set of as many circuits: its content takes time to read."""
+    try:
+        return is_dataset_folder(folder) and read_description(folder).get("num_circuits") == metadata.get(
+            "num_circuits"
+        )
+    except (DatasetFormatError, OSError):
+        return False
+
+
+def _origin(metadata: dict[str, Any], model: Path) -> Path | None:
+    """Return the model from whose weights another one began; None where it began anew."""
+    if "init_from" in metadata:
+        given = metadata["init_from"]
+    else:  # of an earlier version
+        try:
+            values = yaml.safe_load((model / TRAINING_CONFIG).read_text(encoding="utf-8"))
+            given = values["general"]["init_from_pipeline_dir"]
+        except Exception:  # PyYAML lets many kinds escape
+            given = None
+    if not given:
+        return None
+    return next((place for place in _around(str(given), model) if place.is_dir()), Path(given))
