@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from quantum_diffusion.config.presets import SUFFIXES, Presets
+from quantum_diffusion.config.presets import SUFFIXES, Presets, path_of
 from quantum_diffusion.config.schema import SECTIONS
 from quantum_diffusion.config.validation import fields_at, nested_sections
 from quantum_diffusion.errors import ConfigError, unknown_name
@@ -132,7 +132,7 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
 
 def own_presets(folder: str | None) -> Presets:
     """Return the presets there are, with those of a user's folder; None is none."""
-    return Presets(None if folder is None else Path(folder).expanduser())
+    return Presets(None if folder is None else path_of(folder))
 
 
 def presets_of(arguments: Sequence[str]) -> Presets:
@@ -164,7 +164,7 @@ def _choose(argument: str, group: str, presets: Presets, is_sweep: bool, chosen:
 def _registered(text: str, group: str, presets: Presets, chosen: dict[str, Path]) -> str:
     """Return the name under which Hydra shall know a preset, given by its name or its file."""
     if text.endswith(SUFFIXES):
-        file = Path(text).expanduser()
+        file = path_of(text)
         if not file.is_file():
             raise ConfigError(
                 f"{group}={text}: there is no such file: give a file of settings, or the name of a preset"

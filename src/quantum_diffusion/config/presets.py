@@ -129,7 +129,7 @@ class Presets:
         """Return the file that `name` stands for in the `defaults` of a file."""
         name = name.removeprefix(f"/{group}/")
         if name.endswith(SUFFIXES):
-            return file.parent / Path(name).expanduser()
+            return file.parent / path_of(name)
         beside = [path for path in (file.with_name(name + suffix) for suffix in SUFFIXES) if path.is_file()]
         if name not in self._files(group) and beside:
             return beside[0]
@@ -137,6 +137,18 @@ class Presets:
             return self.find(group, name)
         except ConfigError as problem:
             raise ConfigError(f"{str(file)!r}: `defaults`: {problem}") from None
+
+
+def path_of(text: str) -> Path:
+    """Return the path that a text names, in which ~ may stand for the home folder.
+
+    Raises:
+        ConfigError: There is no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{text!r} begins with ~, but you have no home folder: set HOME, or give the path") from None
 
 
 def _files_in(folder: Path) -> dict[str, Path]:

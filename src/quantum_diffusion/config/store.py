@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -25,6 +24,7 @@ from quantum_diffusion.config.presets import (
     Values,
     completed,
     config_folder,
+    path_of,
     read_yaml,
 )
 from quantum_diffusion.config.schema import SECTIONS, DatasetConfig
@@ -67,7 +67,7 @@ def dataset_preset(name: str) -> DatasetConfig:
         ConfigError: There is no such preset or file, or it is wrong.
     """
     presets = Presets()
-    file = Path(name).expanduser() if name.endswith(SUFFIXES) else presets.find("datasets", name)
+    file = path_of(name) if name.endswith(SUFFIXES) else presets.find("datasets", name)
     composed = OmegaConf.create({"datasets": presets.load("datasets", file)})
     try:
         return section(composed, "datasets", DatasetConfig)
