@@ -67,15 +67,14 @@ def check_count(value: Any, name: str, least: int = 0) -> int:
     return count
 
 
-def check_number(value: Any, name: str) -> float:
-    """Return a number of Python or numpy as Python's.
+def check_number(value: Any, name: str) -> None:
+    """Refuse what is no number of Python or numpy.
 
     Raises:
         ConfigError: It is none.
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ConfigError(f"{name} is {shown(value)}: give a number")
-    return float(value)
 
 
 def check_list(values: Any, name: str, example: str) -> list[Any]:

@@ -120,7 +120,7 @@ class DatasetLoader:
         batch_size = check_count(batch_size, "batch_size", 1)
         num_workers = check_count(num_workers, "num_workers")
         time_multiple = check_count(time_multiple, "time_multiple", 1)
-        validation_fraction = check_number(validation_fraction, "validation_fraction")
+        check_number(validation_fraction, "validation_fraction")
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"validation_fraction is {validation_fraction}: give 0 or more, less than 1")
         order = numpy_generator(self.seed, "split").permutation(len(dataset))
