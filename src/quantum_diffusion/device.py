@@ -25,7 +25,7 @@ def multiplies_in_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def select_device(name: str) -> torch.device:
+def select_device(name: str | torch.device) -> torch.device:
     """Turn a configured device name into a torch device that exists here.
 
     Args:
@@ -36,7 +36,7 @@ def select_device(name: str) -> torch.device:
     """
     import torch
 
-    kind, _, index = name.partition(":")
+    kind, _, index = str(name).partition(":")
     if kind not in DEVICE_NAMES or (index and not (kind == "cuda" and index.isdigit())):
         raise ConfigError(unknown_name("device", name, [*DEVICE_NAMES, "cuda:0"]))
     if kind == "auto":

@@ -10,6 +10,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import check_count
+
 
 def derive_seed(seed: int, purpose: str, *path: int) -> int:
     """Derive an independent 63-bit seed.
@@ -21,8 +23,11 @@ def derive_seed(seed: int, purpose: str, *path: int) -> int:
 
     Returns:
         An integer in [0, 2**63).
+
+    Raises:
+        ConfigError: The seed is no such number.
     """
-    text = f"{purpose}:{seed}:" + ",".join(str(int(p)) for p in path)
+    text = f"{purpose}:{check_count(seed, 'seed')}:" + ",".join(str(int(p)) for p in path)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
@@ -42,4 +47,5 @@ def sample_seeds(seed: int, count: int, first: int = 0) -> NDArray[np.int64]:
     Returns:
         int64 [count].
     """
+    first = check_count(first, "first_sample")
     return np.array([derive_seed(seed, "sample", first + i) for i in range(count)], dtype=np.int64)

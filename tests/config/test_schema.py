@@ -188,7 +188,7 @@ def test_parameters_are_of_the_class_the_type_names() -> None:
     assert isinstance(ModelConfig.model_validate({"type": "unet"}).params, UNetParams)
     assert isinstance(ModelConfig.model_validate({}).params, TransformerParams)
     assert isinstance(ModelConfig(type="unet", params=UNetParams(clr_dim=8)).params, UNetParams)
-    with pytest.raises(ValueError, match="params: expected keys below it"):
+    with pytest.raises(ConfigError, match=r"^ModelConfig\.params: expected keys below it"):
         ModelConfig(type="unet", params=TransformerParams())
     assert MaskedParams().sample_steps is None
 

@@ -218,7 +218,9 @@ def test_a_padded_unitary_is_that_of_the_circuit_on_more_qubits(small: int, larg
         (np.eye(1), r"shape \(1, 1\)"),
         (np.zeros((0, 0)), r"shape \(0, 0\)"),
         (np.eye(2)[None], r"shape \(1, 2, 2\)"),
-        (np.array("unitary"), r"shape \(\)"),
+        (np.array("unitary"), "not numbers"),
+        (np.array(1.0), r"shape \(\)"),
+        ([[1, 0], [1]], "is no array"),
         (np.array([["1", "0"], ["0", "1"]]), "not numbers"),
         (np.eye(2, dtype=object), "not numbers"),
         (np.array([[1, 0], [0, np.nan]]), "not finite"),
@@ -283,13 +285,20 @@ def test_prompts_say_the_same_when_written_and_read(gates: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "prompt", ["Compile using: ['h','cx']", " Compile using:['h' , 'cx' ] ", 'Compile  using: ["h", "cx"]']
+)
+def test_spaces_and_quotes_do_not_matter(prompt: str) -> None:
+    assert parse_gates_prompt(prompt, POOL) == ("h", "cx")
+
+
+@pytest.mark.parametrize(
     ("prompt", "message"),
     [
         ("Generate SRV: [1, 2, 2]", "not of the form"),
         ("Compile using: []", "not of the form"),
         ("compile using: ['h']", "not of the form"),
-        ("Compile using: ['h' ,'cx']", "not of the form"),
-        ("Compile using: ['h'] ", "not of the form"),
+        ("Compile using: ['h',]", "not of the form"),
+        ("Compile using: ['h' 'cx']", "not of the form"),
         ("Compile using: ['H']", "not of the form"),
         ("Compile using: ['h'], ['cx']", "not of the form"),
         ("", "not of the form"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from quantum_diffusion.arguments import check_count, check_kind, check_list, check_wholes
 from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import GateSetError, unknown_name
 
@@ -32,6 +33,12 @@ class Instruction:
     controls: tuple[int, ...]
     targets: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        check_kind(self.gate, str, "the gate of an instruction")
+        for name in ("controls", "targets"):
+            qubits = check_wholes(getattr(self, name), f"Instruction({self.gate!r}).{name}", "(0,)")
+            object.__setattr__(self, name, qubits)
+
     @property
     def qubits(self) -> tuple[int, ...]:
         """Controls, then targets: Qiskit's order of arguments."""
@@ -52,7 +59,11 @@ class Circuit:
     instructions: tuple[Instruction, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "num_qubits", check_count(self.num_qubits, "num_qubits", 1))
+        given = check_list(self.instructions, "instructions", "(Instruction('h', (), (0,)),)")
+        object.__setattr__(self, "instructions", tuple(given))
         for instruction in self.instructions:
+            check_kind(instruction, Instruction, "an instruction")
             if instruction.gate not in GATES:
                 raise GateSetError(unknown_name("gate", instruction.gate, GATES))
             gate = GATES[instruction.gate]

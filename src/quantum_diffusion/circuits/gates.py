@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import shown
 from quantum_diffusion.errors import GateSetError, unknown_name
 
 Matrix = NDArray[np.complex128]
@@ -102,14 +103,15 @@ class GatePool:
         (3, 4)
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        if isinstance(names, str):
-            raise GateSetError(f"a gate set is a list of names such as ['h', 'cx'], but {names!r} was given")
-        self.names: tuple[str, ...] = tuple(names)
+    def __init__(self, names: Iterable[str] | GatePool) -> None:
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise GateSetError(f"a gate set is a list of names such as ['h', 'cx'], but {shown(names)} was given")
+        self.names: tuple[str, ...] = names.names if isinstance(names, GatePool) else tuple(names)
         if not self.names:
             raise GateSetError("the gate set is empty: name at least one gate, e.g. ['h', 'cx']")
+        known = tuple(GATES)  # unlike the dictionary it may be asked for anything
         for name in self.names:
-            if name not in GATES:
+            if name not in known:
                 raise GateSetError(unknown_name("gate", name, GATES))
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:

@@ -14,6 +14,10 @@ from quantum_diffusion.errors import ConfigError
 SRV_PROMPT, GATES_PROMPT = "Generate SRV: ", "Compile using: "
 """How prompts begin."""
 
+_SRV = re.compile(r"\s*Generate\s+SRV\s*:\s*\[\s*([12](?:\s*,\s*[12])*)\s*\]\s*")
+_NAME = r"['\"][a-z]+['\"]"
+_GATES = re.compile(rf"\s*Compile\s+using\s*:\s*\[\s*({_NAME}(?:\s*,\s*{_NAME})*)\s*\]\s*")
+
 
 def srv_prompt(ranks: Iterable[int] | NDArray[np.integer]) -> str:
     """Return the prompt that asks for a Schmidt rank vector, as genQC writes it.
@@ -26,7 +30,7 @@ def srv_prompt(ranks: Iterable[int] | NDArray[np.integer]) -> str:
 
 
 def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:
-    """Read the Schmidt rank vector from a prompt.
+    """Read the Schmidt rank vector from a prompt; spaces do not matter.
 
     Args:
         prompt: E.g. "Generate SRV: [1, 2, 2]".
@@ -35,10 +39,10 @@ def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:
     Raises:
         ConfigError: The prompt is of another form, too long, or no pure state has that vector.
     """
-    match = re.fullmatch(rf"{SRV_PROMPT}\[([12](?:, [12])*)\]", prompt)
+    match = _SRV.fullmatch(prompt)
     if match is None:
         raise ConfigError(f"prompt {prompt!r} is not of the form 'Generate SRV: [1, 2, 2]'")
-    label = tuple(int(entry) for entry in match[1].split(", "))
+    label = tuple(int(entry) for entry in match[1].split(","))
     if len(label) > num_qubits:
         raise ConfigError(f"prompt {prompt!r} asks for {len(label)} qubits, the model has {num_qubits}")
     if sum(entry == 2 for entry in label) == 1:
@@ -59,6 +63,8 @@ def gates_prompt(gates: Sequence[str], pool: GatePool) -> str:
 def parse_gates_prompt(prompt: str, pool: GatePool) -> tuple[str, ...]:
     """Read the gates from a prompt; any order is read, since data sets of genQC may list them in another.
 
+    Spaces and the kind of quotes do not matter.
+
     Args:
         prompt: E.g. "Compile using: ['h', 'cx']".
         pool: The gates that may be named.
@@ -66,8 +72,9 @@ def parse_gates_prompt(prompt: str, pool: GatePool) -> tuple[str, ...]:
     Raises:
         ConfigError: The prompt is of another form, or names a gate outside the pool or twice.
     """
-    gates = tuple(re.findall(r"'([a-z]+)'", prompt))
-    if not gates or prompt != f"{GATES_PROMPT}{list(gates)}":
+    match = _GATES.fullmatch(prompt)
+    gates = tuple(re.findall(r"\w+", match[1])) if match else ()
+    if not gates:
         raise ConfigError(f"prompt {prompt!r} is not of the form \"Compile using: ['h', 'cx']\"")
     unknown = [name for name in gates if name not in pool.names]
     if unknown:

@@ -5,10 +5,11 @@ pydantic checks; what it finds becomes one line that names the key, what was giv
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -22,10 +23,23 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
+    if not TYPE_CHECKING:  # type checkers know the fields by name
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ConfigError(type(self).__name__ + _join(_explain(error, type(self)))) from None
+
+        # As pydantic marks its own: sections within sections are built without it, so that errors know their place.
+        __init__.__pydantic_base_init__ = True
+
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Keep pydantic from reading true as 1: as a word it is refused where a number is expected."""
+    def _read_plainly(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read paths as text, and keep pydantic from reading true as 1: as a word it is refused as a number."""
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
         is_misplaced = isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool
         return str(value).lower() if is_misplaced else value
 
@@ -132,11 +146,11 @@ def _explain(error: ValidationError, schema: type[Section], prefix: str = "") ->
     if kind == "missing" and isinstance(worst["loc"][-1], int):
         return ".".join(path[:-1]), f"expected a list of {worst['loc'][-1] + 1} entries, given {given}"
     if kind == "missing":
-        return location, "is required: give it on the command line as key=value"
+        return location, "is required: give it as key=value"
     if kind == "value_error":
         text = str(context["error"])
         nested = re.match(r"params(\S*?): (.*)", text)
-        return (f"{location}.params{nested[1]}", nested[2]) if nested else (location, text)
+        return (f"{location}.params{nested[1]}".lstrip("."), nested[2]) if nested else (location, text)
     if kind in _EXPECTED:
         return location, f"expected {_EXPECTED[kind].format(**context)}, given {given}"
     message = str(worst["msg"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import check_count, check_kind, check_list, check_number, check_path
 from quantum_diffusion.data.balancing import PromptBalance
 from quantum_diffusion.data.blocks import is_whole
 from quantum_diffusion.data.container import Batch, CircuitDataset
@@ -46,7 +47,7 @@ class DatasetLoader:
             DatasetFormatError: The folder is missing, empty, damaged or foreign.
             IncompatibleDatasetsError: The data sets in the folder have different gate pools.
         """
-        folder = Path(path)
+        folder = check_path(path, "the path of the data set")
         with memory_for(f"loading the data set {str(folder)!r}", "take fewer circuits, or a computer with more memory"):
             whole = self._read(folder)
             if whole is not None:
@@ -79,7 +80,9 @@ class DatasetLoader:
         Raises:
             IncompatibleDatasetsError: The gate pools differ.
         """
-        dataset = merge_datasets(datasets)
+        dataset = merge_datasets(_checked(datasets))
+        balance_max = None if balance_max is None else check_count(balance_max, "balance_max", 1)
+        max_samples = None if max_samples is None else check_count(max_samples, "max_samples", 1)
         rows = np.arange(len(dataset)) if balance_max is None else balanced_rows(dataset, balance_max, self.seed)
         if max_samples is not None and max_samples < len(rows):
             chosen = numpy_generator(self.seed, "max_samples").permutation(len(rows))[:max_samples]
@@ -113,8 +116,15 @@ class DatasetLoader:
             Training loader, and validation loader (None when `validation_fraction` is 0).
 
         Raises:
-            ConfigError: The split leaves no circuit to train on.
+            ConfigError: A number is out of range, or the split leaves no circuit to train on.
         """
+        check_kind(dataset, CircuitDataset, "dataset")
+        batch_size = check_count(batch_size, "batch_size", 1)
+        num_workers = check_count(num_workers, "num_workers")
+        time_multiple = check_count(time_multiple, "time_multiple", 1)
+        check_number(validation_fraction, "validation_fraction")
+        if not 0 <= validation_fraction < 1:
+            raise ConfigError(f"validation_fraction is {validation_fraction}: give 0 or more, less than 1")
         order = numpy_generator(self.seed, "split").permutation(len(dataset))
         held_out = round(len(dataset) * validation_fraction)
         if validation_fraction > 0:
@@ -139,6 +149,13 @@ class DatasetLoader:
             )
 
         return loader(order[held_out:], True), loader(order[:held_out], False) if held_out else None
+
+
+def _checked(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
+    if isinstance(datasets, CircuitDataset):  # it has a length, too
+        return [datasets]
+    listed = check_list(datasets, "datasets", "[dataset]")
+    return [check_kind(dataset, CircuitDataset, "a data set", "load_dataset reads one") for dataset in listed]
 
 
 def _visible(folder: Path) -> list[Path]:

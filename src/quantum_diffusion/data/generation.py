@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, gate_count, instruction_table
 from quantum_diffusion.circuits.simulate import unitaries
@@ -95,11 +96,12 @@ class DatasetGenerator:
         config: What to make.
 
     Raises:
+        ConfigError: It is no configuration, or `exclude` is of other circuits.
         GateSetError: A gate is unknown, or does not fit the qubits or the coupling.
     """
 
     def __init__(self, config: DatasetConfig) -> None:
-        self.config = config
+        self.config = check_kind(config, DatasetConfig, "config", PRESETS_HINT)
         self.parts = _parts(config)
         self.table = instruction_table(GatePool(config.gate_set), config.num_qubits)
         for part in self.parts:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.config.schema import CompileConfig
 from quantum_diffusion.device import select_device
@@ -40,6 +41,7 @@ def compile_target(config: CompileConfig, progress: Callable[[int, int], None] |
         GateSetError: A gate is not for this model or target, or the target's circuit is not unitary.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
+    check_kind(config, CompileConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "compile.save_folder")
     edit = read_edit(config.edit)
     pipeline = load_pipeline(Path(config.model_dir), select_device(config.device), config.model_params.weights)

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.prompts import parse_gates_prompt
@@ -71,7 +72,7 @@ class Evaluator:
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
-        self.config = config
+        self.config = check_kind(config, EvaluationConfig, "config", PRESETS_HINT)
         self.folder = config.results_folder
         check_results_folder(self.folder)
         device = select_device(config.device)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
@@ -52,6 +53,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
         GateSetError: The circuit to edit has gates that are unknown here.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
+    check_kind(config, SampleConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "sample.save_folder")
     edit = read_edit(config.edit, config.max_gates)
     pipeline = load_pipeline(Path(config.model_dir), select_device(config.device), config.model_params.weights)

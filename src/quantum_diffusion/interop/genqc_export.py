@@ -27,7 +27,7 @@ _TIME_MULTIPLE = 4
 """genQC's U-Net halves the time axis twice, so a batch must be cut to a multiple of this (`model_scale_factor`)."""
 
 
-def check_export(path: Path) -> None:
+def check_export(path: str | Path) -> None:
     """Refuse a place for `export_dataset` where something is.
 
     Raises:
@@ -35,10 +35,10 @@ def check_export(path: Path) -> None:
     """
     if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise DatasetFormatError(f"{str(path)!r} exists and is not an empty folder: choose another one for the export")
-    check_can_write(path, DatasetFormatError)
+    check_can_write(Path(path), DatasetFormatError)
 
 
-def export_dataset(dataset: CircuitDataset, path: Path) -> str:
+def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
     """Write a data set as a folder that genQC 0.2.5 opens with `from_config_file`, as a whole.
 
     Circuits of several sizes become genQC's mixed data set: all cells outside a circuit are padding, time steps are
@@ -86,7 +86,7 @@ def export_dataset(dataset: CircuitDataset, path: Path) -> str:
         "save_type": "safetensors",
         "params": params,
     }
-    with new_folder(path, DatasetFormatError) as folder:
+    with new_folder(Path(path), DatasetFormatError) as folder:
         (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
         (folder / _PREFIX).parent.mkdir()
         (folder / f"{_PREFIX}_y.pt").write_bytes(_pickled(texts))

@@ -20,8 +20,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 import quantum_diffusion
+from quantum_diffusion.arguments import check_path
 from quantum_diffusion.config.validation import validate
-from quantum_diffusion.errors import CheckpointError, OutOfMemoryError, QuantumDiffusionError, memory_for
+from quantum_diffusion.errors import (
+    CheckpointError,
+    ConfigError,
+    OutOfMemoryError,
+    QuantumDiffusionError,
+    memory_for,
+    unknown_name,
+)
 from quantum_diffusion.files import (
     DESCRIPTION,
     describe,
@@ -107,7 +115,9 @@ def _write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     path.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in weights.items()}))
 
 
-def load_pipeline(folder: Path, device: torch.device | None = None, weights: str = "averaged") -> DiffusionPipeline:
+def load_pipeline(
+    folder: str | Path, device: torch.device | None = None, weights: str = "averaged"
+) -> DiffusionPipeline:
     """Read a pipeline folder.
 
     Args:
@@ -116,8 +126,12 @@ def load_pipeline(folder: Path, device: torch.device | None = None, weights: str
         weights: "averaged", or "last" for those behind the average; the same without averaging.
 
     Raises:
+        ConfigError: The folder is no path, or there are no such weights.
         CheckpointError: The folder is missing, foreign, damaged, or its weights do not fit its configuration.
     """
+    folder = check_path(folder, "the folder of the model")
+    if weights not in ("averaged", "last"):
+        raise ConfigError(unknown_name("weights", weights, ("averaged", "last")))
     description = _read_description(folder)
     name = LAST_WEIGHTS if weights == "last" and LAST_WEIGHTS in description["sha256"] else WEIGHTS
     weights_file = folder / name

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quantum_diffusion.arguments import check_kind, check_list, check_texts
 from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.circuits.prompts import parse_gates_prompt
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.config.schema import MatrixParams, SamplingConfig
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, first_line
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.diffusion import Condition, DiffusionPipeline, Request
 from quantum_diffusion.pipeline.editing import Edit
@@ -99,6 +100,8 @@ class CompilationDiffusionPipeline(DiffusionPipeline):
         Raises:
             ConfigError: A prompt, a target or an edit is not for this model, or an option is not for this process.
         """
+        prompts = check_texts(prompts, "prompts", "[\"Compile using: ['h', 'cx']\"]")
+        targets = check_list(targets, "targets", "[unitary]")
         if len(prompts) != len(targets):
             raise ConfigError(f"given {len(prompts)} prompts for {len(targets)} targets: give each target its prompt")
         checked = [self.check_target(target) for target in targets]
@@ -177,6 +180,8 @@ class CompilationDiffusionPipeline(DiffusionPipeline):
                 edit is not for this model.
             GateSetError: A gate is unknown, none of the model's, or wider than the target.
         """
+        if edit is not None:
+            check_kind(edit, Edit, "edit")
         return search_circuits(self, target, gates, max_gates, max_tries, num_circuits, seed, options, edit, progress)
 
     def _of_gates(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
@@ -245,11 +250,17 @@ def qubits_of_unitary(matrix: NDArray[Any]) -> int:
     Raises:
         ConfigError: The array is no matrix of that kind: its shape, its numbers or its columns are wrong.
     """
-    array = np.asarray(matrix)
+    try:
+        array = np.asarray(matrix)
+    except (TypeError, ValueError) as problem:  # rows of several lengths, a tensor on a GPU
+        raise ConfigError(f"the target is no array ({first_line(problem)}): give a complex matrix") from None
+    if array.dtype.kind not in "biufc":
+        raise ConfigError(
+            f"the target holds {array.dtype}, not numbers: give a complex matrix; evaluation.targets.target_unitary "
+            "makes one of a name, a file or a circuit"
+        )
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < 2 or array.shape[0].bit_count() != 1:
         raise ConfigError(f"the target has shape {array.shape}: give a square matrix of 2, 4, 8, ... rows")
-    if array.dtype.kind not in "biufc":
-        raise ConfigError(f"the target holds {array.dtype}, not numbers: give a complex matrix")
     if not np.isfinite(array).all():
         raise ConfigError("the target has entries that are not finite: give a unitary matrix")
     with np.errstate(over="ignore", invalid="ignore"):  # huge entries give inf or nan, which are no small error

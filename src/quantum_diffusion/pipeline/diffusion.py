@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from quantum_diffusion.arguments import check_kind, check_texts
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_count, instruction_table
 from quantum_diffusion.circuits.labels import prefix_rank_vectors
-from quantum_diffusion.circuits.prompts import parse_srv_prompt
+from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens, encode_ids
 from quantum_diffusion.config.schema import LoopConfig, SamplingConfig
 from quantum_diffusion.data.container import Batch
@@ -339,7 +340,9 @@ class DiffusionPipeline:
         Raises:
             ConfigError: A prompt or an edit asks for what the model cannot make, or an option is not for this process.
         """
+        prompts = check_texts(prompts, "prompts", "['Generate SRV: [1, 2, 2]']")
         labels = [parse_srv_prompt(prompt, self.config.num_qubits) for prompt in prompts]
+        prompts = [srv_prompt(label) for label in labels]  # whatever spaces they had
         widths = np.array([len(label) for label in labels])
         request = Request(self._tokenize(prompts))
         report = self._sample(request, widths, self._on_qubits(widths), seed, options, edit, first_sample, progress)
@@ -372,10 +375,12 @@ class DiffusionPipeline:
             first_sample: Index of the first sample.
             progress: Called with (circuits so far, circuits wanted).
         """
-        options = options or SamplingConfig()
+        hint = "e.g. SamplingConfig(guidance_scale=2)"
+        options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options", hint)
+        edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
         self.check_sampling(options)
         options = self.resolved(options)
-        plan = plan_edit(edit or Edit(), self.table, self.config.max_gates)
+        plan = plan_edit(edit, self.table, self.config.max_gates)
         allowed = allowed & plan.allowed
         plan.check_samples(allowed, self.table)
         seeds = sample_seeds(seed, len(request), first_sample)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import check_kind, check_list, check_number, check_whole, check_wholes
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
 from quantum_diffusion.circuits.tokenizer import ids_from_circuits
@@ -46,6 +47,21 @@ class Edit:
     fixed_qubits: tuple[int, ...] = ()
     min_gates: int = 0
     max_gates: int | None = None
+
+    def __post_init__(self) -> None:
+        coupling = None if self.coupling is None else check_list(self.coupling, "edit.coupling", "((0, 1), (1, 2))")
+        pairs = [check_wholes(pair, "a pair of edit.coupling", "(0, 1)") for pair in coupling or ()]
+        check_number(self.strength, "edit.strength")
+        values = {
+            "start": None if self.start is None else check_kind(self.start, Circuit, "edit.start"),
+            "keep": check_wholes(self.keep, "edit.keep", "(0, 1)"),
+            "coupling": None if coupling is None else tuple(pairs),
+            "fixed_qubits": check_wholes(self.fixed_qubits, "edit.fixed_qubits", "(0, 1)"),
+            "min_gates": check_whole(self.min_gates, "edit.min_gates"),
+            "max_gates": None if self.max_gates is None else check_whole(self.max_gates, "edit.max_gates"),
+        }
+        for name, value in values.items():  # lists as tuples, numbers of numpy as Python's
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import check_count, check_whole
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, instruction_table
@@ -213,12 +214,11 @@ def choose_gates(pool: GatePool, gates: Sequence[str] | None, num_qubits: int) -
 
 def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_circuits: int) -> int:
     """Return the most gates a circuit may have, `most_gates` being the model's limit."""
-    if max_gates is not None and not 1 <= max_gates <= most_gates:
+    if max_gates is not None and not 1 <= check_whole(max_gates, "max_gates") <= most_gates:
         raise ConfigError(
             f"max_gates is {max_gates}, but the model writes circuits of at most {most_gates} gates: give 1 to "
             f"{most_gates}, or null for no bound"
         )
-    for name, count in (("max_tries", max_tries), ("num_circuits", num_circuits)):
-        if count < 1:
-            raise ConfigError(f"{name} is {count}: give 1 or more")
+    check_count(max_tries, "max_tries", 1)
+    check_count(num_circuits, "num_circuits", 1)
     return max_gates or most_gates

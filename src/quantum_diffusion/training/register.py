@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quantum_diffusion.arguments import check_kind, check_path
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, unknown_name
 from quantum_diffusion.files import DESCRIPTION
@@ -55,7 +56,7 @@ class ModelManager:
         Raises:
             CheckpointError: The folder does not exist.
         """
-        root, manager = Path(folder), cls()
+        root, manager = check_path(folder, "the folder of models"), cls()
         if not root.is_dir():
             raise CheckpointError(f"no folder {str(root)!r}: give the folder that holds trained models")
         for config in sorted(root.rglob(DESCRIPTION)):
@@ -68,7 +69,9 @@ class ModelManager:
 
     def register(self, name: str, folder: str | Path, metrics: dict[str, float] | None = None) -> None:
         """Add a model, or replace the one of the same name."""
-        self._entries[name] = ModelEntry(name, Path(folder), dict(metrics or {}))
+        place = check_path(folder, "the folder of the model")
+        numbers = check_kind({} if metrics is None else metrics, dict, "metrics")
+        self._entries[name] = ModelEntry(check_kind(name, str, "the name of the model"), place, dict(numbers))
 
     def list(self) -> list[ModelEntry]:
         """Return all models, sorted by name."""

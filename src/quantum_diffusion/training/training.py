@@ -25,6 +25,7 @@ import yaml
 from torch import nn
 
 import quantum_diffusion
+from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.simulate import Complex, corners
 from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig, UnitaryEncoderConfig
 from quantum_diffusion.config.store import dataset_preset, to_yaml
@@ -152,7 +153,7 @@ class DiffusionTrainer:
     """
 
     def __init__(self, config: TrainingConfig, observers: Sequence[FitObserver] = ()) -> None:
-        self.config = config
+        self.config = check_kind(config, TrainingConfig, "config", PRESETS_HINT)
         self.observers = list(observers)
         self.output = RunFolder(config)
         check_sinks(config.general.loggers)
@@ -195,6 +196,8 @@ class DiffusionTrainer:
             CheckpointError: `general.init_from_pipeline_dir` does not fit the data set or the configuration.
         """
         general, loop = self.config.general, self.config.training
+        if dataset is not None:
+            check_kind(dataset, CircuitDataset, "dataset", "DatasetLoader.load_dataset reads one")
         if dataset is None and general.dataset.startswith(STREAM):
             self._stream = self._open_stream(general.dataset.removeprefix(STREAM))
             self._dataset = self._stream.epoch(0)
@@ -338,7 +341,7 @@ class DiffusionTrainer:
     @staticmethod
     def load_pipeline(folder: str | Path, device: str = "auto") -> DiffusionPipeline:
         """Load a saved pipeline onto a device; see `pipeline.checkpoint.load_pipeline`."""
-        return checkpoint.load_pipeline(Path(folder), select_device(device))
+        return checkpoint.load_pipeline(folder, select_device(device))
 
     # ------------------------------------------------------------------------------------------- details
 
