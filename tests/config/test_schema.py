@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 import quantum_diffusion
 from quantum_diffusion.cli import COMMANDS, describe_keys, help_text, usage
@@ -24,7 +26,7 @@ from quantum_diffusion.config.schema import (
     UNetParams,
 )
 from quantum_diffusion.config.store import SECTIONS, compose, parse_arguments, to_yaml
-from quantum_diffusion.config.validation import Section, validate
+from quantum_diffusion.config.validation import Section, describe_values, validate
 from quantum_diffusion.device import DEVICE_NAMES
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -87,6 +89,33 @@ def test_every_leaf_of_the_schema_is_described() -> None:
         *("params", "model_params", "edit"),
     }
     assert {name for _, name in FIELDS} - nested <= described
+
+
+def test_absurd_numbers_are_refused_by_the_schema() -> None:
+    """What reaches numpy, torch or the system as a size there ends in a crash, or in a library's own words."""
+    told_by_the_model = {"keep", "fixed_qubits", "coupling"}  # its sizes bound them
+    checked = 0
+    for schema in sections():
+        for name, field in schema.model_fields.items():
+            if "whole number" not in describe_values(field) or name in told_by_the_model:
+                continue
+            problems = set()
+            for value in (10**30, [10**30, 10**30]):
+                with pytest.raises(ValidationError) as refused:
+                    schema.model_validate({name: value})
+                problems |= {error["type"] for error in refused.value.errors() if error["loc"][0] == name}
+            assert "less_than_equal" in problems, f"{schema.__name__}.{name}: {problems}"
+            checked += 1
+    assert checked > 50
+
+
+@pytest.mark.parametrize(
+    "given", ["training.num_threads=4097", "training.num_workers=100000", "model.params.width=1000000", "seed=-1"]
+)
+def test_a_size_beyond_all_computers_names_its_key(given: str) -> None:
+    key, _, value = f"training.{given}".replace("training.seed", "training.general.seed").rpartition("=")
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)}: expected \d+ or (less|more), given '?{value}"):
+        compose("training", TrainingConfig, ["training.general.dataset=d", f"{key}={value}"])
 
 
 @pytest.mark.parametrize(("section", "overrides"), VARIANTS)
@@ -199,8 +228,8 @@ def test_parameters_are_of_the_class_the_type_names() -> None:
         ("training.training.optimizer", "adam, adamw, muon"),
         ("training.training.ema_decay", "number >= 0 and < 1, or null"),
         ("training.training.precision", "auto, 32, bf16, 16"),
-        ("training.model.params.model_features", "list of whole number >= 1"),
-        ("training.model.params.t_emb_size", "whole number >= 2 and multiple of 2"),
+        ("training.model.params.model_features", "list of whole number >= 1 and <= 32768"),
+        ("training.model.params.t_emb_size", "whole number >= 2 and <= 32768 and multiple of 2"),
         ("training.general.verbose", "true, false"),
         ("training.general.dataset", "text"),
     ],

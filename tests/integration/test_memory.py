@@ -169,6 +169,7 @@ def test_a_worker_that_the_system_kills(tmp_path: Path, monkeypatch: pytest.Monk
         assert os.getpid() != parent
         os.kill(os.getpid(), signal.SIGKILL)
 
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
     monkeypatch.setattr("quantum_diffusion.data.generation.make_shard", killed)
     config = DatasetConfig(num_samples=100_000, output_path=str(tmp_path / "data"), n_jobs=2)
     message = told(DatasetGenerator(config).write)

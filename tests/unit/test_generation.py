@@ -20,6 +20,7 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data import generation
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
+from quantum_diffusion.data.engines import num_workers
 from quantum_diffusion.data.generation import DatasetGenerator, GenerationReport
 from quantum_diffusion.data.shards import num_candidates
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, GateSetError
@@ -309,3 +310,9 @@ def test_shards_of_wide_state_vectors_are_short() -> None:
     dataset, report = DatasetGenerator(narrower).generate()
     assert len(dataset) == 5
     assert report.num_candidates == num_candidates(narrower) == 2**10
+
+
+def test_no_more_processes_than_cores_are_started_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 6)
+    assert [num_workers("local", n_jobs) for n_jobs in (-1, 1, 4, 100_000)] == [6, 1, 4, 6]
+    assert num_workers("ray", 1000) == 1000, "a cluster has as many as it has"

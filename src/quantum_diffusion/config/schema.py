@@ -36,8 +36,17 @@ def _stay_inside(name: str) -> str:
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_expand_home)]
 """A path, or a word in its place; the shell leaves a ~ behind the = of key=~/folder as it is."""
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+
+# The largest values lie beyond any computer: they keep slips of the keyboard from numpy, torch and the system.
+Positive = Annotated[int, Field(ge=1, le=10**12)]
+NonNegative = Annotated[int, Field(ge=0, le=10**12)]
+Seed = Annotated[int, Field(ge=0, le=2 * 10**19)]
+Width = Annotated[int, Field(ge=1, le=2**15)]
+Blocks = Annotated[int, Field(ge=1, le=1000)]
+BlocksOrNone = Annotated[int, Field(ge=0, le=1000)]
+Heads = Annotated[int, Field(ge=1, le=1024)]
+Channels = Annotated[int, Field(ge=2, le=4096)]
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Scale = Annotated[float, Field(ge=0, le=100)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -80,10 +89,10 @@ class DatasetConfig(Section):
     sampling: Literal["natural", "stratified"] = "natural"
     """stratified keeps gates from entangling other qubits than a random set, of sizes that a pilot chooses (SRV only):
     rare labels come more often, so that a balanced data set (balance_max) throws fewer circuits away."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """The same configuration and seed give the same bytes, whatever n_jobs is."""
-    n_jobs: int = -1
-    """Worker processes; -1 takes every core."""
+    n_jobs: Annotated[int, Field(le=10**5)] = -1
+    """Worker processes; -1 takes every core, and so does a number beyond them on this machine."""
     engine: Literal["local", "ray"] = "local"
     """Where workers run: "local" uses processes on this machine, "ray" the cluster of RAY_ADDRESS (extra ray)."""
     max_memory: Annotated[float, Field(gt=0, le=1e5)] = 4.0
@@ -155,7 +164,7 @@ class GeneralConfig(Section):
     """Name under which the run is logged."""
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of weights, split, batches, noise and dropout."""
     verbose: bool = True
     """Show the progress bar and the summary."""
@@ -281,11 +290,11 @@ class LoopConfig(Section):
     """Which weights become the model: those of the last epoch, or of the best one."""
     patience: Positive | None = None
     """Stop after this many measurements of best_metric in a row that were no better; null never does."""
-    num_workers: NonNegative = 0
+    num_workers: Annotated[int, Field(ge=0, le=4096)] = 0
     """Threads that make batches ahead of time; 0 makes each when it is needed."""
     profile_steps: Positive | None = None
     """Steps to profile, after three to warm up; writes run/trace.json for chrome://tracing. null profiles none."""
-    num_threads: Positive | None = None
+    num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads of torch; null takes one a core."""
 
 
@@ -297,17 +306,17 @@ def _check_heads(width: int, num_heads: int) -> None:
 class UNetParams(Section):
     """The field's conditional U-Net (genQC's key names)."""
 
-    model_features: tuple[Positive, ...] = (128, 128, 256)
+    model_features: Annotated[tuple[Width, ...], Field(max_length=10)] = (128, 128, 256)
     """Channels of each level, multiples of 32, better 64 or more: 32 leave each normalisation group one channel."""
-    clr_dim: Annotated[int, Field(ge=2)] = 4
+    clr_dim: Channels = 4
     """Width of the gate embedding."""
-    t_emb_size: Annotated[int, Field(ge=2, multiple_of=2)] = 256
+    t_emb_size: Annotated[int, Field(ge=2, le=2**15, multiple_of=2)] = 256
     """Width of the time embedding, even."""
-    num_heads: tuple[Positive, ...] = (8, 8, 2)
+    num_heads: tuple[Heads, ...] = (8, 8, 2)
     """Attention heads of each level."""
-    num_res_blocks: tuple[Positive, ...] = (2, 2, 4)
+    num_res_blocks: tuple[Blocks, ...] = (2, 2, 4)
     """Residual blocks of each level."""
-    transformer_depths: tuple[NonNegative, ...] = (1, 2, 1)
+    transformer_depths: tuple[BlocksOrNone, ...] = (1, 2, 1)
     """Transformer blocks of each level."""
 
     @model_validator(mode="after")
@@ -329,15 +338,15 @@ class UNetParams(Section):
 class TransformerParams(Section):
     """A light transformer with one token a time step."""
 
-    width: Positive = 128
+    width: Width = 128
     """Channels of a token."""
-    depth: Positive = 3
+    depth: Blocks = 3
     """Blocks."""
-    num_heads: Positive = 4
+    num_heads: Heads = 4
     """Attention heads."""
-    feed_forward: Positive = 4
+    feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
     """Width of the feed-forward layer as a multiple of `width`."""
-    clr_dim: Annotated[int, Field(ge=2)] = 4
+    clr_dim: Channels = 4
     """Width of the gate embedding (Gaussian processes only)."""
 
     @model_validator(mode="after")
@@ -351,11 +360,11 @@ class TransformerParams(Section):
 class PromptEncoderParams(Section):
     """The condition encoder that needs no download: words of a small fixed vocabulary, then a transformer."""
 
-    width: Positive = 128
+    width: Width = 128
     """Channels E of the condition."""
-    depth: NonNegative = 1
+    depth: BlocksOrNone = 1
     """Transformer blocks; 0 leaves the word and position embeddings alone."""
-    num_heads: Positive = 4
+    num_heads: Heads = 4
     """Attention heads."""
 
     @model_validator(mode="after")
@@ -367,11 +376,11 @@ class PromptEncoderParams(Section):
 class ConvolutionParams(Section):
     """The field's unitary encoder: the matrix as a picture (genQC's)."""
 
-    features: tuple[Positive, Positive] = (32, 64)
+    features: tuple[Width, Width] = (32, 64)
     """Channels before and after the picture is halved, multiples of 32."""
-    num_heads: Positive = 8
+    num_heads: Heads = 8
     """Attention heads, a divisor of the features."""
-    transformer_depths: tuple[NonNegative, NonNegative] = (2, 2)
+    transformer_depths: tuple[BlocksOrNone, BlocksOrNone] = (2, 2)
     """Transformer blocks before and after."""
     dropout: Fraction = 0.2
     """Share of the blocks' updates dropped in training."""
@@ -387,9 +396,9 @@ class ConvolutionParams(Section):
 class MatrixParams(Section):
     """A light unitary encoder: all entries of the matrix at once, without its global phase."""
 
-    width: Positive = 256
+    width: Width = 256
     """Hidden channels."""
-    depth: NonNegative = 2
+    depth: BlocksOrNone = 2
     """Residual blocks."""
     remaining: bool = False
     """Show every step what the gates before it leave to do, U V^dagger (masked models)."""
@@ -606,11 +615,11 @@ class EvaluationConfig(Section):
     """Circuits to sample for each unitary (compilation models)."""
     save_folder: PathText | None = None
     """Where results go; null writes to `evaluation` inside model_dir."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the samples and of the baselines."""
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
-    max_drawings: NonNegative = 12
+    max_drawings: Annotated[int, Field(ge=0, le=1000)] = 12
     """Circuits drawn in the picture."""
     verbose: bool = True
     """Show the progress bar and the table."""
@@ -654,7 +663,7 @@ class SampleConfig(Section):
     """Most gates; the model writes within this bound. null is the model's own limit."""
     save_folder: PathText | None = None
     """Where to write the circuits as OpenQASM 2; null only prints them."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the samples."""
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
@@ -680,7 +689,7 @@ class CompileConfig(Section):
     """Exact distinct circuits wanted."""
     save_folder: PathText | None = None
     """Where to write the circuits (OpenQASM 2), a picture and a summary; null only prints them."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the samples and of the target random."""
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""

@@ -46,15 +46,16 @@ def run_in_order(
 
 
 def num_workers(engine: str, n_jobs: int) -> int:
-    """Return how many shards are made at once."""
+    """Return how many shards are made at once; on this machine at most one a core."""
+    if engine == "local":
+        cores = int(joblib.cpu_count())
+        return min(n_jobs, cores) if n_jobs > 0 else cores
     if n_jobs > 0:
         return n_jobs
-    if engine == "ray":
-        _connect_to_ray()
-        import ray
+    _connect_to_ray()
+    import ray
 
-        return max(1, int(ray.cluster_resources().get("CPU", 1)))
-    return int(joblib.cpu_count())
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _connect_to_ray() -> None:
