@@ -24,7 +24,7 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
 )
 from quantum_diffusion.config.validation import Section
-from quantum_diffusion.errors import QuantumDiffusionError, unknown_name
+from quantum_diffusion.errors import QuantumDiffusionError, counted, unknown_name
 from quantum_diffusion.jobs import INTERRUPTED, Command, run_jobs
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def sample(config: SampleConfig) -> int:
     backend = QiskitBackend()
     console.show_circuits(found.circuits, [backend.draw_text(circuit) for circuit in found.circuits])
     console.out.print(
-        f"\n{len(found.circuits)} distinct circuits verified to have SRV {list(config.srv)} "
+        f"\n{counted(len(found.circuits), 'distinct circuit')} verified to have SRV {list(config.srv)} "
         f"({found.num_exact} of {found.num_sampled} samples were exact)"
     )
     if config.save_folder is not None and found.circuits:
@@ -142,15 +142,16 @@ def _complain(
     """Return the exit status of a search; when it found fewer circuits than wanted, say why and what to do."""
     if len(found.circuits) >= config.num_circuits:
         return 0
-    problem = f"found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries"
+    wanted, tries = counted(config.num_circuits, "circuit"), counted(found.num_sampled, "try", "tries")
+    problem = f"found {len(found.circuits)} of {wanted} in {tries}"
     mends = [f"raise {section}.max_tries"]
     num_alike = found.num_exact - num_too_long
     if found.circuits:
-        problem += f", all {num_alike} exact samples are these"
+        problem += f", {counted(num_alike, 'exact sample')} gave no other"
     if num_alike > _MANY_ALIKE * len(found.circuits) > 0:
         mends = []  # more tries give the same circuits again
     if num_too_long:
-        problem += f" and dropped {num_too_long} exact ones of more than {section}.max_gates={config.max_gates} gates"
+        problem += f", {counted(num_too_long, 'exact sample')} had more than {section}.max_gates={config.max_gates}"
         mends.insert(0, f"raise {section}.max_gates")
     if config.num_circuits > 1:
         mends.append(f"lower {section}.num_circuits")
@@ -223,7 +224,7 @@ def export_genqc(config: ExportConfig) -> int:
     dataset = dataset_loader().load_dataset(config.dataset)
     kind = export_dataset(dataset, path)
     console.out.print(
-        f"{len(dataset)} circuits are in {path}; open them in genQC with "
+        f"{counted(len(dataset), 'circuit')} written to {path}; open the folder in genQC with "
         f'{kind}.from_config_file("{path / "config.yaml"}", torch.device("cpu"))'
     )
     return 0

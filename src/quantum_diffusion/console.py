@@ -16,6 +16,7 @@ from rich.table import Table
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
+from quantum_diffusion.errors import counted
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.search import CompiledCircuit
 
@@ -106,17 +107,20 @@ def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> N
 
 def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
     """Print what a generation run made, with a note when it fell short."""
-    rows = [("circuits", f"{report.num_circuits:,} distinct")]
+    distinct = "distinct: other gates, or in another order (inspect counts those that are the same once simplified)"
+    rows = [("circuits", f"{report.num_circuits:,} {distinct}")]
     if report.num_balanced_away:
         rows.append(
             (
                 "balanced",
-                f"{report.num_balanced_away:,} circuits left out by datasets.balance_quantile",
+                f"{counted(report.num_balanced_away, 'circuit')} left out by datasets.balance_quantile",
             )
         )
     if not report.reused:
         rate = report.num_circuits / max(report.seconds, 1e-9)
-        rows.append(("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {report.num_candidates:,} candidates)"))
+        rows.append(
+            ("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {counted(report.num_candidates, 'candidate')})")
+        )
     if report.num_continued:
         rows.append(("continued", f"{report.num_continued:,} of the candidates are of an earlier, interrupted run"))
     counts = sorted(report.prompt_counts.values())
@@ -141,7 +145,7 @@ def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
 def show_circuits(circuits: Sequence[Circuit], drawings: Sequence[str]) -> None:
     """Print circuits as text drawings."""
     for number, (circuit, drawing) in enumerate(zip(circuits, drawings, strict=True), start=1):
-        out.print(f"\ncircuit {number}: {len(circuit)} gate{'s' * (len(circuit) != 1)}")
+        out.print(f"\ncircuit {number}: {counted(len(circuit), 'gate')}")
         out.print(drawing, markup=False)
 
 
