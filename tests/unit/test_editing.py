@@ -43,7 +43,7 @@ LINE = ((0, 1), (1, 2))
         ({"start": START, "keep": (1,), "coupling": LINE}, r"step 1, cx on qubits \[0, 2\], which edit.coupling does"),
         ({"start": START, "keep": (3,), "fixed_qubits": (1,)}, r"swap on qubits \[0, 1\], which edit.fixed_qubits"),
         ({"start": Circuit(4, ())}, "edit.start has 4 qubits and 0 gates, but the model has 3 and 6"),
-        ({"start": Circuit(1, read_gates("; ".join(["h 0"] * 7)))}, "edit.start has 1 qubits and 7 gates"),
+        ({"start": Circuit(1, read_gates("; ".join(["h 0"] * 7)))}, "edit.start has 1 qubit and 7 gates"),
         ({"start": Circuit(1, read_gates("x 0"))}, r"edit.start has the gate 'x', but the model knows \['h', 'cx'"),
     ],
 )
