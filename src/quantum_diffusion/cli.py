@@ -259,8 +259,10 @@ COMMANDS = {  # the last text is what a sweep advises, so that each of its jobs 
     "compile": Command(
         "compile", compile_unitary, lambda config: config.save_folder, "compile.save_folder=./circuits/${hydra:job.num}"
     ),
-    "inspect": Command("inspect", inspect, lambda config: config.save_folder, "inspect.save_folder=./${hydra:job.num}"),
-    "runs": Command("runs", runs, lambda config: config.picture, "runs.picture=./${hydra:job.num}.png"),
+    "inspect": Command(
+        "inspect", inspect, lambda config: config.save_folder, "inspect.save_folder=./inspections/${hydra:job.num}"
+    ),
+    "runs": Command("runs", runs, lambda config: config.picture, "runs.picture=./runs_${hydra:job.num}.png"),
     "export-genqc": Command(
         "export", export_genqc, lambda config: config.output_path, "export.output_path=./exported/${hydra:job.num}"
     ),
