@@ -25,7 +25,7 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
 )
 from quantum_diffusion.config.validation import Section
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, memory_for, unknown_name
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, memory_for, unknown_name
 from quantum_diffusion.interrupts import INTERRUPTED, interrupt, stop_signals
 from quantum_diffusion.jobs import MORE_MEMORY, Command, run_jobs
 from quantum_diffusion.output import guard_output
@@ -106,7 +106,7 @@ def sample(config: SampleConfig) -> int:
     finally:  # what was found is shown, too, where it cannot be saved
         console.show_circuits(found.circuits)
         console.out.print(
-            f"\n{len(found.circuits)} distinct circuits verified to have SRV {list(config.srv)} "
+            f"\n{counted(len(found.circuits), 'distinct circuit')} verified to have SRV {list(config.srv)} "
             f"({found.num_exact} of {found.num_sampled} samples were exact)"
         )
     if is_saved:
@@ -150,15 +150,16 @@ def _complain(
     """Return the exit status of a search; when it found fewer circuits than wanted, say why and what to do."""
     if len(found.circuits) >= config.num_circuits:
         return 0
-    problem = f"found {len(found.circuits)} of {config.num_circuits} circuits in {found.num_sampled} tries"
+    wanted, tries = counted(config.num_circuits, "circuit"), counted(found.num_sampled, "try", "tries")
+    problem = f"found {len(found.circuits)} of {wanted} in {tries}"
     mends = [f"raise {section}.max_tries"]
     num_alike = found.num_exact - num_too_long
     if found.circuits:
-        problem += f", all {num_alike} exact samples are these"
+        problem += f", {counted(num_alike, 'exact sample')} gave no other"
     if num_alike > _MANY_ALIKE * len(found.circuits) > 0:
         mends = []  # more tries give the same circuits again
     if num_too_long:
-        problem += f" and dropped {num_too_long} exact ones of more than {section}.max_gates={config.max_gates} gates"
+        problem += f", {counted(num_too_long, 'exact sample')} had more than {section}.max_gates={config.max_gates}"
         mends.insert(0, f"raise {section}.max_gates")
     if config.num_circuits > 1:
         mends.append(f"lower {section}.num_circuits")
@@ -235,7 +236,7 @@ def export_genqc(config: ExportConfig) -> int:
     dataset = dataset_loader().load_dataset(config.dataset)
     kind = export_dataset(dataset, path)
     console.out.print(
-        f"{len(dataset)} circuits are in {path}; open them in genQC with "
+        f"{counted(len(dataset), 'circuit')} written to {path}; open the folder in genQC with "
         f'{kind}.from_config_file("{path / "config.yaml"}", torch.device("cpu"))'
     )
     return 0
@@ -292,7 +293,7 @@ COMMANDS = {
         "inspect",
         inspect,
         lambda config: config.save_folder,
-        "inspect.save_folder=./${hydra:job.num}",
+        "inspect.save_folder=./inspections/${hydra:job.num}",
         summary="Show what is in a data set, and verify every circuit of it.",
         example="inspect.dataset=./datasets/srv_dataset",
     ),
@@ -300,7 +301,7 @@ COMMANDS = {
         "runs",
         runs,
         lambda config: config.picture,
-        "runs.picture=./${hydra:job.num}.png",
+        "runs.picture=./runs_${hydra:job.num}.png",
         summary="List training runs and compare them: how they ended, their settings, their curves.",
     ),
     "export-genqc": Command(
@@ -398,7 +399,7 @@ def help_text(name: str, arguments: Sequence[str] = ()) -> str:
         name: The command.
         arguments: What else is on its command line: --config-dir adds presets.
     """
-    from quantum_diffusion.config.arguments import presets_of
+    from quantum_diffusion.config.command_line import presets_of
     from quantum_diffusion.config.store import SECTIONS
 
     command = COMMANDS[name]

@@ -15,7 +15,7 @@ from rich.table import Table
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
-from quantum_diffusion.errors import only_warn
+from quantum_diffusion.errors import counted, only_warn
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.search import CompiledCircuit
 
@@ -110,17 +110,20 @@ def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> N
 @only_warn("the summary")
 def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
     """Print what a generation run made, with a note when it fell short."""
-    rows = [("circuits", f"{report.num_circuits:,} distinct")]
+    distinct = "distinct: other gates, or in another order (inspect counts those that are the same once simplified)"
+    rows = [("circuits", f"{report.num_circuits:,} {distinct}")]
     if report.num_balanced_away:
         rows.append(
             (
                 "balanced",
-                f"{report.num_balanced_away:,} circuits left out by datasets.balance_quantile",
+                f"{counted(report.num_balanced_away, 'circuit')} left out by datasets.balance_quantile",
             )
         )
     if not report.reused:
         rate = report.num_circuits / max(report.seconds, 1e-9)
-        rows.append(("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {report.num_candidates:,} candidates)"))
+        rows.append(
+            ("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {counted(report.num_candidates, 'candidate')})")
+        )
     if report.num_continued:
         rows.append(("continued", f"{report.num_continued:,} of the candidates are of an earlier, interrupted run"))
     counts = sorted(report.prompt_counts.values())
@@ -147,7 +150,7 @@ def show_circuits(circuits: Sequence[Circuit]) -> None:
     from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 
     for number, circuit in enumerate(circuits, start=1):
-        out.print(f"\ncircuit {number}: {len(circuit)} gate{'s' * (len(circuit) != 1)}")
+        out.print(f"\ncircuit {number}: {counted(len(circuit), 'gate')}")
         with only_warn("its drawing"):
             out.print(QiskitBackend().draw_text(circuit, out.width if out.is_terminal else None))
 

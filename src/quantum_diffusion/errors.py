@@ -107,6 +107,16 @@ def first_line(problem: BaseException) -> str:
     return line if len(line) <= 200 else f"{line[:100]} ... {line[-95:]}"  # the cause often stands at the end
 
 
+def counted(count: int, what: str, several: str | None = None) -> str:
+    """Write how many things there are: "1 gate", "2,000 gates", and "2 tries" where several of a try are given.
+
+    Example:
+        >>> counted(1, "gate"), counted(2000, "gate"), counted(2, "try", "tries")
+        ('1 gate', '2,000 gates', '2 tries')
+    """
+    return f"{count:,} {what if count == 1 else several or what + 's'}"
+
+
 def nearest_name(given: object, valid: Iterable[str]) -> str | None:
     """Return the valid name that is most likely meant, None where none is near; case does not count."""
     names = {name.casefold(): name for name in valid}

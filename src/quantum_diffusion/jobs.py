@@ -31,7 +31,7 @@ from quantum_diffusion.output import guard_output, output_to
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from quantum_diffusion.config.arguments import Arguments
+    from quantum_diffusion.config.command_line import Arguments
 
 MORE_MEMORY = "lower the sizes in its settings (of batches, samples, models), or close other programs"
 """What helps a command of which nothing more is known."""

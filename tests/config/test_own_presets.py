@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from quantum_diffusion.cli import run_command
-from quantum_diffusion.config.arguments import parse_arguments, presets_of
+from quantum_diffusion.config.command_line import parse_arguments, presets_of
 from quantum_diffusion.config.presets import Presets, read_yaml
 from quantum_diffusion.config.schema import (
     GaussianParams,

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import quantum_diffusion
+from quantum_diffusion.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 MODULES = [info.name for info in pkgutil.walk_packages(quantum_diffusion.__path__, "quantum_diffusion.")]
@@ -61,6 +63,26 @@ def test_readme_commands_run_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "models/quick_test/evaluation/metrics.json").is_file()
     left = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
     assert left == ["datasets", "models", "scripts"]
+
+
+def test_what_documented_commands_write_is_ignored_by_git(tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
+    advice = " ".join(command.folder_advice for command in COMMANDS.values())
+    found = re.findall(
+        r"(?:(?:save_folder|output_path|picture)=|(?:output_path|dir): )(?:\./)?((?:\$\{[^}]*\}|\$\w+|[\w./-])+)",
+        "".join([advice, *(text.read_text(encoding="utf-8") for text in texts)]),
+    )
+    paths = {re.sub(r"\$\{[^}]*\}|\$\w+", "0", path) for path in found} - {"...", "FOLDER", ".", "null"}
+    assert len(paths) > 10
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    names = "\n".join(path if path.endswith(".png") else f"{path}/file" for path in sorted(paths))
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--stdin"], cwd=tmp_path, input=names, capture_output=True, text=True
+    )
+    assert set(names.split()) - set(ignored.stdout.split()) == set()
 
 
 def test_configuration_page_is_current() -> None:

@@ -214,7 +214,9 @@ def test_no_target_left_and_wrong_unitaries_are_refused(model: Path, data: dict[
     pipeline = load_pipeline(model)
     assert isinstance(pipeline, CompilationDiffusionPipeline)
     dataset, settings = dataset_loader().load_dataset(data["unseen"]), config(model, data["unseen"])
-    with pytest.raises(IncompatibleDatasetsError, match=r"all .* occur in the training data: give a data set"):
+    with pytest.raises(
+        IncompatibleDatasetsError, match=r"every target .* occurs in the training data: give a data set"
+    ):
         evaluate_compilation(pipeline, dataset, settings, training=TrainingData((dataset,)))
     assert dataset.unitaries is not None
     shifted = replace(dataset, unitaries=np.roll(dataset.unitaries, 1, axis=0))

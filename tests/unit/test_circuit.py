@@ -41,10 +41,10 @@ def test_qubits_are_controls_then_targets() -> None:
 @pytest.mark.parametrize(
     ("instruction", "message"),
     [
-        (Instruction("cx", (), (0, 1)), "'cx' takes 1 controls and 1 targets, given Instruction"),
-        (Instruction("cx", (0, 1), (2,)), "'cx' takes 1 controls"),
+        (Instruction("cx", (), (0, 1)), "'cx' takes 1 control and 1 target, given Instruction"),
+        (Instruction("cx", (0, 1), (2,)), "'cx' takes 1 control"),
         (Instruction("swap", (0,), (1,)), "'swap' takes 0 controls and 2 targets"),
-        (Instruction("h", (), ()), "'h' takes 0 controls and 1 targets"),
+        (Instruction("h", (), ()), "'h' takes 0 controls and 1 target"),
         (Instruction("cx", (1,), (1,)), "does not fit a circuit of 3 qubits"),
         (Instruction("swap", (), (2, 2)), "does not fit a circuit of 3 qubits"),
         (Instruction("h", (), (3,)), r"targets=\(3,\)\) does not fit a circuit of 3 qubits"),

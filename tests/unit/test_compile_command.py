@@ -77,7 +77,7 @@ def test_the_best_is_given_where_none_is_exact(model: str, capsys: pytest.Captur
     status, out, err = run(capsys, model, *options)
     assert status == 1
     assert f"exactly {target!r}: 0; none is, the circuit shown comes nearest (0 of 40 samples were exact, 0" in out
-    assert err == ("error: found 0 of 1 circuits in 40 tries: raise compile.max_tries\n")
+    assert err == ("error: found 0 of 1 circuit in 40 tries: raise compile.max_tries\n")
     assert sorted(path.name for path in Path("found").iterdir()) == ["best.qasm", "circuits.png", "summary.json"]
     assert ", not exact (infidelity 0." in Path("found/best.qasm").read_text()
     summary = json.loads(Path("found/summary.json").read_text())
@@ -87,9 +87,7 @@ def test_the_best_is_given_where_none_is_exact(model: str, capsys: pytest.Captur
 def test_dropped_circuits_are_counted(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, model, "compile.target=ghz", "compile.max_gates=1", "compile.max_tries=500")
     assert status == 1
-    assert (
-        "exact ones of more than compile.max_gates=1 gates: raise compile.max_gates or raise compile.max_tries" in err
-    )
+    assert " had more than compile.max_gates=1: raise compile.max_gates or raise compile.max_tries" in err
 
 
 def test_a_target_from_a_matrix(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +118,7 @@ def test_a_target_from_a_matrix(model: str, capsys: pytest.CaptureFixture[str]) 
         ),
         (["compile.target=ghz", "compile.edit.coupling=[]"], "the target joins qubits [1] with the others"),
         (["compile.target=ghz", "compile.edit.fixed_qubits=[0,1]"], "the target acts on qubit 0, but compile.gates"),
-        (["compile.target=ghz", "compile.max_gates=2", "compile.edit.min_gates=3"], "at most 2 gates are possible"),
+        (["compile.target=ghz", "compile.max_gates=2", "compile.edit.min_gates=3"], "more than 2 are not possible"),
         (
             ["compile.target=ghz", "compile.gates=[h]", "compile.edit.start=cx.qasm", "compile.edit.keep=[0]"],
             "edit.keep has step 0, cx on qubits [0, 1], but compile.gates=['h'] leaves that out",

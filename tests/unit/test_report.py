@@ -17,7 +17,7 @@ from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.results import check_results_folder, write_results_folder
-from quantum_diffusion.evaluation.report.tables import markdown_table, plural, summary_rows, verified_counts
+from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows, verified_counts
 from quantum_diffusion.pipeline.samples import SrvSamples
 
 METRICS = EvaluationMetrics(
@@ -98,16 +98,6 @@ def test_empty_circuits_are_shown_only_where_there_are_any() -> None:
 )
 def test_the_number_of_verified_circuits_in_words(by_prompt: list[int], said: str) -> None:
     assert verified_counts(by_prompt) == said
-
-
-def test_one_thing_has_no_plural() -> None:
-    assert [plural(count, "gate") for count in ("1", 1, 0, 2, "12")] == [
-        "1 gate",
-        "1 gate",
-        "0 gates",
-        "2 gates",
-        "12 gates",
-    ]
 
 
 def test_the_markdown_table_has_a_line_a_row() -> None:

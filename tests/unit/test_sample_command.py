@@ -22,12 +22,12 @@ H = Circuit(2, (Instruction("h", (), (0,)),))
         ),
         (
             FoundCircuits([H], 40, 5),
-            "error: found 1 of 2 circuits in 40 tries, all 5 exact samples are these: raise sample.max_tries or lower "
+            "error: found 1 of 2 circuits in 40 tries, 5 exact samples gave no other: raise sample.max_tries or lower "
             "sample.num_circuits\n",
         ),
         (
             FoundCircuits([H], 40, 30),
-            "error: found 1 of 2 circuits in 40 tries, all 30 exact samples are these: lower sample.num_circuits\n",
+            "error: found 1 of 2 circuits in 40 tries, 30 exact samples gave no other: lower sample.num_circuits\n",
         ),
     ],
 )

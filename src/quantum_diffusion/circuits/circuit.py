@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from quantum_diffusion.arguments import check_count, check_kind, check_list, check_wholes
 from quantum_diffusion.circuits.gates import GATES
-from quantum_diffusion.errors import GateSetError, unknown_name
+from quantum_diffusion.errors import GateSetError, counted, unknown_name
 
 # Gates that the original OpenQASM 2 header lacks (later copies have them, and readers accept both).
 _QASM2_DEFINITIONS = {
@@ -70,8 +70,8 @@ class Circuit:
             qubits = instruction.qubits
             if (len(instruction.controls), len(instruction.targets)) != (gate.num_controls, gate.num_targets):
                 raise GateSetError(
-                    f"{gate.name!r} takes {gate.num_controls} controls and {gate.num_targets} targets, "
-                    f"given {instruction}"
+                    f"{gate.name!r} takes {counted(gate.num_controls, 'control')} and "
+                    f"{counted(gate.num_targets, 'target')}, given {instruction}"
                 )
             if len(set(qubits)) != len(qubits) or not all(0 <= q < self.num_qubits for q in qubits):
                 raise GateSetError(f"{instruction} does not fit a circuit of {self.num_qubits} qubits")

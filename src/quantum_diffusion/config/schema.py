@@ -555,7 +555,7 @@ class TrainingConfig(Section):
         if needs_accuracy and loop.sample_every is not None and loop.sample_every > loop.num_epochs:
             raise ValueError(
                 f"training.best_metric=sampled_accuracy would never be measured: training.sample_every="
-                f"{loop.sample_every} is more than the {loop.num_epochs} epochs (training.num_epochs), lower it"
+                f"{loop.sample_every} is more than training.num_epochs={loop.num_epochs}, lower it"
             )
         if loop.best_metric == "sampled_accuracy" and not needs_accuracy:
             raise ValueError(

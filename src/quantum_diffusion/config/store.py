@@ -16,7 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quantum_diffusion.config.arguments import Arguments, keys_in, parse_arguments
+from quantum_diffusion.config.command_line import Arguments, keys_in, parse_arguments
 from quantum_diffusion.config.presets import (
     MISSING,
     SUFFIXES,

@@ -177,8 +177,8 @@ def evaluate_compilation(
         targets = drawn.take(~(by_circuit | by_unitary))
         if not len(targets):
             raise IncompatibleDatasetsError(
-                f"all {len(drawn)} targets drawn from {config.dataset!r} occur in the training data: give a data set "
-                "made with datasets.exclude, or the training data set itself"
+                f"every target drawn from {config.dataset!r} ({len(drawn)}) occurs in the training data: give a data "
+                "set made with datasets.exclude, or the training data set itself"
             )
 
     started = time.perf_counter()

@@ -15,7 +15,7 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.config.schema import CompileConfig
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, only_warn
+from quantum_diffusion.errors import CheckpointError, ConfigError, counted, only_warn
 from quantum_diffusion.evaluation.sampling import check_save_folder, read_edit
 from quantum_diffusion.evaluation.targets import target_unitary
 from quantum_diffusion.files import new_folder
@@ -102,7 +102,7 @@ def write_compilation(result: Compilation, config: CompileConfig) -> None:
 def title(compiled: CompiledCircuit) -> str:
     """Say in a line what a circuit is worth."""
     exact = "exact" if compiled.is_exact else "not exact"
-    return f"{len(compiled.circuit)} gates, {exact} (infidelity {compiled.infidelity:.2g} by simulation)"
+    return f"{counted(len(compiled.circuit), 'gate')}, {exact} (infidelity {compiled.infidelity:.2g} by simulation)"
 
 
 def _described(compiled: CompiledCircuit) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.config.schema import EditConfig, SampleConfig
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError, memory_for
+from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError, counted, memory_for
 from quantum_diffusion.evaluation.targets import read_circuit
 from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
@@ -67,8 +67,8 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     if prompt not in pipeline.config.prompts:
         known = {len(known.split(",")) for known in pipeline.config.prompts}
         raise ConfigError(
-            f"sample.srv={list(config.srv)} was not among the {len(pipeline.config.prompts)} prompts of training "
-            f"(circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
+            f"sample.srv={list(config.srv)} was not among the {counted(len(pipeline.config.prompts), 'prompt')} of "
+            f"training (circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
     check_srv_reach(config.srv, edit, pipeline.table, pipeline.config.max_gates)
     found: dict[Circuit, None] = {}

@@ -18,7 +18,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.circuits.prompts import parse_gates_prompt
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.config.schema import MatrixParams, SamplingConfig
-from quantum_diffusion.errors import ConfigError, first_line
+from quantum_diffusion.errors import ConfigError, counted, first_line
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.diffusion import Condition, DiffusionPipeline, Request
 from quantum_diffusion.pipeline.editing import Edit
@@ -103,7 +103,10 @@ class CompilationDiffusionPipeline(DiffusionPipeline):
         prompts = check_texts(prompts, "prompts", "[\"Compile using: ['h', 'cx']\"]")
         targets = check_list(targets, "targets", "[unitary]")
         if len(prompts) != len(targets):
-            raise ConfigError(f"given {len(prompts)} prompts for {len(targets)} targets: give each target its prompt")
+            raise ConfigError(
+                f"given {counted(len(prompts), 'prompt')} for {counted(len(targets), 'target')}: give each target its "
+                "prompt"
+            )
         checked = [self.check_target(target) for target in targets]
         side = 2**self.config.num_qubits
         padded = np.array([matrix for matrix, _ in checked], dtype=np.complex128).reshape(-1, side, side)

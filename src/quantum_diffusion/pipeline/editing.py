@@ -15,7 +15,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
 from quantum_diffusion.circuits.tokenizer import ids_from_circuits
 from quantum_diffusion.diffusion.schedules import steps_redone
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, counted
 from quantum_diffusion.seeding import numpy_generator
 
 
@@ -201,12 +201,14 @@ def _check_numbers(edit: Edit, max_gates: int) -> None:
         raise ConfigError(f"edit.keep={list(edit.keep)}, but edit.start has no gates: give a circuit that has some")
     for step in edit.keep:
         if not 0 <= step < gates:
-            raise ConfigError(f"edit.keep has step {step}, but edit.start has {gates} gates: give 0 to {gates - 1}")
+            raise ConfigError(
+                f"edit.keep has step {step}, but edit.start has {counted(gates, 'gate')}: give 0 to {gates - 1}"
+            )
     if edit.max_gates is not None and not 1 <= edit.max_gates <= max_gates:
         raise ConfigError(f"max_gates={edit.max_gates}: the model writes 1 to {max_gates} gates, give one of these")
     most = max_gates if edit.max_gates is None else edit.max_gates
     if not 0 <= edit.min_gates <= most:
-        raise ConfigError(f"edit.min_gates={edit.min_gates}: at most {most} gates are possible, give 0 to {most}")
+        raise ConfigError(f"edit.min_gates={edit.min_gates}: more than {most} are not possible, give 0 to {most}")
     if edit.keep and max(edit.keep) >= most:
         raise ConfigError(
             f"edit.keep has step {max(edit.keep)}, but max_gates={most}: raise it to {max(edit.keep) + 1} or more"
@@ -222,8 +224,8 @@ def _check_qubits(key: str, qubits: tuple[int, ...], num_qubits: int) -> None:
 def _check_start(start: Circuit, table: InstructionTable, max_gates: int) -> None:
     if start.num_qubits > table.num_qubits or len(start) > max_gates:
         raise ConfigError(
-            f"edit.start has {start.num_qubits} qubits and {len(start)} gates, but the model has {table.num_qubits} "
-            f"and {max_gates}: give a smaller circuit"
+            f"edit.start has {counted(start.num_qubits, 'qubit')} and {counted(len(start), 'gate')}, but the model "
+            f"has {table.num_qubits} and {max_gates}: give a smaller circuit"
         )
     unknown = [gate for gate in start.gate_counts if gate not in table.pool.names]
     if unknown:

@@ -24,7 +24,7 @@ from quantum_diffusion.circuits.prompts import gates_prompt
 from quantum_diffusion.circuits.simulate import infidelities, unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SamplingConfig
-from quantum_diffusion.errors import ConfigError, GateSetError, memory_for
+from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pipeline.reach import check_unitary_reach
 from quantum_diffusion.pipeline.samples import EXACT
@@ -216,8 +216,8 @@ def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_ci
     """Return the most gates a circuit may have, `most_gates` being the model's limit."""
     if max_gates is not None and not 1 <= check_whole(max_gates, "max_gates") <= most_gates:
         raise ConfigError(
-            f"max_gates is {max_gates}, but the model writes circuits of at most {most_gates} gates: give 1 to "
-            f"{most_gates}, or null for no bound"
+            f"max_gates is {max_gates}, but the model writes circuits of at most {counted(most_gates, 'gate')}: give 1 "
+            f"to {most_gates}, or null for no bound"
         )
     check_count(max_tries, "max_tries", 1)
     check_count(num_circuits, "num_circuits", 1)

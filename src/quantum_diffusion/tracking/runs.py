@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from quantum_diffusion.config.schema import SAME_MODEL
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, counted
 from quantum_diffusion.files import DESCRIPTION
 from quantum_diffusion.pictures import new_picture
 from quantum_diffusion.tracking.experiment import (
@@ -162,7 +162,7 @@ def values_of_runs(values: Sequence[str]) -> str:
     """
     if len(values) <= _MOST_LISTED:
         return " | ".join(values)
-    return " | ".join(f"{value} ({count} run{'s' * (count > 1)})" for value, count in Counter(values).items())
+    return " | ".join(f"{value} ({counted(count, 'run')})" for value, count in Counter(values).items())
 
 
 def save_curves(runs: Sequence[Run], metric: str, path: Path) -> int:

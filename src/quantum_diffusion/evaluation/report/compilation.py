@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
-from quantum_diffusion.evaluation.report.tables import plural
 from quantum_diffusion.pictures import new_picture
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def save_success_chart(metrics: CompilationMetrics, path: Path) -> None:
             axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         where = ", on training data" if metrics.on_training_data else ""
         figure.suptitle(
-            f"{plural(metrics.num_targets, 'target')}, {plural(metrics.samples_per_target, 'sample')} each{where}; "
+            f"{counted(metrics.num_targets, 'target')}, {counted(metrics.samples_per_target, 'sample')} each{where}; "
             f"exact: infidelity below {metrics.exact_below:g}",
             fontsize=10,
         )
@@ -107,5 +107,5 @@ def save_compilation_drawings(pairs: Sequence[tuple[str, Circuit, Circuit]], pat
     circuits, titles = [], []
     for name, own, found in (ordered[row] for row in rows):
         circuits += [own, found]
-        titles += [f"{name}: own circuit, {len(own)} gates", f"found: {len(found)} gates"]
+        titles += [f"{name}: own circuit, {counted(len(own), 'gate')}", f"found: {counted(len(found), 'gate')}"]
     QiskitBackend().save_drawing(circuits, path, titles, max_columns=2)

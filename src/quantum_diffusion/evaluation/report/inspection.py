@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT
-from quantum_diffusion.errors import CheckpointError, only_warn
+from quantum_diffusion.errors import CheckpointError, counted, only_warn
 from quantum_diffusion.evaluation.inspection import (
     CHECKS,
     MOST_ROWS,
@@ -46,10 +46,12 @@ def content_rows(report: InspectionReport) -> list[Row]:
     by_prompt = sorted(report.prompt_counts.values()) or [0]
     each = f"{by_prompt[0]:,} to {by_prompt[-1]:,} circuits each, a factor of {report.imbalance:.3g}"
     if by_prompt[0] == by_prompt[-1]:
-        each = f"{by_prompt[0]:,} circuits each"
-    qubits = f"{report.num_qubits}" if len(report.qubit_counts) < 2 else f"{' and '.join(report.qubit_counts)}"
+        each = f"{counted(by_prompt[0], 'circuit')} each"
+    qubits = counted(report.num_qubits, "qubit")
+    if len(report.qubit_counts) > 1:
+        qubits = f"{' and '.join(report.qubit_counts)} qubits"
     rows = [
-        ("circuits", f"{number:,}", f"of {qubits} qubits and at most {report.max_gates} gates"),
+        ("circuits", f"{number:,}", f"of {qubits} and at most {counted(report.max_gates, 'gate')}"),
         ("gate pool", f"{len(report.gate_pool)}", " ".join(report.gate_pool)),
         (
             "gates",
@@ -62,11 +64,16 @@ def content_rows(report: InspectionReport) -> list[Row]:
         rows += [_part(f"  {name} qubits", count, number) for name, count in report.qubit_counts.items()]
     rows += [_part(f"  {name} entangled", count, number) for name, count in report.entangled_counts.items()]
     rows += [
-        ("repetitions", f"{report.exact_repetitions:,}", "same tokens and prompt as an earlier circuit"),
+        (
+            "repetitions",
+            f"{report.exact_repetitions:,}",
+            "same gates in the same order, and same prompt, as an earlier circuit",
+        ),
         (
             "  in normal form",
             f"{report.normal_form_repetitions:,}",
-            f"same as an earlier circuit once simplified and reordered ({_share(report)})",
+            f"same as an earlier circuit once simplified and reordered ({_share(report)}); generate counts these as "
+            "distinct",
         ),
     ]
     return rows
@@ -110,7 +117,7 @@ def check_rows(report: InspectionReport) -> list[Row]:
 def verdict(report: InspectionReport) -> str:
     """Return what is wrong, in one line; empty when nothing is."""
     parts = [f"{check} of {found.count:,} ({_rows(found)})" for check, found in report.wrong.items() if found.count]
-    return f"of {report.num_circuits:,} circuits, wrong are: " + ", ".join(parts) if parts else ""
+    return f"of {counted(report.num_circuits, 'circuit')}, wrong are: " + ", ".join(parts) if parts else ""
 
 
 def _clean(prompt: str) -> str:
@@ -185,7 +192,7 @@ def _draw_lengths(axes: Axes, report: InspectionReport, colours: dict[str, Any])
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("gates")
     axes.set_ylabel("circuits")
-    axes.set_title(f"{report.num_circuits:,} circuits by length", fontsize=10)
+    axes.set_title(f"{counted(report.num_circuits, 'circuit')} by length", fontsize=10)
 
 
 def _draw_prompts(axes: Axes, report: InspectionReport, colours: dict[str, Any]) -> None:
@@ -199,7 +206,7 @@ def _draw_prompts(axes: Axes, report: InspectionReport, colours: dict[str, Any])
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("circuits")
-    axes.set_title(f"Circuits by prompt: {len(prompts)} prompts", fontsize=10)
+    axes.set_title(f"Circuits by prompt: {counted(len(prompts), 'prompt')}", fontsize=10)
 
 
 def _short(prompt: str) -> str:

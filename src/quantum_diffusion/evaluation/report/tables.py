@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.compilation_evaluator import MOST_CIRCUITS
 from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics, GateComparison, GroupFigures
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, SampledFigures
@@ -69,12 +70,12 @@ def _compilation_rows(metrics: CompilationMetrics) -> list[Row]:
         meaning = f"of the targets, by k = {k} tries ({_interval(interval)}; random circuits {percent(random)})"
         rows.append((f"solved, best of {k}{mark}", percent(metrics.best_of[str(k)]), meaning))
     for length, group in metrics.by_length.items():
-        gates = plural(length, "gate")
+        gates = counted(int(length), "gate")
         meaning = f"best of {samples}, {_of_targets(group)} made with {gates}; {percent(group.exact_rate)} a sample"
         rows.append((f"  {gates}", percent(group.solved_rate), meaning))
     for number, group in metrics.by_allowed_gates.items():
         meaning = f"best of {samples}, {_of_targets(group)} with so many allowed; {percent(group.exact_rate)} a sample"
-        rows.append(("  " + plural(number, "kind") + " of gates", percent(group.solved_rate), meaning))
+        rows.append(("  " + counted(int(number), "kind") + " of gates", percent(group.solved_rate), meaning))
     distinct = f"mean number of different exact circuits of a target; the {MOST_CIRCUITS} shortest of each are written"
     rows.append(("distinct", f"{metrics.distinct_exact:.1f}", distinct))
     own, qiskit = metrics.against_own, metrics.against_qiskit
@@ -91,7 +92,7 @@ def _compilation_rows(metrics: CompilationMetrics) -> list[Row]:
         rows.append(("  gates", f"{qiskit.mean_gates:.2f}", f"where both are exact; {_beside(qiskit, 'its circuits')}"))
     rows += [
         ("valid", percent(metrics.valid_rate), "samples that are circuits at all"),
-        ("targets", str(metrics.num_targets), f"{plural(samples, 'sample')} each; {_origin(metrics)}"),
+        ("targets", str(metrics.num_targets), f"{counted(samples, 'sample')} each; {_origin(metrics)}"),
         (
             "samples",
             f"{metrics.num_targets * samples:,}",
@@ -107,7 +108,7 @@ def _interval(bounds: tuple[float, float]) -> str:
 
 
 def _of_targets(group: GroupFigures) -> str:
-    return plural(group.num_targets, "target")
+    return counted(group.num_targets, "target")
 
 
 def _beside(gates: GateComparison, other: str) -> str:
@@ -115,7 +116,7 @@ def _beside(gates: GateComparison, other: str) -> str:
     assert gates.shorter_rate is not None
     assert gates.longer_rate is not None
     shares = f"{percent(gates.shorter_rate)} are shorter, {percent(gates.longer_rate)} longer"
-    return f"{other} have {gates.mean_gates_other:.2f}; {shares} ({plural(gates.num_targets, 'target')})"
+    return f"{other} have {gates.mean_gates_other:.2f}; {shares} ({counted(gates.num_targets, 'target')})"
 
 
 def _origin(metrics: CompilationMetrics) -> str:
@@ -143,18 +144,13 @@ def verified_counts(by_prompt: Sequence[int], what: str = "prompt") -> str:
     if without == prompts:
         return f"no verified circuit for any {what}"
     each = f"none for {without} of {prompts} {what}s" if without else f"{min(by_prompt)} or more for each {what}"
-    return f"{sum(by_prompt)} verified distinct circuits" + (f", {each}" if prompts > 1 else "")
+    return counted(sum(by_prompt), "verified distinct circuit") + (f", {each}" if prompts > 1 else "")
 
 
 def sampler_settings(metrics: SampledFigures) -> str:
     """Describe how circuits were sampled, in one line."""
     order = f", order {metrics.order}" if metrics.order else ""
-    return f"guidance {metrics.guidance_scale:g}, {metrics.steps} steps{order}"
-
-
-def plural(count: int | str, what: str) -> str:
-    """Format a number of things: "1 gate", "2 gates"."""
-    return f"{count} {what}{'s' * (str(count) != '1')}"
+    return f"guidance {metrics.guidance_scale:g}, {counted(metrics.steps, 'step')}{order}"
 
 
 def counts(values: dict[str, float]) -> str:
