@@ -26,6 +26,7 @@ from quantum_diffusion.config.schema import (
 )
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, memory_for, unknown_name
+from quantum_diffusion.files import refusals_told
 from quantum_diffusion.interrupts import INTERRUPTED, interrupt, stop_signals
 from quantum_diffusion.jobs import MORE_MEMORY, Command, run_jobs
 from quantum_diffusion.output import guard_output
@@ -370,7 +371,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             raise ConfigError(
                 f"{name} needs {_required_keys(command)}: e.g. quantum-diffusion {name} {command.example}"
             )
-        with memory_for(f"running {name}", MORE_MEMORY):
+        with refusals_told(), memory_for(f"running {name}", MORE_MEMORY):
             return run_jobs(command, arguments)
     except QuantumDiffusionError as problem:
         print(f"error: {problem}", file=sys.stderr)

@@ -269,7 +269,7 @@ def is_staging(name: str) -> bool:
 
 @functools.cache
 def _process_space() -> str:
-    """Name the processes that can be looked up here by their ids: those of this machine, or container, since it started.
+    """Name the processes that can be looked up here by their ids: those of this machine or container since it started.
 
     Whether any other process still runs cannot be told, so what it left is left alone.
     """
@@ -323,6 +323,20 @@ _IN_WORDS = {
 def describe(problem: OSError) -> str:
     """Say in words what the operating system refused, with the mend where there is one."""
     return _IN_WORDS.get(problem.errno or 0) or problem.strerror or str(problem)
+
+
+@contextlib.contextmanager
+def refusals_told() -> Iterator[None]:
+    """Say in one line what the operating system refused inside, where nobody has said more about it.
+
+    Raises:
+        QuantumDiffusionError: In place of any `OSError`.
+    """
+    try:
+        yield
+    except OSError as problem:
+        place = f"{problem.filename!r}: " if problem.filename else ""
+        raise QuantumDiffusionError(f"the system refused: {place}{describe(problem)}") from problem
 
 
 # --------------------------------------------------------------------------------------------------- locks

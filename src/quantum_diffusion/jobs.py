@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.errors import QuantumDiffusionError, first_line, memory_for
+from quantum_diffusion.files import refusals_told
 from quantum_diffusion.interrupts import INTERRUPTED, answered, interrupt, stop_signals
 from quantum_diffusion.output import guard_output, output_to
 
@@ -141,6 +142,8 @@ def _title(jobs: dict[int, str], number: int) -> str:
 
 def _check(command: Command, arguments: Arguments, temporary: Path) -> tuple[dict[int, str], dict[int, str]]:
     """Compose every job without running it; return by number what is set for it alone, and what is wrong with it."""
+    from omegaconf import OmegaConf
+
     from quantum_diffusion.config.store import run_hydra, running_job
 
     settings: dict[int, list[str]] = {}
@@ -169,7 +172,9 @@ def _check(command: Command, arguments: Arguments, temporary: Path) -> tuple[dic
     # The launcher and Hydra's record of the sweep are for when it runs.
     later = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.dir=")
     now = tuple(override for override in arguments.overrides if not override.lstrip("+").startswith(later))
-    run_hydra(replace(arguments, overrides=(f"hydra.sweep.dir='{temporary / 'check'}'", *now)), check)
+    # Not as text: in one, Hydra would read a quote or ${x} in the path's name as more than a name.
+    OmegaConf.register_new_resolver("check_folder", lambda: str(temporary / "check"), replace=True)
+    run_hydra(replace(arguments, overrides=("hydra.sweep.dir=${check_folder:}", *now)), check)
     count = Counter(entry for entries in settings.values() for entry in entries)
     alone = {
         number: " ".join(entry.lstrip("+") for entry in entries if count[entry] < len(settings))
@@ -210,7 +215,7 @@ def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> 
     print(title, flush=True)
     status, problem = 1, ""
     try:
-        with _interruptible(), memory_for("running this job", MORE_MEMORY):
+        with _interruptible(), refusals_told(), memory_for("running this job", MORE_MEMORY):
             config = command.read(composed)
             if command.is_done(config):
                 print(f"already in {command.folder(config)} with the same settings: kept")

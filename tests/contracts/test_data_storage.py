@@ -434,6 +434,26 @@ def test_an_unreadable_file_is_described(folder: Path, monkeypatch: pytest.Monke
     refused(folder, "cannot read the data set", "permission denied")
 
 
+def test_a_file_system_that_cannot_map_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_dataset_folder(folder)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    for name in ("safe_open", "np.memmap"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"quantum_diffusion.data.storage.{name}", fail)
+            assert_equal(load_dataset_folder(folder), expected)
+
+
+def test_a_data_set_cut_short_while_it_is_in_use_is_told_at_the_next_epoch(folder: Path) -> None:
+    loader, _ = DatasetLoader().get_dataloaders(load_dataset_folder(folder), 2, 0.0)
+    list(loader.epoch(0))
+    os.truncate(folder / DS / "z.safetensors", 10)
+    with pytest.raises(DatasetFormatError, match="changed while it is in use: one of its files is shorter than it was"):
+        next(loader.epoch(1))
+
+
 # --------------------------------------------------------------------------------------------- writing
 
 

@@ -1299,6 +1299,28 @@ def test_the_hub(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         loader.load_dataset("hf://me/circuits")
 
 
+def test_the_hubs_cache_as_a_plain_path(hub: Path, tmp_path: Path) -> None:
+    loader = dataset_loader()
+    assert_equal(loader.load_dataset(hub), draw(0, 6))
+    assert_equal(loader.load_dataset(hub / "parts"), merge_datasets([draw(1, 6), draw(2, 6, 3)]))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a").symlink_to(hub / "parts" / "a")
+    save_dataset(draw(3, 6), hub.parents[2] / "native", {})
+    for number, file in enumerate(path for path in (hub.parents[2] / "native").rglob("*") if path.is_file()):
+        blob = hub.parents[1] / "blobs" / f"native{number}"
+        file.rename(blob)
+        file.symlink_to(blob)
+    (hub.parents[2] / "native").rename(hub / "native")
+    (tmp_path / "mine" / "b").symlink_to(hub / "native")
+    assert_equal(loader.load_dataset(tmp_path / "mine"), merge_datasets([draw(1, 6), draw(3, 6)]))
+    outside = tmp_path / "outside"
+    (hub / "config.yaml").resolve().rename(outside)
+    (hub / "config.yaml").unlink()
+    (hub / "config.yaml").symlink_to(outside)
+    with pytest.raises(DatasetFormatError, match="is a link out of the folder"):
+        loader.load_dataset(hub)
+
+
 @pytest.mark.parametrize(
     "address", ["hf://", "hf://me", "hf://me/../x", "hf://me/a/*", "hf://me/a/..", "hf://me/a b", "hf://.x/y"]
 )

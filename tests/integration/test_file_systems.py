@@ -37,3 +37,60 @@ for command, *arguments in (
     status = run_command(command, [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"])
     print(command, status, flush=True)
 """
+
+
+def run_commands(folder: Path, before: str = "", **variables: str) -> str:
+    """Run the commands in a folder; all must end well, without a traceback. Returns what they said."""
+    home = {key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
+    result = subprocess.run(
+        [sys.executable, "-c", before + COMMANDS, folder],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=120,
+        check=False,
+        env=home | variables,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    for command in ("generate", "train", "sample", "inspect", "export-genqc"):
+        assert f"\n{command} 0\n" in result.stdout, result.stdout + result.stderr
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    load_dataset_folder(folder / "ds")
+    load_pipeline(folder / "model")
+    return result.stdout + result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the poor file system is made with Linux's LD_PRELOAD")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the poor file system is made with a C compiler")
+def test_a_file_system_that_knows_no_fsync_chmod_locks_and_maps(tmp_path: Path) -> None:
+    library, folder = tmp_path / "poor.so", tmp_path / "poor"
+    folder.mkdir()
+    source = Path(__file__).with_name("poor_file_system.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=60)
+    said = run_commands(folder, HOME=str(tmp_path), POOR=str(folder), LD_PRELOAD=str(library))
+    assert said.count("has no locks") == 2, "once for the data set, once for the model"
+
+
+WITHOUT_HOME = """
+import pwd
+
+def nobody(*_):
+    raise KeyError("no such entry")
+
+pwd.getpwuid = pwd.getpwnam = nobody
+"""
+
+
+def test_odd_names_no_home_and_a_strict_umask(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s "odd" ${x} [12] a*b?=#% \udcff\n-'
+    folder.mkdir()
+    folder.chmod(0o2770)
+    before = os.umask(0o007)
+    try:
+        run_commands(folder, WITHOUT_HOME)
+    finally:
+        os.umask(before)
+    for path in folder.rglob("*"):
+        mode = path.stat().st_mode & 0o7777
+        assert mode == (0o2770 if path.is_dir() else 0o660), path

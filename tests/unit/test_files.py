@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -14,8 +15,18 @@ from pathlib import Path
 import pytest
 
 from quantum_diffusion import files
-from quantum_diffusion.errors import CheckpointError, DatasetFormatError
-from quantum_diffusion.files import check_can_write, describe, new_entries, new_file, new_folder, sha256_of
+from quantum_diffusion.errors import CheckpointError, DatasetFormatError, QuantumDiffusionError
+from quantum_diffusion.files import (
+    Lock,
+    TakenError,
+    check_can_write,
+    describe,
+    new_entries,
+    new_file,
+    new_folder,
+    refusals_told,
+    sha256_of,
+)
 
 
 def write(folder: Path, text: str) -> None:
@@ -35,6 +46,27 @@ def test_a_folder_appears_as_a_whole(tmp_path: Path) -> None:
         assert not target.exists()
     assert (target / "file").read_text() == "new"
     assert os.listdir(target.parent) == ["where"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o027])
+def test_umask_and_group_are_those_of_the_user(tmp_path: Path, umask: int) -> None:
+    parent = tmp_path / "shared"
+    parent.mkdir()
+    parent.chmod(0o2775)
+    before = os.umask(umask)
+    try:
+        write(parent / "out", "new")
+        write_entries(parent / "entries", "new")
+        with new_file(parent / "deep" / "file.txt", CheckpointError) as file, Lock(parent / "lock").hold():
+            file.write_text("new")
+        made = list(parent.rglob("*"))
+    finally:
+        os.umask(before)
+    assert len(made) == 11
+    for path in made:
+        expected = 0o2777 & ~umask if path.is_dir() else 0o666 & ~umask
+        assert path.stat().st_mode & 0o7777 == expected, path
+        assert path.stat().st_gid == parent.stat().st_gid
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -214,6 +246,35 @@ def test_a_file_system_that_takes_no_folders_is_known_beforehand() -> None:
         check_can_write(Path("/proc/x/y"), DatasetFormatError)
 
 
+def test_a_folder_that_may_not_be_replaced_is_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "out", "old")
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path / "out")  # to root everything is permitted
+    with pytest.raises(DatasetFormatError, match="permission denied"):
+        check_can_write(tmp_path / "out", DatasetFormatError)
+
+
+@pytest.mark.parametrize(
+    ("function", "number", "message"),
+    [
+        ("rename", errno.ENOSYS, "its file system cannot do that .choose a folder on another one"),
+        ("mkdir", errno.ENOTSUP, "its file system cannot do that"),
+        ("fsync", errno.EDQUOT, "your quota is used up"),
+        ("fsync", errno.ENOSPC, "the disk is full"),
+    ],
+)
+def test_what_a_place_cannot_do_is_known_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(DatasetFormatError, match=message):
+        check_can_write(tmp_path / "deep" / "out", DatasetFormatError)
+    monkeypatch.undo()
+    assert not os.listdir(tmp_path)
+
+
 def test_looking_beforehand_changes_nothing(tmp_path: Path) -> None:
     check_can_write(tmp_path / "a" / "b" / "c", DatasetFormatError)
     check_can_write(tmp_path, DatasetFormatError)
@@ -251,10 +312,11 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next_writer(
 ) -> None:
     for other in (name, "ds1", "axb", "x"):
         write(tmp_path / other, "old")
-    with monkeypatch.context() as patched, pytest.raises(CheckpointError):
+    with monkeypatch.context() as patched:
         refuse(patched, "replace", name)
-        patched.setattr(files, "_discard", fill_disk)  # as a kill at this moment would
-        write(tmp_path / name, "new")
+        patched.setattr(files, "_discard", fill_disk)  # nothing is put back, as after a kill at this moment
+        with pytest.raises(CheckpointError):
+            write(tmp_path / name, "new")
     assert not (tmp_path / name).exists()
     (staging,) = tmp_path.glob(".*")
     monkeypatch.setattr(os, "kill", no_such_process)
@@ -375,3 +437,69 @@ def test_entries_left_by_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / f"{files._STAGING}{files._process_space()}-{dead_process()}-01234567" / "new").mkdir(parents=True)
     write_entries(tmp_path, "new")
     assert sorted(os.listdir(tmp_path)) == ["index", "part"]
+
+
+# --------------------------------------------------------------------------------------------------- locks
+
+
+def test_a_lock_keeps_others_out_and_may_be_nested(tmp_path: Path) -> None:
+    lock, other = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    with lock.hold() as is_outermost, lock.hold() as is_inner:
+        assert (is_outermost, is_inner) == (True, False)
+        with pytest.raises(TakenError), other.hold(0.1):
+            pass
+    with other.hold():
+        pass
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from quantum_diffusion.files import Lock\n"
+        "with Lock(Path(sys.argv[1])).hold():\n"
+        "    os.abort()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False, timeout=60)
+    assert result.returncode == -signal.SIGABRT
+    with Lock(tmp_path / "lock").hold():
+        pass
+
+
+def test_a_lock_that_its_last_holder_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock, removed = fcntl.flock, []
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.append((tmp_path / "lock").unlink())
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with Lock(tmp_path / "lock").hold(10.0), pytest.raises(TakenError), Lock(tmp_path / "lock").hold():
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_without_locks_work_goes_on_with_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    for _ in range(2):
+        with Lock(tmp_path / "lock").hold() as is_outermost:
+            assert is_outermost
+    (warning,) = caplog.messages
+    assert "has no locks: make sure that no other run writes there" in warning
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", fill_disk)
+    with pytest.raises(OSError, match="No space"), Lock(tmp_path / "lock").hold():
+        pass
+
+
+def test_what_the_system_refuses_anywhere_is_one_line() -> None:
+    with pytest.raises(QuantumDiffusionError, match=r"^the system refused: '/x': permission denied"), refusals_told():
+        raise PermissionError(errno.EACCES, "no", "/x")

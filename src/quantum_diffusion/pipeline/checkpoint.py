@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,11 +62,13 @@ def is_finished_model(folder: Path) -> bool:
     Raises:
         CheckpointError: It holds a `config.yaml` of something else, which a pipeline must not replace.
     """
-    if not (folder / DESCRIPTION).is_file():
+    if not os.path.isfile(folder / DESCRIPTION):  # which, unlike pathlib's, never raises
         return False
     try:
         return bool(_parse(folder / DESCRIPTION)[1])
-    except CheckpointError:
+    except CheckpointError as problem:
+        if isinstance(problem.__cause__, OSError):
+            raise
         raise CheckpointError(
             f"{str(folder / DESCRIPTION)!r} is not of a model of ours, so no model is saved beside it: choose another "
             "training.general.output_path"
@@ -165,13 +168,11 @@ def load_pipeline(
 
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION
-    if not file.is_file() and (folder / "run" / "run.yaml").is_file():
+    if not os.path.isfile(file) and os.path.isfile(folder / "run" / "run.yaml"):
         raise CheckpointError(
             f"no saved model at {str(folder)!r} yet, its training run is not finished: wait for it, or give the "
             "training command again to continue it"
         )
-    if not file.is_file():
-        raise CheckpointError(f"no saved model at {str(folder)!r}: give the folder that scripts/train_model.py wrote")
     text, description = _parse(file)
     if description.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -190,6 +191,10 @@ def _parse(file: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8")
         description = yaml.safe_load(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(
+            f"no saved model at {str(file.parent)!r}: give the folder that scripts/train_model.py wrote"
+        ) from None
     except OSError as problem:
         raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
     except Exception:  # PyYAML lets many kinds escape: `!!bool x` is a KeyError

@@ -61,7 +61,7 @@ class ModelManager:
             raise CheckpointError(f"no folder {str(root)!r}: give the folder that holds trained models")
         for config in sorted(root.rglob(DESCRIPTION)):
             model = config.parent
-            half_saved = model.name.startswith(".")
+            half_saved = any(part.startswith(".") for part in model.relative_to(root).parts)
             if (model / checkpoint.METADATA).is_file() and (model / checkpoint.WEIGHTS).is_file() and not half_saved:
                 name = str(model.relative_to(root)) if model != root else root.resolve().name
                 manager.register(name, model, _numbers_of(model))
