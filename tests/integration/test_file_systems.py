@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantum_diffusion.data.storage import load_dataset_folder
+from quantum_diffusion.pipeline.checkpoint import load_pipeline
+
 COMMANDS = """
 import fcntl, mmap, os, sys
 from pathlib import Path
