@@ -15,6 +15,8 @@ from quantum_diffusion.config.validation import Section, with_params
 
 
 def _expand_home(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"no path has a NUL in it, given {text!r}")
     return re.sub(r"^(stream:)?~(?=/|$)", lambda found: (found[1] or "") + str(Path.home()), text)
 
 
