@@ -41,9 +41,9 @@ def check_path(value: object, name: str) -> Path:
     """Return a path that was given as text or as a path.
 
     Raises:
-        ConfigError: It is neither, or empty.
+        ConfigError: It is neither, or names nothing.
     """
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+    if not isinstance(value, str | os.PathLike) or not str(value) or "\0" in str(value):
         raise ConfigError(f"{name} is {shown(value)}: give a path, as text or pathlib.Path")
     return Path(value)
 

@@ -7,6 +7,7 @@ import pytest
 from quantum_diffusion import cli
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.config.schema import SampleConfig
+from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.evaluation import sampling
 from quantum_diffusion.evaluation.sampling import FoundCircuits
 
@@ -45,3 +46,16 @@ def test_too_few_circuits(
     shown = capsys.readouterr()
     assert shown.err == said
     assert ("written as OpenQASM 2" in shown.out) == folder.exists() == bool(found.circuits)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "/b", "file/b"])
+def test_a_folder_that_cannot_be_is_refused_before_the_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = SampleConfig(model_dir="unused", srv=(1, 1), save_folder=tmp_path / name)
+    with pytest.raises(CheckpointError, match="cannot write"):
+        sampling.find_circuits(config)
+
+
+def test_no_path_has_a_nul() -> None:
+    with pytest.raises(ConfigError, match=r"^SampleConfig\.save_folder: no path has a NUL in it, given 'a\\x00b'"):
+        SampleConfig(model_dir="unused", srv=(1, 1), save_folder="a\0b")

@@ -5,6 +5,7 @@ Only circuits that simulation confirms are returned; how many samples that took 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def check_save_folder(folder: str | None, key: str) -> None:
     """
     if folder is None:
         return
-    if Path(folder).exists():
+    if os.path.lexists(folder):
         raise CheckpointError(f"{folder!r} exists: choose another {key}")
     check_can_write(Path(folder), CheckpointError)
 

@@ -6,6 +6,7 @@ Lives in memory; a folder of models can be read into it at any time.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class ModelManager:
             CheckpointError: The folder does not exist.
         """
         root, manager = check_path(folder, "the folder of models"), cls()
-        if not root.is_dir():
+        if not os.path.isdir(root):  # which, unlike pathlib's, never raises
             raise CheckpointError(f"no folder {str(root)!r}: give the folder that holds trained models")
         for config in sorted(root.rglob(DESCRIPTION)):
             model = config.parent
