@@ -318,6 +318,15 @@ def test_a_trace_is_written(make_config: MakeConfig, dataset: CircuitDataset, tm
     assert '"traceEvents"' in (tmp_path / "model" / "run" / "trace.json").read_text()[:100_000]
 
 
+def test_no_more_threads_than_cores_are_started(make_config: MakeConfig) -> None:
+    before = torch.get_num_threads()
+    try:
+        DiffusionTrainer(make_config(num_threads=4096))
+        assert torch.get_num_threads() == os.cpu_count()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_sixteen_bits_are_for_cuda(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match="precision=16 is for CUDA"):
         DiffusionTrainer(make_config(precision="16", general={"device": "cpu"}))

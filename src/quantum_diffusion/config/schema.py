@@ -295,7 +295,7 @@ class LoopConfig(Section):
     profile_steps: Positive | None = None
     """Steps to profile, after three to warm up; writes run/trace.json for chrome://tracing. null profiles none."""
     num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """CPU threads of torch; null takes one a core."""
+    """CPU threads of torch, at most one a core; null takes one a core."""
 
 
 def _check_heads(width: int, num_heads: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import os
 import platform
 import signal
 import subprocess
@@ -166,7 +167,7 @@ class DiffusionTrainer:
         if not self._team.is_first:
             self.observers = []
         if config.training.num_threads is not None:
-            torch.set_num_threads(config.training.num_threads)
+            torch.set_num_threads(min(config.training.num_threads, os.cpu_count() or 1))
         self._loader = dataset_loader(config.general.seed)
         self._dataset: CircuitDataset | None = None
         self._stream: CircuitStream | None = None
