@@ -81,6 +81,7 @@ clean: ## remove caches and build products; .venv, artifacts, data sets and mode
 # $(call provide,LEVEL,REQUIREMENT): have .venv at LEVEL (run or dev), or do nothing when it already is.
 # The stamp .venv/.LEVEL holds what the environment was made of: the files in INPUTS by content, this folder, the Python.
 # It is written last, so a failed or killed installation leaves none; one killed in the middle (.unfinished) starts over.
+# What pip says goes to .venv/.log, and is shown where it fails.
 # The build tools come first and the package is built with them (--no-build-isolation): pinned, and later offline.
 define provide
 state() { cat $(INPUTS) | cksum; pwd -P; $(BIN)/python -VV 2>&1; }; \
@@ -104,12 +105,14 @@ if ! usable; then \
 fi; \
 rm -f $(VENV)/.run $(VENV)/.dev; \
 touch $(VENV)/.unfinished; \
-$(PIP) install --quiet -c constraints.txt hatchling setuptools \
+echo "installing into $(VENV), a few minutes where packages have to be downloaded"; \
+{ $(PIP) install -c constraints.txt hatchling setuptools \
 	&& $(PIP) install -c constraints.txt --no-build-isolation $(2) \
-	&& { [ $(1) = run ] || $(PIP) install --no-deps -r requirements-parity.txt; }; \
+	&& { [ $(1) = run ] || $(PIP) install --no-deps -r requirements-parity.txt; }; } >$(VENV)/.log 2>&1; \
 status=$$?; \
 rm -f $(VENV)/.unfinished; \
 [ $$status = 0 ] || { \
+	cat $(VENV)/.log >&2; \
 	echo "error: the installation did not finish, for the reason above: mend it and run the same command again" >&2; exit 1; }; \
 state > $(VENV)/.run; \
 [ $(1) = run ] || state > $(VENV)/.dev
