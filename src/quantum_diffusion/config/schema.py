@@ -23,7 +23,7 @@ def _expand_home(text: str) -> str:
 
 def _check_name(value: Any) -> Any:
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-        raise ValueError(f"{value!r} is no text in UTF-8: rename it, or go into its folder and give a relative path")
+        raise ValueError(f"{value!r} is no name in UTF-8: rename it, or go into its folder and give a relative path")
     return value
 
 
