@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from quantum_diffusion import cli
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.config.schema import SampleConfig
+from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.evaluation import sampling
 from quantum_diffusion.evaluation.sampling import FoundCircuits
 
@@ -45,3 +47,26 @@ def test_too_few_circuits(
     shown = capsys.readouterr()
     assert shown.err == said
     assert ("written as OpenQASM 2" in shown.out) == folder.exists() == bool(found.circuits)
+
+
+def test_what_cannot_be_drawn_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits([H], 1, 1))
+    monkeypatch.setattr(QiskitBackend, "draw_text", None)
+    folder = tmp_path / "found"
+    config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(folder))
+    assert cli.sample(config) == 0
+    assert [path.name for path in folder.iterdir()] == ["00001.qasm"]
+    assert "its drawing could not be made" in caplog.text
+
+
+def test_what_cannot_be_saved_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits([H], 1, 1))
+    (tmp_path / "file").touch()
+    config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(tmp_path / "file" / "found"))
+    with pytest.raises(CheckpointError):
+        cli.sample(config)
+    assert "┤ H ├" in capsys.readouterr().out

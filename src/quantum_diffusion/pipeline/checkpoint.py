@@ -149,7 +149,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
             "training command again to continue it"
         )
     if not file.is_file():
-        raise CheckpointError(f"no saved model at {str(folder)!r}: give the folder that scripts/train_model.py wrote")
+        raise CheckpointError(
+            f"no saved model at {str(folder)!r}: give the folder that `quantum-diffusion train` wrote"
+        )
     text, description = _parse(file)
     if description.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -174,7 +176,7 @@ def _parse(file: Path) -> tuple[str, dict[str, Any]]:
         raise CheckpointError(f"{str(file)!r} is no readable YAML: copy the folder again, or train again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(
-            f"{str(file)!r} does not describe a {FORMAT}: give a folder that scripts/train_model.py wrote"
+            f"{str(file)!r} does not describe a {FORMAT}: give a folder that `quantum-diffusion train` wrote"
         )
     return text, description
 
