@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -23,8 +24,8 @@ Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
-if not out.is_terminal:
-    out.width = 120  # a file has none of its own
+if not (out.is_terminal and out.width):  # a file has no width, COLUMNS=0 means none, and rich would print nothing
+    out.width = 120
 
 
 @contextmanager
@@ -94,17 +95,31 @@ def shown(value: object) -> str:
 def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> None:
     """Print rows of (what, value, meaning) or (what, value)."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    numbers = len(rows[0]) == 3
-    table.add_column(justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
-    if numbers:
-        table.add_column(style="dim")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table.add_column(style="bold", no_wrap=True, min_width=widths[0])
+    if len(widths) == 3:
+        table.add_column(justify="right", no_wrap=True, min_width=widths[1])
+        table.add_column(style="dim", min_width=min(widths[2], _NARROWEST))
+    else:
+        table.add_column(overflow="fold", min_width=min(widths[1], _NARROWEST))
     for row in rows:
         table.add_row(*row)
-    out.print()
-    out.print(table)
+    _print_table(table)
     if footer:
         out.print(footer)
+
+
+def _print_table(table: Table) -> None:
+    """Print a table; in a narrow terminal it goes beyond the edge, where rich would cut off names and digits."""
+    needed = Measurement.get(out, out.options.update_width(_ANY), table).minimum
+    table.width = needed if needed > out.width else None
+    out.print()
+    out.print(table)
+
+
+_NARROWEST = 20
+"""Letters a line that a column which may be broken has at least."""
+_ANY = 1000
 
 
 @only_warn("the summary")
@@ -159,13 +174,12 @@ def show_circuits(circuits: Sequence[Circuit]) -> None:
 def show_compilation(compiled: Sequence[CompiledCircuit]) -> None:
     """Print a table of circuits with their gate counts and infidelities, and their drawings."""
     table = Table(title="Circuits", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("circuit", justify="right")
-    table.add_column("gates", justify="right")
-    table.add_column("of each kind", overflow="fold")
+    table.add_column("circuit", justify="right", no_wrap=True)
+    table.add_column("gates", justify="right", no_wrap=True)
+    table.add_column("of each kind", overflow="fold", min_width=_NARROWEST)
     table.add_column("infidelity", justify="right", no_wrap=True)
     for number, one in enumerate(compiled, start=1):
         kinds = ", ".join(f"{count} {gate}" for gate, count in one.circuit.gate_counts.items())
         table.add_row(str(number), str(len(one.circuit)), kinds or "none", f"{one.infidelity:.2g}")
-    out.print()
-    out.print(table)
+    _print_table(table)
     show_circuits([one.circuit for one in compiled])

@@ -312,9 +312,10 @@ def _interrupts_noted(stop: Path) -> Iterator[None]:
     def note(number: int, frame: object) -> None:
         if number == signal.SIGTERM or (number == signal.SIGINT and noted.is_set()):
             raise KeyboardInterrupt  # a SIGTERM may have come to this process alone
+        if not noted.is_set():  # system and shell both tell of a hang-up
+            print("interrupted: waiting for the running jobs to stop; once more ends them at once", file=sys.stderr)
         noted.set()
         stop.touch()
-        print("interrupted: waiting for the running jobs to stop; once more ends them at once", file=sys.stderr)
 
     def receive() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
-_PLAIN = str.maketrans("─═│║┤├╡╞┌┐└┘┬┴┼╥╨╩╫╪╬■░«»", "-=||||||+++++++++++++@:<>")
+_PLAIN = str.maketrans("─═│║┤├╡╞┌┐└┘┬┴┼╥╨╩╫╪╬■░«»…", "-=||||||+++++++++++++@:<>~")
 """What circuits and tables are drawn with, one character for one, so that they stay aligned."""
 
 _REPLACED = "quantum_diffusion.replaced"

@@ -101,7 +101,8 @@ REFUSED: list[tuple[str, list[str], list[str]]] = [
     ("train", [DATA, "training.scheduler.params.guidance_scale=1000"], ["guidance_scale: expected 100"]),
     ("sample", ["sample.srv=[1,2,3]"], ["sample.srv.2: expected 2 or less, given 3"]),
     # missing
-    ("train", [], ["training.general.dataset: is required"]),
+    ("train", [], ["train needs training.general.dataset: e.g. quantum-diffusion train training.general.dataset=./"]),
+    ("compile", [], ["compile needs compile.model_dir and compile.target: e.g. quantum-diffusion compile compile.mod"]),
     ("evaluate", ["evaluation.dataset=x"], ["evaluation.model_dir: is required"]),
     ("sample", ["sample.model_dir=x"], ["sample.srv: is required"]),
     ("generate", ["datasets.num_qubits=???"], ["num_qubits"]),

@@ -207,7 +207,7 @@ def refused(path: Path, *contents: str) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    refused(tmp_path / "none", "none' does not exist: make one with scripts/generate_dataset.py")
+    refused(tmp_path / "none", "none' does not exist: make one with `quantum-diffusion generate`")
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file", "file' is a file: make one with")
     refused(tmp_path / "file" / "deeper", "does not exist")

@@ -15,6 +15,7 @@ import pytest
 from qiskit import qasm2
 from qiskit.quantum_info import Statevector, partial_trace
 
+from quantum_diffusion import cli
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from tests.conftest import run, script
 
@@ -137,6 +138,63 @@ def test_the_installed_command_samples(folder: Path) -> None:
     assert "entangles a single qubit" in run(folder, *command, "sample.srv=[1,1,2]", status=1).stderr
 
 
+def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
+    """A terminal without box characters, a pipe whose reader has gone, a full disk, no streams, a foreign backend."""
+    command = f"{sys.executable} -m quantum_diffusion"
+    sample = "sample sample.model_dir=models/quick_test sample.srv=[1,1,1] sample.num_circuits=1"
+    train = " ".join(TRAIN[2:5] + TRAIN[6:8]) + " training.training.max_steps=2"
+    outputs = {
+        f"{sample} sample.save_folder=out/latin": ">drawn",
+        f"train {train} training.general.output_path=out/pipe": "| true; exit ${PIPESTATUS[0]}",
+        "inspect inspect.dataset=datasets/srv_dataset inspect.save_folder=out/full": ">/dev/full",
+        "export-genqc export.dataset=datasets/srv_dataset export.output_path=out/closed": "<&- >&- 2>&-",
+        "train --help": "| true; exit ${PIPESTATUS[0]}",
+    }
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "MPLBACKEND": "module://of_a_notebook"}
+    started = [
+        subprocess.Popen(
+            ["bash", "-c", f"{command} {arguments} {output}"], cwd=folder, env=environment, stderr=subprocess.PIPE
+        )
+        for arguments, output in outputs.items()
+    ]
+    errors = [process.communicate(timeout=120)[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0] * 5, errors
+    full = "warning: nothing more is shown, for it cannot be written: No space left on device\n"
+    assert errors == ["", "", full, "", ""]
+    files = {path.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("*") if path.is_file()}
+    assert files >= {
+        "latin/00001.qasm",
+        "pipe/model.safetensors",
+        "pipe/loss_curve.png",
+        "full/inspection.json",
+        "full/inspection.png",
+        "closed/config.yaml",
+    }
+    assert "+---+" in (folder / "drawn").read_text("latin-1")
+    written = b"".join((folder / "out" / name).read_bytes() for name in files)
+    assert b"circuits are in out/closed" not in written, "what is printed goes into no file"
+
+
+def test_python_that_strips_docstrings_helps_as_well(folder: Path) -> None:
+    code = "from quantum_diffusion.cli import *; print(usage(), *map(help_text, COMMANDS), sep='\\n')"
+    shown = [run(folder, sys.executable, flags, "-c", code).stdout for flags in ("-OO", "-q")]
+    assert shown[0] == shown[1]
+    assert "Train a model on a data set and save it." in shown[0]
+    assert "Folder of a saved model." in shown[0]
+
+
+def test_help_of_a_command_has_two_ways_to_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(cli, "_own_process", lambda: None)
+    shown = []
+    for arguments in (["help", "compile"], ["compile", "--help"]):
+        monkeypatch.setattr(sys, "argv", ["quantum-diffusion", *arguments])
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert shown[0].startswith("usage: quantum-diffusion compile [key=value ...]")
+
+
 def test_a_finished_model_is_refused_without_overwrite(folder: Path) -> None:
     weights = folder / "models" / "quick_test" / "model.safetensors"
     before = weights.read_bytes()
@@ -145,27 +203,39 @@ def test_a_finished_model_is_refused_without_overwrite(folder: Path) -> None:
     assert weights.read_bytes() == before
 
 
-def test_ctrl_c_saves_and_the_same_command_continues(folder: Path) -> None:
-    command = [*script("train_model.py"), *TRAIN, "training.general.output_path=./models/long"]
-    command.append("training.training.num_epochs=8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        rows = folder / "models" / "long" / "run" / "metrics.csv"
+def stop(command: list[str], folder: Path, model: Path, *signals: signal.Signals) -> str:
+    """Start a training and stop it amidst; it must end with status 130. Returns what it said."""
+    rows = model / "run" / "metrics.csv"
+    before = rows.read_text().count("loss") if rows.exists() else 0
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 60
-        while not (rows.exists() and rows.read_text().count("loss") > 10) and time.monotonic() < until:
+        while not (rows.exists() and rows.read_text().count("loss") > before + 10) and time.monotonic() < until:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.01)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
-    assert load_pipeline(folder / "models" / "long" / "run" / "interrupted").config.num_qubits == 3
-    assert "the same command continues" in output
     assert "Traceback" not in errors
-    assert list((folder / "models" / "long" / "run" / "checkpoints").glob("*.pt"))
-    assert not (folder / "models" / "long" / "config.yaml").exists()
+    return output
+
+
+def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*script("train_model.py"), *TRAIN, "training.general.output_path=./models/long"]
+    command.append("training.training.num_epochs=8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = folder / "models" / "long"
+    output = stop(command, folder, model, signal.SIGHUP, signal.SIGHUP)  # the system tells of it, and the shell
+    output += stop(command, folder, model, signal.SIGINT)
+    assert output.count("the same command continues") == 2
+    assert "continuing at step" in output
+    assert load_pipeline(model / "run" / "interrupted").config.num_qubits == 3
+    assert list((model / "run" / "checkpoints").glob("*.pt"))
+    assert not (model / "config.yaml").exists()
     again = run(folder, *command)
     assert "continuing at step" in again.stdout
-    assert (folder / "models" / "long" / "config.yaml").exists()
-    assert (folder / "models" / "long" / "loss_curve.png").exists()
-    assert not (folder / "models" / "long" / "run" / "interrupted").exists()
+    assert (model / "config.yaml").exists()
+    assert (model / "loss_curve.png").exists()
+    assert not (model / "run" / "interrupted").exists()

@@ -410,7 +410,7 @@ def test_a_folder_that_is_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixt
     status, text, errors = run(capsys, f"inspect.dataset={tmp_path / 'none'}")
     assert (status, text) == (1, "")
     assert "does not exist" in errors
-    assert "inspect.dataset: is required" in run(capsys)[2]
+    assert "inspect needs inspect.dataset: e.g." in run(capsys)[2]
 
 
 def test_foreign_prompts_cannot_confuse_terminal_or_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

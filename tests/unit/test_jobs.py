@@ -74,6 +74,29 @@ def test_what_ends_a_single_job_comes_out_as_it_is(problem: BaseException) -> No
     assert caught.value is problem
 
 
+def test_a_job_without_memory_is_told_in_a_line(capfd: pytest.CaptureFixture) -> None:
+    def run(config: Any) -> int:
+        raise MemoryError
+
+    assert run_jobs(command_that(run), ["-m", "runs.folder=a,b"]) == 1
+    err = capfd.readouterr().err
+    assert err.count("out of memory while running this job: lower the sizes in its settings") == 2
+    assert "Traceback" not in err
+
+
+def test_a_single_command_without_memory_says_so(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config: Any) -> int:
+        raise MemoryError
+
+    monkeypatch.setitem(COMMANDS, "runs", command_that(run))
+    assert run_command("runs", ["runs.folder=a"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "error: out of memory while running runs: lower the sizes in its settings"
+    )
+
+
 def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None:
     def run(config: Any) -> int:
         import os
@@ -87,6 +110,33 @@ def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None
     err = capfd.readouterr().err
     assert re.search(r"^error: job 1 \(runs\.folder=b\): not finished \(A worker process .*\n", err, flags=re.MULTILINE)
     assert "Traceback" not in err
+
+
+@LAUNCHERS
+def test_a_terminal_that_hangs_up_ends_a_sweep_well(launcher: list[str], capfd: pytest.CaptureFixture) -> None:
+    """System and shell both send SIGHUP, to every process."""
+
+    def run(config: Any) -> int:
+        import os
+        import signal
+        import time
+
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(10)
+        return 0
+
+    def hang_up(number: int, frame: object) -> None:
+        raise AssertionError("nobody had answered it")
+
+    before = signal.signal(signal.SIGHUP, hang_up)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(command_that(run), [*launcher, "runs.folder=a,b,c"])
+        assert signal.getsignal(signal.SIGHUP) is hang_up
+        assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "0 of 3 jobs are done" in capfd.readouterr().out
 
 
 @LAUNCHERS

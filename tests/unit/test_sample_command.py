@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from quantum_diffusion import cli
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.config.schema import SampleConfig
 from quantum_diffusion.errors import CheckpointError, ConfigError
@@ -59,3 +60,26 @@ def test_a_folder_that_cannot_be_is_refused_before_the_work(name: str, tmp_path:
 def test_no_path_has_a_nul() -> None:
     with pytest.raises(ConfigError, match=r"^SampleConfig\.save_folder: 'a\\x00b' is no name in UTF-8"):
         SampleConfig(model_dir="unused", srv=(1, 1), save_folder="a\0b")
+
+
+def test_what_cannot_be_drawn_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits([H], 1, 1))
+    monkeypatch.setattr(QiskitBackend, "draw_text", None)
+    folder = tmp_path / "found"
+    config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(folder))
+    assert cli.sample(config) == 0
+    assert [path.name for path in folder.iterdir()] == ["00001.qasm"]
+    assert "its drawing could not be made" in caplog.text
+
+
+def test_what_cannot_be_saved_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits([H], 1, 1))
+    (tmp_path / "file").touch()
+    config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(tmp_path / "file" / "found"))
+    with pytest.raises(CheckpointError):
+        cli.sample(config)
+    assert "┤ H ├" in capsys.readouterr().out

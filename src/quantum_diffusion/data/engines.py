@@ -5,8 +5,10 @@ Both are joblib backends, so that generation is written once.
 
 from __future__ import annotations
 
+import signal
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import joblib
@@ -33,7 +35,7 @@ def run_in_order(
     if engine == "ray":
         _connect_to_ray()
     backend, kind = ("ray", "list") if engine == "ray" else ("loky", "generator")  # Ray's cannot hand on one by one
-    with joblib.parallel_config(backend=backend):
+    with joblib.parallel_config(backend=backend), _hang_ups_kept_from_children():
         results = joblib.Parallel(n_jobs=n_jobs, return_as=kind)(joblib.delayed(function)(n) for n in numbers)
     try:
         for result in results:  # noqa: UP028  (`yield from` would close the results outside of what follows)
@@ -43,6 +45,16 @@ def run_in_order(
             with warnings.catch_warnings():  # joblib warns of results that nobody needs any more
                 warnings.simplefilter("ignore")
                 results.close()
+
+
+@contextmanager
+def _hang_ups_kept_from_children() -> Iterator[None]:
+    """Block SIGHUP, which child processes inherit: it is for this one to answer, which ends them in good order."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def num_workers(engine: str, n_jobs: int) -> int:

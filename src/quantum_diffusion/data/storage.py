@@ -145,7 +145,7 @@ def read_description(path: Path) -> dict[str, Any]:
         if not path.is_dir():
             found = "is a file" if path.exists() else "does not exist"
             raise DatasetFormatError(
-                f"the data set folder {str(path)!r} {found}: make one with scripts/generate_dataset.py"
+                f"the data set folder {str(path)!r} {found}: make one with `quantum-diffusion generate`"
             )
         if not file.is_file():
             found = f"has no {DESCRIPTION}" if any(path.iterdir()) else "is empty"
@@ -165,7 +165,7 @@ def read_description(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise DatasetFormatError(
-            f"{str(file)!r} does not describe a {FORMAT}: expected a folder written by scripts/generate_dataset.py"
+            f"{str(file)!r} does not describe a {FORMAT}: expected a folder written by `quantum-diffusion generate`"
         )
     version, checksums = description.get("format_version"), description.get("sha256")
     if version != FORMAT_VERSION:

@@ -201,7 +201,7 @@ def _parse(file: Path) -> tuple[str, dict[str, Any]]:
         raise CheckpointError(f"{str(file)!r} is no readable YAML: copy the folder again, or train again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(
-            f"{str(file)!r} does not describe a {FORMAT}: give a folder that scripts/train_model.py wrote"
+            f"{str(file)!r} does not describe a {FORMAT}: give a folder that `quantum-diffusion train` wrote"
         )
     return text, description
 

@@ -183,8 +183,8 @@ class DiffusionTrainer:
         self.setup_model()
         with self._output_to_ourselves():
             self.compile_model()
-            result = self.train()
-            return self.save_model(result)
+            with _interrupts_set(threading.Event()):  # none gets between training and saving
+                return self.save_model(self.train())
 
     def setup_model(self, dataset: CircuitDataset | None = None) -> DiffusionPipeline:
         """Load the data set and build the pipeline for it.
