@@ -163,11 +163,12 @@ class DiffusionTrainer:
 
     def run(self) -> TrainingSummary:
         """Load the data, build the model, train it and save it."""
-        self.setup_model()
-        with self._output_to_ourselves():
-            self.compile_model()
-            result = self.train()
-            return self.save_model(result)
+        with self._team.together():
+            self.setup_model()
+            with self._output_to_ourselves():
+                self.compile_model()
+                result = self.train()
+                return self.save_model(result)
 
     def setup_model(self, dataset: CircuitDataset | None = None) -> DiffusionPipeline:
         """Load the data set and build the pipeline for it.
@@ -277,7 +278,6 @@ class DiffusionTrainer:
                 after_step=after_step,
                 measure=partial(self._measure, experiment, state) if loop.sample_every is not None else None,
             )
-            around.enter_context(self._team.together())
             result = pipeline.fit(
                 *self._loaders, state, loop, general.seed, observers=observers, hooks=hooks, team=self._team
             )
