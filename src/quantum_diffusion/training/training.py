@@ -180,11 +180,12 @@ class DiffusionTrainer:
 
     def run(self) -> TrainingSummary:
         """Load the data, build the model, train it and save it."""
-        self.setup_model()
-        with self._output_to_ourselves():
-            self.compile_model()
-            with _interrupts_set(threading.Event()):  # none gets between training and saving
-                return self.save_model(self.train())
+        with self._team.together():
+            self.setup_model()
+            with self._output_to_ourselves():
+                self.compile_model()
+                with _interrupts_set(threading.Event()):  # none gets between training and saving
+                    return self.save_model(self.train())
 
     def setup_model(self, dataset: CircuitDataset | None = None) -> DiffusionPipeline:
         """Load the data set and build the pipeline for it.
@@ -296,7 +297,6 @@ class DiffusionTrainer:
                 after_step=after_step,
                 measure=partial(self._measure, experiment, state) if loop.sample_every is not None else None,
             )
-            around.enter_context(self._team.together())
             result = pipeline.fit(
                 *self._loaders, state, loop, general.seed, observers=observers, hooks=hooks, team=self._team
             )
