@@ -22,8 +22,8 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.errors import QuantumDiffusionError
-from quantum_diffusion.pipeline import compilation
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError
+from quantum_diffusion.pipeline import compilation, reach
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
@@ -119,11 +119,16 @@ def test_only_allowed_gates(masked: CompilationDiffusionPipeline) -> None:
         check(result, target, gates)
 
 
-def test_the_bound_counts_gates_after_simplification(masked: CompilationDiffusionPipeline) -> None:
+def test_the_bound_counts_gates_after_simplification(
+    masked: CompilationDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = unitary("h 0; x 0", 1)
     free = masked.compile_unitary(target, gates=["h", "x", "z"], num_circuits=50, max_tries=300)
     assert {len(compiled.circuit) for compiled in free.circuits} == {2}, "h x and z h; longer ones are simplified"
     assert free.num_too_long == 0
+    with pytest.raises(ConfigError, match=r"no circuit of at most 1 gate is the target \(4 were tried\)"):
+        masked.compile_unitary(target, gates=["h", "x", "z"], max_gates=1)
+    monkeypatch.setattr(reach, "_MOST_BYTES", 0)  # as if they were too many to try them all
     bound = masked.compile_unitary(target, gates=["h", "x", "z"], max_gates=1, num_circuits=50, max_tries=300)
     check(bound, target, GATES, max_gates=1)
     assert not bound.circuits

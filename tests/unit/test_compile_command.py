@@ -17,6 +17,7 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError
 from quantum_diffusion.evaluation.compiler import compile_target
 from quantum_diffusion.evaluation.sampling import find_circuits
+from quantum_diffusion.pipeline import reach
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.checkpoint import save_pipeline
 from quantum_diffusion.pipeline.compilation import make_pipeline
@@ -84,8 +85,16 @@ def test_the_best_is_given_where_none_is_exact(model: str, capsys: pytest.Captur
     assert [described["exact"] for described in summary["circuits"]] == [False]
 
 
-def test_dropped_circuits_are_counted(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, model, "compile.target=ghz", "compile.max_gates=1", "compile.max_tries=500")
+def test_dropped_circuits_are_counted(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("compile.target=ghz", "compile.max_gates=1", "compile.max_tries=500")
+    assert run(capsys, model, *options)[::2] == (
+        1,
+        "error: no circuit of at most 1 gate is the target (7 were tried): raise compile.max_gates, to 3 at most\n",
+    )
+    monkeypatch.setattr(reach, "_MOST_BYTES", 0)  # as if they were too many to try them all
+    status, _, err = run(capsys, model, *options)
     assert status == 1
     assert " had more than compile.max_gates=1: raise compile.max_gates or raise compile.max_tries" in err
 

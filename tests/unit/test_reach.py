@@ -43,8 +43,12 @@ def test_vectors_out_of_reach(label: tuple[int, ...], edit: dict[str, Any], said
 
 def test_too_few_gates_for_a_vector() -> None:
     pairs = instruction_table(GatePool(["h", "cx"]), 3)
-    with pytest.raises(ConfigError, match=r"takes 2 gates or more, but sample\.max_gates is 1: raise it to 2 or more"):
+    with pytest.raises(
+        ConfigError, match=r"takes 2 gates or more, but circuits have at most 1: raise sample\.max_gates, to 6"
+    ):
         check_srv_reach((2, 2, 2), Edit(max_gates=1), pairs, 6)
+    with pytest.raises(ConfigError, match="have at most 1: it takes a model that was trained on longer circuits"):
+        check_srv_reach((2, 2, 2), Edit(), pairs, 1)
     check_srv_reach((2, 2, 1), Edit(coupling=((0, 2), (2, 1))), pairs, 6)  # by way of a qubit in between
 
 
@@ -82,8 +86,24 @@ def test_unitaries_out_of_reach(target: str, gates: tuple[str, ...], edit: dict[
         ("qft:3", "x cx", {}, "add h and t to compile.gates"),
         ("toffoli", "h cx ccx", {"coupling": ((0, 1), (1, 2))}, None),
         ("toffoli:2", "x cx", {"max_gates": 1}, None),
-        ("ghz:3", "h cx", {"max_gates": 1}, "takes 2 gates or more, but compile.max_gates is 1: raise it to 2 or more"),
-        ("toffoli", "h cx ccx", {"start": START, "keep": (0, 1), "max_gates": 2}, "leaves no step to write"),
+        (
+            "ghz:3",
+            "h cx",
+            {"max_gates": 1},
+            "takes 2 gates or more, but circuits have at most 1: raise compile.max_gates, to 6 at",
+        ),
+        (
+            "toffoli",
+            "h cx ccx",
+            {"start": START, "keep": (0, 1), "max_gates": 2},
+            "is the target (1 was tried): keep fewer gates, or raise",
+        ),
+        (
+            "ghz:2",
+            "h cx",
+            {"max_gates": 1},
+            "no circuit of at most 1 gate is the target (5 were tried): raise compile.max_gates",
+        ),
         ("ghz:3", "h cx swap ccx", {"start": GHZ, "keep": (0, 1, 2), "max_gates": 3}, None),
     ],
 )
@@ -102,12 +122,14 @@ def test_gates_that_entangle_nothing() -> None:
     check_srv_reach((2, 2, 1), Edit(), table, 6)
 
 
-def test_nothing_left_to_write() -> None:
+def test_few_circuits_are_all_tried() -> None:
     kept = {"start": GHZ, "keep": (0, 1, 2)}
-    with pytest.raises(ConfigError, match="leaves no step to write, and the gates that it keeps have another vector"):
+    with pytest.raises(ConfigError, match=r"3 gates with the gates of edit.keep has .* \(1 was tried\): keep fewer"):
         check_srv_reach((2, 2, 1), Edit(**kept, max_gates=3), TABLE, 6)
     check_srv_reach((2, 2, 2), Edit(**kept, max_gates=3), TABLE, 6)
     check_srv_reach((2, 2, 1), Edit(**kept), TABLE, 6)
+    with pytest.raises(ConfigError, match=r"no circuit of at most 1 gate has sample.srv=\[2, 2, 1\] \(16 were tried\)"):
+        check_srv_reach((2, 2, 1), Edit(max_gates=1), TABLE, 6)
 
 
 def test_what_some_circuit_reaches_is_never_refused() -> None:

@@ -6,6 +6,8 @@ gates can be, however long, is known to `circuits.invariants`.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,9 +18,12 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 from quantum_diffusion.circuits.invariants import Invariant, broken_invariants, may_entangle
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import infidelities, unitaries
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, counted
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.pipeline.samples import EXACT
+
+_MOST_BYTES = 2**24
+"""Memory for the unitaries of all circuits that are tried: 16,000 of three qubits."""
 
 
 def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, max_gates: int) -> None:
@@ -53,9 +58,11 @@ def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, m
                 "nothing: relax edit.coupling and edit.fixed_qubits, or ask for another vector"
             )
     # Each entangled qubit needs a gate that it shares with others.
-    _check_length(asked, int(entangled.sum()), uses, plan, max_gates, "sample.max_gates")
-    if _nothing_is_free(plan) and not np.array_equal(schmidt_rank_vectors(_kept(plan), table)[0, : len(label)], label):
-        raise ConfigError(f"{asked}: {_ALL_KEPT.format(what='have another vector', key='sample.max_gates')}")
+    mend = _more_gates("sample.max_gates", plan)
+    _check_length(asked, int(entangled.sum()), uses, plan, mend)
+    every = _every_circuit(plan, fits, table)
+    if every is not None and not (schmidt_rank_vectors(every, table)[:, : len(label)] == label).all(axis=1).any():
+        raise ConfigError(_none_of(every, plan, f"has {asked}", mend))
 
 
 def check_unitary_reach(
@@ -106,36 +113,47 @@ def check_unitary_reach(
             f"no circuit of {_listed(used, 'and')} is the target: all of them are {broken[0].members}, and the target "
             f"is not: {_mend(broken, used, _names(np.flatnonzero(possible), table), num_qubits)}"
         )
-    _check_length("the target", len(acted_on), uses, plan, max_gates, "compile.max_gates")
-    if _nothing_is_free(plan):
-        made = unitaries(_kept(plan), table)[:, : len(target), : len(target)]
-        if infidelities(made, target[None])[0] > EXACT:
-            raise ConfigError(_ALL_KEPT.format(what="are not the target", key="compile.max_gates"))
+    mend = _more_gates("compile.max_gates", plan)
+    _check_length("the target", len(acted_on), uses, plan, mend)
+    every = _every_circuit(plan, fits, table)
+    if every is not None:
+        made = unitaries(every, table)[:, : len(target), : len(target)]
+        if (infidelities(made, np.broadcast_to(target, made.shape)) > EXACT).all():
+            raise ConfigError(_none_of(every, plan, "is the target", mend))
 
 
-_ALL_KEPT = "edit.keep leaves no step to write, and the gates that it keeps {what}: keep fewer, or raise {key}"
+def _every_circuit(plan: EditPlan, fits: NDArray[np.bool_], table: InstructionTable) -> Ids | None:
+    """Return all circuits that a bound on their gates or kept gates leave, int16 [N, T], where these are few."""
+    if plan.max_gates == len(plan.ids) and not plan.kept.any():
+        return None
+    free = np.flatnonzero(fits).tolist()
+    choices = [
+        [int(number)] if kept else [NO_GATE, *free]
+        for number, kept in zip(plan.ids[: plan.max_gates], plan.kept, strict=False)
+    ]
+    if 16 * 4**table.num_qubits * math.prod(map(len, choices)) > _MOST_BYTES:
+        return None
+    return np.array(list(itertools.product(*choices)), dtype=np.int16)
 
 
-def _nothing_is_free(plan: EditPlan) -> bool:
-    return bool(plan.kept[: plan.max_gates].all())
+def _none_of(every: Ids, plan: EditPlan, wanted: str, mend: str) -> str:
+    kept, fewer = (" with the gates of edit.keep", "keep fewer gates, or ") if plan.kept.any() else ("", "")
+    tried = counted(len(every), "was", "were")
+    return f"no circuit of at most {counted(plan.max_gates, 'gate')}{kept} {wanted} ({tried} tried): {fewer}{mend}"
 
 
-def _kept(plan: EditPlan) -> Ids:
-    """Return the circuit of the kept gates, int16 [1, T]."""
-    return np.where(plan.kept, plan.ids, NO_GATE)[None].astype(np.int16)
-
-
-def _check_length(
-    asked: str, num_qubits: int, uses: NDArray[np.bool_], plan: EditPlan, max_gates: int, key: str
-) -> None:
+def _check_length(asked: str, num_qubits: int, uses: NDArray[np.bool_], plan: EditPlan, mend: str) -> None:
     """Refuse a bound on the number of gates that leaves some of the qubits without any."""
     fewest = -(-num_qubits // int(uses.sum(axis=1).max(initial=1)))
-    if fewest <= plan.max_gates:
-        return
-    bound = f"{key} is {plan.max_gates}: raise it to {fewest} or more"
-    if fewest > max_gates:
-        bound = f"the model writes at most {max_gates}: train one that writes longer circuits (datasets.max_gates)"
-    raise ConfigError(f"{asked} takes {fewest} gates or more, but {bound}")
+    if fewest > plan.max_gates:
+        raise ConfigError(f"{asked} takes {fewest} gates or more, but circuits have at most {plan.max_gates}: {mend}")
+
+
+def _more_gates(key: str, plan: EditPlan) -> str:
+    """Say how circuits may have more gates."""
+    if plan.max_gates < len(plan.ids):
+        return f"raise {key}, to {len(plan.ids)} at most"
+    return "it takes a model that was trained on longer circuits (datasets.max_gates)"
 
 
 def _mend(broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], num_qubits: int) -> str:
