@@ -18,6 +18,7 @@ import quantum_diffusion
 from quantum_diffusion.cli import COMMANDS, describe_keys, help_text, usage
 from quantum_diffusion.config.schema import (
     GAUSSIAN_SAMPLERS,
+    DatasetConfig,
     GaussianParams,
     MaskedParams,
     ModelConfig,
@@ -281,6 +282,35 @@ def test_home_is_known_in_every_path(monkeypatch: pytest.MonkeyPatch, quote: str
     assert (found.resume, found.model_name) == ("/home/me/a-b_c.ckpt", "~")
     stream = compose("training", TrainingConfig, [f"training.general.dataset={quote}stream:~/set.yaml{quote}"])
     assert stream.general.dataset == "stream:/home/me/set.yaml"
+
+
+def test_where_there_is_no_home_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(ConfigError, match=r"datasets\.output_path: '~/x' begins with ~, but you have no home folder"):
+        validate(DatasetConfig, {"output_path": "~/x"}, "datasets")
+    assert validate(DatasetConfig, {"output_path": "x~"}, "datasets").output_path == "x~"
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "/x", "a/../../b", "a/.."])
+def test_a_model_stays_in_its_output_path(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"training\.general\.model_name: '.*' leads out of output_path"):
+        validate(TrainingConfig, {"general": {"dataset": "x", "model_name": name}}, "training")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..a", "a..", "it's ${x} [12]", "a*b?", "-rf"])
+def test_any_other_name_is_a_name(name: str) -> None:
+    general = validate(TrainingConfig, {"general": {"dataset": name, "model_name": name}}, "training").general
+    assert general.model_folder == Path(general.output_path) / name
+    assert general.dataset == name
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\udcff"])
+def test_a_name_that_is_no_text_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"datasets\.output_path: .* is no text in UTF-8: rename it"):
+        validate(DatasetConfig, {"output_path": name}, "datasets")
 
 
 def test_home_is_known_in_sweeps() -> None:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,24 @@ def test_an_interrupted_job_ends_the_sweep(launcher: list[str], capfd: pytest.Ca
     assert f"{len(done)} of 7 jobs are done" in capfd.readouterr().out
     assert signal.getsignal(signal.SIGINT) == before
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_the_folder_of_temporary_files_may_have_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    odd = tmp_path / "it's ${x} [1]\\"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    assert run_jobs(command_that(lambda config: 0), ["-m", "runs.folder=a,b"]) == 0
+    assert not list(odd.iterdir())
+
+
+def test_what_the_system_refuses_a_job_is_one_line(capfd: pytest.CaptureFixture) -> None:
+    def run(config: Any) -> int:
+        raise PermissionError(13, "Permission denied", "/x")
+
+    assert run_jobs(command_that(run), ["-m", "runs.folder=a,b"]) == 1
+    out, err = capfd.readouterr()
+    assert "error: job 1 (runs.folder=b): the system refused: '/x': permission denied" in err
+    assert "Traceback" not in out + err
 
 
 def test_a_wrong_job_is_named_before_any_starts(capsys: pytest.CaptureFixture) -> None:

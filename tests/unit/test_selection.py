@@ -1,5 +1,6 @@
 """Which circuits a data set keeps: against plain Python with sets and counters."""
 
+import errno
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +13,15 @@ from quantum_diffusion.data.selection import KeySet, Quota, Selection, length_gr
 from quantum_diffusion.data.shards import Shard
 
 
-@pytest.mark.parametrize("memory", [0, 2**10, 2**20])
-def test_a_key_set_is_a_set_wherever_its_keys_lie(tmp_path: Path, memory: int) -> None:
+@pytest.mark.parametrize(("memory", "maps"), [(0, True), (2**10, True), (2**20, True), (2**10, False)])
+def test_a_key_set_is_a_set_wherever_its_keys_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, maps: bool
+) -> None:
+    def cannot_map(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    if not maps:
+        monkeypatch.setattr(np, "load", cannot_map)
     keys, known = KeySet(tmp_path, memory), set[int]()
     rng = np.random.default_rng(0)
     for _ in range(60):

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from quantum_diffusion.config.schema import Logger
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.tracking import sinks
 from quantum_diffusion.tracking.experiment import ExperimentLogger, read_metrics
 from quantum_diffusion.tracking.sinks import SINKS, check_sinks
 
@@ -205,6 +206,15 @@ def test_mlflow_takes_long_and_many_settings(tmp_path: Path, caplog: pytest.LogC
     assert math.isnan(run.data.metrics["loss"])
 
 
+@pytest.mark.parametrize("name", ["100%41", "why?"])
+def test_mlflow_writes_nowhere_but_where_it_should(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    with ExperimentLogger(tmp_path / name / "run", "try", {}, ["csv", "mlflow"]) as log:
+        log.log(1, {"loss": 1.0})
+    [line] = caplog.messages
+    assert line.startswith(f"metrics are no longer written to mlflow: its file cannot lie below '{tmp_path}/{name}")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_runs_that_start_at_once_share_a_new_file(tmp_path: Path) -> None:
     code = """
 import sys
@@ -249,3 +259,12 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, fo
     assert str(problem.value) == (
         f"training.general.loggers has {name!r}, which is not installed: pip install 'quantum-diffusion[{name}]'"
     )
+
+
+def test_an_extra_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setitem(sinks._EXTRAS, "mlflow", fail)
+    with pytest.raises(ConfigError, match=r"has 'mlflow', which cannot be loaded: Could not determine home directory"):
+        check_sinks(["csv", "mlflow"])
