@@ -343,6 +343,7 @@ def no_such_process(*_: object) -> None:
         ".out.new-999999-abcdefgh.old",
         ".new-entries-999999-abcdefgh",
     ],
+    ids=range(8),  # the names differ from process to process
 )
 def test_what_may_be_of_a_living_writer_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name / "old" / "out").mkdir(parents=True)
