@@ -103,13 +103,15 @@ def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> No
     shown = destination
     try:
         destination = Path(os.path.realpath(destination))
+        if Path.cwd().is_relative_to(destination):
+            raise OSError(errno.EBUSY, "it is the folder you are in (give a folder inside it)")
+        if os.path.ismount(destination):
+            raise OSError(errno.EBUSY, "a file system is mounted there (give a folder inside it)")
         parent = next(folder for folder in destination.parents if folder.exists())
         if not parent.is_dir() or (destination.exists() and not destination.is_dir()):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not all(os.access(place, os.W_OK | os.X_OK) for place in (parent, destination) if place.exists()):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if Path.cwd().is_relative_to(destination):
-            raise OSError(errno.EBUSY, "it is the folder you are in (give a folder inside it)")
         _try_writing(parent, destination.relative_to(parent))
     except OSError as problem:
         raise error(f"cannot write {str(shown)!r}: {describe(problem)}") from problem
@@ -190,7 +192,7 @@ def _staged(folder: Path, last: str, failed: str, error: type[QuantumDiffusionEr
     staging: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder)
+        _remove_abandoned(folder)
         staging = _make_staging(folder)
         yield staging / _NEW
         for path in (staging / _NEW).rglob("*"):
@@ -209,7 +211,8 @@ def _staged(folder: Path, last: str, failed: str, error: type[QuantumDiffusionEr
         with contextlib.suppress(OSError):  # where nothing can be renamed, it stays there
             kept = kept.rename(folder / f"finished-{secrets.token_hex(4)}")
             _discard(staging)
-        raise error(f"{failed}: {describe(problem)}; it is complete in {str(kept)!r}, move it from there") from problem
+        left = f"what is not in its place yet is complete in {str(kept)!r}: move it from there"
+        raise error(f"{failed}: {describe(problem)}; {left}") from problem
     _discard(staging)
 
 
@@ -227,7 +230,7 @@ def _put_in_place(staging: Path, last: str) -> None:
 
 def _replace_entry(source: Path, target: Path, aside: Path) -> None:
     """Put a file or folder in the place of another; a folder has to step aside first."""
-    if target.is_dir():
+    if source.is_dir() and target.is_dir():
         os.rename(target, aside)
     try:
         os.replace(source, target)
@@ -252,16 +255,16 @@ def _discard(staging: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def remove_abandoned(folder: Path) -> None:
+def _remove_abandoned(folder: Path) -> None:
     """Remove the staging folders of writers that were killed, as far as that is certain: see `_process_space`."""
     with contextlib.suppress(OSError):  # perhaps it can be written, but not be listed
-        for name in filter(is_staging, os.listdir(folder)):
+        for name in filter(_is_staging, os.listdir(folder)):
             space, process = name.removeprefix(_STAGING).split("-")[:2]
             if space == _process_space() and not _is_running(int(process)):
                 _discard(folder / name)
 
 
-def is_staging(name: str) -> bool:
+def _is_staging(name: str) -> bool:
     """Tell whether a name is that of a staging folder."""
     parts = name.removeprefix(_STAGING).split("-")
     return name.startswith(_STAGING) and len(parts) == 3 and parts[1].isdecimal()
@@ -311,6 +314,7 @@ _IN_WORDS = {
         "permission denied (choose another folder, or change its permissions)",
     ),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file is where a folder should be (choose another folder)"),
+    errno.EISDIR: "a folder is where a file should be (choose another name)",
     errno.ENOENT: "there is no such place (choose another folder)",
     errno.ENAMETOOLONG: "the name is too long (choose a shorter one)",
     **dict.fromkeys(

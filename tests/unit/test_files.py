@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,9 @@ def test_what_is_complete_but_cannot_take_its_place_is_kept(
 ) -> None:
     write(tmp_path / "out", "old")
     refuse(monkeypatch, "replace", "out")
-    with pytest.raises(CheckpointError, match=r"Input/output error; it is complete in '(.*)', move it") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"Input/output error; what is not in its place yet is complete in '.*'"
+    ) as caught:
         use(tmp_path / "out", "new")
     assert "nothing was changed" not in str(caught.value)
     assert (tmp_path / "out" / "deep" / "file.txt").read_text() == "old", "it is back in its place"
@@ -189,6 +192,19 @@ def test_a_file_appears_as_a_whole(tmp_path: Path) -> None:
     assert os.listdir(target.parent) == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("use", "message"), [(new_file, "a folder is where a file"), (new_folder, "a file is where a")]
+)
+def test_a_file_and_a_folder_do_not_replace_each_other(tmp_path: Path, use: Any, message: str) -> None:
+    write(tmp_path / "folder", "mine")
+    (tmp_path / "file").write_text("mine")
+    target = tmp_path / ("folder" if use is new_file else "file")
+    with pytest.raises(CheckpointError, match=message), use(target, CheckpointError) as staging:
+        (staging if use is new_file else staging / "file").write_text("new")
+    assert (tmp_path / "folder" / "deep" / "file.txt").read_text() == "mine"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_file_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("old")
     monkeypatch.setattr(files, "flush", fill_disk)
@@ -219,6 +235,7 @@ def test_a_file_among_the_parents_is_named(tmp_path: Path, use: object) -> None:
         ("file/x/y", "a file is where a folder should be"),
         ("a" * 300, "the name is too long"),
         ("deep/" + "a" * 300, "the name is too long"),
+        ("/", "the folder you are in"),
         ("cwd", "the folder you are in .give a folder inside it"),
         ("", "the folder you are in"),
     ],
@@ -244,6 +261,10 @@ def test_a_folder_without_permission_is_known_beforehand(tmp_path: Path, monkeyp
 def test_a_file_system_that_takes_no_folders_is_known_beforehand() -> None:
     with pytest.raises(DatasetFormatError, match=r"cannot write '/proc/x/y': \w+"):  # even to root, who may write
         check_can_write(Path("/proc/x/y"), DatasetFormatError)
+    with pytest.raises(
+        DatasetFormatError, match=r"cannot write '/proc': a file system is mounted there \(give a folder"
+    ):
+        check_can_write(Path("/proc"), DatasetFormatError)
 
 
 def test_a_folder_that_may_not_be_replaced_is_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

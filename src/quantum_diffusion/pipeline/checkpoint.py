@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +243,9 @@ class CheckpointStore:
     def write(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step and remove the oldest beyond `keep`; see `write_checkpoint`."""
         write_checkpoint(self.folder / f"{step:09d}.pt", state)
-        for path in self.paths()[self.keep :]:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # the new one is there, whatever stays beside it
+            for path in self.paths()[self.keep :]:
+                path.unlink(missing_ok=True)
 
     def read_newest(self, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
         """Read the newest checkpoint that is whole, None when there is none at all.
