@@ -52,11 +52,12 @@ class OutOfMemoryError(QuantumDiffusionError):
 
 
 _LACK_OF_MEMORY = re.compile(
-    r"out of memory|not enough memory|can(no|')t allocate memory|unable to allocate|_ALLOC_FAILED|"
-    r"invalid buffer size|numel is too large|storage size calculation overflowed",
+    r"out of memory|not enough memory|can(no|')t allocate memory(?! in static TLS)|unable to allocate|_ALLOC_FAILED|"
+    r"invalid buffer size|numel is too large|storage size calculation overflowed|"
+    r"failed to map segment from shared object(?!: Operation not permitted)",
     re.IGNORECASE,
 )
-"""How torch says it, on the CPU, on CUDA and on MPS; it has no class of its own for all of them."""
+"""How torch says it, on the CPU, on CUDA and on MPS, and the system of a library; there is no class for all of them."""
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def lacks_memory(problem: BaseException) -> bool:
     # A worker that the system killed ends joblib's pool; hardly anything but lack of memory does that.
     if type(problem).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
         return not isinstance(problem, QuantumDiffusionError)
-    return isinstance(problem, RuntimeError) and bool(_LACK_OF_MEMORY.search(str(problem)))
+    return isinstance(problem, RuntimeError | ImportError) and bool(_LACK_OF_MEMORY.search(str(problem)))
 
 
 @contextmanager

@@ -50,6 +50,7 @@ def test_every_error_of_ours_can_be_caught_as_one() -> None:
         RuntimeError("[enforce fail at alloc_cpu.cpp:116] . DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
 def test_lack_of_memory_is_told_in_one_line_whoever_notices_it(problem: Exception) -> None:
@@ -60,7 +61,16 @@ def test_lack_of_memory_is_told_in_one_line_whoever_notices_it(problem: Exceptio
         raise problem
 
 
-@pytest.mark.parametrize("problem", [RuntimeError("shapes differ"), ValueError("no"), OutOfMemoryError("told before")])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        RuntimeError("shapes differ"),
+        ValueError("no"),
+        ImportError("/tmp/lib.so: failed to map segment from shared object: Operation not permitted"),
+        ImportError("/lib/libgomp.so.1: cannot allocate memory in static TLS block"),
+        OutOfMemoryError("told before"),
+    ],
+)
 def test_other_errors_pass_and_the_innermost_word_on_memory_stands(problem: Exception) -> None:
     with pytest.raises(type(problem)) as raised, memory_for("training", "lower batch_size"):
         raise problem
