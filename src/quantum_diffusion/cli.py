@@ -162,8 +162,8 @@ def _complain(
     if num_too_long:
         problem += f", {counted(num_too_long, 'exact sample')} had more than {section}.max_gates={config.max_gates}"
         mends.insert(0, f"raise {section}.max_gates")
-    if config.num_circuits > 1:
-        mends.append(f"lower {section}.num_circuits")
+    if found.circuits:
+        mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
     print(f"error: {problem}: {' or '.join(mends)}", file=sys.stderr)
     return 1
 

@@ -20,16 +20,16 @@ H = Circuit(2, (Instruction("h", (), (0,)),))
     [
         (
             FoundCircuits([], 40, 0),
-            "error: found 0 of 2 circuits in 40 tries: raise sample.max_tries or lower sample.num_circuits\n",
+            "error: found 0 of 2 circuits in 40 tries: raise sample.max_tries\n",
         ),
         (
             FoundCircuits([H], 40, 5),
             "error: found 1 of 2 circuits in 40 tries, 5 exact samples gave no other: raise sample.max_tries or lower "
-            "sample.num_circuits\n",
+            "sample.num_circuits to 1\n",
         ),
         (
             FoundCircuits([H], 40, 30),
-            "error: found 1 of 2 circuits in 40 tries, 30 exact samples gave no other: lower sample.num_circuits\n",
+            "error: found 1 of 2 circuits in 40 tries, 30 exact samples gave no other: lower sample.num_circuits to 1\n",
         ),
     ],
 )
