@@ -175,12 +175,19 @@ def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
     assert b"circuits are in out/closed" not in written, "what is printed goes into no file"
 
 
-def test_python_that_strips_docstrings_helps_as_well(folder: Path) -> None:
-    code = "from quantum_diffusion.cli import *; print(usage(), *map(help_text, COMMANDS), sep='\\n')"
+def test_python_without_docstrings_and_asserts_helps_and_reads_as_well(folder: Path) -> None:
+    code = """
+from quantum_diffusion.cli import *
+from quantum_diffusion.config.store import compose
+print(usage(), *map(help_text, COMMANDS), sep="\\n")
+values = ["training.general.dataset=x", "training.model.params={width: 24, depth: 1}"]
+print(compose("training", TrainingConfig, values).model.params)
+"""
     shown = [run(folder, sys.executable, flags, "-c", code).stdout for flags in ("-OO", "-q")]
     assert shown[0] == shown[1]
     assert "Train a model on a data set and save it." in shown[0]
     assert "Folder of a saved model." in shown[0]
+    assert "width=24" in shown[0]
 
 
 def test_help_of_a_command_has_two_ways_to_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

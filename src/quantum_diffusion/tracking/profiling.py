@@ -5,7 +5,6 @@ It starts after three steps, so that it shows steps as they mostly are.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from quantum_diffusion.errors import QuantumDiffusionError
+from quantum_diffusion.errors import QuantumDiffusionError, only_warn
 from quantum_diffusion.files import new_file
-
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -30,11 +27,8 @@ def profiler(path: Path, steps: int, device: torch.device) -> Iterator[Callable[
     """
 
     def write(trace: profile) -> None:
-        try:
-            with new_file(path, QuantumDiffusionError) as staging:
-                trace.export_chrome_trace(str(staging))
-        except QuantumDiffusionError as problem:
-            logger.warning("%s", problem)
+        with only_warn(f"the trace {path.name!r}"), new_file(path, QuantumDiffusionError) as staging:
+            trace.export_chrome_trace(str(staging))
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     plan = schedule(wait=1, warmup=2, active=steps, repeat=1)
