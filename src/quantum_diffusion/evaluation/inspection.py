@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
-from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT, gates_prompt, parse_srv_prompt
+from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT, gates_prompt, parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
@@ -238,11 +238,12 @@ class _Labels:
 
 
 def _vector(prompt: str, num_qubits: int) -> tuple[int, ...]:
-    """Read the Schmidt rank vector of a prompt; empty when it is wrong."""
+    """Read the Schmidt rank vector of a prompt; empty when it is wrong, or has other spaces than those of data sets."""
     try:
-        return parse_srv_prompt(prompt, num_qubits)
+        label = parse_srv_prompt(prompt, num_qubits)
     except ConfigError:
         return ()
+    return label if prompt == srv_prompt(label) else ()
 
 
 def _listed_gates(prompt: str, pool: GatePool) -> list[bool]:
