@@ -309,7 +309,7 @@ def test_any_other_name_is_a_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\0b", "a\udcff"])
 def test_a_name_that_is_no_text_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"datasets\.output_path: .* is no text in UTF-8: rename it"):
+    with pytest.raises(ConfigError, match=r"datasets\.output_path: .* is no name in UTF-8: rename it"):
         validate(DatasetConfig, {"output_path": name}, "datasets")
 
 
