@@ -152,6 +152,9 @@ def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
     if report.exhausted:
         found = report.num_circuits + report.num_balanced_away
         mend = "raise datasets.max_gates, or allow more gates or connections"
+        if report.longest is not None and report.longest < config.max_gates:
+            most = counted(report.longest, "gate")
+            mend = f"allow more gates, connections or qubits (simplified, none has more than {most})"
         if config.balance_max is not None and (counts[-1] >= config.balance_max or report.num_balanced_away):
             mend = "raise datasets.balance_max"
         out.print(

@@ -42,11 +42,18 @@ def test_many_prompts_are_counted(shown: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize(
-    ("balance_max", "mend"), [(60_000, "raise datasets.balance_max"), (None, "raise datasets.max_gates, or allow more")]
+    ("balance_max", "longest", "mend"),
+    [
+        (60_000, 16, "raise datasets.balance_max"),
+        (None, 16, "raise datasets.max_gates, or allow more"),
+        (None, 1, "allow more gates, connections or qubits (simplified, none has more than 1 gate)"),
+    ],
 )
-def test_a_search_that_ran_dry_says_what_helps(shown: io.StringIO, balance_max: int | None, mend: str) -> None:
-    config = DatasetConfig(num_samples=150_000, balance_max=balance_max)
-    console.show_generation(GenerationReport(100_000, 150_000, 9_000_000, 2.0, COUNTS), config)
+def test_a_search_that_ran_dry_says_what_helps(
+    shown: io.StringIO, balance_max: int | None, longest: int, mend: str
+) -> None:
+    config = DatasetConfig(num_samples=150_000, balance_max=balance_max, max_gates=16)
+    console.show_generation(GenerationReport(100_000, 150_000, 9_000_000, 2.0, COUNTS, longest=longest), config)
     (note,) = [line for line in shown.getvalue().splitlines() if line.startswith("note:")]
     assert "150,000 circuits were asked for, but only 100,000" in note
     assert f"for more, {mend}" in note

@@ -94,9 +94,15 @@ def test_a_record_of_an_earlier_version(running: Path) -> None:
 def test_figures_of_the_evaluation(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (running / "evaluation").mkdir()
     figures = running / "evaluation" / "metrics.json"
-    figures.write_text(json.dumps({"srv_accuracy": 0.975, "reasons": {"valid": 3}, "novel": None, "seed": 0}))
+    figures.write_text(
+        json.dumps(
+            {"srv_accuracy": 0.975, "srv_accuracy_novel": 0.5, "reasons": {"valid": 3}, "novel": None, "seed": 0}
+        )
+    )
     assert run_command("runs", [f"runs.folder={running.parent}"]) == 0
-    assert "srv_accuracy 0.9750" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "srv_accuracy 0.9750" in shown
+    assert "novel" not in shown
     figures.write_text(json.dumps({"exact_rate": 0.25, "best_of": {"1": 0.25, "16": 0.5, "128": 0.75}}))
     assert find_runs(running.parent)[0].figures == {"loss": 1 / 30, "exact_rate": 0.25, "best_of_128": 0.75}
     for broken in ("", "[]", '{"best_of": {"x": 1}}'):

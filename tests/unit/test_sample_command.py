@@ -29,7 +29,8 @@ H = Circuit(2, (Instruction("h", (), (0,)),))
         ),
         (
             FoundCircuits([H], 40, 30),
-            "error: found 1 of 2 circuits in 40 tries, 30 exact samples gave no other: lower sample.num_circuits to 1\n",
+            "error: found 1 of 2 circuits in 40 tries, 30 exact samples gave no other: lower sample.num_circuits to "
+            "1\n",
         ),
     ],
 )

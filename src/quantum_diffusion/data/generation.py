@@ -72,6 +72,7 @@ class GenerationReport:
         reused: Whether a complete data set of the same configuration was already there.
         num_continued: Candidates that an earlier, interrupted run had drawn.
         num_balanced_away: Circuits that `balance_quantile` took away again.
+        longest: Most gates of a circuit delivered.
     """
 
     num_circuits: int
@@ -82,6 +83,7 @@ class GenerationReport:
     reused: bool = False
     num_continued: int = 0
     num_balanced_away: int = 0
+    longest: int | None = None
 
     @property
     def exhausted(self) -> bool:
@@ -182,7 +184,15 @@ class DatasetGenerator:
             raise DatasetFormatError(f"{problem}; or {mend}") from None
         if dataset is None:
             raise DatasetFormatError(f"{str(path)!r} already holds a data set made with other settings: {mend}")
-        return GenerationReport(len(dataset), self.config.num_samples, 0, 0.0, dataset.prompt_counts, reused=True)
+        return GenerationReport(
+            num_circuits=len(dataset),
+            num_requested=self.config.num_samples,
+            num_candidates=0,
+            seconds=0.0,
+            prompt_counts=dataset.prompt_counts,
+            reused=True,
+            longest=int(dataset.sizes[:, 1].max(initial=0)),
+        )
 
     def _select(
         self, folder: Path, drafts: _Drafts, progress: ProgressCallback | None, work: WorkFolder | None = None
@@ -271,6 +281,7 @@ class DatasetGenerator:
             prompt_counts=dict(sorted(prompts.items())),
             num_continued=counts[1] * num_candidates(self.config),
             num_balanced_away=drafted - len(drafts),
+            longest=drafts.longest(),
         )
 
     def _blocks(self, drafts: _Drafts) -> Iterator[CircuitDataset]:
@@ -339,6 +350,10 @@ class _Drafts:
                 counts[label] = counts.get(label, 0) + count
         return sorted(counts), [counts[label] for label in sorted(counts)]
 
+    def longest(self) -> int:
+        """Return the most gates of a circuit."""
+        return max((int(gate_count(ids).max(initial=0)) for ids, _ in self.blocks(_BLOCK_CIRCUITS)), default=0)
+
     def blocks(self, rows: int) -> Iterator[tuple[Ids, Labels]]:
         """Yield at most `rows` circuits at a time: ids int16 [n, T], labels uint32 [n]."""
         for start in range(0, self._drafted, rows):
@@ -388,4 +403,5 @@ def _sum(reports: list[GenerationReport]) -> GenerationReport:
         reused=all(report.reused for report in reports),
         num_continued=sum(report.num_continued for report in reports),
         num_balanced_away=sum(report.num_balanced_away for report in reports),
+        longest=max((report.longest or 0 for report in reports), default=None),
     )

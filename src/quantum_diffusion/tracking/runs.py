@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from quantum_diffusion.tracking.experiment import (
 from quantum_diffusion.tracking.processes import is_running
 from quantum_diffusion.tracking.sinks import METRICS_FILE, flat
 
-COLUMNS = ("loss", "validation_loss", "sampled_accuracy", "srv_accuracy", "exact_rate", "best_of_")
-"""Metrics shown beside each run, by how their names begin; those of the evaluation of its model come last."""
+COLUMNS = ("loss", "validation_loss", "sampled_accuracy", "srv_accuracy", "exact_rate", "best_of_*")
+"""Metrics shown beside each run; those of the evaluation of its model come last."""
 
 _MOST_DRAWN = 10
 """Curves in a picture: matplotlib has as many colours."""
@@ -90,7 +91,7 @@ class Run:
     @property
     def figures(self) -> dict[str, float]:
         """Those metrics that are shown beside each run."""
-        return {name: value for column in COLUMNS for name, value in self.metrics.items() if name.startswith(column)}
+        return {name: value for column in COLUMNS for name, value in self.metrics.items() if fnmatchcase(name, column)}
 
 
 def find_runs(folder: Path) -> list[Run]:

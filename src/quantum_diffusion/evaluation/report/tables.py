@@ -45,7 +45,7 @@ def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
     if metrics.empty_rate > 0:
         rows.append(("  empty", percent(metrics.empty_rate), "circuits without any gate: never exact, never novel"))
     rows += [
-        ("distinct", percent(metrics.distinct_rate), "different circuits among the valid ones"),
+        ("distinct", percent(metrics.distinct_rate), "different ones among the valid, once simplified and reordered"),
         ("novel", percent(metrics.novel_rate), f"of the different circuits, not in {known}"),
         ("gates", f"{metrics.mean_gates:.2f}", "mean gates of a circuit: " + counts(metrics.gate_count_by_gate)),
         ("samples", f"{metrics.num_samples}", f"in {metrics.seconds:.1f} s, every one simulated; seed {metrics.seed}"),
