@@ -85,7 +85,7 @@ def run_jobs(command: Command, arguments: Sequence[str]) -> int:
 
     parsed = parse_arguments(arguments, command.section)
     if parsed.shown is not None:
-        print(show(parsed, command.section), end="")
+        print(show(parsed), end="")
         return 0
     return _run_sweep(command, parsed) if parsed.is_sweep else _run_once(command, parsed)
 

@@ -31,6 +31,7 @@ class Arguments:
     """A command line.
 
     Attributes:
+        section: The section that the command reads ("training").
         overrides: `KEY=VALUE` for Hydra; keys are marked `++`, so that Hydra passes them on in any case.
         chosen: The file of every preset that `overrides` names, by group and by the name it has there.
         is_sweep: Whether -m was given.
@@ -40,6 +41,7 @@ class Arguments:
         options: Further options for Hydra, which only show something.
     """
 
+    section: str
     overrides: tuple[str, ...]
     chosen: dict[str, dict[str, Path]]
     is_sweep: bool = False
@@ -127,7 +129,16 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
             raise ConfigError(unknown_name("key", name, [*groups, f"{command_section}.KEY"]))
     options = [f"--info={found.info}"] if found.info else []
     options += ["--hydra-help"] if found.hydra_help else []
-    return Arguments(tuple(overrides), chosen, found.multirun, found.cfg, found.resolve, found.package, tuple(options))
+    return Arguments(
+        command_section,
+        tuple(overrides),
+        chosen,
+        found.multirun,
+        found.cfg,
+        found.resolve,
+        found.package,
+        tuple(options),
+    )
 
 
 def own_presets(folder: str | None) -> Presets:

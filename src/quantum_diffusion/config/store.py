@@ -120,7 +120,7 @@ def compose(name: str, schema: type[SectionT], overrides: Sequence[str] = ()) ->
     return section(_compose(arguments), name, schema, arguments.overrides)
 
 
-def show(arguments: Arguments, name: str) -> str:
+def show(arguments: Arguments) -> str:
     """Return what `--cfg` shows, as YAML: the section a command reads with all its defaults, and Hydra's own.
 
     Given back as a preset file, `training=FILE.yaml`, it makes the same configuration again.
@@ -128,7 +128,7 @@ def show(arguments: Arguments, name: str) -> str:
     Raises:
         ConfigError: A value cannot be resolved, or there is no such package.
     """
-    composed = _compose(arguments, with_hydra=arguments.shown != "job")
+    composed, name = _compose(arguments, with_hydra=arguments.shown != "job"), arguments.section
     _complete(composed, name, arguments.overrides)
     sections = {"job": [name], "hydra": ["hydra"]}.get(str(arguments.shown), [name, "hydra"])
     shown: Any = {}
@@ -159,18 +159,20 @@ def _register(arguments: Arguments) -> None:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
-    root = read_yaml(config_folder() / "config.yaml")
-    for name, schema in SECTIONS.items():
-        if name not in _GROUPS:
-            root[name] = completed(schema, {})
+    root, section = read_yaml(config_folder() / "config.yaml"), arguments.section
+    if section not in _GROUPS:
+        root[section] = completed(SECTIONS[section], {})
     store.store("config", root)
-    for group in (*_GROUPS, "debug"):
-        files = {} if group == "debug" else {"default": config_folder() / group / "default.yaml"}
-        for name, file in (files | arguments.chosen.get(group, {})).items():
+    for group in _GROUPS:
+        store.store("default", {}, group, group)  # of other sections nothing is read
+    for group, files in arguments.chosen.items():
+        if group in _GROUPS and not files:
+            files = {"default": config_folder() / group / "default.yaml"}
+        for name, file in files.items():
             values = Presets().load(group, file)
-            types = {} if group == "debug" else _types(SECTIONS[group], values)
-            package = "_global_" if group == "debug" else group
-            store.store(name, values | ({_PRESET_TYPES: types} if types else {}), group, package)
+            if group == section:
+                values[_PRESET_TYPES] = _types(SECTIONS[group], values)
+            store.store(name, values, group, "_global_" if group == "debug" else group)
 
 
 @contextmanager
