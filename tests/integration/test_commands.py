@@ -214,7 +214,14 @@ def stop(command: list[str], folder: Path, model: Path, *signals: signal.Signals
     """Start a training and stop it amidst; it must end with status 130. Returns what it said."""
     rows = model / "run" / "metrics.csv"
     before = rows.read_text().count("loss") if rows.exists() else 0
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
+    ) as process:
         until = time.monotonic() + 60
         while not (rows.exists() and rows.read_text().count("loss") > before + 10) and time.monotonic() < until:
             time.sleep(0.02)

@@ -14,6 +14,7 @@ from quantum_diffusion.training.training import _interrupts_set
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -25,7 +26,6 @@ def send(*numbers: signal.Signals) -> None:
 
 
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     assert stop_signals() == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     assert stop_signals() == {signal.SIGINT, signal.SIGTERM}
