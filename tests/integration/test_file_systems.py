@@ -44,6 +44,7 @@ for command, *arguments in (
      "sample.save_folder=samples"],
     ["inspect", "inspect.dataset=ds", "inspect.save_folder=inspection"],
     ["export-genqc", "export.dataset=ds", "export.output_path=exported"],
+    ["inspect", "inspect.dataset=exported"],
 ):
     status = run_command(command, [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"])
     print(command, status, flush=True)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -197,8 +198,13 @@ def test_mlflow_keeps_a_continued_run_in_one_file(
 
 def test_mlflow_takes_long_and_many_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = {f"key_{number}": number for number in range(150)} | {"long": "x" * 9000}
-    with ExperimentLogger(tmp_path / "run", "try", settings, ["mlflow"]) as log:
-        log.log(1, {"loss": math.nan, "norm": math.inf})
+    umask = os.umask(0o002)
+    try:
+        with ExperimentLogger(tmp_path / "run", "try", settings, ["mlflow"]) as log:
+            log.log(1, {"loss": math.nan, "norm": math.inf})
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "run" / "mlflow.db").stat().st_mode & 0o777 == 0o664, "the user's group may write it, too"
     assert not caplog.messages
     [run] = mlflow_runs(f"sqlite:///{tmp_path}/run/mlflow.db", "try")
     assert len(run.data.params) == 151

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from safetensors import deserialize, safe_open
+from safetensors import deserialize
+from safetensors.numpy import load
 
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.prompts import SRV_PROMPT, srv_prompt
@@ -355,16 +356,16 @@ class _Reader:
 
 def _read_safetensors(file: Path) -> NDArray[Any]:
     """Read genQC's tensor of a file; numpy has no bfloat16, so the bits of such numbers are widened."""
+    data = file.read_bytes()  # not mapped: not every file system can do that
     try:
-        with safe_open(file, "np") as stored:
-            kind = stored.get_slice(KEY).get_dtype()
-            if kind != "BF16":
-                array: NDArray[Any] = stored.get_tensor(KEY)
-                return array
-        content = dict(deserialize(file.read_bytes()))[KEY]  # type: ignore[no-untyped-call]
-        return from_bfloat16(np.frombuffer(content["data"], "<u2").reshape(content["shape"]))
-    except OSError:
-        raise
+        stored = dict(deserialize(data))  # type: ignore[no-untyped-call]
+        if KEY not in stored:
+            raise ValueError(f"no tensor {KEY!r} in it")
+        kind = stored[KEY]["dtype"]
+        if kind == "BF16":
+            return from_bfloat16(np.frombuffer(stored[KEY]["data"], "<u2").reshape(stored[KEY]["shape"]))
+        array: NDArray[Any] = load(data)[KEY]
+        return array
     except (AttributeError, KeyError, TypeError):  # numpy has no such numbers
         raise not_read(file, f"numbers of kind {kind}") from None
     except Exception as problem:
