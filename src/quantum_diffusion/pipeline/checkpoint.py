@@ -144,9 +144,11 @@ def load_pipeline(folder: Path, device: torch.device | None = None, weights: str
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION
     if not file.is_file() and (folder / "run" / "run.yaml").is_file():
+        so_far = folder / "run" / "interrupted"
+        instead = f", or give the model so far, {str(so_far)!r}" if (so_far / DESCRIPTION).is_file() else ""
         raise CheckpointError(
-            f"no saved model at {str(folder)!r} yet, its training run is not finished: wait for it, or give the "
-            "training command again to continue it"
+            f"no saved model at {str(folder)!r} yet, its training run is not finished: wait for it, give the training "
+            f"command again to continue it{instead}"
         )
     if not file.is_file():
         raise CheckpointError(f"no saved model at {str(folder)!r}: give the folder that scripts/train_model.py wrote")
