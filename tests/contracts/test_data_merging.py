@@ -330,7 +330,9 @@ def test_a_split_is_disjoint_complete_and_deterministic(count: int, fraction: fl
 
 @pytest.mark.parametrize(("count", "fraction"), [(1, 0.05), (1, 0.9), (2, 0.9)])
 def test_a_split_that_leaves_nothing_to_train_on_is_refused(count: int, fraction: float) -> None:
-    with pytest.raises(ConfigError, match=rf"validation_fraction={fraction} leaves none of {count} circuits.*lower it"):
+    with pytest.raises(
+        ConfigError, match=rf"validation_fraction={fraction} leaves none of {count} circuits? .*lower it"
+    ):
         DatasetLoader().get_dataloaders(labels_only([0] * count), 8, fraction)
 
 

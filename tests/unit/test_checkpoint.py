@@ -315,3 +315,7 @@ def test_a_model_still_in_training_is_told(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.yaml").touch()
     with pytest.raises(CheckpointError, match=r"no saved model at .* yet, its training run is not finished: wait"):
         load_pipeline(tmp_path)
+    (tmp_path / "run" / "interrupted").mkdir()
+    (tmp_path / "run" / "interrupted" / "config.yaml").touch()
+    with pytest.raises(CheckpointError, match=r"or give the model so far, '.*/run/interrupted'"):
+        load_pipeline(tmp_path)

@@ -91,7 +91,7 @@ def test_a_configuration_of_an_earlier_version(finished: TrainingConfig) -> None
 
 def test_a_finished_model_says_how_to_train_it_longer(finished: TrainingConfig) -> None:
     folder = finished.general.model_folder
-    with pytest.raises(CheckpointError, match="to train it longer set") as caught:
+    with pytest.raises(CheckpointError, match="to train it longer, set") as caught:
         RunFolder(finished)
     assert f"training.general.init_from_pipeline_dir={folder} and another training.general.output_path" in str(
         caught.value
@@ -105,9 +105,13 @@ def test_a_finished_model_says_how_to_train_it_longer(finished: TrainingConfig) 
         (
             "training.num_epochs",
             3,
-            "training.training.num_epochs=1, not 3: finish it with that value, then to train it",
+            "training.training.num_epochs=1, not 3: finish it with that value, and to train longer then set",
         ),
-        ("training.max_steps", 9, "training.training.max_steps=None, not 9: finish it with that value, then to train"),
+        (
+            "training.max_steps",
+            9,
+            "training.training.max_steps=None, not 9: finish it with that value, and to train longer",
+        ),
         (
             "training.learning_rate",
             0.1,
@@ -131,4 +135,4 @@ def test_an_interrupted_run(make_config: MakeConfig, key: str, value: Any, said:
     with pytest.raises(CheckpointError) as caught:
         continued.restore(cast(TrainingState, state), "circuits", torch.device("cpu"))
     assert said in str(caught.value)
-    assert str(caught.value).endswith("or training.general.resume=never to start anew")
+    assert str(caught.value).endswith("; or training.general.resume=never to start anew")

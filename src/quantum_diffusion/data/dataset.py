@@ -20,7 +20,7 @@ from quantum_diffusion.data.blocks import is_whole
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.merging import balanced_rows, merge_datasets
 from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder
-from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for
+from quantum_diffusion.errors import ConfigError, DatasetFormatError, counted, memory_for
 from quantum_diffusion.files import describe
 from quantum_diffusion.seeding import numpy_generator
 
@@ -131,8 +131,8 @@ class DatasetLoader:
             held_out = max(1, held_out)
         if held_out >= len(dataset):
             raise ConfigError(
-                f"training.training.validation_fraction={validation_fraction} leaves none of {len(dataset)} circuits "
-                "to train on: lower it or generate more circuits"
+                f"training.training.validation_fraction={validation_fraction} leaves none of "
+                f"{counted(len(dataset), 'circuit')} to train on: lower it, to 0 for no validation, or train on more"
             )
 
         def loader(rows: NDArray[np.int64], is_training: bool) -> BatchLoader:

@@ -170,9 +170,11 @@ def load_pipeline(
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION
     if not os.path.isfile(file) and os.path.isfile(folder / "run" / "run.yaml"):
+        so_far = folder / "run" / "interrupted"
+        instead = f", or give the model so far, {str(so_far)!r}" if os.path.isfile(so_far / DESCRIPTION) else ""
         raise CheckpointError(
-            f"no saved model at {str(folder)!r} yet, its training run is not finished: wait for it, or give the "
-            "training command again to continue it"
+            f"no saved model at {str(folder)!r} yet, its training run is not finished: wait for it, give the training "
+            f"command again to continue it{instead}"
         )
     text, description = _parse(file)
     if description.get("format_version") != FORMAT_VERSION:

@@ -65,8 +65,8 @@ class RunFolder:
         finished = checkpoint.is_finished_model(self.model)
         if finished and not self._config.general.overwrite:
             raise CheckpointError(
-                f"{str(self.model)!r} already holds a finished model: {longer(self.model)}; for another model choose "
-                "another output_path; to replace it set training.general.overwrite=true"
+                f"{str(self.model)!r} already holds a finished model: to train it longer, {_longer(self.model)}; "
+                "for another model choose another output_path; to replace it set training.general.overwrite=true"
             )
         check_can_write(self.run, CheckpointError)
         data = _data_set_around(self.model.absolute())
@@ -139,9 +139,9 @@ class RunFolder:
             difference = first_difference(theirs, ours)
             mend = "use that value to continue it"
             if difference.startswith(_LENGTH):  # the learning rate follows it from the first step on
-                mend = f"finish it with that value, then {longer(self.model)}"
+                mend = f"finish it with that value, and to train longer then {_longer(self.model)}"
             raise CheckpointError(
-                f"{str(path)!r} is of a run with {difference}: {mend}, or training.general.resume=never to start anew"
+                f"{str(path)!r} is of a run with {difference}: {mend}; or training.general.resume=never to start anew"
             )
         try:
             state.load_state_dict(saved["state"])
@@ -198,12 +198,9 @@ def model_settings(values: Any) -> Any:
     return settings
 
 
-def longer(model: Path) -> str:
-    """Say how a model is trained longer."""
-    return (
-        f"to train it longer set training.general.init_from_pipeline_dir={model} and another "
-        "training.general.output_path"
-    )
+def _longer(model: Path) -> str:
+    """Say how a finished model is trained longer."""
+    return f"set training.general.init_from_pipeline_dir={model} and another training.general.output_path"
 
 
 def _is_record(folder: Path) -> bool:
