@@ -263,6 +263,12 @@ def test_a_run_folder_of_something_else_is_never_overwritten(
     assert file.read_text() == "config: {speed: 3}\n"
 
 
+def test_a_lock_that_an_earlier_version_left_is_no_obstacle(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "model" / "run").mkdir(parents=True)
+    (tmp_path / "model" / "run" / "lock").write_text("4711\nnode17\n")  # where the file system had no locks
+    DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "model")}))
+
+
 @pytest.mark.parametrize("below", ["", "data", "data/dataset"])
 def test_a_model_is_never_put_into_or_around_a_data_set(
     make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, below: str

@@ -6,6 +6,7 @@ Nothing that is not the run's own is ever overwritten, and two runs never share 
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -216,9 +217,13 @@ def _content(folder: Path) -> list[str]:
     """Name what is in a run's folder, but for what we leave there before its record: the lock, and temporary files."""
     if not folder.is_dir():
         return []
-    lock = folder / LOCK_FILE
-    ours = {LOCK_FILE} if lock.is_file() and not lock.stat().st_size else set()
+    ours = {LOCK_FILE} if _is_lock(folder / LOCK_FILE) else set()
     return sorted(path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith("."))
+
+
+def _is_lock(file: Path) -> bool:
+    """Tell whether a file is our lock: empty, or where a file system has no locks, of an earlier version's process."""
+    return file.is_file() and bool(re.fullmatch(rb"(\d+\n[^\n]*\n?)?", file.read_bytes()[:1024]))
 
 
 def _data_set_around(folder: Path) -> Path | None:
