@@ -52,7 +52,10 @@ def test_presets_of_a_users_folder_are_chosen_by_name_and_built_on_ours(folder: 
     assert "mine" in presets_of([*option, "--help"]).names("training")
 
 
-@pytest.mark.parametrize("name", ["mine.yaml", "./mine.yaml", "sub dir/mine.yaml", "ds[12]/a=b.yaml", "héé.yml"])
+@pytest.mark.parametrize(
+    "name",
+    ["mine.yaml", "./mine.yaml", "sub dir/mine.yaml", "ds[12]/a=b.yaml", "héé.yml", "nan.yaml", "1e5.yaml", "null.yml"],
+)
 def test_a_file_of_any_name_is_a_preset(folder: Path, name: str) -> None:
     path = folder / name
     path.parent.mkdir(exist_ok=True)

@@ -182,8 +182,10 @@ def _registered(text: str, group: str, presets: Presets, chosen: dict[str, Path]
             )
     else:
         file = presets.find(group, text)
-    name = stem = re.sub(r"[^A-Za-z0-9_]", "_", Path(text).stem if text.endswith(SUFFIXES) else text)
-    number = 1
+    stem = re.sub(r"[^A-Za-z0-9_]", "_", Path(text).stem if text.endswith(SUFFIXES) else text)
+    if not isinstance(_parsed(f"{group}={stem}").value(), str):  # it would read nan, null or 1e5 as no name
+        stem = f"_{stem}"
+    name, number = stem, 1
     while chosen.get(name, file) != file:  # another file of that name
         number += 1
         name = f"{stem}_{number}"
