@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from quantum_diffusion.circuits.circuit import Instruction
 from quantum_diffusion.circuits.gates import GATES, GatePool
@@ -34,6 +35,9 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
 }
 
 MakeConfig = Callable[..., TrainingConfig]
+
+settings.register_profile("any machine", deadline=None)  # on a busy one an example may take any time
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

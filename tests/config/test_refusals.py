@@ -61,7 +61,7 @@ REFUSED: list[tuple[str, list[str], list[str]]] = [
     (
         "train",
         [DATA, ACCURACY, "training.training.save=best", "training.training.sample_every=99"],
-        ["training.sample_every=99 is more than the 10 epochs"],
+        ["training.sample_every=99 is more than training.num_epochs=10"],
     ),
     ("train", [DATA, ACCURACY, "training.training.sample_every=1"], ["decides nothing", "save=best"]),
     # wrong types

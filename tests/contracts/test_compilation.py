@@ -247,7 +247,7 @@ def test_every_kind_of_number_may_make_a_target(kind: Any) -> None:
 
 def test_prompts_and_targets_come_in_pairs(make_config: MakeConfig, data: CircuitDataset) -> None:
     pipeline = build(with_encoder(make_config(), "matrix"), data)
-    with pytest.raises(ConfigError, match="1 prompts for 2 targets"):
+    with pytest.raises(ConfigError, match="1 prompt for 2 targets"):
         pipeline.sample([gates_prompt(["h"], POOL)], [np.eye(8)] * 2, seed=0)
     with pytest.raises(ConfigError, match="no prompts were given"):
         pipeline.sample([], [], seed=0)

@@ -15,8 +15,8 @@ import quantum_diffusion
 
 def dataclasses_of_the_package() -> Iterator[type]:
     for info in pkgutil.walk_packages(quantum_diffusion.__path__, "quantum_diffusion."):
-        for _, kind in inspect.getmembers(importlib.import_module(info.name), dataclasses.is_dataclass):
-            if kind.__module__ == info.name:
+        for _, kind in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
+            if kind.__module__ == info.name and dataclasses.is_dataclass(kind):
                 yield kind
 
 
