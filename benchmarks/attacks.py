@@ -213,7 +213,7 @@ ATTACKS: list[tuple[str, str, str | None]] = [
         WELL,
         "e1/run/metrics.csv",
     ),
-    ("quantum-diffusion runs runs.folder=. runs.picture=nowhere/x.png", ERROR, None),
+    ("quantum-diffusion runs runs.folder=. runs.picture=missing/x.png", ERROR, None),
     ("quantum-diffusion runs runs.folder=.", WELL, None),
     ("quantum-diffusion evaluate evaluation.dataset=unitary evaluation.model_dir=m_srv", ERROR, None),
     (
