@@ -12,8 +12,9 @@ from quantum_diffusion.config.schema import EvaluationConfig, SampleConfig, Samp
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
-from quantum_diffusion.evaluation import evaluator, metrics
+from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.evaluator import Evaluator, evaluate, write_results
+from quantum_diffusion.evaluation.report import results
 from quantum_diffusion.evaluation.sampling import find_circuits
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.samples import SrvSamples, verify_srv
@@ -98,7 +99,7 @@ def test_a_full_disk_leaves_earlier_results(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluator, "save_accuracy_chart", full)
+    monkeypatch.setattr(results, "markdown_table", full)
     with pytest.raises(CheckpointError, match="the disk is full"):
         write_results(result, tmp_path / "results", config(model))
     assert sorted(path.name for path in (tmp_path / "results").rglob("*")) == before
