@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tracking.experiment import read_metrics, read_run
@@ -121,6 +122,26 @@ def test_loggers_may_change_when_a_run_is_continued(make_config: MakeConfig, dat
     folder = train(make_config(general={"loggers": ["csv", "jsonl"]}, num_epochs=2), dataset)[1].folder
     lines, _ = in_json_lines(folder / "run")
     assert lines == {key: value for key, value in in_csv(folder / "run").items() if key[0] > 4}
+
+
+def test_pictures_and_drawings_that_fail_are_only_told(
+    make_config: MakeConfig,
+    dataset: CircuitDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = {"max_samples": 32, "sample_every": 1, "num_sampled": 2}
+    train(make_config(**loop), dataset)
+    curve = tmp_path / "model" / "loss_curve.png"
+    assert curve.exists()
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", None)
+    monkeypatch.setattr(QiskitBackend, "draw_text", None)
+    _, summary = train(make_config(general={"overwrite": True}, **loop), dataset)
+    assert summary.status == "finished"
+    assert "drawings of sampled circuits could not be made" in caplog.text
+    assert f"the picture {str(curve)!r} could not be made" in caplog.text
+    assert not curve.exists(), "the one before was of another model"
 
 
 def test_a_missing_extra_stops_before_any_work(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
