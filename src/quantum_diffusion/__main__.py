@@ -1,6 +1,18 @@
-"""`python -m quantum_diffusion` is `quantum-diffusion`."""
+"""Where `quantum-diffusion` and `python -m quantum_diffusion` begin: a Ctrl-C counts from here on, imports included."""
 
-from quantum_diffusion.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command that is asked for."""
+    try:
+        from quantum_diffusion import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

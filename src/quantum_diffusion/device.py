@@ -38,7 +38,8 @@ def select_device(name: str | torch.device) -> torch.device:
 
     kind, _, index = str(name).partition(":")
     if kind not in DEVICE_NAMES or (index and not (kind == "cuda" and index.isdigit())):
-        raise ConfigError(unknown_name("device", name, [*DEVICE_NAMES, "cuda:0"]))
+        meant = "cuda" if kind.casefold() in ("gpu", "nvidia") else None
+        raise ConfigError(unknown_name("device", name, [*DEVICE_NAMES, "cuda:0"], meant))
     if kind == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -208,6 +208,8 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "list": (b"- 1\n", r"expected keys and values"),
     "one value": (b"3\n", r"expected keys and values"),
     "code": (b"a: !!python/object/apply:os.system ['true']\n", r"could not determine a constructor"),
+    "dotted key 2": (b"a.b.c: 5\n", r"write 'a.b.c' as 'b.c' below 'a'"),
+    "dotted key": (b"training.max_steps: 5\n", r"write 'training.max_steps' as 'max_steps' below 'training'"),
     "odd defaults": (b"defaults: {training: x}\n", r"`defaults` is \{'training': 'x'\}, expected a list"),
     "unknown default": (b"defaults: [quick_tst_srv]\n", r"`defaults`: unknown \w+ preset 'quick_tst_srv'"),
     "of itself": (b"defaults: [broken.yaml]\n", r"is built on itself"),
@@ -230,6 +232,12 @@ def test_a_broken_preset_is_told_in_one_line_wherever_it_lies(
         dataset_preset(str(folder / "broken.yaml"))
     assert run_command("train", [DATA, "training=broken.yaml"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_value_in_place_of_keys_is_refused_whatever_lies_above_it(folder: Path) -> None:
+    (folder / "flat.yaml").write_text("training: 5\n")
+    with pytest.raises(ConfigError, match=r"flat.yaml': training: expected keys below it, given 5"):
+        training("training=flat.yaml", "debug=limit")
 
 
 def test_unreadable_and_missing_presets_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

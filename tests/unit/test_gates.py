@@ -71,7 +71,7 @@ def test_a_pool_is_clifford_when_every_gate_is(names: list[str], is_clifford: bo
         ([], "the gate set is empty.*'h', 'cx'"),
         ("hcx", "list of names.*'hcx' was given"),
         (["h", "cxx"], "unknown gate 'cxx': did you mean 'cc?x'"),
-        (["h", "CSWAP"], "unknown gate 'CSWAP': .valid: .*cswap"),
+        (["h", "CSWAP"], "unknown gate 'CSWAP': did you mean 'cswap'"),
         (
             ["h", "measure"],
             "unknown gate 'measure': .valid: ccx, cswap, cx, cy, cz, h, s, sdg, swap, t, tdg, x, y, z",

@@ -118,6 +118,9 @@ def test_devices_and_weights(tmp_path: Path, compiler: CompilationDiffusionPipel
     for device in (None, 0, "gpu"):
         assert f"unknown device {device!r}" in refusal(DiffusionTrainer.load_pipeline, str(tmp_path / "model"), device)
     assert "unknown weights 'best'" in refusal(lambda: load_pipeline(tmp_path / "model", weights="best"))
+    assert "unknown weights 'best'" in refusal(
+        lambda: DiffusionTrainer.load_pipeline(tmp_path / "model", weights="best")
+    )
     assert DiffusionTrainer.load_pipeline(str(tmp_path / "model"), torch.device("cpu")).device.type == "cpu"
 
 
@@ -198,6 +201,14 @@ def test_lists_and_numbers_of_numpy_make_equal_circuits() -> None:
 # ------------------------------------------------------------------------------------------------- sampling
 
 
+@pytest.mark.parametrize("rows", [[True, False], [0.5], 5, [99], "all", None])
+def test_rows_of_samples_are_numbers_of_samples(sampler: DiffusionPipeline, rows: Any) -> None:
+    samples = sampler.sample(["Generate SRV: [1, 1]"] * 2, 0)
+    assert "rows" in refusal(lambda: samples.circuits(rows))
+    assert samples.circuits(np.array([1])) == samples.circuits([-1])
+    assert samples.circuits([]) == []
+
+
 @pytest.fixture
 def sampler(make_config: MakeConfig, dataset: CircuitDataset) -> DiffusionPipeline:
     """Three qubits, h and cx; random weights."""
@@ -249,7 +260,7 @@ CX = np.eye(4)[[0, 3, 2, 1]]
     [
         (lambda pipeline: pipeline.sample("Compile using: ['h']", [CX], 0), "prompts is \"Compile using: ['h']\""),
         (lambda pipeline: pipeline.sample(["Compile using: ['h']"], None, 0), "targets is None: give a list"),
-        (lambda pipeline: pipeline.sample(["Compile using: ['h']"], CX, 0), "given 1 prompts for 4 targets"),
+        (lambda pipeline: pipeline.sample(["Compile using: ['h']"], CX, 0), "given 1 prompt for 4 targets"),
         (lambda pipeline: pipeline.compile_unitary("qft"), "target_unitary makes one of a name, a file or a circuit"),
         (lambda pipeline: pipeline.compile_unitary(None), "the target holds object, not numbers"),
         (lambda pipeline: pipeline.compile_unitary(CX, gates="h"), "a gate set is a list of names"),

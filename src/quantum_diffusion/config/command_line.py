@@ -14,7 +14,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from quantum_diffusion.config.presets import SUFFIXES, Presets, path_of
 from quantum_diffusion.config.schema import SECTIONS
-from quantum_diffusion.config.validation import fields_at, nested_sections
+from quantum_diffusion.config.validation import all_fields, fields_at, nested_sections
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 _REFUSED = {
@@ -115,7 +115,8 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
                 "~training.training.max_steps, which then has its default"
             )
         elif not equals and not argument.startswith("~"):
-            raise ConfigError(f"cannot read {argument!r}: expected key=value, e.g. training=quick_test_srv")
+            example, *_ = next(all_fields(SECTIONS[command_section], command_section))
+            raise ConfigError(f"cannot read {argument!r}: expected key=value, e.g. {example}=...")
         elif argument in ("~debug", "debug=null"):
             overrides = [override for override in overrides if not override.startswith("debug=")]
         elif name in groups:
@@ -178,7 +179,7 @@ def _registered(text: str, group: str, presets: Presets, chosen: dict[str, Path]
         file = path_of(text)
         if not file.is_file():
             raise ConfigError(
-                f"{group}={text}: there is no such file: give a file of settings, or the name of a preset"
+                f"{group}={text}: there is no such file, or it is none: give a file of settings, or a preset's name"
             )
     else:
         file = presets.find(group, text)

@@ -114,6 +114,7 @@ class Presets:
             raise ConfigError(f"{str(file)!r} begins with `@package {package}`: expected {group} or _global_, or none")
         if package == "_global_" and group in SECTIONS:
             content = content.get(group) or {}
+        _check_nesting(file, SECTIONS.get(group, Section), content)
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
             raise ConfigError(
                 f"{str(file)!r}: `defaults` is {bases!r}, expected a list of {group} presets, e.g. [default, _self_]"
@@ -137,6 +138,16 @@ class Presets:
             return self.find(group, name)
         except ConfigError as problem:
             raise ConfigError(f"{str(file)!r}: `defaults`: {problem}") from None
+
+
+def _check_nesting(file: Path, schema: type[Section], content: Values) -> None:
+    """Refuse dotted keys, and values where there are keys below: what lies above them would hide that."""
+    for key, value in content.items():
+        if "." in key:
+            first, _, rest = key.partition(".")
+            raise ConfigError(f"{str(file)!r}: write {key!r} as {rest!r} below {first!r}: keys of a preset are nested")
+        if _section_of(schema, key) is not Section and not isinstance(value, Mapping | None):
+            raise ConfigError(f"{str(file)!r}: {key}: expected keys below it, given {value!r}")
 
 
 def path_of(text: str) -> Path:

@@ -192,6 +192,8 @@ def _hydra_errors() -> Iterator[None]:
     except OmegaConfBaseException as problem:
         raise ConfigError(f"cannot compose the configuration: {first_line(problem)}: check the hydra.* keys") from None
     except OSError as problem:
+        if problem.filename is None:
+            raise ConfigError(f"the current folder cannot be used ({problem.strerror}): go to another one") from None
         raise ConfigError(
             f"Hydra cannot make the folder of its job, {problem.filename!r} ({problem.strerror}): leave hydra.run.dir "
             "and hydra.sweep.dir out, or give a folder that can be written"
@@ -219,7 +221,9 @@ def section(
     try:
         values = OmegaConf.to_container(composed[name], resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{name}: {first_line(error)}") from None
+        raise ConfigError(
+            f"{error.full_key or name}: {first_line(error)}: give the value, or a key that is there"
+        ) from None
     missing: list[str] = []
     config = validate(schema, _without_missing(values, name, missing), name)
     if missing:

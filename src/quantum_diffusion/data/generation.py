@@ -181,6 +181,7 @@ class DatasetGenerator:
             same = read_description(path).get("settings") == self.settings
             dataset = load_dataset_folder(path) if same else None
         except DatasetFormatError as problem:
+            check_replaceable(path)  # else overwriting is no way out
             raise DatasetFormatError(f"{problem}; or {mend}") from None
         if dataset is None:
             raise DatasetFormatError(f"{str(path)!r} already holds a data set made with other settings: {mend}")

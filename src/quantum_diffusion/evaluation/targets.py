@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import check_count
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GatePool, Matrix
@@ -64,6 +65,7 @@ def target_unitary(
         >>> target_unitary("toffoli:2", 3).real.argmax(axis=0)  # control 0, target 1
         array([0, 3, 2, 1])
     """
+    num_qubits = check_count(num_qubits, "num_qubits", 1)
     if isinstance(target, str) and not _is_path(target):
         return _named_unitary(target, num_qubits, gates, num_gates, seed)
     if isinstance(target, str | Path):

@@ -13,12 +13,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import check_wholes
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact, gate_count
 from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import infidelities, unitaries
 from quantum_diffusion.circuits.tokenizer import DecodeReport, circuits_from_ids
+from quantum_diffusion.errors import ConfigError
 
 EXACT = 1e-6
 """A circuit is its target when the infidelity, computed in float64, is below this."""
@@ -74,8 +76,17 @@ class SampledCircuits(ABC):
         """Say in a few words what was asked for and what came."""
 
     def circuits(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Circuit]:
-        """Return samples as circuits."""
-        chosen = np.asarray(rows, dtype=np.int64)
+        """Return samples as circuits.
+
+        Args:
+            rows: Which, by number; `samples.matches.nonzero()[0]` are those that are exact.
+
+        Raises:
+            ConfigError: A row is none of them.
+        """
+        chosen = np.asarray(check_wholes(rows, "rows", "[0, 1], or samples.matches.nonzero()[0]"), dtype=np.int64)
+        if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
+            raise ConfigError(f"rows has {chosen.max()}, but there are {len(self)} samples: give 0 to {len(self) - 1}")
         return circuits_from_ids(self.ids[chosen], self.table, self.num_qubits[chosen].tolist())
 
 

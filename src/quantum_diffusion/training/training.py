@@ -340,9 +340,9 @@ class DiffusionTrainer:
         return TrainingSummary(folder, str(metadata["status"]), metadata)
 
     @staticmethod
-    def load_pipeline(folder: str | Path, device: str = "auto") -> DiffusionPipeline:
+    def load_pipeline(folder: str | Path, device: str = "auto", weights: str = "averaged") -> DiffusionPipeline:
         """Load a saved pipeline onto a device; see `pipeline.checkpoint.load_pipeline`."""
-        return checkpoint.load_pipeline(folder, select_device(device))
+        return checkpoint.load_pipeline(folder, select_device(device), weights)
 
     # ------------------------------------------------------------------------------------------- details
 
