@@ -185,7 +185,7 @@ def killed_and_continued(config: TrainingConfig, kills: int, seed: int, longest:
     return really
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [2])
 def test_kills_at_any_moment_change_no_bit(
     make_config: MakeConfig, saved: str, tmp_path: Path, num_workers: int
 ) -> None:
