@@ -32,8 +32,8 @@ from quantum_diffusion.jobs import MORE_MEMORY, Command, run_jobs
 from quantum_diffusion.output import guard_output
 
 if TYPE_CHECKING:
-    from quantum_diffusion.evaluation.sampling import FoundCircuits
-    from quantum_diffusion.pipeline.search import Compilation
+    from quantum_diffusion.search.exact import Compilation
+    from quantum_diffusion.search.sampling import FoundCircuits
 
 # ------------------------------------------------------------------------------------------------ commands
 
@@ -96,7 +96,7 @@ def evaluate(config: EvaluationConfig) -> int:
 def sample(config: SampleConfig) -> int:
     """Give verified circuits for a Schmidt rank vector."""
     from quantum_diffusion import console
-    from quantum_diffusion.evaluation.sampling import find_circuits, write_circuits
+    from quantum_diffusion.search.sampling import find_circuits, write_circuits
 
     with console.progress_bar("sampling", visible=True) as advance:
         found = find_circuits(config, advance)
@@ -118,7 +118,7 @@ def sample(config: SampleConfig) -> int:
 def compile_unitary(config: CompileConfig) -> int:
     """Give verified circuits for a unitary."""
     from quantum_diffusion import console
-    from quantum_diffusion.evaluation.compiler import compile_target, write_compilation
+    from quantum_diffusion.search.compiling import compile_target, write_compilation
 
     with console.progress_bar("sampling", visible=True) as advance:
         found = compile_target(config, advance)

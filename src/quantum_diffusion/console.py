@@ -18,7 +18,7 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import GenerationReport
 from quantum_diffusion.errors import counted, only_warn
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
-from quantum_diffusion.pipeline.search import CompiledCircuit
+from quantum_diffusion.search.exact import CompiledCircuit
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""

@@ -23,15 +23,15 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
-from quantum_diffusion.evaluation.compilation_evaluator import CompilationResult, draw_targets, evaluate_compilation
-from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
+from quantum_diffusion.evaluation.target_evaluation import TargetResult, draw_targets, evaluate_targets
+from quantum_diffusion.evaluation.target_metrics import TargetMetrics
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, as_two_channels, from_two_channels
-from quantum_diffusion.pipeline.samples import CompiledSamples
+from quantum_diffusion.pipeline.samples import TargetSamples
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset, read_gates
 
@@ -73,13 +73,13 @@ def config(model: Path, dataset: Path, **options: object) -> EvaluationConfig:
     return EvaluationConfig.model_validate(values | {"dataset": str(dataset), "model_dir": str(model)} | options)
 
 
-def run(settings: EvaluationConfig) -> CompilationResult:
+def run(settings: EvaluationConfig) -> TargetResult:
     result = Evaluator(settings).run()
-    assert isinstance(result, CompilationResult)
+    assert isinstance(result, TargetResult)
     return result
 
 
-def said_of_targets(figures: CompilationMetrics) -> str:
+def said_of_targets(figures: TargetMetrics) -> str:
     return next(meaning for name, _, meaning in summary_rows(figures) if name == "targets")
 
 
@@ -127,18 +127,18 @@ def test_samples_do_not_depend_on_the_blocks(
     assert isinstance(pipeline, CompilationDiffusionPipeline)
     dataset, settings = dataset_loader().load_dataset(data["unseen"]), config(model, data["unseen"])
     calls: list[tuple[int, int]] = []
-    whole = evaluate_compilation(pipeline, dataset, settings, lambda done, total: calls.append((done, total)))
+    whole = evaluate_targets(pipeline, dataset, settings, lambda done, total: calls.append((done, total)))
     assert calls[-1] == (whole.tries.exact.size, whole.tries.exact.size)
     sizes: list[int] = []
     sample = pipeline.sample_padded
 
-    def counted(prompts: Sequence[str], *args: Any, **options: Any) -> CompiledSamples:
+    def counted(prompts: Sequence[str], *args: Any, **options: Any) -> TargetSamples:
         sizes.append(len(prompts))
         return sample(prompts, *args, **options)
 
     monkeypatch.setattr(pipeline, "sample_padded", counted)
-    monkeypatch.setattr("quantum_diffusion.evaluation.compilation_evaluator._BLOCK_BYTES", 30 * 4 * 4 * 16)
-    parts = evaluate_compilation(pipeline, dataset, settings)
+    monkeypatch.setattr("quantum_diffusion.evaluation.target_evaluation._BLOCK_BYTES", 30 * 4 * 4 * 16)
+    parts = evaluate_targets(pipeline, dataset, settings)
     assert max(sizes) == 30, "complex128 of two qubits; less than the samples of one target"
     np.testing.assert_array_equal(whole.tries.ids, parts.tries.ids)
     np.testing.assert_array_equal(whole.tries.infidelities, parts.tries.infidelities)
@@ -217,11 +217,11 @@ def test_no_target_left_and_wrong_unitaries_are_refused(model: Path, data: dict[
     with pytest.raises(
         IncompatibleDatasetsError, match=r"every target .* occurs in the training data: give a data set"
     ):
-        evaluate_compilation(pipeline, dataset, settings, training=TrainingData((dataset,)))
+        evaluate_targets(pipeline, dataset, settings, training=TrainingData((dataset,)))
     assert dataset.unitaries is not None
     shifted = replace(dataset, unitaries=np.roll(dataset.unitaries, 1, axis=0))
     with pytest.raises(IncompatibleDatasetsError, match=r"the unitary of row .* is not that of its circuit"):
-        evaluate_compilation(pipeline, shifted, settings)
+        evaluate_targets(pipeline, shifted, settings)
 
 
 def test_smaller_targets_can_be_compiled(make_config: MakeConfig, data: dict[str, Path]) -> None:
@@ -238,7 +238,7 @@ def test_targets_of_several_widths_keep_their_own(make_config: MakeConfig, data:
         DiffusionTrainer(make_config(max_steps=2, general={"dataset": str(data["wide"])})).run().folder
     )
     assert isinstance(pipeline, CompilationDiffusionPipeline)
-    result = evaluate_compilation(pipeline, dataset, config(Path("model"), data["mixed"], num_targets=40))
+    result = evaluate_targets(pipeline, dataset, config(Path("model"), data["mixed"], num_targets=40))
     targets = result.targets
     assert set(targets.widths.tolist()) == {2, 3}
     assert [circuit.num_qubits for circuit in targets.own_circuits] == targets.widths.tolist()
@@ -268,7 +268,7 @@ def test_targets_made_with_needless_gates_are_compared_in_normal_form(
         unitaries=as_two_channels(unitaries(ids, table)),
     )
     settings = config(model, data["unseen"], samples_per_target=400)
-    figures = evaluate_compilation(pipeline, dataset, settings).metrics
+    figures = evaluate_targets(pipeline, dataset, settings).metrics
     assert figures.against_own.num_targets == 1
     assert (figures.against_own.mean_gates, figures.against_own.mean_gates_other) == (1, 1)
     assert figures.against_own.shorter_rate == 0
@@ -276,9 +276,9 @@ def test_targets_made_with_needless_gates_are_compared_in_normal_form(
 
     # Only what simulation confirms in the very form that is written is called verified.
     monkeypatch.setattr(
-        "quantum_diffusion.evaluation.compilation_evaluator.normal_form", lambda ids, table: np.zeros_like(ids)
+        "quantum_diffusion.evaluation.target_evaluation.normal_form", lambda ids, table: np.zeros_like(ids)
     )
-    assert not any(evaluate_compilation(pipeline, dataset, settings).verified.values())
+    assert not any(evaluate_targets(pipeline, dataset, settings).verified.values())
 
 
 def test_a_single_drawing_is_drawn(model: Path, data: dict[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, from_two_channels
-from quantum_diffusion.pipeline.samples import CompiledSamples
+from quantum_diffusion.pipeline.samples import TargetSamples
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 from tests.contracts.test_compilation import ENCODERS, MODELS, POOL, with_encoder
@@ -33,7 +33,7 @@ def data() -> CircuitDataset:
     return generate(num_samples=60)
 
 
-def sample(pipeline: Any, data: CircuitDataset, count: int, seed: int = 0) -> CompiledSamples:
+def sample(pipeline: Any, data: CircuitDataset, count: int, seed: int = 0) -> TargetSamples:
     """Ask for the unitaries of a data set's first circuits, without guidance."""
     assert isinstance(pipeline, CompilationDiffusionPipeline)
     assert data.unitaries is not None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend, synthesize
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.evaluation import compilation_metrics as metrics
+from quantum_diffusion.evaluation import target_metrics as metrics
 from quantum_diffusion.evaluation.metrics import wilson_interval
 from tests.conftest import read_gates
 

@@ -50,38 +50,6 @@ def unitaries(ids: Ids, table: InstructionTable) -> Complex:
     return matrices
 
 
-def corners(matrices: Complex, num_qubits: NDArray[np.integer]) -> list[Complex]:
-    """Return unitaries on the qubits they act on, the first ones.
-
-    Args:
-        matrices: complex128 [N, D, D], the identity on all other qubits.
-        num_qubits: integers [N].
-
-    Returns:
-        N views, complex128 [d, d] each with d = 2**num_qubits.
-    """
-    return [matrix[: 2**count, : 2**count] for matrix, count in zip(matrices, num_qubits.tolist(), strict=True)]
-
-
-def infidelities(matrices: Complex, targets: Complex) -> NDArray[np.float64]:
-    """Return how far matrices are from targets, up to a global phase.
-
-    1 - |tr(V^dagger U)|^2 / (|V|^2 |U|^2) with the squared Frobenius norms, which are D for unitaries: so rounding of
-    the targets' scale, as in data sets in float32, does not count.
-
-    Args:
-        matrices: complex128 [N, D, D].
-        targets: complex128 [N, D, D].
-
-    Returns:
-        float64 [N] in [0, 1].
-    """
-    overlap = np.abs(np.einsum("nij,nij->n", matrices.conj(), targets)) ** 2
-    norms = [np.einsum("nij,nij->n", x.conj(), x).real for x in (matrices, targets)]
-    clipped: NDArray[np.float64] = np.clip(1 - overlap / (norms[0] * norms[1]), 0.0, 1.0)
-    return clipped
-
-
 def apply_step(states: Complex, step_ids: NDArray[np.int16], table: InstructionTable) -> None:
     """Apply one instruction to each state, in place.
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.simulate import Complex, unitaries
-from quantum_diffusion.circuits.tokenizer import DecodeReport, decode_tokens
+from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.blocks import row_blocks, take_rows
+from quantum_diffusion.tasks.base import LabelledCircuits, Task
+from quantum_diffusion.tasks.registry import TASKS
+from quantum_diffusion.tasks.srv import SrvTask
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +36,9 @@ class CircuitDataset:
         prompts: Distinct prompts, sorted.
         sizes: int16 [N, 2], number of qubits and number of gates of each circuit.
         gate_pool: The gates behind the tokens.
-        unitaries: float32 [N, 2, D, D], real and imaginary parts, or None when circuits are labelled otherwise.
+        condition_type: Name of the task that labelled the circuits.
+        targets: float32 [N, 2, D, R], real and imaginary parts of what circuits do, unitaries (R = D) or states
+            (R = 1); None for tasks whose prompts say everything.
     """
 
     tokens: NDArray[np.int8]
@@ -42,10 +46,16 @@ class CircuitDataset:
     prompts: tuple[str, ...]
     sizes: NDArray[np.int16]
     gate_pool: GatePool
-    unitaries: NDArray[np.float32] | None = None
+    condition_type: str = SrvTask.name
+    targets: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def task(self) -> Task:
+        """What the circuits are labelled for."""
+        return TASKS[self.condition_type]
 
     @property
     def num_qubits(self) -> int:
@@ -60,7 +70,7 @@ class CircuitDataset:
     @property
     def arrays(self) -> list[NDArray[Any]]:
         """All arrays that are there."""
-        arrays = (self.tokens, self.prompt_index, self.sizes, self.unitaries)
+        arrays = (self.tokens, self.prompt_index, self.sizes, self.targets)
         return [array for array in arrays if array is not None]
 
     @property
@@ -87,17 +97,19 @@ class CircuitDataset:
                 digest.update(np.ascontiguousarray(rows).data)
         return digest.hexdigest()
 
-    def simulate(self, rows: NDArray[np.integer]) -> tuple[DecodeReport, Complex]:
-        """Decode circuits and compute their unitaries in float64; what is stored may be rounded to half precision.
+    def labelled(self, rows: NDArray[np.integer]) -> LabelledCircuits:
+        """Decode circuits and return them as their task needs them; invalid ones lose their gates.
 
         Args:
             rows: [M], which circuits.
-
-        Returns:
-            The decoded circuits, and complex128 [M, D, D]: the identity on qubits that a circuit lacks.
         """
         report = decode_tokens(self.tokens[rows], self.gate_pool)
-        return report, unitaries(report.ids, instruction_table(self.gate_pool, self.num_qubits))
+        return LabelledCircuits(
+            prompts=[self.prompts[index] for index in self.prompt_index[rows].tolist()],
+            ids=report.ids,
+            num_qubits=self.sizes[rows, 0].astype(np.int64),
+            table=instruction_table(self.gate_pool, self.num_qubits),
+        )
 
     def take(self, rows: NDArray[np.integer]) -> CircuitDataset:
         """Return the data set of the given rows, in their order; prompts keep their numbers."""
@@ -106,7 +118,7 @@ class CircuitDataset:
             tokens=take_rows(self.tokens, rows),
             prompt_index=self.prompt_index[rows],
             sizes=self.sizes[rows],
-            unitaries=None if self.unitaries is None else take_rows(self.unitaries, rows),
+            targets=None if self.targets is None else take_rows(self.targets, rows),
         )
 
 
@@ -118,13 +130,13 @@ class Batch:
         tokens: int64 [B, Q, T], cell tokens as in `CircuitDataset`.
         prompt_ids: int64 [B], positions in the data set's prompts.
         sizes: int64 [B, 2], qubits and gates of each circuit.
-        unitaries: float32 [B, 2, D, D] or None.
+        targets: float32 [B, 2, D, R] or None.
     """
 
     tokens: torch.Tensor
     prompt_ids: torch.Tensor
     sizes: torch.Tensor
-    unitaries: torch.Tensor | None = None
+    targets: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
@@ -135,5 +147,5 @@ class Batch:
             tokens=self.tokens.to(device, non_blocking=True),
             prompt_ids=self.prompt_ids.to(device, non_blocking=True),
             sizes=self.sizes.to(device, non_blocking=True),
-            unitaries=None if self.unitaries is None else self.unitaries.to(device, non_blocking=True),
+            targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
         )

@@ -266,12 +266,12 @@ class BatchLoader:
             steps = -(-longest // self.time_multiple) * self.time_multiple  # of the bucket, not of this batch
             tokens = tokens[:, : sizes[:, 0].max(), :steps]
         tokens = pad_time(tokens, self.time_multiple, data.gate_pool.padding_token)
-        unitaries = None if data.unitaries is None else torch.from_numpy(data.unitaries[rows])
+        targets = None if data.targets is None else torch.from_numpy(data.targets[rows])
         return Batch(
             tokens=torch.from_numpy(tokens.astype(np.int64)),
             prompt_ids=torch.from_numpy(data.prompt_index[rows].astype(np.int64)),
             sizes=torch.from_numpy(sizes),
-            unitaries=unitaries,
+            targets=targets,
         )
 
 

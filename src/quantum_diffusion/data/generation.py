@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, gate_count, instruction_table
-from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.matrices import as_two_channels, matrix_keys, pieces
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.engines import num_workers, run_in_order
-from quantum_diffusion.data.merging import row_keys
-from quantum_diffusion.data.selection import KeySet, Quota, Selection, length_groups, length_quota, unitary_keys
-from quantum_diffusion.data.shards import Labels, Shard, check_draws, label_prompt, make_shard, num_candidates
+from quantum_diffusion.data.selection import KeySet, Quota, Selection, length_groups, length_quota
+from quantum_diffusion.data.shards import Shard, make_shard
 from quantum_diffusion.data.storage import (
     check_replaceable,
     is_dataset_folder,
@@ -41,6 +41,9 @@ from quantum_diffusion.data.storage import (
 from quantum_diffusion.data.work import WorkFolder
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for
 from quantum_diffusion.files import check_can_write
+from quantum_diffusion.tasks.base import Labels
+from quantum_diffusion.tasks.candidates import check_draws
+from quantum_diffusion.tasks.registry import TASKS
 
 _SHARDS_AT_ONCE = 16
 _STALLED_ROUNDS = 3
@@ -48,9 +51,6 @@ _STALLED_SHARE = 1e-4
 """The search ends when as many shards as this many rounds give less than this share of new circuits."""
 
 _BLOCK_CIRCUITS = 2**16
-_PIECE_BYTES = 2**23
-"""Unitaries are computed in pieces that a processor's cache holds: three times as fast as all at once."""
-
 GENERATOR_VERSION = 2
 """Changes when the same settings give other circuits; see "Numerics" in CHANGELOG.md."""
 
@@ -105,6 +105,7 @@ class DatasetGenerator:
     def __init__(self, config: DatasetConfig) -> None:
         self.config = check_kind(config, DatasetConfig, "config", PRESETS_HINT)
         self.parts = _parts(config)
+        self.task = TASKS[self.parts[0].condition_type]
         self.table = instruction_table(GatePool(config.gate_set), config.num_qubits)
         for part in self.parts:
             check_draws(part)
@@ -212,7 +213,7 @@ class DatasetGenerator:
             used, continued = used + 1, continued + is_old
             if progress:
                 progress(selection.count, config.num_samples)
-            is_stalled = sum(found) < _STALLED_SHARE * len(found) * num_candidates(config)
+            is_stalled = sum(found) < _STALLED_SHARE * len(found) * self.task.num_candidates(config)
             if selection.is_complete or (is_stalled and len(found) == found.maxlen):
                 break
         if not selection.count:
@@ -224,30 +225,34 @@ class DatasetGenerator:
         return used, continued
 
     def _is_excluded(self) -> Callable[[Ids], NDArray[np.bool_]] | None:
-        """Tell circuits of `exclude`; for condition_type UNITARY all with one of its unitaries."""
+        """Tell circuits of `exclude`; for tasks with targets all that do what one of its circuits does."""
         if self._excluded is None:
             return None
 
         def keys(ids: Ids) -> NDArray[np.uint64]:
-            if self.config.condition_type != "UNITARY":
+            if self.task.array is None:
                 return row_keys(np.pad(ids, ((0, 0), (0, steps - ids.shape[1]))))
-            return self._of_unitaries(unitary_keys, ids)
+            return self._of_targets(matrix_keys, ids)
 
         steps = max(self._excluded.max_gates, self.config.max_gates)
         known = np.unique(keys(decode_tokens(self._excluded.tokens, self.table.pool).ids))
         return lambda ids: np.isin(keys(ids), known)
 
-    def _of_unitaries(self, function: Callable[[NDArray[np.complex128]], NDArray[Any]], ids: Ids) -> NDArray[Any]:
-        """Return what a function makes of the circuits' unitaries, complex128 [N, D, D]."""
-        size = max(1, _PIECE_BYTES // (16 * 4**self.config.num_qubits))
-        pieces = [ids[start : start + size] for start in range(0, max(len(ids), 1), size)]
+    def _of_targets(self, function: Callable[[NDArray[np.complex128]], NDArray[Any]], ids: Ids) -> NDArray[Any]:
+        """Return what a function makes of what the circuits do, complex128 [N, D, R]."""
+        entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
+
+        def of_piece(piece: slice) -> NDArray[Any]:
+            return function(self.task.targets_of(ids[piece], self.table))
+
         with ThreadPoolExecutor(num_workers("local", self.config.n_jobs)) as threads:
-            return np.concatenate(list(threads.map(lambda piece: function(unitaries(piece, self.table)), pieces)))
+            return np.concatenate(list(threads.map(of_piece, pieces(len(ids), entries))))
 
     @property
     def _usual_round(self) -> int:
         """Shards that will do for the request, were all circuits different; at most `_SHARDS_AT_ONCE`."""
-        return int(np.clip(-(-2 * self.config.num_samples // num_candidates(self.config)), 1, _SHARDS_AT_ONCE))
+        wanted = -(-2 * self.config.num_samples // self.task.num_candidates(self.config))
+        return int(np.clip(wanted, 1, _SHARDS_AT_ONCE))
 
     def _shards(self, work: WorkFolder | None) -> Iterator[tuple[Shard, bool]]:
         """Make shards without end, in their order, each with whether it was there already."""
@@ -273,14 +278,14 @@ class DatasetGenerator:
         if self.config.balance_quantile is not None:
             drafts.balance_lengths(self.config.balance_quantile)
         numbers, label_counts = drafts.label_counts()
-        prompts = {label_prompt(label, self.config): count for label, count in zip(numbers, label_counts, strict=True)}
+        texts = [self.task.label_prompt(number, self.config) for number in numbers]
         return GenerationReport(
             num_circuits=len(drafts),
             num_requested=self.config.num_samples,
-            num_candidates=counts[0] * num_candidates(self.config),
+            num_candidates=counts[0] * self.task.num_candidates(self.config),
             seconds=time.perf_counter() - started,
-            prompt_counts=dict(sorted(prompts.items())),
-            num_continued=counts[1] * num_candidates(self.config),
+            prompt_counts=dict(sorted(zip(texts, label_counts, strict=True))),
+            num_continued=counts[1] * self.task.num_candidates(self.config),
             num_balanced_away=drafted - len(drafts),
             longest=drafts.longest(),
         )
@@ -288,12 +293,12 @@ class DatasetGenerator:
     def _blocks(self, drafts: _Drafts) -> Iterator[CircuitDataset]:
         """Turn the drafts into pieces of the data set."""
         labels, _ = drafts.label_counts()
-        texts = [label_prompt(label, self.config) for label in labels]
+        texts = [self.task.label_prompt(label, self.config) for label in labels]
         prompts = tuple(sorted(texts))
         place = {prompt: index for index, prompt in enumerate(prompts)}
         numbers = np.array([place[text] for text in texts], dtype=np.int32)  # of each label, in rising order of labels
-        with_unitaries = self.config.condition_type == "UNITARY"
-        rows = min(_BLOCK_CIRCUITS, 2**22 // 4**self.config.num_qubits) if with_unitaries else _BLOCK_CIRCUITS
+        entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
+        rows = min(_BLOCK_CIRCUITS, 2**22 // entries) if entries else _BLOCK_CIRCUITS
         for ids, block_labels in drafts.blocks(rows):
             sizes = np.stack([np.full(len(ids), self.config.num_qubits), gate_count(ids)], axis=1).astype(np.int16)
             yield CircuitDataset(
@@ -302,7 +307,8 @@ class DatasetGenerator:
                 prompts=prompts,
                 sizes=sizes,
                 gate_pool=self.table.pool,
-                unitaries=self._of_unitaries(_as_real, ids) if with_unitaries else None,
+                condition_type=self.task.name,
+                targets=self._of_targets(as_two_channels, ids) if entries else None,
             )
 
 
@@ -369,19 +375,16 @@ def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
     """Make one data set of the pieces of it."""
     if len(blocks) == 1:
         return blocks[0]
-    with_unitaries = blocks[0].unitaries is not None
+    targets = [block.targets for block in blocks if block.targets is not None]
     return CircuitDataset(
         tokens=np.concatenate([block.tokens for block in blocks]),
         prompt_index=np.concatenate([block.prompt_index for block in blocks]),
         prompts=blocks[0].prompts,
         sizes=np.concatenate([block.sizes for block in blocks]),
         gate_pool=blocks[0].gate_pool,
-        unitaries=np.concatenate([b.unitaries for b in blocks if b.unitaries is not None]) if with_unitaries else None,
+        condition_type=blocks[0].condition_type,
+        targets=np.concatenate(targets) if targets else None,
     )
-
-
-def _as_real(matrices: NDArray[np.complex128]) -> NDArray[np.float32]:
-    return np.stack([matrices.real, matrices.imag], axis=1).astype(np.float32)
 
 
 def _parts(config: DatasetConfig) -> list[DatasetConfig]:

@@ -6,14 +6,13 @@ The result depends on the content of the parts alone, not on the order or the fo
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.data.blocks import row_blocks, take_rows
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import IncompatibleDatasetsError
@@ -27,11 +26,11 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
 
     Args:
         datasets: One or more; circuits of fewer qubits or time steps than the largest are padded with the padding
-            token, their unitaries with the identity on the other qubits. A circuit that several of them hold with
-            the same prompt is kept once.
+            token, their targets by the identity on the other qubits (states by |0>). A circuit that several of them
+            hold with the same prompt is kept once.
 
     Raises:
-        IncompatibleDatasetsError: The gate pools differ, or only some have unitaries.
+        IncompatibleDatasetsError: The gate pools or the tasks differ.
     """
     if not datasets:
         raise IncompatibleDatasetsError("no data sets to combine: give at least one")
@@ -44,10 +43,11 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
             f"cannot combine data sets with the gate pools {shown}: tokens mean different gates; "
             "generate them again with one datasets.gate_set (datasets.generation_gate_set may differ)"
         )
-    if len({dataset.unitaries is None for dataset in datasets}) > 1:
+    tasks = sorted({dataset.condition_type for dataset in datasets})
+    if len(tasks) > 1:
         raise IncompatibleDatasetsError(
-            "cannot combine data sets with unitaries and data sets without: give one kind, e.g. the sub-folder srv or "
-            "unitary"
+            f"cannot combine data sets of condition_type {' and '.join(tasks)}: give one kind, e.g. the sub-folder "
+            f"{tasks[0].lower()}"
         )
 
     parts = _in_order(datasets)
@@ -60,20 +60,20 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
     # What is kept is decided first: then there is room for the tokens once, and for nothing else of their size.
     kept = _without_repetitions(_token_keys(parts, shape), sizes, prompt_index)
     tokens = np.full((len(kept), *shape), parts[0].gate_pool.padding_token, dtype=np.int8)
-    unitaries = None
-    if parts[0].unitaries is not None:
-        unitaries = np.zeros((len(kept), 2, 2 ** shape[0], 2 ** shape[0]), dtype=np.float32)
+    task, targets = parts[0].task, None
+    if parts[0].targets is not None:
+        targets = np.zeros((len(kept), 2, 2 ** shape[0], task.columns(shape[0])), dtype=np.float32)
     starts = np.cumsum([0, *map(len, parts)])
     bounds = np.searchsorted(kept, starts)
     for part, start, first, last in zip(parts, starts, bounds, bounds[1:], strict=False):
         place = tokens[first:last, : part.num_qubits, : part.max_gates]
         take_rows(part.tokens, kept[first:last] - start, place)
-        if unitaries is not None and part.unitaries is not None:
-            side = part.unitaries.shape[-1]
-            for corner in range(0, unitaries.shape[-1], side):  # the identity's tensor product with it
-                block = unitaries[first:last, :, corner : corner + side, corner : corner + side]
-                take_rows(part.unitaries, kept[first:last] - start, block)
-    return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool, unitaries)
+        if targets is not None and part.targets is not None:
+            side, width = part.targets.shape[-2:]
+            for copy in range(targets.shape[-1] // width):  # of a unitary, the identity's tensor product with it
+                rows, columns = slice(copy * side, (copy + 1) * side), slice(copy * width, (copy + 1) * width)
+                take_rows(part.targets, kept[first:last] - start, targets[first:last, :, rows, columns])
+    return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool, task.name, targets)
 
 
 def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
@@ -108,30 +108,6 @@ def _without_repetitions(
     if len(first) < len(keys):
         logger.warning("%d circuits occur in several of the data sets: each is used once", len(keys) - len(first))
     return first
-
-
-def row_keys(rows: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return a 64-bit key a row, uint64 [N]; equal rows have equal keys.
-
-    Two different rows share a key with probability 2**-64.
-
-    Args:
-        rows: [N, ...] of any numbers of fixed size.
-
-    Reference:
-        The mixing steps are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-    """
-    flat = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
-    keys = np.zeros(len(rows), dtype=np.uint64)
-    for start in range(0, flat.shape[1], 8):
-        word = np.zeros((len(rows), 8), dtype=np.uint8)
-        piece = flat[:, start : start + 8]
-        word[:, : piece.shape[1]] = piece
-        keys += word.view(np.uint64)[:, 0] + np.uint64(0x9E3779B97F4A7C15)
-        keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        keys ^= keys >> np.uint64(31)
-    return keys
 
 
 def balanced_rows(dataset: CircuitDataset, most: int, seed: int) -> NDArray[np.int64]:

@@ -12,14 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.instructions import Ids
-from quantum_diffusion.data.merging import rank_within_label, row_keys
+from quantum_diffusion.circuits.keys import Keys, row_keys
+from quantum_diffusion.data.merging import rank_within_label
 from quantum_diffusion.data.shards import Shard
-
-Keys = NDArray[np.uint64]
-
-_NOT_ZERO = 1e-3
-_UNITARY_STEPS = 2.0**12
-_UNITARY_SHIFT = 0.27
 
 
 class KeySet:
@@ -62,21 +57,6 @@ class KeySet:
             self._on_disk.append(np.load(path, mmap_mode="r"))
         except OSError:  # its file system cannot map files
             self._on_disk.append(run)
-
-
-def unitary_keys(matrices: NDArray[np.complexfloating]) -> Keys:
-    """Return a 64-bit key a unitary, uint64 [N]; equal up to a global phase (and rounding) means equal keys.
-
-    Args:
-        matrices: complex [N, D, D]; single precision will do.
-    """
-    flat = matrices.reshape(len(matrices), -1)
-    first = np.argmax(np.abs(flat) > _NOT_ZERO, axis=1)  # its phase is made that of 1
-    pivot = flat[np.arange(len(flat)), first]
-    turned = flat * (pivot.conj() / np.abs(pivot))[:, None]
-    # Entries of small circuits are multiples of powers of 1/sqrt(2): the shift keeps them from the edges of rounding.
-    numbers = np.stack([turned.real, turned.imag], axis=1) * _UNITARY_STEPS + _UNITARY_SHIFT
-    return row_keys(np.floor(numbers).astype(np.int32))
 
 
 class Quota:

@@ -26,13 +26,17 @@ from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError, first_line
 from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_folder, sealed, sha256_of
+from quantum_diffusion.tasks.base import Task
+from quantum_diffusion.tasks.registry import TASKS
+from quantum_diffusion.tasks.srv import SrvTask
 
 FORMAT = "quantum_diffusion.dataset"
 FORMAT_VERSION = 1
 
-_ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", "U": "unitaries"}
+_TARGETS = {task.array: task.name for task in TASKS.values() if task.array is not None}
+_ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", **dict.fromkeys(_TARGETS, "targets")}
 _KINDS = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
-_DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, "U": np.float32}
+_DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, **dict.fromkeys(_TARGETS, np.float32)}
 ARRAYS_FOLDER = "dataset/ds"
 _PROMPTS = f"{ARRAYS_FOLDER}/prompts.json"
 
@@ -93,9 +97,9 @@ def save_blocks(blocks: Iterable[CircuitDataset], num_circuits: int, path: Path,
         first = next(rest)
         (folder / _PROMPTS).write_text(json.dumps(list(first.prompts), indent=0), encoding="utf-8")
         files: dict[str, BinaryIO] = {}
-        for key, attribute in _ARRAYS.items():
-            array: NDArray[Any] | None = getattr(first, attribute)
-            if array is not None:
+        for key in ("x", "y", "z", first.task.array):
+            array: NDArray[Any] | None = None if key is None else getattr(first, _ARRAYS[key])
+            if key is not None and array is not None:
                 files[key] = open_files.enter_context((folder / _array_file(key)).open("wb"))
                 files[key].write(_safetensors_header(key, (num_circuits, *array.shape[1:])))
         written = 0
@@ -114,6 +118,7 @@ def save_blocks(blocks: Iterable[CircuitDataset], num_circuits: int, path: Path,
             "num_qubits": first.num_qubits,
             "max_gates": first.max_gates,
             "num_prompts": len(first.prompts),
+            "condition_type": first.condition_type,
             "settings": dict(settings),
         }
         names = [_PROMPTS, *map(_array_file, files)]
@@ -190,7 +195,8 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
     description = read_description(path)
     checksums, names = description["sha256"], description.get("gate_pool")
     required = {DESCRIPTION, _PROMPTS, *map(_array_file, "xyz")}
-    if not required <= set(checksums) <= required | {_array_file("U")}:
+    targets = {_array_file(key): name for key, name in _TARGETS.items() if _array_file(key) in checksums}
+    if set(checksums) != required | set(targets) or len(targets) > 1:
         raise DatasetFormatError(
             f"{str(path / DESCRIPTION)!r} does not list the checksums of exactly its files: generate it again"
         )
@@ -211,14 +217,18 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
         raise DatasetFormatError(f"cannot read the data set {str(path)!r}: {describe(problem)}") from problem
     except (GateSetError, ValueError, KeyError, SafetensorError, RecursionError) as problem:
         raise DatasetFormatError(f"the data set {str(path)!r} cannot be read: {problem!r}; generate it again") from None
-    _check_arrays(path, arrays, prompts, pool)
+    # An earlier version wrote no condition_type, but its arrays tell it.
+    task = TASKS.get(str(description.get("condition_type", next(iter(targets.values()), SrvTask.name))))
+    _check_arrays(path, arrays, prompts, pool, task)
+    assert task is not None
     return CircuitDataset(
         tokens=arrays["x"],
         prompt_index=arrays["y"],
         prompts=tuple(prompts),
         sizes=arrays["z"],
         gate_pool=pool,
-        unitaries=arrays.get("U"),
+        condition_type=task.name,
+        targets=None if task.array is None else arrays[task.array],
     )
 
 
@@ -241,7 +251,9 @@ def _map_array(file: Path, key: str) -> NDArray[Any]:
     return array
 
 
-def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, pool: GatePool) -> None:
+def _check_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, pool: GatePool, task: Task | None
+) -> None:
     def require(condition: bool, what: str) -> None:
         if not condition:
             raise DatasetFormatError(f"the data set {str(path)!r} is inconsistent: {what}; generate it again")
@@ -261,8 +273,12 @@ def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], prompts: Any, 
     require(all(inside), f"x has tokens outside the pool {list(pool.names)}")
     fits = (z >= [1, 0]).all() and (z <= x.shape[1:]).all()
     require(bool(fits), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
-    if "U" in arrays:
-        side = 2 ** x.shape[1]
-        require(arrays["U"].shape == (len(x), 2, side, side), f"U has shape {arrays['U'].shape}")
-        finite = (np.isfinite(rows).all() for rows in row_blocks(arrays["U"]))
-        require(all(finite), "U has values that are not finite")
+    require(task is not None, f"condition_type is none of {', '.join(TASKS)}")
+    assert task is not None
+    key = task.array
+    require(({key} if key else set()) == set(arrays) - set("xyz"), f"its arrays are not those of {task.name}")
+    if key is not None:
+        shape = (len(x), 2, 2 ** x.shape[1], task.columns(x.shape[1]))
+        require(arrays[key].shape == shape, f"{key} has shape {arrays[key].shape}")
+        finite = (np.isfinite(rows).all() for rows in row_blocks(arrays[key]))
+        require(all(finite), f"{key} has values that are not finite")

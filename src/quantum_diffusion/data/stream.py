@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.balancing import PromptBalance
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.seeding import derive_seed
 
@@ -129,9 +130,7 @@ class CircuitStream:
         place = {prompt: index for index, prompt in enumerate(self._prompts)}
         numbers = np.array([place.get(prompt, -1) for prompt in dataset.prompts], dtype=np.int32)
         index: NDArray[np.int32] = numbers[dataset.prompt_index]
-        renumbered = CircuitDataset(
-            dataset.tokens, index, self._prompts, dataset.sizes, dataset.gate_pool, dataset.unitaries
-        )
+        renumbered = replace(dataset, prompt_index=index, prompts=self._prompts)
         return renumbered.take(np.flatnonzero(index >= 0))
 
 

@@ -22,21 +22,20 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, instruction_table
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
-from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT, gates_prompt, parse_srv_prompt, srv_prompt
-from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.matrices import UNITARY_TOLERANCE, pieces
+from quantum_diffusion.circuits.prompts import GATES_PROMPTS, SRV_PROMPT, gates_prompt, parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.data.storage import read_description
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for
 from quantum_diffusion.evaluation.metrics import circuit_keys
 from quantum_diffusion.files import DESCRIPTION
+from quantum_diffusion.tasks.base import Task
 
-UNITARY_TOLERANCE = 1e-5
-"""Largest error of an entry of a stored unitary; float32 leaves about 1e-7."""
 HALF_TOLERANCE, BFLOAT16_TOLERANCE = 5e-4, 3e-3
-"""The same where every entry is a number of 16 bits, as in data sets of genQC; rounding leaves 3.5e-4 and 2.8e-3."""
+"""Largest error of an entry of a stored target, otherwise `UNITARY_TOLERANCE`, where every entry is a number of 16 bits, as in data sets of genQC; rounding leaves 3.5e-4 and 2.8e-3."""
 
 MOST_ROWS = 5
 """Wrong circuits that are named."""
@@ -44,18 +43,16 @@ MOST_ROWS = 5
 _BLOCK_CIRCUITS = 2**16
 _BLOCK_CELLS = 2**22
 """Cells of a block: enough for numpy to work in bulk, few enough to stay near the processor."""
-_BLOCK_BYTES = 2**26
-"""Memory for the unitaries of a block."""
 _MOST_THREADS = 8
-"""Each has a block and its unitaries at work, up to some 300 MB."""
+"""Each has a block at work, up to some 100 MB."""
 
 CHECKS = {
     "tokens": "one gate of the pool a time step",
     "sizes": "qubits and gates are those of the tokens",
     "labels": "the prompt is the Schmidt rank vector of the circuit, entry by entry",
     "gate lists": "the prompt lists every gate of the circuit, in the order of the pool",
-    "prompts": f'the prompt begins with "{SRV_PROMPT}" or "{GATES_PROMPT}"',
-    "unitaries": "the stored matrix is that of the circuit, up to a global phase",
+    "prompts": "the prompt begins with " + " or ".join(f'"{begin}"' for begin in (SRV_PROMPT, *GATES_PROMPTS)),
+    "targets": "the stored unitary or state is that of the circuit, up to a global phase",
 }
 """What can be wrong with a circuit, and when it is right."""
 
@@ -96,7 +93,7 @@ class InspectionReport:
         normal_form_repetitions: Valid circuits whose qubits and normal form an earlier circuit has, whatever its
             prompt; exact ones included.
         invalid_reasons: What is wrong with the circuits that are none, and how often.
-        largest_unitary_error: Of an entry of a stored unitary, up to a global phase; None without unitaries.
+        largest_target_error: Of an entry of a stored target, up to a global phase; None without targets.
         wrong: The circuits that fail each check of `CHECKS`; those with wrong tokens fail no other.
     """
 
@@ -116,7 +113,7 @@ class InspectionReport:
     exact_repetitions: int
     normal_form_repetitions: int
     invalid_reasons: dict[str, int]
-    largest_unitary_error: float | None
+    largest_target_error: float | None
     wrong: dict[str, WrongCircuits]
 
     @property
@@ -179,9 +176,9 @@ def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None
         exact_repetitions=len(dataset) - _num_distinct([block.exact_keys for block in blocks]),
         normal_form_repetitions=num_valid - _num_distinct([block.form_keys for block in blocks]),
         invalid_reasons=dict(sum((block.reasons for block in blocks), Counter()).most_common()),
-        largest_unitary_error=None
-        if dataset.unitaries is None
-        else max((block.largest_unitary_error for block in blocks), default=0.0),
+        largest_target_error=None
+        if dataset.targets is None
+        else max((block.largest_target_error for block in blocks), default=0.0),
         wrong={check: _wrong([block.wrong[check] for block in blocks]) for check in CHECKS},
     )
 
@@ -225,7 +222,7 @@ class _Labels:
     def __init__(self, dataset: CircuitDataset) -> None:
         prompts, pool = dataset.prompts, dataset.gate_pool
         self.is_srv = np.array([prompt.startswith(SRV_PROMPT) for prompt in prompts], dtype=np.bool_)
-        self.is_gates = np.array([prompt.startswith(GATES_PROMPT) for prompt in prompts], dtype=np.bool_)
+        self.is_gates = np.array([prompt.startswith(GATES_PROMPTS) for prompt in prompts], dtype=np.bool_)
         self.ranks = np.zeros((len(prompts), dataset.num_qubits), dtype=np.int8)
         self.entangled = np.full(len(prompts), -1)
         self.listed = np.zeros((len(prompts), len(pool)), dtype=np.bool_)
@@ -248,8 +245,8 @@ def _vector(prompt: str, num_qubits: int) -> tuple[int, ...]:
 
 def _listed_gates(prompt: str, pool: GatePool) -> list[bool]:
     """Tell which gates of the pool "Compile using: ['h', 'cx']" lists; none when the list is wrong."""
-    listed = re.findall(r"'(\w+)'", prompt)
-    return [name in listed and prompt == gates_prompt(listed, pool) for name in pool.names]
+    listed, begin = re.findall(r"'(\w+)'", prompt), prompt.partition("[")[0]
+    return [name in listed and prompt == gates_prompt(listed, pool, begin) for name in pool.names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +259,7 @@ class _Block:
         reasons: What is wrong with invalid circuits, and how often.
         num_gates: int64 [gates], gates of each kind.
         wrong: The rows of the data set that fail each check, in rising order.
-        largest_unitary_error: Of these circuits.
+        largest_target_error: Of these circuits.
     """
 
     exact_keys: NDArray[np.uint64]
@@ -270,7 +267,7 @@ class _Block:
     reasons: Counter[str]
     num_gates: NDArray[np.int64]
     wrong: dict[str, NDArray[np.integer]]
-    largest_unitary_error: float
+    largest_target_error: float
 
 
 def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _Block:
@@ -290,15 +287,15 @@ def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _B
         "labels": is_srv.copy(),
         "gate lists": is_gates & (((used > 0) & ~listed).any(axis=1) | ~listed.any(axis=1)),
         "prompts": ~is_srv & ~is_gates,
-        "unitaries": np.zeros(len(rows), dtype=np.bool_),
+        "targets": np.zeros(len(rows), dtype=np.bool_),
     }
     if is_srv.any():
         ranks = schmidt_rank_vectors(ids[is_srv], table)
         ranks[np.arange(table.num_qubits) >= widths[is_srv, None]] = 0
         is_wrong["labels"][is_srv] = (ranks != labels.ranks[prompts[is_srv]]).any(axis=1)
     largest_error = 0.0
-    if dataset.unitaries is not None:
-        is_wrong["unitaries"], largest_error = _check_unitaries(ids, dataset.unitaries[block][rows], table)
+    if dataset.targets is not None:
+        is_wrong["targets"], largest_error = _check_targets(ids, dataset.targets[block][rows], table, dataset.task)
     return _Block(
         exact_keys=exact_keys,
         form_keys=row_keys(circuit_keys(ids, table, widths)),
@@ -306,7 +303,7 @@ def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _B
         num_gates=used.sum(axis=0),
         wrong={"tokens": block.start + np.flatnonzero(~report.valid)}
         | {check: block.start + rows[found] for check, found in is_wrong.items()},
-        largest_unitary_error=largest_error,
+        largest_target_error=largest_error,
     )
 
 
@@ -338,35 +335,37 @@ def _gates_used(ids: Ids, table: InstructionTable) -> NDArray[np.int64]:
     return np.stack([np.count_nonzero(kinds == index, axis=1) for index in range(len(table.pool))], axis=1)
 
 
-def _check_unitaries(ids: Ids, stored: NDArray[np.float32], table: InstructionTable) -> tuple[NDArray[np.bool_], float]:
-    """Tell which stored unitaries are wrong, bool [N], and the largest error; see `_unitary_errors`."""
-    errors = _unitary_errors(ids, stored, table)
+def _check_targets(
+    ids: Ids, stored: NDArray[np.float32], table: InstructionTable, task: Task
+) -> tuple[NDArray[np.bool_], float]:
+    """Tell which stored targets are wrong, bool [N], and the largest error; see `_target_errors`."""
+    errors = _target_errors(ids, stored, table, task)
     is_wrong = errors > UNITARY_TOLERANCE
     doubtful = np.flatnonzero(is_wrong)
     is_wrong[doubtful] = errors[doubtful] > _tolerances(stored[doubtful])
     return is_wrong, float(errors.max(initial=0))
 
 
-def _unitary_errors(ids: Ids, stored: NDArray[np.float32], table: InstructionTable) -> NDArray[np.float64]:
-    """Return the largest error of each stored unitary, up to a global phase.
+def _target_errors(ids: Ids, stored: NDArray[np.float32], table: InstructionTable, task: Task) -> NDArray[np.float64]:
+    """Return the largest error of each stored target, up to a global phase.
 
     Args:
         ids: int16 [N, T].
-        stored: float32 [N, 2, D, D].
+        stored: float32 [N, 2, D, R].
         table: The instructions the ids number.
+        task: What targets are.
 
     Returns:
         float64 [N]; infinite where an entry is no number.
     """
     errors = np.zeros(len(ids))
-    rows = max(1, _BLOCK_BYTES // (16 * 4**table.num_qubits))
-    for start in range(0, len(ids), rows):
-        exact = unitaries(ids[start : start + rows], table)
-        given = stored[start : start + rows, 0] + 1j * stored[start : start + rows, 1].astype(np.float64)
+    for piece in pieces(len(ids), stored.shape[2] * stored.shape[3]):
+        exact = task.targets_of(ids[piece], table)
+        given = stored[piece, 0] + 1j * stored[piece, 1].astype(np.float64)
         overlap = np.einsum("nij,nij->n", exact.conj(), given)
         phase = np.where(np.abs(overlap) > 0, overlap, 1)  # without any overlap no phase helps
         exact *= (phase / np.abs(phase))[:, None, None]
-        errors[start : start + rows] = np.abs(given - exact).max(axis=(1, 2))
+        errors[piece] = np.abs(given - exact).max(axis=(1, 2))
     return np.nan_to_num(errors, nan=np.inf)
 
 

@@ -21,8 +21,8 @@ from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.samples import SrvSamples, exact_matches
 from quantum_diffusion.seeding import numpy_generator
+from quantum_diffusion.tasks.srv import SrvSamples, exact_matches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError
 from quantum_diffusion.files import DESCRIPTION, describe
 from quantum_diffusion.interop.torch_files import KEY, damaged, from_bfloat16, not_read, read_stored
+from quantum_diffusion.tasks.unitary import UnitaryTask
 
 logger = logging.getLogger(__name__)
 
@@ -350,7 +351,11 @@ class _Reader:
         numbers, index = np.unique(dataset.prompt_index[rows], return_inverse=True)
         prompts = tuple(dataset.prompts[number] for number in numbers)
         return replace(
-            dataset.take(rows), prompts=prompts, prompt_index=index.astype(np.int32), unitaries=unitaries[rows]
+            dataset.take(rows),
+            prompts=prompts,
+            prompt_index=index.astype(np.int32),
+            condition_type=UnitaryTask.name,
+            targets=unitaries[rows],
         )
 
 

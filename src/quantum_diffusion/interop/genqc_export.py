@@ -103,7 +103,7 @@ def _order(tensors: dict[str, NDArray[Any]]) -> list[str]:
 
 def _single_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {"x": dataset.tokens.astype(np.int32)}
-    return tensors if dataset.unitaries is None else tensors | {"U": dataset.unitaries}
+    return tensors if dataset.targets is None else tensors | {"U": dataset.targets}
 
 
 def _mixed_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
@@ -115,9 +115,9 @@ def _mixed_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
     x = np.where(absent[:, :, None] | ended[:, None, :], padding, tokens)
     z = np.hstack([qubits, -(-steps // _TIME_MULTIPLE) * _TIME_MULTIPLE])
     tensors: dict[str, NDArray[Any]] = {"x": x.astype(np.int32), "z": z.astype(np.int32)}
-    if dataset.unitaries is not None:  # only with parameters, of which there are none, genQC can batch unitaries
+    if dataset.targets is not None:  # only with parameters, of which there are none, genQC can batch unitaries
         parameters = np.zeros((len(dataset), 0, tokens.shape[2]), dtype=np.float32)
-        tensors |= {"params": parameters, "U": dataset.unitaries}
+        tensors |= {"params": parameters, "U": dataset.targets}
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""Exact symmetries of circuits with their unitaries, drawn anew whenever a circuit is trained on.
+"""Exact symmetries of circuits with their targets, drawn anew whenever a circuit is trained on.
 
 Renaming qubits permutes the rows of tokens and the basis of the unitary alike; a circuit run backwards has the
 adjoint unitary.
@@ -15,13 +15,14 @@ from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.tasks.registry import TASKS
 
 
 def augment(batch: Batch, names: Sequence[str], noise: Noise) -> Batch:
     """Apply symmetries to a batch.
 
     Args:
-        batch: Circuits with unitaries, on the noise's device.
+        batch: Circuits with targets, on the noise's device.
         names: Of `SYMMETRIES`, in the order of their use.
         noise: Source of randomness.
     """
@@ -34,15 +35,18 @@ def check_augmentation(dataset: CircuitDataset, names: Sequence[str]) -> None:
     """Refuse symmetries that would change what a circuit is asked for.
 
     Raises:
-        ConfigError: A name is unknown, the data set has no unitaries, or circuits run backwards leave the gate pool.
+        ConfigError: A name is unknown or not for the data set's task, or circuits run backwards leave the gate pool.
     """
     for name in names:
         if name not in SYMMETRIES:
             raise ConfigError(unknown_name("training.training.augment", name, SYMMETRIES))
-    if names and dataset.unitaries is None:
+    wrong = [name for name in names if name not in dataset.task.symmetries]
+    if wrong:
+        able = " or ".join(task.name for task in TASKS.values() if wrong[0] in task.symmetries)
         raise ConfigError(
-            f"training.training.augment={list(names)} is for data sets with unitaries: a Schmidt rank vector names "
-            "the qubits, and a circuit run backwards has another one; set it to []"
+            f"training.training.augment={list(names)} has {wrong[0]}, which is for data sets of condition_type {able}: "
+            f"of circuits for {dataset.task.asked} it would make others than their prompts ask for; set it to "
+            f"{list(dataset.task.symmetries)}"
         )
     directed = [gate for gate in dataset.gate_pool.names if GATES[gate].inverse != gate]
     if "invert" in names and directed:
@@ -60,16 +64,17 @@ def permute_qubits(batch: Batch, noise: Noise) -> Batch:
     place = torch.where(qubit < batch.sizes[:, :1], place, 1.0 + qubit)
     source = place.argsort(dim=1)  # [B, Q]: new qubit q is the old qubit source[q]
     tokens = batch.tokens.gather(1, source[:, :, None].expand(batch.tokens.shape))
-    if batch.unitaries is None:
+    if batch.targets is None:
         return replace(batch, tokens=tokens)
-    side = batch.unitaries.shape[-1]
-    qubit = torch.arange(side.bit_length() - 1, device=noise.device)  # bucketed tokens lack rows, unitaries do not
+    side, width = batch.targets.shape[-2:]
+    qubit = torch.arange(side.bit_length() - 1, device=noise.device)  # bucketed tokens lack rows, targets do not
     source = torch.cat([source, qubit[num_qubits:].expand(count, -1)], dim=1)
     bits = torch.arange(side, device=noise.device)[:, None] >> qubit & 1  # [D, Q]
     basis = (bits[None] << source[:, None]).sum(dim=2)  # [B, D]: the old index of each new one
-    rows = basis[:, None, :, None].expand(batch.unitaries.shape)
-    columns = basis[:, None, None, :].expand(batch.unitaries.shape)
-    return replace(batch, tokens=tokens, unitaries=batch.unitaries.gather(2, rows).gather(3, columns))
+    targets = batch.targets.gather(2, basis[:, None, :, None].expand(batch.targets.shape))
+    if width > 1:  # a state has a single column, which stays
+        targets = targets.gather(3, basis[:, None, None, :].expand(batch.targets.shape))
+    return replace(batch, tokens=tokens, targets=targets)
 
 
 def invert(batch: Batch, noise: Noise) -> Batch:
@@ -79,10 +84,10 @@ def invert(batch: Batch, noise: Noise) -> Batch:
     length = batch.sizes[:, 1:]
     source = torch.where(turned[:, None] & (step < length), length - 1 - step, step)
     tokens = batch.tokens.gather(2, source[:, None].expand(batch.tokens.shape))
-    if batch.unitaries is None:
+    if batch.targets is None:
         return replace(batch, tokens=tokens)
-    adjoint = batch.unitaries.mT * torch.tensor([1.0, -1.0], device=noise.device)[:, None, None]
-    return replace(batch, tokens=tokens, unitaries=torch.where(turned[:, None, None, None], adjoint, batch.unitaries))
+    adjoint = batch.targets.mT * torch.tensor([1.0, -1.0], device=noise.device)[:, None, None]
+    return replace(batch, tokens=tokens, targets=torch.where(turned[:, None, None, None], adjoint, batch.targets))
 
 
 SYMMETRIES: dict[str, Callable[[Batch, Noise], Batch]] = {"permute_qubits": permute_qubits, "invert": invert}

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import model_validator
 from torch import nn
 
 from quantum_diffusion.config.schema import (
     ConvolutionParams,
-    GaussianParams,
     Loss,
     MaskedParams,
-    MatrixParams,
     ModelConfig,
     Objective,
     SchedulerConfig,
@@ -26,8 +25,6 @@ from quantum_diffusion.config.schema import (
 )
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
-from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.errors import ConfigError, first_line, lacks_memory
 from quantum_diffusion.models import condition_encoder
 from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
@@ -35,6 +32,9 @@ from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
 from quantum_diffusion.models.unitary_encoder import ConvolutionalUnitaryEncoder, MatrixEncoder
+from quantum_diffusion.tasks.registry import TASKS
+from quantum_diffusion.tasks.srv import SrvTask
+from quantum_diffusion.tasks.unitary import UnitaryTask
 
 MOST_CONVOLUTION_QUBITS = 6
 """Of the convolutional unitary encoder: it attends between all 4^n entries of a unitary."""
@@ -64,12 +64,28 @@ class PipelineConfig(Section):
     model: ModelConfig
     text_encoder: TextEncoderConfig
     scheduler: SchedulerConfig
+    condition_type: str = SrvTask.name
+    """The task; where an earlier version wrote none, it is told by the encoder of unitaries."""
     unitary_encoder: UnitaryEncoderConfig | None = None
-    """How unitaries are encoded; None for pipelines without."""
+    """How unitaries are encoded; None for other tasks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_task(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "condition_type" not in values and values.get("unitary_encoder") is not None:
+            return values | {"condition_type": UnitaryTask.name}
+        return values
+
+    @property
+    def shows_remaining(self) -> bool:
+        """Whether every step is shown what the steps before it leave to do."""
+        encoder = TASKS[self.condition_type].encoder
+        return encoder is not None and bool(getattr(getattr(self, encoder).params, "remaining", False))
 
 
 def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> PipelineConfig:
     """Return the architecture that a training configuration asks for on a data set."""
+    task = TASKS[dataset.condition_type]
     return PipelineConfig(
         gate_pool=dataset.gate_pool.names,
         num_qubits=dataset.num_qubits,
@@ -84,7 +100,8 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         model=config.model,
         text_encoder=config.text_encoder,
         scheduler=config.scheduler,
-        unitary_encoder=None if dataset.unitaries is None else config.unitary_encoder,
+        condition_type=dataset.condition_type,
+        **({} if task.encoder is None else {task.encoder: getattr(config, task.encoder)}),
     )
 
 
@@ -146,7 +163,7 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
             max_steps=config.max_gates,
             condition_dim=encoder.width,
             num_label_entries=labels,
-            with_step_condition=isinstance(unitary, MatrixParams) and unitary.remaining,
+            with_step_condition=config.shows_remaining,
             **_trunk(params),
         )
     else:
@@ -164,17 +181,3 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
 
 def _trunk(params: TransformerParams) -> dict[str, Any]:
     return {key: getattr(params, key) for key in ("width", "depth", "num_heads", "feed_forward")}
-
-
-def build_process(config: PipelineConfig, network: nn.ModuleDict) -> MaskedDiffusion | GaussianDiffusion:
-    """Build the diffusion process of a pipeline, over the gate embedding of its network."""
-    params = config.scheduler.params
-    if isinstance(params, MaskedParams):
-        return MaskedDiffusion(params.suffix_share, params.order)
-    assert isinstance(params, GaussianParams)
-    options = params.model_dump(exclude={"guidance_scale", "sample_steps"})
-    embedding = network["gate_embedding"]
-    assert isinstance(embedding, GateEmbedding)
-    return GaussianDiffusion(
-        embedding, objective=config.objective, loss=config.loss, sampler=config.scheduler.type, **options
-    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantum_diffusion.circuits.prompts import GATES_PROMPT, SRV_PROMPT
+from quantum_diffusion.circuits.prompts import GATES_PROMPTS, SRV_PROMPT
 from quantum_diffusion.errors import CheckpointError, counted, only_warn
 from quantum_diffusion.evaluation.inspection import (
     CHECKS,
@@ -95,9 +95,9 @@ def check_rows(report: InspectionReport) -> list[Row]:
         "tokens": True,
         "sizes": True,
         "labels": any(prompt.startswith(SRV_PROMPT) for prompt in report.prompt_counts),
-        "gate lists": any(prompt.startswith(GATES_PROMPT) for prompt in report.prompt_counts),
+        "gate lists": any(prompt.startswith(GATES_PROMPTS) for prompt in report.prompt_counts),
         "prompts": False,
-        "unitaries": report.largest_unitary_error is not None,
+        "targets": report.largest_target_error is not None,
     }
     rows = []
     for check, meaning in CHECKS.items():
@@ -108,8 +108,8 @@ def check_rows(report: InspectionReport) -> list[Row]:
             meaning = f"expected: {meaning}; wrong: {_rows(found)}"
         if check == "tokens" and report.invalid_reasons:
             meaning += " (" + ", ".join(f"{count:,} {reason}" for reason, count in report.invalid_reasons.items()) + ")"
-        if check == "unitaries" and report.largest_unitary_error is not None:
-            meaning += f" (largest error {report.largest_unitary_error:.1e})"
+        if check == "targets" and report.largest_target_error is not None:
+            meaning += f" (largest error {report.largest_target_error:.1e})"
         rows.append((check, f"{found.count:,} wrong", meaning))
     return rows
 
@@ -210,8 +210,8 @@ def _draw_prompts(axes: Axes, report: InspectionReport, colours: dict[str, Any])
 
 
 def _short(prompt: str) -> str:
-    if prompt.startswith(GATES_PROMPT):
-        return " ".join(re.findall(r"\w+", prompt.removeprefix(GATES_PROMPT)))[:40]
+    if prompt.startswith(GATES_PROMPTS):
+        return " ".join(re.findall(r"\w+", prompt.partition("[")[2]))[:40]
     return _clean(prompt).removeprefix(SRV_PROMPT)[:40]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from quantum_diffusion.circuits.prompts import SRV_PROMPT
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, circuit_keys
 from quantum_diffusion.pictures import new_picture
-from quantum_diffusion.pipeline.samples import SampledCircuits
+from quantum_diffusion.tasks.samples import SampledCircuits
 
 MOST_BARS = 40
 

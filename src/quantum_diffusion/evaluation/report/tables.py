@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantum_diffusion.errors import counted
-from quantum_diffusion.evaluation.compilation_evaluator import MOST_CIRCUITS
-from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics, GateComparison, GroupFigures
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, SampledFigures
+from quantum_diffusion.evaluation.target_evaluation import MOST_CIRCUITS
+from quantum_diffusion.evaluation.target_metrics import GateComparison, GroupFigures, TargetMetrics
 
 Row = tuple[str, str, str]
 
@@ -18,9 +18,9 @@ SHOWN_TRIES = (16, 128, 1024)
 """The k of "best of k" that the field reports."""
 
 
-def summary_rows(metrics: EvaluationMetrics | CompilationMetrics) -> list[Row]:
+def summary_rows(metrics: EvaluationMetrics | TargetMetrics) -> list[Row]:
     """Return the rows a newcomer should read, most important first."""
-    return _compilation_rows(metrics) if isinstance(metrics, CompilationMetrics) else _srv_rows(metrics)
+    return _target_rows(metrics) if isinstance(metrics, TargetMetrics) else _srv_rows(metrics)
 
 
 def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
@@ -54,7 +54,7 @@ def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
     return rows
 
 
-def _compilation_rows(metrics: CompilationMetrics) -> list[Row]:
+def _target_rows(metrics: TargetMetrics) -> list[Row]:
     samples = metrics.samples_per_target
     mark = " (training data)" if metrics.on_training_data else ""
     rows = [
@@ -119,7 +119,7 @@ def _beside(gates: GateComparison, other: str) -> str:
     return f"{other} have {gates.mean_gates_other:.2f}; {shares} ({counted(gates.num_targets, 'target')})"
 
 
-def _origin(metrics: CompilationMetrics) -> str:
+def _origin(metrics: TargetMetrics) -> str:
     """Say whether the model may have seen the targets in training."""
     if metrics.on_training_data:
         return "the model was trained on them"
@@ -128,13 +128,13 @@ def _origin(metrics: CompilationMetrics) -> str:
     if metrics.not_checked is not None:
         said.append(f"NOT CHECKED whether training had them: {metrics.not_checked}")
         which = "the training data that were found"
-    if metrics.num_known_unitaries or metrics.num_known_circuits:
+    if metrics.num_known_targets or metrics.num_known_circuits:
         said.append(
-            f"none occurs in {which} ({metrics.num_known_unitaries} by their unitary and "
+            f"none occurs in {which} ({metrics.num_known_targets} by what they do and "
             f"{metrics.num_known_circuits} by their circuit did, and were left out)"
         )
-    elif metrics.num_known_unitaries is not None:
-        said.append(f"none occurs in {which}, neither the unitary nor the circuit")
+    elif metrics.num_known_targets is not None:
+        said.append(f"none occurs in {which}, neither what they do nor the circuit")
     return "; ".join(said) or "NOT CHECKED whether training had them"
 
 

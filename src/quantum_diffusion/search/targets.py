@@ -21,10 +21,10 @@ from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.matrices import from_two_channels, qubits_of_unitary
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, first_line, unknown_name
-from quantum_diffusion.pipeline.compilation import from_two_channels, qubits_of_unitary
 from quantum_diffusion.seeding import numpy_generator
 
 _MOST_BYTES = 4 * 2**20

@@ -13,7 +13,7 @@ import numpy as np
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.errors import counted
-from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
+from quantum_diffusion.evaluation.target_metrics import TargetMetrics
 from quantum_diffusion.pictures import new_picture
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MOST_LABELLED = 6
 _MODEL, _SAMPLE, _RANDOM = "#4063d8", "#9bb0ee", "#7f7f7f"
 
 
-def save_success_chart(metrics: CompilationMetrics, path: Path) -> None:
+def save_success_chart(metrics: TargetMetrics, path: Path) -> None:
     """Write a picture (PNG) of three parts: success by tries, infidelities, success by length."""
     with new_picture(path, (13, 4.2)) as figure:
         tries, infidelities, lengths = figure.subplots(1, 3)
@@ -45,7 +45,7 @@ def save_success_chart(metrics: CompilationMetrics, path: Path) -> None:
         )
 
 
-def _draw_tries(axes: Axes, metrics: CompilationMetrics) -> None:
+def _draw_tries(axes: Axes, metrics: TargetMetrics) -> None:
     tries = [int(k) for k in metrics.best_of]
     low, high = 100 * np.array(list(metrics.best_of_intervals.values())).T
     axes.fill_between(tries, low, high, color=_MODEL, alpha=0.18, linewidth=0)
@@ -59,7 +59,7 @@ def _draw_tries(axes: Axes, metrics: CompilationMetrics) -> None:
     axes.set_title("Solved by the best of k", fontsize=10)
 
 
-def _draw_infidelities(axes: Axes, metrics: CompilationMetrics) -> None:
+def _draw_infidelities(axes: Axes, metrics: TargetMetrics) -> None:
     # The exact bin has almost no width: it is drawn at the left as one of its own.
     places = np.array([-0.06, *(np.array(metrics.infidelity_edges[1:-1]) + np.array(metrics.infidelity_edges[2:])) / 2])
     for counts, colour, shift, label in (
@@ -73,7 +73,7 @@ def _draw_infidelities(axes: Axes, metrics: CompilationMetrics) -> None:
     axes.set_title("How far from the target", fontsize=10)
 
 
-def _draw_lengths(axes: Axes, metrics: CompilationMetrics) -> None:
+def _draw_lengths(axes: Axes, metrics: TargetMetrics) -> None:
     groups, samples = list(metrics.by_length.values()), metrics.samples_per_target
     places = np.arange(len(groups))
     for shift, rates, colour, label in (
@@ -90,7 +90,7 @@ def _draw_lengths(axes: Axes, metrics: CompilationMetrics) -> None:
     axes.set_title("By length", fontsize=10)
 
 
-def save_compilation_drawings(pairs: Sequence[tuple[str, Circuit, Circuit]], path: Path, most: int) -> None:
+def save_target_drawings(pairs: Sequence[tuple[str, Circuit, Circuit]], path: Path, most: int) -> None:
     """Draw targets' own circuits next to the shortest found, over all lengths (PNG).
 
     Args:

@@ -1,6 +1,6 @@
-"""Evaluation of a compilation model: many tries a target, each simulated, beside random circuits and Qiskit.
+"""Evaluation of a model on targets: many tries each, every one simulated, beside random circuits and Qiskit.
 
-Targets are unitaries of a data set; those that the model has seen in training are counted and left out.
+Targets are what circuits of a data set do; those that the model has seen in training are counted and left out.
 """
 
 from __future__ import annotations
@@ -15,39 +15,32 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.backends.qiskit import synthesize
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.gates import GATES, GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact, gate_count, instruction_table
+from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.matrices import EXACT, STORED_TOLERANCE, from_two_channels, infidelities, matrix_keys
 from quantum_diffusion.circuits.normal_form import normal_form
-from quantum_diffusion.circuits.prompts import parse_gates_prompt
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.simulate import corners, infidelities, unitaries
-from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.data.merging import row_keys
-from quantum_diffusion.data.selection import unitary_keys
 from quantum_diffusion.errors import IncompatibleDatasetsError
-from quantum_diffusion.evaluation import compilation_metrics as metrics
-from quantum_diffusion.evaluation.compilation_metrics import CompilationMetrics
+from quantum_diffusion.evaluation import target_metrics as metrics
 from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
+from quantum_diffusion.evaluation.report.results import write_results_folder
+from quantum_diffusion.evaluation.report.tables import summary_rows
+from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
+from quantum_diffusion.evaluation.target_metrics import TargetMetrics
 from quantum_diffusion.evaluation.training_data import TrainingData
-from quantum_diffusion.pipeline.compilation import (
-    CompilationDiffusionPipeline,
-    Matrix,
-    from_two_channels,
-    pad_unitary,
-)
-from quantum_diffusion.pipeline.samples import EXACT, verify_unitaries
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.seeding import numpy_generator
+from quantum_diffusion.tasks.samples import Requests
+from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 
 MOST_CIRCUITS = 10
 """Distinct exact circuits of a target that are kept, shortest first."""
-
-_STORED_TOLERANCE = 1e-4
-"""Infidelity of a stored unitary with its own circuit; float16 leaves about 1e-6, another circuit 0.1 and more."""
 
 _BLOCK_BYTES = 2**28
 """Memory for the targets of the samples that are asked for at once."""
@@ -55,21 +48,19 @@ _BLOCK_BYTES = 2**28
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Unitaries to compile.
+    """What is asked for, and the circuits that it was made with.
 
     Attributes:
+        task: What targets are.
         rows: int64 [M], where they are in the data set.
-        prompts: M prompts that name the allowed gates.
-        widths: int64 [M], qubits of each.
-        unitaries: complex128 [M, D, D], computed from the targets' own circuits; the identity on qubits beyond these.
+        requests: M requests, whose targets are computed from the targets' own circuits.
         ids: int16 [M, T], the circuits the targets were made with.
         table: The instructions the ids number.
     """
 
+    task: TargetTask
     rows: NDArray[np.int64]
-    prompts: tuple[str, ...]
-    widths: NDArray[np.int64]
-    unitaries: Matrix
+    requests: Requests
     ids: Ids
     table: InstructionTable
 
@@ -77,9 +68,21 @@ class Targets:
         return len(self.rows)
 
     @property
+    def matrices(self) -> Matrix:
+        """What is asked for, complex128 [M, D, R], on all qubits of the data set."""
+        assert self.requests.targets is not None
+        return self.requests.targets
+
+    @property
+    def corners(self) -> list[Matrix]:
+        """What is asked for on the qubits that it has, M of complex128 [d, r]: views."""
+        widths = self.requests.num_qubits.tolist()
+        return [self.task.corner(*pair) for pair in zip(self.matrices, widths, strict=True)]
+
+    @property
     def gates(self) -> list[tuple[str, ...]]:
         """The gates that each prompt allows."""
-        return [parse_gates_prompt(prompt, self.table.pool) for prompt in self.prompts]
+        return [self.task.gates_of(prompt, self.table.pool) for prompt in self.requests.prompts]
 
     @property
     def names(self) -> list[str]:
@@ -87,20 +90,14 @@ class Targets:
         return [f"target_{row:06d}" for row in self.rows.tolist()]
 
     @property
-    def matrices(self) -> list[Matrix]:
-        """The unitaries on the qubits they have, M of complex128 [d, d]."""
-        return corners(self.unitaries, self.widths)
-
-    @property
     def own_circuits(self) -> list[Circuit]:
         """The circuits the targets were made with."""
-        return circuits_from_ids(self.ids, self.table, self.widths.tolist())
+        return circuits_from_ids(self.ids, self.table, self.requests.num_qubits.tolist())
 
     def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> Targets:
         """Return some of the targets."""
-        prompts = tuple(np.array(self.prompts, dtype=object)[chosen].tolist())
-        rows, widths = self.rows[chosen], self.widths[chosen]
-        return Targets(rows, prompts, widths, self.unitaries[chosen], self.ids[chosen], self.table)
+        rows = np.arange(len(self))[chosen]
+        return Targets(self.task, self.rows[rows], self.requests.take(rows), self.ids[rows], self.table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +122,8 @@ class Tries:
 
 
 @dataclass(frozen=True)
-class CompilationResult:
-    """What an evaluation of a compilation model found.
+class TargetResult:
+    """What an evaluation on targets found.
 
     Attributes:
         metrics: The figures.
@@ -137,7 +134,7 @@ class CompilationResult:
         unit: What `verified` has an entry for.
     """
 
-    metrics: CompilationMetrics
+    metrics: TargetMetrics
     targets: Targets
     tries: Tries
     verified: dict[str, list[Circuit]]
@@ -145,19 +142,19 @@ class CompilationResult:
     unit: ClassVar[str] = "target"
 
 
-def evaluate_compilation(
-    pipeline: CompilationDiffusionPipeline,
+def evaluate_targets(
+    pipeline: DiffusionPipeline,
     dataset: CircuitDataset,
     config: EvaluationConfig,
     progress: Callable[[int, int], None] | None = None,
     on_training_data: bool | None = None,
     training: TrainingData | None = None,
-) -> CompilationResult:
+) -> TargetResult:
     """Draw targets, sample for each, verify and compare; writes nothing.
 
     Args:
         pipeline: The model.
-        dataset: Circuits with their unitaries, over the model's gate pool.
+        dataset: Circuits with their targets, over the model's gate pool.
         config: How many of what, and how to sample.
         progress: Called with (circuits so far, circuits wanted).
         on_training_data: Whether the model was trained on these targets; None when that is not known.
@@ -165,16 +162,16 @@ def evaluate_compilation(
             they are the training data or nobody asks.
 
     Raises:
-        IncompatibleDatasetsError: A stored unitary is not that of its circuit, or all targets occur in training.
+        IncompatibleDatasetsError: A stored target is not that of its circuit, or all targets occur in training.
         ConfigError: A sampling option is not for this model.
     """
     drawn = draw_targets(dataset, config.num_targets, config.seed)
-    by_circuit = by_unitary = None
+    by_circuit = by_target = None
     targets = drawn
     if training is not None and training.datasets:
         known = [known_targets(drawn, dataset, trained) for trained in training.datasets]
-        by_circuit, by_unitary = (np.any(kind, axis=0) for kind in zip(*known, strict=True))
-        targets = drawn.take(~(by_circuit | by_unitary))
+        by_circuit, by_target = (np.any(kind, axis=0) for kind in zip(*known, strict=True))
+        targets = drawn.take(~(by_circuit | by_target))
         if not len(targets):
             raise IncompatibleDatasetsError(
                 f"every target drawn from {config.dataset!r} ({len(drawn)}) occurs in the training data: give a data "
@@ -191,12 +188,12 @@ def evaluate_compilation(
     own = gate_count(targets.ids)
     # Circuits found are in normal form, so what they are compared with is too.
     own_forms = gate_count(normal_form(targets.ids, targets.table))
-    qiskit = [synthesize(target, gates) for target, gates in zip(targets.matrices, targets.gates, strict=True)]
+    qiskit = [targets.task.by_qiskit(*pair) for pair in zip(targets.corners, targets.gates, strict=True)]
     best_of, random_best_of = (
         {str(k): metrics.best_of_k(successes, samples, k) for k in metrics.tries(samples)}
         for successes in (exact, random)
     )
-    figures = CompilationMetrics(
+    figures = TargetMetrics(
         num_targets=len(targets),
         samples_per_target=samples,
         exact_below=EXACT,
@@ -218,83 +215,88 @@ def evaluate_compilation(
         on_training_data=on_training_data,
         not_checked=None if training is None else training.missing,
         num_known_circuits=None if by_circuit is None else int(by_circuit.sum()),
-        num_known_unitaries=None if by_unitary is None else int(by_unitary.sum()),
+        num_known_targets=None if by_target is None else int(by_target.sum()),
         **sampled_figures(pipeline, config, tries.reasons, seconds),
     )
-    return CompilationResult(figures, targets, tries, dict(zip(targets.names, shortest, strict=True)))
+    return TargetResult(figures, targets, tries, dict(zip(targets.names, shortest, strict=True)))
 
 
 # ------------------------------------------------------------------------------------------------- targets
 
 
 def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
-    """Draw targets at random; of those with equal unitaries, qubits and gates one is kept.
+    """Draw targets at random; of those that are equal, with equal qubits and gates, one is kept.
 
     Args:
-        dataset: Circuits with their unitaries.
+        dataset: Circuits with their targets.
         count: Most targets.
         seed: Decides which.
 
     Raises:
-        IncompatibleDatasetsError: A stored unitary is not that of its circuit.
+        IncompatibleDatasetsError: A stored target is not that of its circuit.
     """
-    assert dataset.unitaries is not None
+    task = dataset.task
+    assert isinstance(task, TargetTask)
+    assert dataset.targets is not None
     rows = np.sort(numpy_generator(seed, "targets").permutation(len(dataset))[:count])
-    report, matrices = dataset.simulate(rows)
-    stored = from_two_channels(dataset.unitaries[rows])
-    wrong = rows[~report.valid | (infidelities(matrices, stored) > _STORED_TOLERANCE)]
+    circuits = dataset.labelled(rows)
+    matrices = task.targets_of(circuits.ids, circuits.table)  # in float64; what is stored may be rounded to 16 bits
+    valid = decode_tokens(dataset.tokens[rows], dataset.gate_pool).valid
+    wrong = rows[~valid | (infidelities(matrices, from_two_channels(dataset.targets[rows])) > STORED_TOLERANCE)]
     if len(wrong):
         raise IncompatibleDatasetsError(
-            f"the unitary of row {wrong[0]} of the data set is not that of its circuit: see what is wrong with "
+            f"the target stored in row {wrong[0]} of the data set is not that of its circuit: see what is wrong with "
             "`quantum-diffusion inspect`, and generate the data set again"
         )
-    widths, asked = dataset.sizes[rows, 0].astype(np.int64), dataset.prompt_index[rows]
-    tasks = np.stack([unitary_keys(matrices), widths.astype(np.uint64), asked.astype(np.uint64)], axis=1)
+    asked = dataset.prompt_index[rows]
+    tasks = np.stack([matrix_keys(matrices), circuits.num_qubits.astype(np.uint64), asked.astype(np.uint64)], axis=1)
     first = np.sort(np.unique(tasks, axis=0, return_index=True)[1])
-    prompts = tuple(dataset.prompts[index] for index in asked.tolist())
-    table = instruction_table(dataset.gate_pool, dataset.num_qubits)
-    return Targets(rows, prompts, widths, matrices, compact(report.ids), table).take(first)
+    corners = [task.corner(*pair) for pair in zip(matrices, circuits.num_qubits.tolist(), strict=True)]
+    requests = task.requests(circuits.prompts, corners, circuits.table)
+    return Targets(task, rows, requests, compact(circuits.ids), circuits.table).take(first)
 
 
 def known_targets(
     targets: Targets, dataset: CircuitDataset, training: CircuitDataset
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell which targets occur in training: by the normal form of their own circuit, and by their unitary.
+    """Tell which targets occur in training: by the normal form of their own circuit, and by what they are.
 
     Args:
         targets: Targets drawn from `dataset`.
         dataset: Where they are from.
-        training: Circuits with unitaries, of the same gate pool.
+        training: Circuits with targets of the same task and gate pool.
 
     Returns:
         bool [M] and bool [M].
     """
-    assert training.unitaries is not None
+    assert training.targets is not None
     num_qubits = max(dataset.num_qubits, training.num_qubits)
     shape = num_qubits, max(dataset.max_gates, training.max_gates)
     by_circuit = np.isin(dataset_keys(dataset.take(targets.rows), *shape), dataset_keys(training, *shape))
-    mine = unitary_keys(pad_unitary(targets.unitaries, num_qubits))
-    by_unitary = np.zeros(len(targets), dtype=np.bool_)
-    for block in row_blocks(training.unitaries):
-        by_unitary |= np.isin(mine, unitary_keys(pad_unitary(from_two_channels(block), num_qubits)))
-    return by_circuit, by_unitary
+    mine = matrix_keys(targets.task.pad(targets.matrices, num_qubits))
+    by_target = np.zeros(len(targets), dtype=np.bool_)
+    for block in row_blocks(training.targets):
+        by_target |= np.isin(mine, matrix_keys(targets.task.pad(from_two_channels(block), num_qubits)))
+    return by_circuit, by_target
 
 
 # ------------------------------------------------------------------------------------------------- samples
 
 
 def sample_tries(
-    pipeline: CompilationDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     targets: Targets,
     config: EvaluationConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tries:
     """Sample `samples_per_target` circuits for each target, in blocks that bound memory; blocks change no sample."""
-    samples = config.samples_per_target
-    prompts = np.array(targets.prompts, dtype=object)
+    samples, task = config.samples_per_target, targets.task
+    asked = pipeline.requests(targets.requests.prompts, targets.corners)
     total = samples * len(targets)
-    size = max(1, _BLOCK_BYTES // (16 * 4**pipeline.config.num_qubits))
-    parts, reasons = [], Counter[str]()
+    entries = 2**pipeline.config.num_qubits * task.columns(pipeline.config.num_qubits)
+    size = max(1, _BLOCK_BYTES // (16 * entries))
+    parts: list[TargetSamples] = []
+    reasons = Counter[str]()
     for first in range(0, total, size):
         rows = np.arange(first, min(first + size, total)) // samples
 
@@ -302,15 +304,8 @@ def sample_tries(
             if progress:
                 progress(first + done, total)
 
-        part = pipeline.sample_padded(
-            prompts[rows].tolist(),
-            pad_unitary(targets.unitaries[rows], pipeline.config.num_qubits),
-            targets.widths[rows],
-            config.seed,
-            config.model_params,
-            first_sample=first,
-            progress=advance,
-        )
+        part = pipeline.sample(asked.take(rows), config.seed, config.model_params, first_sample=first, progress=advance)
+        assert isinstance(part, TargetSamples)
         parts.append(part)
         reasons.update(part.report.reasons)
     ids = np.concatenate([part.ids for part in parts])
@@ -328,36 +323,62 @@ def random_successes(targets: Targets, samples: int, seed: int) -> NDArray[np.in
     """
     rng = numpy_generator(seed, "random baseline")
     successes = []
-    lengths = gate_count(targets.ids).tolist()
-    for target, prompt, gates, length in zip(targets.matrices, targets.prompts, targets.gates, lengths, strict=True):
-        width = len(target).bit_length() - 1
-        table = instruction_table(GatePool(gate for gate in gates if GATES[gate].num_qubits <= width), width)
+    lengths, widths = gate_count(targets.ids).tolist(), targets.requests.num_qubits.tolist()
+    for target, gates, length, width in zip(targets.corners, targets.gates, lengths, widths, strict=True):
+        fitting = GatePool(gate for gate in gates if GATES[gate].num_qubits <= width)
+        table = instruction_table(fitting, width)
         ids = random_ids(rng, table, samples, length, length)
+        asked = targets.task.requests([targets.task.prompt(fitting.names, fitting)], [target], table)
         report = DecodeReport(ids, np.ones(samples, dtype=np.bool_), (VALID,) * samples)
-        wanted = np.broadcast_to(target, (samples, *target.shape))
-        found = verify_unitaries([prompt] * samples, wanted, np.full(samples, width), report, table)
-        successes.append(int(found.matches.sum()))
+        successes.append(int(targets.task.verify(asked.repeated(samples), report, table).matches.sum()))
     return np.array(successes, dtype=np.int64)
 
 
 def exact_circuits(
-    pipeline: CompilationDiffusionPipeline, targets: Targets, tries: Tries
+    pipeline: DiffusionPipeline, targets: Targets, tries: Tries
 ) -> tuple[list[int], list[list[Circuit]]]:
     """Return the number of distinct exact circuits of each target, and the shortest of them.
 
     Circuits are in normal form, where no two neighbours cancel, and simulated once more in that form; see
     `normal_form`.
     """
-    counts, shortest = [], []
-    for ids, exact, target in zip(tries.ids, tries.exact, targets.matrices, strict=True):
-        forms = normal_form(ids[exact], pipeline.table)
+    counts, shortest, table = [], [], pipeline.table
+    widths = targets.requests.num_qubits.tolist()
+    for ids, exact, target, width in zip(tries.ids, tries.exact, targets.corners, widths, strict=True):
+        forms = normal_form(ids[exact], table)
         forms = forms[shortest_distinct(row_keys(forms), gate_count(forms))]
         counts.append(len(forms))
         chosen = forms[:MOST_CIRCUITS]
-        wanted = pad_unitary(target, pipeline.config.num_qubits)
-        distances = infidelities(
-            unitaries(chosen, pipeline.table), np.broadcast_to(wanted, (len(chosen), *wanted.shape))
-        )
-        chosen = chosen[distances < EXACT]
-        shortest.append(circuits_from_ids(chosen, pipeline.table, [len(target).bit_length() - 1] * len(chosen)))
+        wanted = targets.task.pad(target, table.num_qubits)[None]
+        chosen = chosen[targets.task.distances(chosen, wanted, table) < EXACT]
+        shortest.append(circuits_from_ids(chosen, table, [width] * len(chosen)))
     return counts, shortest
+
+
+# ------------------------------------------------------------------------------------------------- results
+
+
+def write_target_results(result: TargetResult, folder: Path, config: EvaluationConfig) -> None:
+    """Write the results of `evaluate_targets` into a folder; those of an earlier evaluation are replaced.
+
+    Raises:
+        CheckpointError: The folder cannot be written; what was there before is unchanged.
+    """
+    targets = result.targets
+    pairs = [
+        (name, own, result.verified[name][0])
+        for name, own in zip(targets.names, targets.own_circuits, strict=True)
+        if result.verified[name]
+    ]
+    pictures: dict[str, Callable[[Path], None]] = {
+        "success.png": lambda path: save_success_chart(result.metrics, path),
+        "circuits.png": lambda path: save_target_drawings(pairs, path, -(-config.max_drawings // 2)),
+    }
+    write_results_folder(
+        folder,
+        result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")},
+        summary_rows(result.metrics),
+        {name: circuits for name, circuits in result.verified.items() if circuits},
+        dict(zip(targets.names, targets.requests.prompts, strict=True)),
+        pictures,
+    )

@@ -1,4 +1,4 @@
-"""The search for circuits of one unitary: sample, simplify, simulate what is left, until enough exact ones are found.
+"""The search for circuits of one target: sample, simplify, simulate what is left, until enough exact ones are found.
 
 A circuit is called exact only by the simulation of the very form in which it is returned.
 """
@@ -8,29 +8,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.arguments import check_count, check_whole
+from quantum_diffusion.arguments import check_count, check_kind, check_whole
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import Ids, instruction_table
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.phases import drop_phases
-from quantum_diffusion.circuits.prompts import gates_prompt
-from quantum_diffusion.circuits.simulate import infidelities, unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.reach import check_unitary_reach
-from quantum_diffusion.pipeline.samples import EXACT
-
-if TYPE_CHECKING:
-    from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.search.reach import check_target_reach
+from quantum_diffusion.tasks.targets import TargetTask
 
 _MOST_AT_ONCE = 256
 """Circuits sampled before the search looks again whether it has enough; of 8 qubits their unitaries take 256 MB,
@@ -43,7 +41,8 @@ class CompiledCircuit:
 
     Attributes:
         circuit: The circuit, over the gates that were allowed.
-        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U, by simulation in float64.
+        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 of states), by simulation
+            in float64.
     """
 
     circuit: Circuit
@@ -57,7 +56,7 @@ class CompiledCircuit:
 
 @dataclass(frozen=True, kw_only=True)
 class Compilation:
-    """What a search for circuits of one unitary gave.
+    """What a search for circuits of one target gave.
 
     Attributes:
         circuits: Distinct circuits that are the target up to a global phase (infidelity below `EXACT`), fewest gates
@@ -83,43 +82,71 @@ class Compilation:
 
 
 @memory_for("looking for circuits of the target", "end other programs, or use a computer with more memory")
-def search_circuits(
-    pipeline: CompilationDiffusionPipeline,
+def find_exact(
+    pipeline: DiffusionPipeline,
     target: NDArray[Any],
-    gates: Sequence[str] | None,
-    max_gates: int | None,
-    max_tries: int,
-    num_circuits: int,
-    seed: int,
-    options: SamplingConfig | None,
-    edit: Edit | None,
-    progress: Callable[[int, int], None] | None,
+    *,
+    gates: Sequence[str] | None = None,
+    max_gates: int | None = None,
+    max_tries: int = 1024,
+    num_circuits: int = 1,
+    seed: int = 0,
+    options: SamplingConfig | None = None,
+    edit: Edit | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Compilation:
-    """Search for circuits of a unitary; see `CompilationDiffusionPipeline.compile_unitary`."""
+    """Sample until enough distinct circuits are exactly the target, up to a global phase.
+
+    Every circuit is simplified and simulated in its final form. `search.targets.target_unitary` makes a target from a
+    circuit, a file or a name.
+
+    Args:
+        pipeline: A model that is asked for targets.
+        target: Unitary, complex [d, d], d = 2**q for at most the pipeline's qubits; little-endian.
+        gates: Gates that circuits may use; None allows all of the model's that fit the target.
+        max_gates: Longer circuits are dropped, counted after they are simplified; None keeps all.
+        max_tries: Most circuits to sample.
+        num_circuits: Distinct circuits wanted; the search ends when they are found.
+        seed: Seed of the samples.
+        options: How to sample; None takes the model's defaults.
+        edit: What sampling may not choose freely; with gates to keep or a least number of them, circuits are not
+            simplified. None leaves all of it free.
+        progress: Called with (circuits sampled, `max_tries`).
+
+    Raises:
+        ConfigError: The model is asked for something else, the target is none of its qubits, a number is out of range,
+            or an option or an edit is not for this model.
+        GateSetError: A gate is unknown, none of the model's, or wider than the target.
+    """
     started = time.perf_counter()
-    padded, num_qubits = pipeline.check_target(target)
+    task = check_kind(pipeline, DiffusionPipeline, "pipeline", "load_pipeline reads one").task
+    if not isinstance(task, TargetTask):
+        raise ConfigError(
+            f"this model answers {task.asked}, not targets: use `quantum-diffusion {task.command}`, or train on a data "
+            "set of datasets.condition_type=UNITARY"
+        )
+    num_qubits = task.check_target(target, pipeline.config.num_qubits)
     target = np.asarray(target, dtype=np.complex128)
     pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
 
     # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
-    edit = edit or Edit()
+    edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
     may_simplify = not (edit.keep or edit.min_gates)
     bounded = replace(edit, max_gates=min(most_gates, edit.max_gates or most_gates))
-    check_unitary_reach(target, pool.names, bounded, pipeline.table, pipeline.config.max_gates)
+    check_target_reach(task, target, pool.names, bounded, pipeline.table, pipeline.config.max_gates)
     if not may_simplify:
         edit = bounded  # what is not simplified stays as long as it is written, so the bound holds for writing, too
-    prompt = gates_prompt(pool.names, pipeline.gate_pool)
+    request = pipeline.requests([task.prompt(pool.names, pipeline.gate_pool)], [target])
+    columns = target.reshape(1, len(target), -1)
     found: dict[Circuit, CompiledCircuit] = {}
     best: CompiledCircuit | None = None
     sampled = exact = invalid = too_long = 0
     while len(found) < num_circuits and sampled < max_tries:
         count = next_batch(num_circuits - len(found), sampled, max_tries)
-        copies, widths = np.broadcast_to(padded, (count, *padded.shape)), np.full(count, num_qubits)
-        samples = pipeline.sample_padded(
-            [prompt] * count, copies, widths, seed, options, edit=edit, first_sample=sampled
-        )
-        results = _verify(samples.circuits(samples.report.valid.nonzero()[0]), pool, target, may_simplify)
+        samples = pipeline.sample(request.repeated(count), seed, options, edit=edit, first_sample=sampled)
+        valid = samples.circuits(samples.report.valid.nonzero()[0])
+        results = _verify(valid, pool, num_qubits, partial(task.distances, targets=columns), may_simplify)
         sampled, invalid = sampled + count, invalid + count - len(results)
         for result in results:
             exact += result.is_exact
@@ -157,25 +184,27 @@ def next_batch(missing: int, sampled: int, max_tries: int) -> int:
     return min(max(2 * missing + 6, sampled), _MOST_AT_ONCE, max_tries - sampled)
 
 
-def _verify(circuits: Sequence[Circuit], pool: GatePool, target: Matrix, may_simplify: bool) -> list[CompiledCircuit]:
+def _verify(
+    circuits: Sequence[Circuit],
+    pool: GatePool,
+    num_qubits: int,
+    distances: Callable[..., NDArray[np.float64]],
+    may_simplify: bool,
+) -> list[CompiledCircuit]:
     """Simulate circuits over a pool's gates, simplified where they may be, which brings in no other gate.
 
-    Results are equal where their normal forms are.
+    Results are equal where their normal forms are. `distances` returns the infidelity of circuits by their ids.
     """
-    table = instruction_table(pool, int(target.shape[0]).bit_length() - 1)
-
-    def distance(ids: Ids) -> NDArray[np.float64]:
-        return infidelities(unitaries(ids, table), np.broadcast_to(target, (len(ids), *target.shape)))
-
+    table = instruction_table(pool, num_qubits)
     ids = ids_from_circuits(circuits, table, max(map(len, circuits), default=0))
     simplified = normal_form(optimize(ids, table), table) if may_simplify else ids
     ids, origin = np.unique(simplified, axis=0, return_inverse=True)
     if may_simplify:
-        exact = distance(ids) < EXACT  # only these are worth the dearer rule
+        exact = distances(ids, table=table) < EXACT  # only these are worth the dearer rule
         ids[exact] = normal_form(optimize(drop_phases(ids[exact], table), table), table)
     results = [
         CompiledCircuit(circuit, infidelity)
-        for circuit, infidelity in zip(circuits_from_ids(ids, table), distance(ids).tolist(), strict=True)
+        for circuit, infidelity in zip(circuits_from_ids(ids, table), distances(ids, table=table).tolist(), strict=True)
     ]
     return [results[row] for row in origin.reshape(-1)]
 

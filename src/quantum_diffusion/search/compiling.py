@@ -1,6 +1,6 @@
 """Circuits for a unitary on demand: the target read, the model asked, what simulation confirms written.
 
-The search itself is the pipeline's (`pipeline/search.py`).
+The search itself is in `search.exact`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from typing import Any
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.config.schema import CompileConfig
-from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, counted, only_warn
-from quantum_diffusion.evaluation.sampling import check_save_folder, read_edit
-from quantum_diffusion.evaluation.targets import target_unitary
+from quantum_diffusion.errors import CheckpointError, counted, only_warn
 from quantum_diffusion.files import new_folder
-from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
-from quantum_diffusion.pipeline.search import Compilation, CompiledCircuit
+from quantum_diffusion.search.exact import Compilation, CompiledCircuit, find_exact
+from quantum_diffusion.search.sampling import check_save_folder, load_answering, read_edit
+from quantum_diffusion.search.targets import target_unitary
 
 MOST_DRAWN = 24
 """Circuits in the picture."""
@@ -44,12 +41,7 @@ def compile_target(config: CompileConfig, progress: Callable[[int, int], None] |
     check_kind(config, CompileConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "compile.save_folder")
     edit = read_edit(config.edit)
-    pipeline = load_pipeline(Path(config.model_dir), select_device(config.device), config.model_params.weights)
-    if not isinstance(pipeline, CompilationDiffusionPipeline):
-        raise ConfigError(
-            "this model answers Schmidt rank vectors: use `quantum-diffusion sample`, or train on a data set of "
-            "datasets.condition_type=UNITARY"
-        )
+    pipeline = load_answering("compile", config.model_dir, config.device, config.model_params)
     target = target_unitary(
         config.target,
         pipeline.config.num_qubits,
@@ -57,7 +49,8 @@ def compile_target(config: CompileConfig, progress: Callable[[int, int], None] |
         num_gates=config.max_gates or pipeline.config.max_gates,
         seed=config.seed,
     )
-    return pipeline.compile_unitary(
+    return find_exact(
+        pipeline,
         target,
         gates=config.gates,
         max_gates=config.max_gates,

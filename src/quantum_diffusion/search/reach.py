@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GATES, Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
-from quantum_diffusion.circuits.invariants import Invariant, broken_invariants, may_entangle
+from quantum_diffusion.circuits.invariants import Invariant, may_entangle
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
-from quantum_diffusion.circuits.simulate import infidelities, unitaries
+from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.errors import ConfigError, counted
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
-from quantum_diffusion.pipeline.samples import EXACT
+from quantum_diffusion.tasks.targets import TargetTask
 
 _MOST_BYTES = 2**24
 """Memory for the unitaries of all circuits that are tried: 16,000 of three qubits."""
@@ -65,13 +65,14 @@ def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, m
         raise ConfigError(_none_of(every, plan, f"has {asked}", mend))
 
 
-def check_unitary_reach(
-    target: Matrix, gates: Sequence[str], edit: Edit, table: InstructionTable, max_gates: int
+def check_target_reach(
+    task: TargetTask, target: Matrix, gates: Sequence[str], edit: Edit, table: InstructionTable, max_gates: int
 ) -> None:
-    """Refuse a search for circuits of a unitary that the gates and an edit make impossible.
+    """Refuse a search for circuits of a target that the gates and an edit make impossible.
 
     Args:
-        target: complex128 [d, d], on the first qubits of the model.
+        task: What the target is.
+        target: complex128 [d, ...], on the first qubits of the model.
         gates: Gates that circuits may use.
         edit: What may not be chosen freely.
         table: The model's instructions.
@@ -81,13 +82,13 @@ def check_unitary_reach(
         ConfigError: The model cannot do the edit, or no circuit that keeps to it is the target.
     """
     num_qubits = len(target).bit_length() - 1
-    target = target * (np.sqrt(len(target)) / np.linalg.norm(target))
+    section = task.command
     plan = plan_edit(edit, table, max_gates)
     for step in edit.keep:
         instruction = table.instructions[plan.ids[step] - 1]
         words = f"edit.keep has step {step}, {instruction.gate} on qubits {list(instruction.qubits)}"
         if instruction.gate not in gates:
-            raise ConfigError(f"{words}, but compile.gates={list(gates)} leaves that out: add it, or do not keep it")
+            raise ConfigError(f"{words}, but {section}.gates={list(gates)} leaves that out: add it, or do not keep it")
         if max(instruction.qubits) >= num_qubits:
             raise ConfigError(
                 f"{words}, but the target has {num_qubits} qubits: do not keep it, or give another target"
@@ -95,30 +96,31 @@ def check_unitary_reach(
     possible = _fitting(plan.allowed, table, num_qubits)
     fits = possible & np.isin(table.gate_index, [table.pool.names.index(gate) for gate in gates])
     uses = table.uses_qubit[fits, :num_qubits]
-    left = "compile.gates, edit.coupling and edit.fixed_qubits leave no gate"
-    acted_on = [qubit for qubit in range(num_qubits) if _least_infidelity_without(target, qubit) > EXACT]
+    left = f"{section}.gates, edit.coupling and edit.fixed_qubits leave no gate"
+    acted_on = [qubit for qubit in range(num_qubits) if task.acts_on(target, qubit)]
     for qubit in acted_on:
         if not uses[:, qubit].any():
             raise ConfigError(f"the target acts on qubit {qubit}, but {left} on it: relax them")
     for part in np.unique(_linked(uses), axis=0):
-        if not part.all() and _least_infidelity_apart(target, np.flatnonzero(part)) > EXACT:
+        if not part.all() and task.joins(target, np.flatnonzero(part)):
             raise ConfigError(
                 f"the target joins qubits {np.flatnonzero(part).tolist()} with the others, but {left} between them: "
                 "relax them"
             )
     used = _names(np.flatnonzero(fits), table)
-    broken = broken_invariants(target, used)
+    broken = task.broken_invariants(target, used)
     if broken:
         raise ConfigError(
             f"no circuit of {_listed(used, 'and')} is the target: all of them are {broken[0].members}, and the target "
-            f"is not: {_mend(broken, used, _names(np.flatnonzero(possible), table), num_qubits)}"
+            f"is not: "
+            f"{_mend(broken, used, _names(np.flatnonzero(possible), table), num_qubits, section)}"
         )
-    mend = _more_gates("compile.max_gates", plan)
+    mend = _more_gates(f"{section}.max_gates", plan)
     _check_length("the target", len(acted_on), uses, plan, mend)
     every = _every_circuit(plan, fits, table)
     if every is not None:
-        made = unitaries(every, table)[:, : len(target), : len(target)]
-        if (infidelities(made, np.broadcast_to(target, made.shape)) > EXACT).all():
+        whole = task.pad(target, table.num_qubits)[None]
+        if (task.distances(every, whole, table) > EXACT).all():
             raise ConfigError(_none_of(every, plan, "is the target", mend))
 
 
@@ -156,11 +158,13 @@ def _more_gates(key: str, plan: EditPlan) -> str:
     return "it takes a model that was trained on longer circuits (datasets.max_gates)"
 
 
-def _mend(broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], num_qubits: int) -> str:
+def _mend(
+    broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], num_qubits: int, section: str
+) -> str:
     """Say which gates lead out of invariants: of those that may be used, or else of all that there are."""
     added = _leading_out(broken, [name for name in possible if name not in used], num_qubits)
     if added:
-        return f"add {added} to compile.gates"
+        return f"add {added} to {section}.gates"
     added = _leading_out(broken, [gate.name for gate in GATES.values() if gate.num_qubits <= num_qubits], num_qubits)
     return f"it takes a model that was trained on {added}, too (datasets.gate_set)"
 
@@ -205,21 +209,3 @@ def _linked(uses: NDArray[np.bool_]) -> NDArray[np.bool_]:
     for _ in range(uses.shape[1]):
         linked = linked @ linked
     return linked
-
-
-def _least_infidelity_without(target: Matrix, qubit: int) -> float:
-    """Bound from below the infidelity of all circuits that leave a qubit alone."""
-    blocks = target.reshape(-1, 2, 2**qubit, len(target) // 2 ** (qubit + 1), 2, 2**qubit)
-    rest = np.einsum("aibcid->abcd", blocks)
-    # The best matrix on the rest is this partial trace, up to its norm.
-    return 1 - float(np.linalg.norm(rest)) ** 2 / (2 * len(target))
-
-
-def _least_infidelity_apart(target: Matrix, part: NDArray[np.integer]) -> float:
-    """Bound from below the infidelity of all products of a circuit on some qubits and one on the others."""
-    num_qubits = len(target).bit_length() - 1
-    rows = num_qubits - 1 - part  # qubit 0 is the last axis
-    axes = np.concatenate([rows, rows + num_qubits])
-    split = np.moveaxis(target.reshape((2,) * (2 * num_qubits)), axes, range(len(axes))).reshape(4 ** len(part), -1)
-    # The overlap with a product is at most the largest operator-Schmidt coefficient times the product's norm.
-    return 1 - float(np.linalg.norm(split, 2)) ** 2 / len(target)

@@ -1,7 +1,7 @@
-"""The figures of an evaluation on unitaries, each a pure function of what was sampled for every target.
+"""The figures of an evaluation on targets, each a pure function of what was sampled for every target.
 
-"Exact" means: the circuit is valid and its infidelity with the target, 1 - |tr(V^dagger U)|^2 / D^2 computed in float64
-from the gates, is below `EXACT`; so a global phase does not count.
+"Exact" means: the circuit is valid and its infidelity with the target, 1 - |tr(V^dagger U)|^2 / D^2 of unitaries and
+1 - |<v|u>|^2 of states, computed in float64 from the gates, is below `EXACT`; so a global phase does not count.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.evaluation.metrics import SampledFigures, wilson_interval
-from quantum_diffusion.pipeline.samples import EXACT
 
 Interval = tuple[float, float]
 
@@ -60,11 +60,11 @@ class GateComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompilationMetrics(SampledFigures):
-    """The content of `metrics.json` for a compilation model; all rates are shares in [0, 1].
+class TargetMetrics(SampledFigures):
+    """The content of `metrics.json` for a model that is asked for targets; all rates are shares in [0, 1].
 
     Attributes:
-        num_targets: Distinct pairs of a unitary and allowed gates that were asked for.
+        num_targets: Distinct pairs of a target and allowed gates that were asked for.
         samples_per_target: Circuits sampled for each.
         exact_below: The infidelity below which a circuit is exact.
         exact_rate: Exact share of all samples.
@@ -85,12 +85,12 @@ class CompilationMetrics(SampledFigures):
         by_length: Figures by the gates of the targets' own circuits.
         by_allowed_gates: Figures by how many kinds of gates a prompt allows.
         on_training_data: Whether the targets are those the model was trained on: then the figures say nothing about
-            other unitaries. None when the model does not say.
+            other targets. None when the model does not say.
         not_checked: Why it is not known whether training had the targets, or for which of several training data it is
             not; None where all were found, or are the targets themselves.
         num_known_circuits: Targets whose own circuit (by normal form) is in the training data that were found; None
             where there are none. Like the next, they are left out of all figures.
-        num_known_unitaries: Targets whose unitary is in these data, up to a global phase; None as above.
+        num_known_targets: Targets that are in these data, of whatever circuit, up to a global phase; None as above.
     """
 
     num_targets: int
@@ -114,7 +114,7 @@ class CompilationMetrics(SampledFigures):
     on_training_data: bool | None
     not_checked: str | None
     num_known_circuits: int | None
-    num_known_unitaries: int | None
+    num_known_targets: int | None
 
 
 def tries(samples_per_target: int) -> list[int]:

@@ -14,16 +14,17 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
-from quantum_diffusion.config.schema import EditConfig, SampleConfig
+from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError, counted, memory_for
-from quantum_diffusion.evaluation.targets import read_circuit
 from quantum_diffusion.files import check_can_write, new_folder
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.reach import check_srv_reach
-from quantum_diffusion.pipeline.search import next_batch
+from quantum_diffusion.search.exact import next_batch
+from quantum_diffusion.search.reach import check_srv_reach
+from quantum_diffusion.search.targets import read_circuit
+from quantum_diffusion.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     check_kind(config, SampleConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "sample.save_folder")
     edit = read_edit(config.edit, config.max_gates)
-    pipeline = load_pipeline(Path(config.model_dir), select_device(config.device), config.model_params.weights)
-    if isinstance(pipeline, CompilationDiffusionPipeline):
-        raise ConfigError(
-            "this model compiles unitaries: use `quantum-diffusion compile`, or train on a data set of "
-            "datasets.condition_type=SRV"
-        )
+    pipeline = load_answering("sample", config.model_dir, config.device, config.model_params)
     prompt = srv_prompt(list(config.srv))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:
@@ -72,17 +68,43 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
             f"training (circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
     check_srv_reach(config.srv, edit, pipeline.table, pipeline.config.max_gates)
+    request = pipeline.requests([prompt])
     found: dict[Circuit, None] = {}
     sampled = exact = 0
     while len(found) < config.num_circuits and sampled < config.max_tries:
         count = next_batch(config.num_circuits - len(found), sampled, config.max_tries)
-        samples = pipeline.sample([prompt] * count, config.seed, config.model_params, edit=edit, first_sample=sampled)
+        samples = pipeline.sample(
+            request.repeated(count), config.seed, config.model_params, edit=edit, first_sample=sampled
+        )
         found |= dict.fromkeys(samples.circuits(samples.matches.nonzero()[0]))
         sampled, exact = sampled + count, exact + int(samples.matches.sum())
         if progress:
             progress(sampled, config.max_tries)
     chosen = list(found)[: config.num_circuits]
     return FoundCircuits(sorted(chosen, key=len), sampled, exact)
+
+
+def load_answering(command: str, model_dir: str, device: str, options: SamplingConfig) -> DiffusionPipeline:
+    """Load a model for a command, and refuse one that is asked for something else.
+
+    Args:
+        command: `sample`, `compile` or another that a task names.
+        model_dir: Folder of the model.
+        device: See `select_device`.
+        options: Which of its weights.
+
+    Raises:
+        CheckpointError: The model cannot be loaded.
+        ConfigError: It answers another command, or the device is not there.
+    """
+    pipeline = load_pipeline(Path(model_dir), select_device(device), options.weights)
+    if pipeline.task.command != command:
+        wanted = next(task.name for task in TASKS.values() if task.command == command)
+        raise ConfigError(
+            f"this model answers {pipeline.task.asked}: use `quantum-diffusion {pipeline.task.command}`, or train on a "
+            f"data set of datasets.condition_type={wanted}"
+        )
+    return pipeline
 
 
 def read_edit(config: EditConfig, max_gates: int | None = None) -> Edit:

@@ -1,0 +1,35 @@
+"""One number a row: keys by which equal circuits, or any equal rows of an array, are found in bulk."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[np.uint64]
+
+
+def row_keys(rows: NDArray[Any]) -> Keys:
+    """Return a 64-bit key a row, uint64 [N]; equal rows have equal keys.
+
+    Two different rows share a key with probability 2**-64.
+
+    Args:
+        rows: [N, ...] of any numbers of fixed size.
+
+    Reference:
+        The mixing steps are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+    """
+    flat = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
+    keys = np.zeros(len(rows), dtype=np.uint64)
+    for start in range(0, flat.shape[1], 8):
+        word = np.zeros((len(rows), 8), dtype=np.uint8)
+        piece = flat[:, start : start + 8]
+        word[:, : piece.shape[1]] = piece
+        keys += word.view(np.uint64)[:, 0] + np.uint64(0x9E3779B97F4A7C15)
+        keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        keys ^= keys >> np.uint64(31)
+    return keys

@@ -1,0 +1,149 @@
+"""What circuits do, as numbers: unitaries [N, D, D] and states [N, D, 1], compared, padded, stored and checked.
+
+Everything that holds for both is written once, for matrices of D = 2^n rows and any number of columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.keys import Keys, row_keys
+from quantum_diffusion.errors import ConfigError, first_line
+
+EXACT = 1e-6
+"""A circuit is its target when the infidelity, computed in float64, is below this."""
+
+STORED_TOLERANCE = 1e-4
+"""Infidelity of a stored matrix with that of its own circuit; float16 leaves about 1e-6, another circuit 0.1 and
+more."""
+
+UNITARY_TOLERANCE = 1e-5
+"""Largest entry of U^dagger U - 1 of a matrix that counts as unitary; float32 data sets reach 1e-6."""
+
+_PIECE_BYTES = 2**23
+"""Circuits are simulated in pieces that a processor's cache holds: three times as fast as all at once."""
+
+_NOT_ZERO = 1e-3
+_KEY_STEPS = 2.0**12
+_KEY_SHIFT = 0.27
+
+
+def pieces(count: int, entries: int) -> list[slice]:
+    """Cut circuits into pieces to be simulated one after the other; results do not depend on it.
+
+    Args:
+        count: Circuits; none at all give one empty piece.
+        entries: Complex numbers that each needs, D^2 for its unitary.
+    """
+    size = max(1, _PIECE_BYTES // (16 * entries))
+    return [slice(start, min(start + size, count)) for start in range(0, max(count, 1), size)]
+
+
+def infidelities(matrices: Matrix, targets: Matrix) -> NDArray[np.float64]:
+    """Return how far matrices are from targets, up to a global phase.
+
+    1 - |tr(V^dagger U)|^2 / (|V|^2 |U|^2) with the squared Frobenius norms, which are D for unitaries and 1 for states:
+    so rounding of the targets' scale, as in data sets in float32, does not count. For states it is 1 - |<v|u>|^2.
+
+    Args:
+        matrices: complex128 [N, D, R].
+        targets: complex128 [N, D, R].
+
+    Returns:
+        float64 [N] in [0, 1].
+    """
+    overlap = np.abs(np.einsum("nij,nij->n", matrices.conj(), targets)) ** 2
+    norms = [np.einsum("nij,nij->n", x.conj(), x).real for x in (matrices, targets)]
+    clipped: NDArray[np.float64] = np.clip(1 - overlap / (norms[0] * norms[1]), 0.0, 1.0)
+    return clipped
+
+
+def matrix_keys(matrices: NDArray[np.complexfloating]) -> Keys:
+    """Return a 64-bit key a matrix, uint64 [N]; equal up to a global phase (and rounding) means equal keys.
+
+    Args:
+        matrices: complex [N, D, R]; single precision will do.
+    """
+    flat = matrices.reshape(len(matrices), -1)
+    first = np.argmax(np.abs(flat) > _NOT_ZERO, axis=1)  # its phase is made that of 1
+    pivot = flat[np.arange(len(flat)), first]
+    turned = flat * (pivot.conj() / np.abs(pivot))[:, None]
+    # Entries of small circuits are multiples of powers of 1/sqrt(2): the shift keeps them from the edges of rounding.
+    numbers = np.stack([turned.real, turned.imag], axis=1) * _KEY_STEPS + _KEY_SHIFT
+    return row_keys(np.floor(numbers).astype(np.int32))
+
+
+def as_two_channels(matrices: NDArray[np.complexfloating]) -> NDArray[np.float32]:
+    """Complex [..., D, R] => real and imaginary parts float32 [..., 2, D, R]."""
+    return np.stack([matrices.real, matrices.imag], axis=-3, dtype=np.float32, casting="same_kind")
+
+
+def from_two_channels(parts: NDArray[np.floating]) -> Matrix:
+    """Real and imaginary parts [..., 2, D, R] => complex128 [..., D, R]."""
+    real, imaginary = np.moveaxis(np.asarray(parts, dtype=np.float64), -3, 0)
+    whole: Matrix = real + 1j * imaginary
+    return whole
+
+
+def pad_unitary(matrix: NDArray[Any], num_qubits: int) -> Matrix:
+    """Extend unitaries to more qubits, on which they do nothing: the identity's tensor product with each.
+
+    Args:
+        matrix: Complex [..., d, d] with d = 2**q; qubit 0 is the lowest bit of the basis index.
+        num_qubits: At least q.
+
+    Returns:
+        complex128 [..., D, D] with D = 2**num_qubits.
+    """
+    padded: Matrix = np.kron(np.eye(2**num_qubits // matrix.shape[-1]), matrix).astype(np.complex128)
+    return padded
+
+
+def qubits_of_unitary(matrix: NDArray[Any]) -> int:
+    """Return the number of qubits of a unitary.
+
+    Raises:
+        ConfigError: The array is no matrix of that kind: its shape, its numbers or its columns are wrong.
+    """
+    array = finite_array(matrix, "a complex matrix", "a unitary matrix")
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < 2 or array.shape[0].bit_count() != 1:
+        raise ConfigError(f"the target has shape {array.shape}: give a square matrix of 2, 4, 8, ... rows")
+    with np.errstate(over="ignore", invalid="ignore"):  # huge entries give inf or nan, which are no small error
+        error = np.abs(array.conj().T @ array.astype(np.complex128) - np.eye(len(array))).max()
+    if not error <= UNITARY_TOLERANCE:
+        is_rounded = error < 0.1
+        nearest = ", e.g. the nearest one, scipy.linalg.polar(matrix.astype(complex))[0]" if is_rounded else ""
+        raise ConfigError(
+            f"the target is not unitary: U^dagger U differs from the identity by {error:.2g}, at most "
+            f"{UNITARY_TOLERANCE:g} is allowed; give a unitary matrix{nearest}"
+        )
+    return int(array.shape[0]).bit_length() - 1
+
+
+def finite_array(values: Any, expected: str, wanted: str) -> NDArray[Any]:
+    """Return what a caller gave as an array of numbers.
+
+    Args:
+        values: Whatever it is.
+        expected: What an array should be, for the error of what is none.
+        wanted: What should be given in place of numbers that are not finite.
+
+    Raises:
+        ConfigError: It is no array of finite numbers.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as problem:  # rows of several lengths, a tensor on a GPU
+        raise ConfigError(f"the target is no array ({first_line(problem)}): give {expected}") from None
+    if array.dtype.kind not in "biufc":
+        raise ConfigError(
+            f"the target holds {array.dtype}, not numbers: give {expected}; search.targets.target_unitary makes one of "
+            "a name, a file or a circuit"
+        )
+    if array.ndim and array.size and not np.isfinite(array).all():
+        raise ConfigError(f"the target has entries that are not finite: give {wanted}")
+    return array

@@ -1,0 +1,1 @@
+"""Tasks: what circuits are asked for, and everything that depends on it."""

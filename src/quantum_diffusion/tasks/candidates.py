@@ -1,0 +1,107 @@
+"""Random circuits as candidates of a data set: drawn, simplified, and numbered by the whole gate pool.
+
+Tasks label them; nothing here knows what a circuit is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
+from quantum_diffusion.circuits.peephole import optimize
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.config.schema import DatasetConfig
+
+CANDIDATES = 2**14
+"""Circuits of a shard, where nothing asks for more or fewer."""
+
+
+def generation_table(config: DatasetConfig) -> InstructionTable:
+    """Return the instructions circuits are drawn from."""
+    return instruction_table(GatePool(config.generation_gate_set or config.gate_set), config.num_qubits)
+
+
+def check_draws(config: DatasetConfig) -> None:
+    """Raise `GateSetError` when a gate does not fit the qubits, or the coupling leaves it no place."""
+    random_ids(np.random.default_rng(0), generation_table(config), 0, 0, 1, coupling=config.coupling)
+
+
+def draw_circuits(
+    config: DatasetConfig,
+    rng: np.random.Generator,
+    table: InstructionTable,
+    count: int,
+    entangle: NDArray[np.bool_] | None = None,
+) -> Ids:
+    """Draw and simplify; simplification stays within the gates circuits are drawn from.
+
+    Args:
+        config: Lengths, coupling and optimizer.
+        rng: Source of randomness.
+        table: Instructions to draw from.
+        count: N.
+        entangle: bool [N, Q], qubits that gates may entangle; None leaves all free.
+
+    Returns:
+        int16 [N, T].
+    """
+    ids = random_ids(rng, table, count, config.min_gates, config.max_gates, coupling=config.coupling, entangle=entangle)
+    return _OPTIMIZERS[config.optimize](ids, table)
+
+
+def draw_with_subsets(config: DatasetConfig, rng: np.random.Generator, count: int) -> tuple[Ids, NDArray[np.uint32]]:
+    """Draw each circuit from a random subset of the generation gates, all sizes of subsets alike.
+
+    Returns:
+        ids int16 [count, T] over the whole `gate_set`; and uint32 [count], bit k: gate k of the pool was allowed.
+    """
+    pool = GatePool(config.gate_set)
+    names = np.array(config.generation_gate_set or config.gate_set)
+    allowed = random_subsets(rng, len(names), rng.integers(1, len(names) + 1, count))
+    ids = np.zeros((count, config.max_gates), dtype=np.int16)
+    labels = np.zeros(count, dtype=np.uint32)
+    codes = allowed @ bits(len(names))
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        chosen = [name for name in pool.names if name in names[allowed[rows[0]]]]  # in pool order
+        table = instruction_table(GatePool(chosen), config.num_qubits)
+        ids[rows] = in_pool(table, pool)[draw_circuits(config, rng, table, len(rows))]
+        labels[rows] = sum(1 << pool.names.index(name) for name in chosen)
+    return ids, labels
+
+
+def random_subsets(rng: np.random.Generator, num_members: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Draw a subset of each size, all of one size alike, bool [N, members]."""
+    places = rng.random((len(sizes), num_members)).argsort(axis=1).argsort(axis=1)
+    return np.asarray(places < sizes[:, None])
+
+
+def bits(count: int) -> NDArray[np.int64]:
+    """Return 1, 2, 4, ...: what packs `count` truth values into a number."""
+    return 1 << np.arange(count)
+
+
+@lru_cache(maxsize=4096)
+def in_pool(table: InstructionTable, pool: GatePool) -> Ids:
+    """Number a table's instructions by the table of a larger pool; int16 [K+1]."""
+    larger = instruction_table(pool, table.num_qubits)
+    number = {instruction: i for i, instruction in enumerate(larger.instructions, start=1)}
+    return np.array([0, *(number[instruction] for instruction in table.instructions)], dtype=np.int16)
+
+
+def _transpile(ids: Ids, table: InstructionTable) -> Ids:
+    from quantum_diffusion.circuits.backends.qiskit import optimize as transpile
+
+    return transpile(ids, table, level=3)
+
+
+_OPTIMIZERS: dict[str, Callable[[Ids, InstructionTable], Ids]] = {
+    "none": lambda ids, table: ids,
+    "rules": optimize,
+    "qiskit": _transpile,
+}

@@ -1,0 +1,10 @@
+"""The tasks by name: the one place that lists them."""
+
+from __future__ import annotations
+
+from quantum_diffusion.tasks.base import Task
+from quantum_diffusion.tasks.srv import SrvTask
+from quantum_diffusion.tasks.unitary import UnitaryTask
+
+TASKS: dict[str, Task] = {task.name: task for task in (SrvTask(), UnitaryTask())}
+"""By the value of `datasets.condition_type` that makes their data sets."""

@@ -1,0 +1,118 @@
+"""Requests for circuits, and sampled circuits with their true labels: what goes into sampling and what comes back.
+
+Invalid samples are data, not errors; a sample counts as a match only if simulation says so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.arguments import check_wholes
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GatePool, Matrix
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count
+from quantum_diffusion.circuits.tokenizer import DecodeReport, circuits_from_ids
+from quantum_diffusion.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """What circuits are asked for, one row a circuit; a task makes them.
+
+    Attributes:
+        prompts: N texts.
+        num_qubits: int64 [N], qubits of each circuit.
+        allowed: bool [N, K+1], instructions each may use.
+        targets: complex128 [N, D, R], what each has to do, on all qubits of the model: unitaries (R = D) or states
+            (R = 1); may be a broadcast view. None for tasks whose prompts say everything.
+    """
+
+    prompts: tuple[str, ...]
+    num_qubits: NDArray[np.int64]
+    allowed: NDArray[np.bool_]
+    targets: Matrix | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def take(self, rows: NDArray[np.integer]) -> Requests:
+        """Return some of the requests, in the order of their numbers; one may come often."""
+        prompts = tuple(self.prompts[row] for row in rows.tolist())
+        targets = None if self.targets is None else self.targets[rows]
+        return Requests(prompts, self.num_qubits[rows], self.allowed[rows], targets)
+
+    def repeated(self, count: int) -> Requests:
+        """Return a single request so many times; its target is not copied."""
+        assert len(self) == 1
+        (whole,) = (
+            (None,) if self.targets is None else (np.broadcast_to(self.targets, (count, *self.targets.shape[1:])),)
+        )
+        return Requests(
+            self.prompts * count, np.repeat(self.num_qubits, count), np.repeat(self.allowed, count, 0), whole
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SampledCircuits(ABC):
+    """Sampled circuits after decoding; what makes one exact is told by the task.
+
+    Attributes:
+        prompts: What was asked for, one a sample.
+        report: Which samples are circuits, and what is wrong with the others.
+        ids: int16 [N, T], instructions, gates moved to the front.
+        num_qubits: int64 [N], qubits asked for.
+        table: The instructions the ids number.
+    """
+
+    prompts: tuple[str, ...]
+    report: DecodeReport
+    ids: Ids
+    num_qubits: NDArray[np.int64]
+    table: InstructionTable
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def gate_pool(self) -> GatePool:
+        """The gates of the circuits."""
+        return self.table.pool
+
+    @property
+    def gate_counts(self) -> NDArray[np.int64]:
+        """Gates of each sample, int64 [N]."""
+        return gate_count(self.ids)
+
+    @property
+    def empty(self) -> NDArray[np.bool_]:
+        """Valid circuits without any gate, bool [N]: they are never novel."""
+        empty: NDArray[np.bool_] = self.report.valid & (self.gate_counts == 0)
+        return empty
+
+    @property
+    @abstractmethod
+    def matches(self) -> NDArray[np.bool_]:
+        """Valid circuits that are exactly what was asked for, bool [N]."""
+
+    @abstractmethod
+    def outcome(self, row: int) -> str:
+        """Say in a few words what was asked for and what came."""
+
+    def circuits(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Circuit]:
+        """Return samples as circuits.
+
+        Args:
+            rows: Which, by number; `samples.matches.nonzero()[0]` are those that are exact.
+
+        Raises:
+            ConfigError: A row is none of them.
+        """
+        chosen = np.asarray(check_wholes(rows, "rows", "[0, 1], or samples.matches.nonzero()[0]"), dtype=np.int64)
+        if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
+            raise ConfigError(f"rows has {chosen.max()}, but there are {len(self)} samples: give 0 to {len(self) - 1}")
+        return circuits_from_ids(self.ids[chosen], self.table, self.num_qubits[chosen].tolist())

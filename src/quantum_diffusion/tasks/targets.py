@@ -1,0 +1,211 @@
+"""Tasks with a target that is a matrix: circuits of chosen gates that do exactly what the target says.
+
+Unitaries and states differ in how circuits are simulated, padded and checked; everything else is here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.arguments import check_list, check_texts
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GatePool, Matrix
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact
+from quantum_diffusion.circuits.invariants import Invariant
+from quantum_diffusion.circuits.matrices import EXACT, infidelities, pieces
+from quantum_diffusion.circuits.prompts import gates_prompt, parse_gates_prompt
+from quantum_diffusion.circuits.tokenizer import DecodeReport
+from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.errors import ConfigError, counted
+from quantum_diffusion.tasks.base import LabelledCircuits, Labels, Task, on_qubits
+from quantum_diffusion.tasks.candidates import CANDIDATES, draw_with_subsets
+from quantum_diffusion.tasks.samples import Requests, SampledCircuits
+
+_MOST_CANDIDATES = 2**18
+"""Circuits are drawn in one group a gate subset; many candidates keep these groups from being tiny."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TargetSamples(SampledCircuits):
+    """Circuits sampled for targets, with the infidelity found by simulation.
+
+    Attributes:
+        infidelities: float64 [N], 1 - |tr(V^dagger U)|^2 / D^2 of the circuit's V and the target U, or
+            1 - |<v|u>|^2 of states; 1 for invalid samples.
+    """
+
+    infidelities: NDArray[np.float64]
+
+    @cached_property
+    def matches(self) -> NDArray[np.bool_]:
+        """Valid circuits that are their target up to a global phase, bool [N]: infidelity below `EXACT`."""
+        exact: NDArray[np.bool_] = self.report.valid & (self.infidelities < EXACT)
+        return exact
+
+    def outcome(self, row: int) -> str:
+        """Say in a few words what was asked for and what came."""
+        got = f"infidelity {self.infidelities[row]:.2g}" if self.report.valid[row] else self.report.reasons[row]
+        return f"{self.prompts[row]}: {got}"
+
+
+class TargetTask(Task):
+    """Circuits that do what a matrix says, of the gates that a prompt lists; bit k of a label allows gate k.
+
+    Attributes:
+        prompt_begin: How prompts begin.
+    """
+
+    prompt_begin: ClassVar[str]
+
+    @abstractmethod
+    def qubits_of(self, target: Any) -> int:
+        """Return the number of qubits of a target that a user gave.
+
+        Raises:
+            ConfigError: It is none.
+        """
+
+    # ------------------------------------------------------------------------------------------------- data
+
+    def num_candidates(self, config: DatasetConfig) -> int:
+        """Return how many random circuits a shard draws."""
+        return int(np.clip(2 ** (config.num_samples.bit_length() - 1), CANDIDATES, _MOST_CANDIDATES))
+
+    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
+        """Draw each circuit from a random subset of the gates; see `Task.draw`."""
+        return draw_with_subsets(config, rng, self.num_candidates(config))
+
+    def label_prompt(self, label: int, config: DatasetConfig) -> str:
+        """Return the prompt of a label: the gates that it allows."""
+        pool = GatePool(config.gate_set)
+        return self.prompt([name for k, name in enumerate(pool.names) if label >> k & 1], pool)
+
+    def prompt(self, gates: Sequence[str], pool: GatePool) -> str:
+        """Return the prompt that allows some gates of a pool; they are listed in the pool's order."""
+        return gates_prompt(gates, pool, self.prompt_begin)
+
+    def gates_of(self, prompt: str, pool: GatePool) -> tuple[str, ...]:
+        """Read the gates from a prompt; see `parse_gates_prompt`."""
+        return parse_gates_prompt(prompt, pool, self.prompt_begin)
+
+    def check_prompt(self, prompt: str, pool: GatePool, num_qubits: int) -> None:
+        """Refuse a prompt that lists no gates of the pool; see `Task.check_prompt`."""
+        self.gates_of(prompt, pool)
+
+    # --------------------------------------------------------------------------------------------- sampling
+
+    def requests(self, prompts: Sequence[str], targets: Sequence[Any] | None, table: InstructionTable) -> Requests:
+        """Check prompts and targets against a model; see `Task.requests`.
+
+        Args:
+            prompts: N prompts such as "Compile using: ['h', 'cx']".
+            targets: N targets, of at most the model's qubits.
+            table: The model's instructions.
+
+        Raises:
+            ConfigError: They are not equally many, or one is not for this model.
+        """
+        prompts = check_texts(prompts, "prompts", f"[\"{self.prompt_begin}['h', 'cx']\"]")
+        targets = check_list(() if targets is None else targets, "targets", "[target]")
+        if len(prompts) != len(targets):
+            raise ConfigError(
+                f"given {counted(len(prompts), 'prompt')} for {counted(len(targets), 'target')}: give each target its "
+                "prompt"
+            )
+        num_qubits = np.array([self.check_target(target, table.num_qubits) for target in targets], dtype=np.int64)
+        side = 2**table.num_qubits
+        padded = np.zeros((len(targets), side, self.columns(table.num_qubits)), dtype=np.complex128)
+        for row, target in enumerate(targets):
+            padded[row] = self.pad(np.asarray(target), table.num_qubits)
+        chosen = {prompt: self._instructions_of(prompt, table) for prompt in set(prompts)}
+        allowed = on_qubits(num_qubits, table)
+        for row, prompt in enumerate(prompts):
+            allowed[row] &= chosen[prompt]
+        return Requests(tuple(prompts), num_qubits, allowed, padded)
+
+    def check_target(self, target: Any, most_qubits: int) -> int:
+        """Return how many qubits a target has.
+
+        Raises:
+            ConfigError: It is none, or has more qubits than a model.
+        """
+        num_qubits = self.qubits_of(target)
+        if num_qubits > most_qubits:
+            raise ConfigError(
+                f"the target has {num_qubits} qubits, but the model writes circuits of at most {most_qubits}: give a "
+                "smaller target, or train on more qubits"
+            )
+        return num_qubits
+
+    def _instructions_of(self, prompt: str, table: InstructionTable) -> NDArray[np.bool_]:
+        numbers = [table.pool.names.index(gate) for gate in self.gates_of(prompt, table.pool)]
+        allowed: NDArray[np.bool_] = np.isin(table.gate_index, [*numbers, table.gate_index[NO_GATE]])
+        return allowed
+
+    def validation_requests(
+        self, count: int, prompts: Sequence[str], known: Callable[[int], LabelledCircuits], table: InstructionTable
+    ) -> Requests:
+        """Ask for what known circuits do; see `Task.validation_requests`."""
+        circuits = known(count)
+        targets = self.targets_of(circuits.ids, circuits.table)
+        corners = [self.corner(*pair) for pair in zip(targets, circuits.num_qubits.tolist(), strict=True)]
+        return self.requests(circuits.prompts, corners, table)
+
+    @abstractmethod
+    def corner(self, target: Matrix, num_qubits: int) -> Matrix:
+        """Return a padded target [D, R] on the first qubits alone, [d, r]: a view."""
+
+    def distances(self, ids: Ids, targets: Matrix, table: InstructionTable) -> NDArray[np.float64]:
+        """Simulate circuits and return their infidelities with targets, float64 [N].
+
+        Args:
+            ids: int16 [N, T].
+            targets: complex128 [N, D, R], or [1, D, R] for one of all circuits.
+            table: The instructions the ids number.
+        """
+        targets = np.broadcast_to(targets, (len(ids), *targets.shape[1:]))
+        parts = [
+            infidelities(self.targets_of(ids[piece], table), targets[piece])
+            for piece in pieces(len(ids), targets.shape[1] * targets.shape[2])
+        ]
+        return np.concatenate(parts)
+
+    # ------------------------------------------------------------------------------------------------ reach
+
+    @abstractmethod
+    def acts_on(self, target: Matrix, qubit: int) -> bool:
+        """Tell whether no circuit that leaves a qubit alone is the target; False where that is not known."""
+
+    @abstractmethod
+    def joins(self, target: Matrix, part: NDArray[np.integer]) -> bool:
+        """Tell whether no circuit without gates between some qubits and the others is the target; False if unknown."""
+
+    def broken_invariants(self, target: Matrix, gates: Sequence[str]) -> list[Invariant]:
+        """Return what all circuits of some gates have in common and the target has not, as far as is known."""
+        return []
+
+    def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
+        """Return the circuit of some gates that Qiskit finds for a target, None where it finds none."""
+        return None
+
+    # ---------------------------------------------------------------------------------------------- verifying
+
+    def verify(self, requests: Requests, report: DecodeReport, table: InstructionTable) -> TargetSamples:
+        """Simulate samples and compare them with their targets; see `Task.verify`."""
+        assert requests.targets is not None
+        ids = compact(report.ids)
+        return TargetSamples(
+            prompts=requests.prompts,
+            report=report,
+            ids=ids,
+            num_qubits=requests.num_qubits,
+            table=table,
+            infidelities=np.where(report.valid, self.distances(ids, requests.targets, table), 1.0),
+        )

@@ -1,0 +1,91 @@
+"""The task of unitaries: circuits of chosen gates that are a given matrix, up to a global phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable
+from quantum_diffusion.circuits.invariants import Invariant, broken_invariants
+from quantum_diffusion.circuits.matrices import EXACT, pad_unitary, qubits_of_unitary
+from quantum_diffusion.circuits.prompts import COMPILE_PROMPT
+from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.tasks.targets import TargetTask
+
+
+class UnitaryTask(TargetTask):
+    """Circuits of given unitaries, complex [d, d] with d = 2**q; qubit 0 is the lowest bit of the basis index."""
+
+    name = "UNITARY"
+    asked = "unitaries"
+    command = "compile"
+    encoder = "unitary_encoder"
+    array = "U"
+    symmetries = ("permute_qubits", "invert")
+    prompt_begin = COMPILE_PROMPT
+
+    def qubits_of(self, target: Any) -> int:
+        """Return the number of qubits of a unitary; see `qubits_of_unitary`."""
+        return qubits_of_unitary(target)
+
+    def columns(self, num_qubits: int) -> int:
+        """Return the columns of a unitary, as many as it has rows."""
+        return int(2**num_qubits)
+
+    def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
+        """Return the unitaries of circuits, complex128 [N, D, D]."""
+        return unitaries(ids, table)
+
+    def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
+        """Extend unitaries to more qubits, on which they do nothing; see `pad_unitary`."""
+        return pad_unitary(targets, num_qubits)
+
+    def corner(self, target: Matrix, num_qubits: int) -> Matrix:
+        """Return a unitary on the qubits that it acts on, the first ones."""
+        return target[: 2**num_qubits, : 2**num_qubits]
+
+    def acts_on(self, target: Matrix, qubit: int) -> bool:
+        """Tell whether no circuit that leaves a qubit alone is the target; see `TargetTask.acts_on`."""
+        return _least_infidelity_without(_normalized(target), qubit) > EXACT
+
+    def joins(self, target: Matrix, part: NDArray[np.integer]) -> bool:
+        """Tell whether no circuit without gates between two sets of qubits is the target; see `TargetTask.joins`."""
+        return _least_infidelity_apart(_normalized(target), part) > EXACT
+
+    def broken_invariants(self, target: Matrix, gates: Sequence[str]) -> list[Invariant]:
+        """Return what all circuits of some gates have and the target has not; see `circuits.invariants`."""
+        return broken_invariants(target, gates)
+
+    def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
+        """Return the circuit of some gates that Qiskit finds for a unitary; see `synthesize`."""
+        from quantum_diffusion.circuits.backends.qiskit import synthesize  # only evaluations need it
+
+        return synthesize(target, gates)
+
+
+def _normalized(target: Matrix) -> Matrix:
+    """Scale a matrix that is unitary but for rounding."""
+    return target * (np.sqrt(len(target)) / np.linalg.norm(target))
+
+
+def _least_infidelity_without(target: Matrix, qubit: int) -> float:
+    """Bound from below the infidelity of all circuits that leave a qubit alone."""
+    blocks = target.reshape(-1, 2, 2**qubit, len(target) // 2 ** (qubit + 1), 2, 2**qubit)
+    rest = np.einsum("aibcid->abcd", blocks)
+    # The best matrix on the rest is this partial trace, up to its norm.
+    return 1 - float(np.linalg.norm(rest)) ** 2 / (2 * len(target))
+
+
+def _least_infidelity_apart(target: Matrix, part: NDArray[np.integer]) -> float:
+    """Bound from below the infidelity of all products of a circuit on some qubits and one on the others."""
+    num_qubits = len(target).bit_length() - 1
+    rows = num_qubits - 1 - part  # qubit 0 is the last axis
+    axes = np.concatenate([rows, rows + num_qubits])
+    split = np.moveaxis(target.reshape((2,) * (2 * num_qubits)), axes, range(len(axes))).reshape(4 ** len(part), -1)
+    # The overlap with a product is at most the largest operator-Schmidt coefficient times the product's norm.
+    return 1 - float(np.linalg.norm(split, 2)) ** 2 / len(target)
