@@ -27,7 +27,8 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.fit import TrainingState, average_weights, fit, step_generator
+from quantum_diffusion.pipeline.fit import fit, step_generator
+from quantum_diffusion.pipeline.state import TrainingState, average_weights
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.training import _MetricsLog

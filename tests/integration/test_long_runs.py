@@ -20,7 +20,7 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, load_pipeline, read_checkpoint, read_metadata
-from quantum_diffusion.pipeline.fit import TrainingState
+from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.tracking.experiment import read_metrics
 from quantum_diffusion.training import training as trainer_module
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -253,7 +253,7 @@ def test_the_best_epoch_is_saved_when_asked_for(
     class Note(FitObserver):
         def on_epoch(self, record: EpochRecord) -> None:
             value = record.validation_loss
-            weights = {k: v.clone() for k, v in trainer._state.best_network.state_dict().items()}  # type: ignore[union-attr]
+            weights = {k: v.clone() for k, v in trainer._state.averaged_network.state_dict().items()}  # type: ignore[union-attr]
             seen[record.epoch + 1] = (value, weights)
 
     config = make_config(num_epochs=6, learning_rate=0.3, lr_scheduler="constant", ema_decay=None, save="best")

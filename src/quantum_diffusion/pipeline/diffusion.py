@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens, encode_ids
 from quantum_diffusion.config.schema import LoopConfig, SamplingConfig
 from quantum_diffusion.data.container import Batch
+from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.diffusion.noise import Noise
@@ -32,12 +33,10 @@ from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_p
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network, build_process
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
+from quantum_diffusion.pipeline.fit import FitResult, fit
 from quantum_diffusion.pipeline.samples import SrvSamples, verify_srv
+from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.seeding import derive_seed, numpy_generator, sample_seeds
-
-if TYPE_CHECKING:
-    from quantum_diffusion.data.dataset import BatchLoader
-    from quantum_diffusion.pipeline.fit import FitResult, TrainingState
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,21 +99,6 @@ class _Asked:
     allowed: NDArray[np.bool_]
     seeds: NDArray[np.int64]
     lengths: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class LossTerms:
-    """The parts of a training loss, scalars on the device.
-
-    Attributes:
-        total: What is minimised.
-        diffusion: The process's own loss.
-        prefix: The auxiliary head's loss, None without the head.
-    """
-
-    total: Tensor
-    diffusion: Tensor
-    prefix: Tensor | None = None
 
 
 class DiffusionPipeline:
@@ -274,8 +258,6 @@ class DiffusionPipeline:
         **options: Any,
     ) -> FitResult:
         """Train; see `pipeline.fit.fit` for all arguments."""
-        from quantum_diffusion.pipeline.fit import fit  # the loop stands on the pipeline
-
         return fit(self, train_loader, validation_loader, state, settings, seed, **options)
 
     # ----------------------------------------------------------------------------------------- sampling

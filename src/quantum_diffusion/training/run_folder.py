@@ -23,7 +23,7 @@ from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.files import Lock, TakenError, check_can_write, describe
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, read_checkpoint, read_metadata
-from quantum_diffusion.pipeline.fit import TrainingState
+from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.tracking.experiment import read_run
 
 logger = logging.getLogger(__name__)

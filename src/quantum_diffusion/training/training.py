@@ -50,16 +50,10 @@ from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.fit import (
-    FitResult,
-    Hooks,
-    TrainingState,
-    average_weights,
-    low_precision,
-    total_steps,
-    using_network,
-)
+from quantum_diffusion.pipeline.fit import FitResult, low_precision, total_steps
+from quantum_diffusion.pipeline.hooks import Hooks
 from quantum_diffusion.pipeline.samples import SampledCircuits
+from quantum_diffusion.pipeline.state import TrainingState, average_weights, using_network
 from quantum_diffusion.pipeline.team import join_team
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
@@ -295,7 +289,7 @@ class DiffusionTrainer:
                 save_best=self._save_best,
                 should_stop=stop.is_set,
                 after_step=after_step,
-                measure=partial(self._measure, experiment, state) if loop.sample_every is not None else None,
+                measure=partial(self._measure, experiment, state, pipeline) if loop.sample_every is not None else None,
             )
             result = pipeline.fit(
                 *self._loaders, state, loop, general.seed, observers=observers, hooks=hooks, team=self._team
@@ -320,9 +314,9 @@ class DiffusionTrainer:
         if state is not None and finished and self.config.training.save == "best":
             best = self._team.of_first(self._best)
             if best is not None:
-                state.best_network.load_state_dict(best["network"])
+                state.averaged_network.load_state_dict(best["network"])
                 metadata |= {"saved": "best", **best["metadata"]}
-        network = pipeline.network if state is None else state.best_network
+        network = pipeline.network if state is None else state.averaged_network
         last = None if state is None or state.average is None or not finished else state.network.state_dict()
         if self._team.is_first:
             with self._output_to_ourselves(), _interrupts_set(threading.Event()):  # Ctrl-C does not cut saving short
@@ -435,7 +429,7 @@ class DiffusionTrainer:
         if self._team.is_first:
             pipeline = self._require_pipeline()
             metadata = {"best_epoch": state.epoch, self.config.training.best_metric: abs(state.best_score or 0.0)}
-            with using_network(pipeline, state.best_network):
+            with using_network(pipeline, state.averaged_network):
                 checkpoint.save_pipeline(pipeline, self.output.best, to_yaml(self.config), metadata)
 
     def _experiment(self, first_step: int) -> ExperimentLogger:
