@@ -27,10 +27,11 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.fit import TrainingState, average_weights, fit, step_generator
+from quantum_diffusion.pipeline.fit import fit, step_generator
+from quantum_diffusion.pipeline.state import TrainingState, average_weights
 from quantum_diffusion.tracking.experiment import ExperimentLogger
+from quantum_diffusion.training.metrics_log import MetricsLog
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
-from quantum_diffusion.training.training import _MetricsLog
 
 BATCH = 256
 CLIP_TOKENS = 13
@@ -63,7 +64,7 @@ class Ours:
         settings = self.loop.model_copy(update={"max_steps": self.state.step + steps, "log_every": 1})
         with tempfile.TemporaryDirectory() as folder, ExperimentLogger(Path(folder), "benchmark", {}) as experiment:
             started = time.perf_counter()
-            fit(self.pipeline, self.loader, None, self.state, settings, 0, observers=[_MetricsLog(experiment)])
+            fit(self.pipeline, self.loader, None, self.state, settings, 0, observers=[MetricsLog(experiment)])
             self.seconds = time.perf_counter() - started
 
 

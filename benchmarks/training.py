@@ -19,7 +19,8 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.fit import TrainingState, average_weights, low_precision, step_generator
+from quantum_diffusion.pipeline.fit import low_precision, step_generator
+from quantum_diffusion.pipeline.state import TrainingState, average_weights
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
 Step = Callable[[], int]

@@ -53,7 +53,7 @@ def test_a_saved_model_samples_as_the_trained_one(
     summary = trainer.save_model(trainer.train())
     assert (summary.status, state.step) == ("finished", 4)
     loaded = load_pipeline(summary.folder)
-    pipeline.network = state.best_network
+    pipeline.network = state.averaged_network
     before, after = sample(pipeline, data, 16), sample(loaded, data, 16)
     assert_same(before.ids.tolist(), after.ids.tolist())
     assert before.infidelities.tolist() == after.infidelities.tolist()

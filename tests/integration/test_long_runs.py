@@ -20,9 +20,8 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, load_pipeline, read_checkpoint, read_metadata
-from quantum_diffusion.pipeline.fit import TrainingState
+from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.tracking.experiment import read_metrics
-from quantum_diffusion.training import training as trainer_module
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 from tests.integration.test_training import InterruptAt, Records, assert_same, metrics_without_times, train
@@ -71,9 +70,9 @@ def test_checkpoints_come_by_time_and_no_clock_that_jumps_disturbs_them(
     make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter(range(0, 10_000, 40))
-    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
     jumps = random.Random(0)
-    monkeypatch.setattr(trainer_module.time, "time", lambda: jumps.uniform(0, 2e9))
+    monkeypatch.setattr(time, "time", lambda: jumps.uniform(0, 2e9))
     observer = Steps(tmp_path / "model" / "run" / "checkpoints")
     config = make_config(num_epochs=1, batch_size=3, general={"checkpoint_minutes": 2.0, "keep_checkpoints": 9})
     train(config, dataset, observer)
@@ -253,7 +252,7 @@ def test_the_best_epoch_is_saved_when_asked_for(
     class Note(FitObserver):
         def on_epoch(self, record: EpochRecord) -> None:
             value = record.validation_loss
-            weights = {k: v.clone() for k, v in trainer._state.best_network.state_dict().items()}  # type: ignore[union-attr]
+            weights = {k: v.clone() for k, v in trainer._state.averaged_network.state_dict().items()}  # type: ignore[union-attr]
             seen[record.epoch + 1] = (value, weights)
 
     config = make_config(num_epochs=6, learning_rate=0.3, lr_scheduler="constant", ema_decay=None, save="best")

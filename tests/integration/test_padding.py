@@ -17,7 +17,8 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.state import LossTerms
 from quantum_diffusion.seeding import sample_seeds
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset

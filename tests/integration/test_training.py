@@ -26,8 +26,11 @@ from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleD
 from quantum_diffusion.pipeline import fit as loop
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline, LossTerms
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
+from quantum_diffusion.pipeline.hooks import Hooks
+from quantum_diffusion.pipeline.state import LossTerms, TrainingState, average_weights
+from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.tracking.experiment import read_run
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.training import DiffusionTrainer, TrainingSummary
@@ -39,7 +42,7 @@ LOSSES = (("epsilon", "mse"), ("v", "mse"), ("x0", "mse"), ("x0", "cross_entropy
 
 def train(
     config: TrainingConfig, dataset: CircuitDataset, *observers: FitObserver
-) -> tuple[loop.TrainingState, TrainingSummary]:
+) -> tuple[TrainingState, TrainingSummary]:
     trainer = DiffusionTrainer(config, observers)
     trainer.setup_model(dataset)
     state = trainer.compile_model()
@@ -519,7 +522,7 @@ def test_a_loss_that_is_not_finite_saves_the_state_before_it(
 def test_the_average_follows_its_formula() -> None:
     torch.manual_seed(0)
     network = torch.nn.Linear(3, 2)
-    average = loop.average_weights(network, 0.8)
+    average = average_weights(network, 0.8)
     expected = None
     for count in range(12):
         with torch.no_grad():
@@ -538,7 +541,7 @@ def test_gradient_clipping_limits_the_step(dataset: CircuitDataset, clip: float 
     before = weight.item()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    state = loop.TrainingState(network, [optimizer], [schedule], None)
+    state = TrainingState(network, [optimizer], [schedule], None)
 
     class Slope(torch.nn.Module):
         def forward(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -547,7 +550,7 @@ def test_gradient_clipping_limits_the_step(dataset: CircuitDataset, clip: float 
 
     batch = next(DatasetLoader(0).get_dataloaders(dataset, 4)[0].epoch(0))
     settings = LoopConfig(gradient_clip=clip)
-    done = loop._step(Slope(), state, [batch], torch.Generator(), settings, loop.Team(), loop.Hooks())
+    done = loop._step(Slope(), state, [batch], torch.Generator(), settings, Team(), Hooks())
     assert done.gradient_norm == pytest.approx(10.0)
     assert before - weight.item() == pytest.approx(moved, rel=1e-4)
 
@@ -568,11 +571,11 @@ def test_in_sixteen_bits_all_optimizers_step_or_none(
     weights = dict(network.named_parameters())
     optimizers = make_optimizers(network, "muon", 0.1, 0.0)
     assert len(optimizers) == 2
-    state = loop.TrainingState(
+    state = TrainingState(
         network,
         optimizers,
         make_lr_schedules(optimizers, "cosine", 10, 0.5),
-        loop.average_weights(network, 0.9),
+        average_weights(network, 0.9),
         scaler=torch.amp.GradScaler("cpu", enabled=True),
     )
 
@@ -590,7 +593,7 @@ def test_in_sixteen_bits_all_optimizers_step_or_none(
 
     def step() -> None:
         settings = LoopConfig(gradient_clip=clip)
-        loop._step(slope, state, [batch], torch.Generator(), settings, loop.Team(), loop.Hooks())
+        loop._step(slope, state, [batch], torch.Generator(), settings, Team(), Hooks())
 
     if not first_step:
         step()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from quantum_diffusion.interrupts import answered, interrupt, stop_signals
-from quantum_diffusion.training.training import _interrupts_set
+from quantum_diffusion.training.interrupts import catch_stop_signals
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     assert stop_signals() == {signal.SIGINT, signal.SIGTERM}
     stop = threading.Event()
-    with _interrupts_set(stop):
+    with catch_stop_signals(stop):
         send(signal.SIGHUP)
     assert not stop.is_set()
 
@@ -46,7 +46,7 @@ def test_a_signal_that_comes_twice_interrupts_once(number: signal.Signals) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_training_is_asked_to_stop_and_only_ctrl_c_insists(number: signal.Signals) -> None:
     stop = threading.Event()
-    with _interrupts_set(stop):
+    with catch_stop_signals(stop):
         send(number)
         assert stop.is_set()
         send(*{signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})

@@ -17,7 +17,7 @@ from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.checkpoint import TRAINING_CONFIG, save_pipeline
 from quantum_diffusion.pipeline.compilation import make_pipeline
-from quantum_diffusion.pipeline.fit import TrainingState
+from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.training.run_folder import RunFolder
 from quantum_diffusion.training.training import is_trained

@@ -11,6 +11,7 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, TeamError
 from quantum_diffusion.pipeline import fit as loop
 from quantum_diffusion.pipeline.fabric_team import FabricTeam, connect
+from quantum_diffusion.pipeline.hooks import Hooks
 from quantum_diffusion.pipeline.launch import Launch
 from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -39,7 +40,7 @@ def test_what_an_epoch_came_to_is_what_the_first_process_measured(
     pipeline = trainer.setup_model(dataset)
     state = trainer.compile_model()
     settings, saved = trainer.config.training, []
-    hooks = loop.Hooks(measure=lambda _: 0.7, save_best=lambda state: saved.append(state.best_score))
+    hooks = Hooks(measure=lambda: 0.7, save_best=lambda state: saved.append(state.best_score))
     for first, no_better in ((0.5, 0), (0.4, 1), (0.6, 0)):
         state.batch = 1
         epoch = loop._end_epoch(pipeline, None, state, settings, 0, hooks, Second([1.5, first]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedParams, SamplingConfig
 from quantum_diffusion.data.container import Batch
+from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import memory_for
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
@@ -31,15 +32,13 @@ from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
 from quantum_diffusion.pipeline.decoding import decode_batch
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
+from quantum_diffusion.pipeline.fit import FitResult, fit
 from quantum_diffusion.pipeline.sequence import SequenceAdapter
+from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.seeding import derive_seed, sample_seeds
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
-
-if TYPE_CHECKING:
-    from quantum_diffusion.data.dataset import BatchLoader
-    from quantum_diffusion.pipeline.fit import FitResult, TrainingState
 
 ADAPTERS: dict[type, type[ProcessAdapter]] = {MaskedParams: SequenceAdapter, GaussianParams: CellsAdapter}
 """By the kind of parameters in `scheduler.params`."""
@@ -84,21 +83,6 @@ class Condition:
         if self.targets is None or other.targets is None:
             return Condition(tokens)
         return Condition(tokens, torch.cat([self.targets, other.targets]))
-
-
-@dataclass(frozen=True, eq=False)
-class LossTerms:
-    """The parts of a training loss, scalars on the device.
-
-    Attributes:
-        total: What is minimised.
-        diffusion: The process's own loss.
-        prefix: The auxiliary head's loss, None without the head.
-    """
-
-    total: Tensor
-    diffusion: Tensor
-    prefix: Tensor | None = None
 
 
 class DiffusionPipeline:
@@ -260,8 +244,6 @@ class DiffusionPipeline:
         **options: Any,
     ) -> FitResult:
         """Train; see `pipeline.fit.fit` for all arguments."""
-        from quantum_diffusion.pipeline.fit import fit  # the loop stands on the pipeline
-
         return fit(self, train_loader, validation_loader, state, settings, seed, **options)
 
     # ----------------------------------------------------------------------------------------- sampling

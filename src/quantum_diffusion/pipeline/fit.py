@@ -1,4 +1,4 @@
-"""The training loop, visible on one page, and the state that a checkpoint keeps.
+"""The training loop, visible on one page, and the steps and epochs it is made of.
 
 The randomness of a step is a function of (seed, step) and the order of batches one of (seed, epoch): a run that is
 stopped and continued makes the same steps as one that never stopped.
@@ -15,11 +15,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from quantum_diffusion.config.schema import LoopConfig
 from quantum_diffusion.data.container import Batch
@@ -29,105 +28,10 @@ from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import TrainingDivergedError, memory_for
 from quantum_diffusion.pipeline.augmentation import augment
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
-from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.hooks import Hooks
+from quantum_diffusion.pipeline.state import Trainable, TrainingState, using_network
 from quantum_diffusion.pipeline.team import Team, rows_of
 from quantum_diffusion.seeding import derive_seed
-
-
-@dataclass(eq=False)
-class TrainingState:
-    """Everything that changes during training.
-
-    Attributes:
-        network: The weights that are trained.
-        optimizers: One or two optimizers of the weights.
-        schedules: The learning-rate schedule of each optimizer.
-        average: Exponential moving average of the weights, None without.
-        step: Steps done.
-        epoch: Epoch in progress.
-        batch: Batches of that epoch done.
-        samples_seen: Circuits trained on.
-        loss_sum: Sum of the diffusion losses of that epoch's batches.
-        seconds: Wall time of training, without that lost by a kill.
-        training_loss: Mean loss of the last whole epoch, None before its end.
-        validation_loss: Validation loss after it, None without validation.
-        best_score: The best epoch's metric, larger is better; None before the first.
-        no_better: Measurements since then that were no better.
-        scaler: Scales losses for gradients in 16 bits; does nothing otherwise.
-    """
-
-    network: nn.Module
-    optimizers: Sequence[torch.optim.Optimizer]
-    schedules: Sequence[torch.optim.lr_scheduler.LambdaLR]
-    average: AveragedModel | None
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    samples_seen: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    training_loss: float | None = None
-    validation_loss: float | None = None
-    best_score: float | None = None
-    no_better: int = 0
-    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
-
-    _PROGRESS = (
-        "step",
-        "epoch",
-        "batch",
-        "samples_seen",
-        "loss_sum",
-        "seconds",
-        "training_loss",
-        "validation_loss",
-        "best_score",
-        "no_better",
-    )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values that `load_state_dict` restores."""
-        return {
-            "network": self.network.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
-            "scaler": self.scaler.state_dict(),
-            **{name: getattr(self, name) for name in self._PROGRESS},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict()`; raises KeyError, ValueError or RuntimeError when it does not fit."""
-        self.network.load_state_dict(state["network"])
-        if (self.average is None) != (state["average"] is None):
-            raise ValueError("the checkpoint and the configuration disagree about averaged weights (ema_decay)")
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(saved)
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        for name in self._PROGRESS:
-            setattr(self, name, state[name])
-
-    @property
-    def best_network(self) -> nn.ModuleDict:
-        """The averaged weights, or the trained ones without averaging."""
-        network = self.network if self.average is None else self.average.module
-        assert isinstance(network, nn.ModuleDict)
-        return network
-
-
-def average_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average that follows quickly at first: decay min(d, (1 + n) / (10 + n))."""
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
-        count = int(updates)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
-
-    return AveragedModel(network, multi_avg_fn=update)
 
 
 @dataclass(frozen=True)
@@ -145,30 +49,8 @@ class FitResult:
     stopped_early: bool = False
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What a run does around the loop; the loop itself writes nothing.
-
-    Attributes:
-        save_checkpoint: Called when `is_due` says so, after each epoch, when stopped, and when the loss is no longer
-            finite (unless the weights are not, either).
-        is_due: Asked after each step whether a checkpoint is due.
-        save_best: Called when an epoch is the best so far.
-        should_stop: Asked after each step; True ends training cleanly.
-        after_step: Called after each step.
-        measure: Returns the exact share of sampled circuits, given the pipeline with the weights to be measured.
-    """
-
-    save_checkpoint: Callable[[TrainingState], None] = lambda state: None
-    is_due: Callable[[TrainingState], bool] = lambda state: False
-    save_best: Callable[[TrainingState], None] = lambda state: None
-    should_stop: Callable[[], bool] = lambda: False
-    after_step: Callable[[], None] = lambda: None
-    measure: Callable[[DiffusionPipeline], float] | None = None
-
-
 def fit(
-    pipeline: DiffusionPipeline,
+    pipeline: Trainable,
     train_loader: BatchLoader,
     validation_loader: BatchLoader | None,
     state: TrainingState,
@@ -312,7 +194,7 @@ def most_memory(device: torch.device) -> float:
 class _LossModule(nn.Module):
     """The loss as a module, so that a team's wrapper sees its forward and backward pass."""
 
-    def __init__(self, pipeline: DiffusionPipeline, settings: LoopConfig) -> None:
+    def __init__(self, pipeline: Trainable, settings: LoopConfig) -> None:
         super().__init__()
         self.network = pipeline.network
         self._pipeline = (pipeline,)  # in a tuple, for it is no module
@@ -430,7 +312,7 @@ def _refuse(state: TrainingState, loss: float, norm: float, hooks: Hooks) -> NoR
 
 
 def _end_epoch(
-    pipeline: DiffusionPipeline,
+    pipeline: Trainable,
     validation_loader: BatchLoader | None,
     state: TrainingState,
     settings: LoopConfig,
@@ -443,8 +325,8 @@ def _end_epoch(
     state.validation_loss = validate(pipeline, validation_loader, state, seed, team)
     accuracy = None
     if hooks.measure is not None and settings.sample_every and (state.epoch + 1) % settings.sample_every == 0:
-        with using_network(pipeline, state.best_network):
-            accuracy = hooks.measure(pipeline)
+        with using_network(pipeline, state.averaged_network):
+            accuracy = hooks.measure()
     # Measured on other hardware, one sample may differ; what follows from it must be the same for all.
     state.validation_loss, accuracy = team.of_first(lambda: [state.validation_loss, accuracy])
     epoch = EpochRecord(
@@ -470,14 +352,14 @@ def _end_epoch(
 
 @torch.no_grad()
 def validate(
-    pipeline: DiffusionPipeline, loader: BatchLoader | None, state: TrainingState, seed: int, team: Team | None = None
+    pipeline: Trainable, loader: BatchLoader | None, state: TrainingState, seed: int, team: Team | None = None
 ) -> float | None:
-    """Mean diffusion loss of the best weights, with the same noise each time; None without a loader."""
+    """Mean diffusion loss of the averaged weights, with the same noise each time; None without a loader."""
     if loader is None:
         return None
     team = team or Team()
     sums = torch.zeros(2, dtype=torch.float64)  # loss, circuits; each process takes every so many batches
-    with using_network(pipeline, state.best_network):
+    with using_network(pipeline, state.averaged_network):
         for number, batch in enumerate(loader.epoch(0)):
             if number % team.size == team.rank:
                 noise = Noise(step_generator(seed, "validation", number, pipeline.device))
@@ -485,18 +367,6 @@ def validate(
                 sums += torch.tensor([loss * len(batch), len(batch)], dtype=torch.float64)
     loss, circuits = team.mean(sums.to(pipeline.device, torch.float32) if team.size > 1 else sums).tolist()
     return float(loss / circuits)
-
-
-@contextmanager
-def using_network(pipeline: DiffusionPipeline, network: nn.ModuleDict) -> Iterator[None]:
-    """Let a pipeline compute with other weights for a while, in evaluation mode."""
-    trained = pipeline.network
-    was_training = trained.training
-    pipeline.network = network.eval()
-    try:
-        yield
-    finally:
-        pipeline.network = trained.train(was_training)
 
 
 class _Pace:

@@ -1,12 +1,13 @@
-"""Optimizers and learning-rate schedules by name.
+"""Which weights are trained, and how: optimizers and learning-rate schedules by name.
 
 Both are torch's own; a schedule is a pure function of the step, so that it can be plotted, tested and resumed.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -18,6 +19,30 @@ OPTIMIZERS = ("adam", "adamw", "muon")
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1 / 25e4
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
+    """Keep weights from being trained.
+
+    Args:
+        network: Its parameters are changed.
+        patterns: Names with wildcards, e.g. "condition_encoder.*".
+
+    Raises:
+        ConfigError: A pattern matches no weight, or nothing is left to train.
+    """
+    parameters = dict(network.named_parameters())
+    for pattern in patterns:
+        names = fnmatch.filter(parameters, pattern)
+        if not names:
+            raise ConfigError(
+                f"training.training.freeze: no weight is named {pattern!r}: names begin with "
+                f"{', '.join(sorted({name.partition('.')[0] for name in parameters}))}, and * stands for anything"
+            )
+        for name in names:
+            parameters[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ConfigError(f"training.training.freeze={list(patterns)} leaves nothing to train: freeze less")
 
 
 def learning_rate_factor(name: str, step: int, total: int, warmup_fraction: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from quantum_diffusion.config.schema import SAME_MODEL, TrainingConfig
 from quantum_diffusion.config.validation import validate
@@ -23,8 +25,9 @@ from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.files import Lock, TakenError, check_can_write, describe
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, read_checkpoint, read_metadata
-from quantum_diffusion.pipeline.fit import TrainingState
+from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.tracking.experiment import read_run
+from quantum_diffusion.training.source import find_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +182,53 @@ class RunFolder:
         self._checkpoints.clear()
         for left in (self.interrupted, self.best):
             shutil.rmtree(left, ignore_errors=True)
+
+
+class CheckpointTimer:
+    """Says when a checkpoint is due; counts on a clock that nobody can set.
+
+    Args:
+        minutes: Between two checkpoints, from now on; None for none by time.
+        steps: Between two checkpoints; None for none by step.
+    """
+
+    def __init__(self, minutes: float | None, steps: int | None) -> None:
+        self._seconds = None if minutes is None else 60 * minutes
+        self._steps = steps
+        self._last = time.monotonic()
+
+    def is_due(self, state: TrainingState) -> bool:
+        """Tell whether a checkpoint is due after the step just made; if it is, the minutes count anew."""
+        due = self._steps is not None and state.step % self._steps == 0
+        if self._seconds is not None and time.monotonic() - self._last >= self._seconds:
+            due = True
+        if due:
+            self._last = time.monotonic()
+        return due
+
+
+def is_trained(config: TrainingConfig) -> bool:
+    """Tell whether a finished model of these settings and these circuits is where it should go.
+
+    Raises:
+        ConfigError, DatasetFormatError: The circuits cannot be found or read.
+    """
+    general = config.general
+    folder = general.model_folder
+    if general.overwrite or not checkpoint.is_finished_model(folder):
+        return False
+    if model_settings(_trained_with(folder)) != model_settings(config.model_dump(mode="json")):
+        return False
+    fingerprint = find_fingerprint(config)
+    return bool(read_metadata(folder).get("dataset_sha256") == fingerprint)
+
+
+def _trained_with(folder: Path) -> Any:
+    """Return the values of a model's training configuration; None where they cannot be read."""
+    try:
+        return yaml.safe_load((folder / checkpoint.TRAINING_CONFIG).read_text(encoding="utf-8"))
+    except Exception:  # PyYAML lets many kinds escape
+        return None
 
 
 def model_settings(values: Any) -> Any:

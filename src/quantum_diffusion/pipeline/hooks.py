@@ -1,0 +1,34 @@
+"""What a run does around the training loop: saving, stopping, measuring.
+
+Observers are told what happened and change nothing (`callbacks.py`); hooks decide how the loop goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quantum_diffusion.pipeline.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run does around the loop; the loop itself writes nothing.
+
+    Attributes:
+        save_checkpoint: Called when `is_due` says so, after each epoch, when stopped, and when the loss is no longer
+            finite (unless the weights are not, either).
+        is_due: Asked after each step whether a checkpoint is due.
+        save_best: Called when an epoch is the best so far.
+        should_stop: Asked after each step; True ends training cleanly.
+        after_step: Called after each step.
+        measure: Returns the exact share of sampled circuits; called while the pipeline computes with the averaged
+            weights.
+    """
+
+    save_checkpoint: Callable[[TrainingState], None] = lambda state: None
+    is_due: Callable[[TrainingState], bool] = lambda state: False
+    save_best: Callable[[TrainingState], None] = lambda state: None
+    should_stop: Callable[[], bool] = lambda: False
+    after_step: Callable[[], None] = lambda: None
+    measure: Callable[[], float] | None = None

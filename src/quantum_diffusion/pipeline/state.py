@@ -1,0 +1,176 @@
+"""What the loop trains, as the loop sees it, and the state of training that a checkpoint keeps.
+
+Nothing here knows a pipeline: whatever has weights and a loss can be trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from quantum_diffusion.data.container import Batch
+from quantum_diffusion.diffusion.noise import Noise
+
+
+@dataclass(frozen=True, eq=False)
+class LossTerms:
+    """The parts of a training loss, scalars on the device.
+
+    Attributes:
+        total: What is minimised.
+        diffusion: The process's own loss.
+        prefix: The auxiliary head's loss, None without the head.
+    """
+
+    total: Tensor
+    diffusion: Tensor
+    prefix: Tensor | None = None
+
+
+class Trainable(Protocol):
+    """What the loop can train; `DiffusionPipeline` is one.
+
+    Attributes:
+        network: All weights; other ones of the same architecture may be put in their place.
+    """
+
+    network: nn.ModuleDict
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def training_loss(
+        self,
+        batch: Batch,
+        noise: Noise,
+        *,
+        condition_dropout: float = 0.0,
+        joint_dropout: bool = False,
+        low_variance: bool = True,
+        prefix_weight: float = 0.0,
+    ) -> LossTerms:
+        """Compute the loss of a batch.
+
+        Args:
+            batch: Circuits, on the same device.
+            noise: Source of all randomness of the step, on the same device.
+            condition_dropout: Share of conditions that are dropped.
+            joint_dropout: Drop all parts of a condition or none, instead of each on its own.
+            low_variance: Spread noise levels evenly over the batch.
+            prefix_weight: Weight of the auxiliary head's loss.
+        """
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """Everything that changes during training.
+
+    Attributes:
+        network: The weights that are trained.
+        optimizers: One or two optimizers of the weights.
+        schedules: The learning-rate schedule of each optimizer.
+        average: Exponential moving average of the weights, None without.
+        step: Steps done.
+        epoch: Epoch in progress.
+        batch: Batches of that epoch done.
+        samples_seen: Circuits trained on.
+        loss_sum: Sum of the diffusion losses of that epoch's batches.
+        seconds: Wall time of training, without that lost by a kill.
+        training_loss: Mean loss of the last whole epoch, None before its end.
+        validation_loss: Validation loss after it, None without validation.
+        best_score: The best epoch's metric, larger is better; None before the first.
+        no_better: Measurements since then that were no better.
+        scaler: Scales losses for gradients in 16 bits; does nothing otherwise.
+    """
+
+    network: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    schedules: Sequence[torch.optim.lr_scheduler.LambdaLR]
+    average: AveragedModel | None
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    samples_seen: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    best_score: float | None = None
+    no_better: int = 0
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+
+    _PROGRESS = (
+        "step",
+        "epoch",
+        "batch",
+        "samples_seen",
+        "loss_sum",
+        "seconds",
+        "training_loss",
+        "validation_loss",
+        "best_score",
+        "no_better",
+    )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values that `load_state_dict` restores."""
+        return {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "scaler": self.scaler.state_dict(),
+            **{name: getattr(self, name) for name in self._PROGRESS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()`; raises KeyError, ValueError or RuntimeError when it does not fit."""
+        self.network.load_state_dict(state["network"])
+        if (self.average is None) != (state["average"] is None):
+            raise ValueError("the checkpoint and the configuration disagree about averaged weights (ema_decay)")
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        for name in self._PROGRESS:
+            setattr(self, name, state[name])
+
+    @property
+    def averaged_network(self) -> nn.ModuleDict:
+        """The averaged weights; the trained ones where nothing is averaged."""
+        network = self.network if self.average is None else self.average.module
+        assert isinstance(network, nn.ModuleDict)
+        return network
+
+
+def average_weights(network: nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential moving average that follows quickly at first: decay min(d, (1 + n) / (10 + n))."""
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        count = int(updates)
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
+
+    return AveragedModel(network, multi_avg_fn=update)
+
+
+@contextmanager
+def using_network(pipeline: Trainable, network: nn.ModuleDict) -> Iterator[None]:
+    """Let a pipeline compute with other weights for a while, in evaluation mode."""
+    trained = pipeline.network
+    was_training = trained.training
+    pipeline.network = network.eval()
+    try:
+        yield
+    finally:
+        pipeline.network = trained.train(was_training)

@@ -1,0 +1,92 @@
+"""What is said of a run in its `metadata.yaml`: how it went, on which circuits, with which software.
+
+Enough to repeat it on another machine.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import quantum_diffusion
+from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.pipeline.fit import low_precision
+from quantum_diffusion.pipeline.state import TrainingState
+from quantum_diffusion.training.source import STREAM, Source
+
+
+def describe_run(
+    config: TrainingConfig,
+    source: Source,
+    state: TrainingState | None,
+    *,
+    status: str,
+    run_id: str,
+    device: torch.device,
+    num_parameters: int,
+) -> dict[str, Any]:
+    """Return the metadata of a model, plain values under the names they have in the file.
+
+    Args:
+        config: The run.
+        source: What it trained on.
+        state: Where training stands; None before it began.
+        status: "finished" or "interrupted".
+        run_id: Tells this run from others.
+        device: Where it trained.
+        num_parameters: Numbers in the model.
+    """
+    general = config.general
+    return {
+        "status": status,
+        "run_id": run_id,
+        "experiment_name": general.experiment_name,
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "quantum_diffusion": quantum_diffusion.__version__,
+        "commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": str(np.__version__),
+        "device": str(device),
+        "num_threads": torch.get_num_threads(),
+        "arithmetic": str(low_precision(config.training, device) or torch.float32).removeprefix("torch."),
+        "seed": general.seed,
+        "num_parameters": num_parameters,
+        "dataset": str(general.dataset),
+        "dataset_path": _absolute(general.dataset),
+        "dataset_sha256": source.fingerprint,
+        "init_from": _absolute(general.init_from_pipeline_dir),
+        "num_circuits": len(source.dataset),
+        "epochs": 0 if state is None else state.epoch,
+        "steps": 0 if state is None else state.step,
+        "samples_seen": 0 if state is None else state.samples_seen,
+        "seconds": 0.0 if state is None else round(state.seconds, 1),
+        "training_loss": None if state is None else state.training_loss,
+        "validation_loss": None if state is None else state.validation_loss,
+    }
+
+
+def _absolute(path: str | None) -> str | None:
+    """Return where a folder is, for those who look for it from another one; None for what is no folder."""
+    return None if path is None or path.startswith((STREAM, "hf:")) else str(Path(path).absolute())
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree the package runs from, None outside a repository."""
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

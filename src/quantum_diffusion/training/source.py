@@ -1,0 +1,152 @@
+"""Where the circuits of a run come from: a data set, or `stream:` and what an epoch of fresh ones is made of.
+
+Which of the two it is, nobody else needs to know.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
+from quantum_diffusion.config.store import dataset_preset
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.dataset import BatchLoader
+from quantum_diffusion.data.stream import CircuitStream, stream_fingerprint
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.interop.loading import dataset_loader
+from quantum_diffusion.pipeline.augmentation import check_augmentation
+from quantum_diffusion.tasks.registry import TASKS
+
+logger = logging.getLogger(__name__)
+
+STREAM = "stream:"
+"""Begins a `general.dataset` that is made while training."""
+
+Loaders = tuple[BatchLoader, BatchLoader | None]
+"""Batches to train on, and batches to validate with, if any."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The circuits of a run.
+
+    Attributes:
+        dataset: All of them; of a stream, those of the first epoch.
+        fingerprint: SHA-256 that is equal for equal circuits.
+        make_loaders: Makes the batches; takes the number that T of every batch must be a multiple of.
+    """
+
+    dataset: CircuitDataset
+    fingerprint: str
+    make_loaders: Callable[[int], Loaders]
+
+
+def open_source(config: TrainingConfig, dataset: CircuitDataset | None = None) -> Source:
+    """Open what a run trains on.
+
+    Args:
+        config: The run.
+        dataset: The circuits; None loads, or makes, what `general.dataset` names.
+
+    Raises:
+        DatasetFormatError, IncompatibleDatasetsError: The data set cannot be used.
+        ConfigError, GateSetError: The stream cannot be made.
+    """
+    if dataset is None and config.general.dataset.startswith(STREAM):
+        return _open_stream(config)
+    return _open_data_set(config, dataset)
+
+
+def find_fingerprint(config: TrainingConfig) -> str:
+    """Return the fingerprint of what `general.dataset` names, without making any circuit of a stream.
+
+    Raises:
+        ConfigError, DatasetFormatError: The circuits cannot be found or read.
+    """
+    general = config.general
+    if general.dataset.startswith(STREAM):
+        return stream_fingerprint(_stream_config(config), general.seed)
+    return dataset_loader().load_dataset(general.dataset).fingerprint
+
+
+def check_settings(config: TrainingConfig, dataset: CircuitDataset) -> None:
+    """Refuse settings that need what the circuits do not have, and warn of those that have no effect on them.
+
+    Raises:
+        ConfigError: The message names the setting.
+    """
+    name, loop, task = config.general.dataset, config.training, dataset.task
+    if not task.labels_prefixes and loop.prefix_head_weight > 0:
+        raise ConfigError(
+            f"training.training.prefix_head_weight={loop.prefix_head_weight} trains on Schmidt rank vectors, but "
+            f"{name!r} holds {task.asked} (condition_type {task.name}): set it to 0"
+        )
+    if task.encoder is None and loop.joint_dropout:
+        raise ConfigError(
+            f"training.training.joint_dropout=true drops prompts together with targets, but {name!r} "
+            f"holds none (condition_type {task.name}): set it to false"
+        )
+    for encoder in sorted({other.encoder for other in TASKS.values() if other.encoder} - {task.encoder}):
+        if getattr(config, encoder) != TrainingConfig.model_fields[encoder].default:
+            logger.warning(
+                "training.%s has no effect: the model learns %s, for %r is of condition_type %s",
+                encoder,
+                task.asked,
+                name,
+                task.name,
+            )
+    check_augmentation(dataset, loop.augment)
+
+
+def _open_data_set(config: TrainingConfig, dataset: CircuitDataset | None) -> Source:
+    general, loop = config.general, config.training
+    loader = dataset_loader(general.seed)
+    loaded = dataset if dataset is not None else loader.load_dataset(general.dataset)
+    fingerprint = loaded.fingerprint
+    combined = loader.combine_datasets([loaded], loop.balance_max, loop.max_samples)
+
+    def make_loaders(time_multiple: int) -> Loaders:
+        return loader.get_dataloaders(
+            combined,
+            loop.batch_size,
+            loop.validation_fraction,
+            bucketed=loop.batching == "bucketed",
+            balance_prompts=loop.balance_prompts,
+            time_multiple=time_multiple,
+            num_workers=loop.num_workers,
+        )
+
+    return Source(combined, fingerprint, make_loaders)
+
+
+def _open_stream(config: TrainingConfig) -> Source:
+    general, loop = config.general, config.training
+    if loop.batching == "bucketed":
+        raise ConfigError(
+            f"training.training.batching=bucketed needs a data set, given general.dataset={general.dataset}: use "
+            "max_padded, or make a data set"
+        )
+    stream = CircuitStream(_stream_config(config), general.seed, loop.validation_fraction)
+
+    def make_loaders(time_multiple: int) -> Loaders:
+        return stream.loaders(
+            loop.batch_size,
+            general.seed,
+            balance_prompts=loop.balance_prompts,
+            time_multiple=time_multiple,
+            num_workers=loop.num_workers,
+        )
+
+    return Source(stream.epoch(0), stream.fingerprint, make_loaders)
+
+
+def _stream_config(config: TrainingConfig) -> DatasetConfig:
+    """Return what an epoch of the stream is made of, within the limits of the run."""
+    preset, loop = dataset_preset(config.general.dataset.removeprefix(STREAM)), config.training
+    limits = {
+        "num_samples": min(preset.num_samples, loop.max_samples or preset.num_samples),
+        "balance_max": loop.balance_max or preset.balance_max,
+    }
+    return preset.model_copy(update=limits)
