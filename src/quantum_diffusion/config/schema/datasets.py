@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from quantum_diffusion.config.schema.values import NonNegative, PathText, Positive, Seed
-from quantum_diffusion.config.validation import Section
+from quantum_diffusion.config.validation import Rule, Section, refuse
 
 MOST_UNITARY_QUBITS = 8
 
@@ -62,25 +62,33 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
-        if self.min_gates > self.max_gates:
-            raise ValueError(
-                f"min_gates ({self.min_gates}) is larger than max_gates ({self.max_gates}): swap or raise one"
-            )
-        extra = [name for name in self.generation_gate_set or () if name not in self.gate_set]
-        if extra:
-            raise ValueError(
-                f"generation_gate_set has {extra}, which gate_set {list(self.gate_set)} lacks: add them there"
-            )
-        if self.sampling == "stratified" and self.condition_type != "SRV":
-            raise ValueError(
-                f"sampling=stratified aims at Schmidt rank vectors, but condition_type is {self.condition_type}: use "
-                "sampling=natural"
-            )
-        if self.condition_type != "SRV" and self.num_qubits > MOST_UNITARY_QUBITS:
-            raise ValueError(
-                f"condition_type={self.condition_type} stores 2 x 4^n numbers a circuit: num_qubits is "
-                f"{self.num_qubits}, give {MOST_UNITARY_QUBITS} or less"
-            )
-        if self.n_jobs == 0 or self.n_jobs < -1:
-            raise ValueError(f"n_jobs is {self.n_jobs}: give -1 for every core, or 1 or more")
+        refuse(_rules(self))
         return self
+
+
+def _rules(config: DatasetConfig) -> tuple[Rule, ...]:
+    unknown = [name for name in config.generation_gate_set or () if name not in config.gate_set]
+    return (
+        Rule(
+            config.min_gates > config.max_gates,
+            f"min_gates ({config.min_gates}) is larger than max_gates ({config.max_gates}): swap or raise one",
+        ),
+        Rule(
+            bool(unknown),
+            f"generation_gate_set has {unknown}, which gate_set {list(config.gate_set)} lacks: add them there",
+        ),
+        Rule(
+            config.sampling == "stratified" and config.condition_type != "SRV",
+            f"sampling=stratified aims at Schmidt rank vectors, but condition_type is {config.condition_type}: use "
+            "sampling=natural",
+        ),
+        Rule(
+            config.condition_type != "SRV" and config.num_qubits > MOST_UNITARY_QUBITS,
+            f"condition_type={config.condition_type} stores 2 x 4^n numbers a circuit: num_qubits is "
+            f"{config.num_qubits}, give {MOST_UNITARY_QUBITS} or less",
+        ),
+        Rule(
+            config.n_jobs == 0 or config.n_jobs < -1,
+            f"n_jobs is {config.n_jobs}: give -1 for every core, or 1 or more",
+        ),
+    )

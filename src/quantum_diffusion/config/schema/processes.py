@@ -70,3 +70,8 @@ class SchedulerConfig(Part):
     """masked, or a Gaussian process named by its default sampler."""
     params: GaussianParams | MaskedParams = MaskedParams()
     """Its parameters."""
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether the process masks instructions, and adds no noise to cells."""
+        return self.type == "masked"

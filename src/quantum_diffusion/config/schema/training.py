@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from quantum_diffusion.config.schema.models import MatrixParams, ModelConfig, TextEncoderConfig, UnitaryEncoderConfig
-from quantum_diffusion.config.schema.processes import Loss, MaskedParams, Objective, SchedulerConfig
+from quantum_diffusion.config.schema.processes import GaussianParams, Loss, MaskedParams, Objective, SchedulerConfig
 from quantum_diffusion.config.schema.values import FolderName, Fraction, PathText, Positive, Rate, Seed, StoreUri, Text
-from quantum_diffusion.config.validation import Section
+from quantum_diffusion.config.validation import Rule, Section, refuse
 
 Logger = Literal["csv", "jsonl", "tensorboard", "wandb", "mlflow"]
 
@@ -178,76 +178,96 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check_combination(self) -> TrainingConfig:
-        loop, model, process = self.training, self.model.type, self.scheduler
-        if isinstance(process.params, MaskedParams):
-            if model != "transformer":
-                raise ValueError(
-                    f"model.type={model} predicts cells, but scheduler.type=masked works on instructions: "
-                    "use model.type=transformer, or scheduler.type=ddim"
-                )
-            if (loop.objective, loop.loss) != ("x0", "cross_entropy"):
-                raise ValueError(
-                    f"scheduler.type=masked learns the clean circuit: training.objective={loop.objective} with "
-                    f"training.loss={loop.loss} is impossible, use x0 with cross_entropy"
-                )
-            if loop.batching == "bucketed":
-                raise ValueError(
-                    "training.batching=bucketed cuts batches to their circuits' length, which scheduler.type=masked "
-                    "has to learn: use max_padded"
-                )
-        elif loop.loss == "cross_entropy" and loop.objective != "x0":
-            raise ValueError(
-                f"training.loss=cross_entropy needs training.objective=x0, given {loop.objective}: "
-                "change one of them (or use training.loss=mse)"
-            )
-        elif loop.loss == "cross_entropy" and process.params.guidance_mode == "rescaled":
-            raise ValueError(
-                "scheduler.params.guidance_mode=rescaled is for loss=mse; with cross_entropy log-probabilities "
-                "are guided, so leave it plain"
-            )
-        elif process.params.zero_terminal_snr and process.type in ("dpmsolver++", "unipc"):
-            raise ValueError(
-                f"scheduler.type={process.type} cannot start at zero signal (scheduler.params.zero_terminal_snr=true): "
-                "use ddim or ddpm"
-            )
-        elif process.params.sample_steps > process.params.num_train_timesteps:
-            raise ValueError(
-                f"scheduler.params.sample_steps={process.params.sample_steps} is more than the "
-                f"{process.params.num_train_timesteps} noise levels (num_train_timesteps): lower it"
-            )
-        elif loop.objective == "epsilon" and process.params.zero_terminal_snr:
-            raise ValueError(
-                "scheduler.params.zero_terminal_snr=true with training.objective=epsilon divides by zero at the last "
-                "noise level: use objective v or x0, or zero_terminal_snr=false"
-            )
-        encoder = self.unitary_encoder.params
-        if isinstance(encoder, MatrixParams) and encoder.remaining and not isinstance(process.params, MaskedParams):
-            raise ValueError(
-                f"unitary_encoder.params.remaining=true follows the gates that are revealed, but scheduler.type="
-                f"{process.type} denoises all at once: use masked, or remaining=false"
-            )
-        needs_accuracy = loop.best_metric == "sampled_accuracy" and (loop.save == "best" or loop.patience is not None)
-        if needs_accuracy and loop.sample_every is None:
-            raise ValueError("training.best_metric=sampled_accuracy needs training.sample_every: give epochs, e.g. 1")
-        if needs_accuracy and loop.sample_every is not None and loop.sample_every > loop.num_epochs:
-            raise ValueError(
-                f"training.best_metric=sampled_accuracy would never be measured: training.sample_every="
-                f"{loop.sample_every} is more than training.num_epochs={loop.num_epochs}, lower it"
-            )
-        if loop.best_metric == "sampled_accuracy" and not needs_accuracy:
-            raise ValueError(
-                "training.best_metric=sampled_accuracy decides nothing with training.save=last and no "
-                "training.patience: add training.save=best, or leave it out"
-            )
-        needs_loss = loop.best_metric == "validation_loss" and (loop.save == "best" or loop.patience is not None)
-        if needs_loss and not loop.validation_fraction:
-            raise ValueError(
-                "training.best_metric=validation_loss needs circuits to validate with: raise "
-                "training.validation_fraction"
-            )
-        if loop.prefix_head_weight > 0 and model != "transformer":
-            raise ValueError(
-                f"training.prefix_head_weight={loop.prefix_head_weight} needs model.type=transformer, "
-                f"given {model}: set it to 0"
-            )
+        match self.scheduler.params:
+            case MaskedParams():
+                refuse(_masked_rules(self.training, self.model.type))
+            case GaussianParams() as params:
+                refuse(_gaussian_rules(self.training, self.scheduler.type, params))
+        refuse(_common_rules(self))
         return self
+
+
+def _masked_rules(loop: LoopConfig, backbone: str) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            backbone != "transformer",
+            f"model.type={backbone} predicts cells, but scheduler.type=masked works on instructions: "
+            "use model.type=transformer, or scheduler.type=ddim",
+        ),
+        Rule(
+            loop.objective != "x0" or loop.loss != "cross_entropy",
+            f"scheduler.type=masked learns the clean circuit: training.objective={loop.objective} with "
+            f"training.loss={loop.loss} is impossible, use x0 with cross_entropy",
+        ),
+        Rule(
+            loop.batching == "bucketed",
+            "training.batching=bucketed cuts batches to their circuits' length, which scheduler.type=masked "
+            "has to learn: use max_padded",
+        ),
+    )
+
+
+def _gaussian_rules(loop: LoopConfig, sampler: str, params: GaussianParams) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            loop.loss == "cross_entropy" and loop.objective != "x0",
+            f"training.loss=cross_entropy needs training.objective=x0, given {loop.objective}: "
+            "change one of them (or use training.loss=mse)",
+        ),
+        Rule(
+            loop.loss == "cross_entropy" and params.guidance_mode == "rescaled",
+            "scheduler.params.guidance_mode=rescaled is for loss=mse; with cross_entropy log-probabilities "
+            "are guided, so leave it plain",
+        ),
+        Rule(
+            params.zero_terminal_snr and sampler in ("dpmsolver++", "unipc"),
+            f"scheduler.type={sampler} cannot start at zero signal (scheduler.params.zero_terminal_snr=true): "
+            "use ddim or ddpm",
+        ),
+        Rule(
+            params.sample_steps > params.num_train_timesteps,
+            f"scheduler.params.sample_steps={params.sample_steps} is more than the "
+            f"{params.num_train_timesteps} noise levels (num_train_timesteps): lower it",
+        ),
+        Rule(
+            params.zero_terminal_snr and loop.objective == "epsilon",
+            "scheduler.params.zero_terminal_snr=true with training.objective=epsilon divides by zero at the last "
+            "noise level: use objective v or x0, or zero_terminal_snr=false",
+        ),
+    )
+
+
+def _common_rules(config: TrainingConfig) -> tuple[Rule, ...]:
+    loop, process, encoder = config.training, config.scheduler, config.unitary_encoder.params
+    asks_for_best = loop.save == "best" or loop.patience is not None
+    by_accuracy = loop.best_metric == "sampled_accuracy"
+    return (
+        Rule(
+            isinstance(encoder, MatrixParams) and encoder.remaining and not process.is_masked,
+            f"unitary_encoder.params.remaining=true follows the gates that are revealed, but scheduler.type="
+            f"{process.type} denoises all at once: use masked, or remaining=false",
+        ),
+        Rule(
+            by_accuracy and asks_for_best and loop.sample_every is None,
+            "training.best_metric=sampled_accuracy needs training.sample_every: give epochs, e.g. 1",
+        ),
+        Rule(
+            by_accuracy and asks_for_best and (loop.sample_every or 0) > loop.num_epochs,
+            f"training.best_metric=sampled_accuracy would never be measured: training.sample_every="
+            f"{loop.sample_every} is more than training.num_epochs={loop.num_epochs}, lower it",
+        ),
+        Rule(
+            by_accuracy and not asks_for_best,
+            "training.best_metric=sampled_accuracy decides nothing with training.save=last and no "
+            "training.patience: add training.save=best, or leave it out",
+        ),
+        Rule(
+            not by_accuracy and asks_for_best and not loop.validation_fraction,
+            "training.best_metric=validation_loss needs circuits to validate with: raise training.validation_fraction",
+        ),
+        Rule(
+            loop.prefix_head_weight > 0 and config.model.type != "transformer",
+            f"training.prefix_head_weight={loop.prefix_head_weight} needs model.type=transformer, "
+            f"given {config.model.type}: set it to 0",
+        ),
+    )
