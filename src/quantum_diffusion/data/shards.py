@@ -19,7 +19,7 @@ from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.config.schema import DatasetConfig, Simplification
 from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.seeding import numpy_generator
 
@@ -114,7 +114,7 @@ def _draw(
 ) -> Ids:
     """Draw and simplify; simplification stays within the gates circuits are drawn from."""
     ids = random_ids(rng, table, count, config.min_gates, config.max_gates, coupling=config.coupling, entangle=entangle)
-    return _OPTIMIZERS[config.optimize](ids, table)
+    return SIMPLIFIERS[config.optimize](ids, table)
 
 
 def _transpile(ids: Ids, table: InstructionTable) -> Ids:
@@ -123,7 +123,7 @@ def _transpile(ids: Ids, table: InstructionTable) -> Ids:
     return transpile(ids, table, level=3)
 
 
-_OPTIMIZERS: dict[str, Callable[[Ids, InstructionTable], Ids]] = {
+SIMPLIFIERS: dict[Simplification, Callable[[Ids, InstructionTable], Ids]] = {
     "none": lambda ids, table: ids,
     "rules": optimize,
     "qiskit": _transpile,

@@ -3,7 +3,7 @@
 Presets in `conf/` list differences from these defaults; the rest of the code receives these frozen objects.
 """
 
-from quantum_diffusion.config.schema.datasets import DatasetConfig
+from quantum_diffusion.config.schema.datasets import DatasetConfig, Simplification
 from quantum_diffusion.config.schema.evaluation import EvaluationConfig
 from quantum_diffusion.config.schema.folders import ExportConfig, InspectConfig, RunsConfig
 from quantum_diffusion.config.schema.models import (
@@ -18,6 +18,7 @@ from quantum_diffusion.config.schema.models import (
 )
 from quantum_diffusion.config.schema.processes import (
     GAUSSIAN_SAMPLERS,
+    BetaSchedule,
     GaussianParams,
     GaussianSampler,
     GuidanceMode,
@@ -25,16 +26,26 @@ from quantum_diffusion.config.schema.processes import (
     MaskedParams,
     Objective,
     Order,
+    Sampler,
     SchedulerConfig,
 )
-from quantum_diffusion.config.schema.sampling import CompileConfig, EditConfig, SampleConfig, SamplingConfig
-from quantum_diffusion.config.schema.training import SAME_MODEL, GeneralConfig, Logger, LoopConfig, TrainingConfig
+from quantum_diffusion.config.schema.sampling import CompileConfig, EditConfig, SampleConfig, SamplingConfig, Weights
+from quantum_diffusion.config.schema.training import (
+    SAME_MODEL,
+    GeneralConfig,
+    Logger,
+    LoopConfig,
+    Symmetry,
+    TrainingConfig,
+    WandbMode,
+)
 from quantum_diffusion.config.validation import Section
 
 __all__ = [
     "GAUSSIAN_SAMPLERS",
     "SAME_MODEL",
     "SECTIONS",
+    "BetaSchedule",
     "CompileConfig",
     "ConvolutionParams",
     "DatasetConfig",
@@ -57,13 +68,18 @@ __all__ = [
     "PromptEncoderParams",
     "RunsConfig",
     "SampleConfig",
+    "Sampler",
     "SamplingConfig",
     "SchedulerConfig",
+    "Simplification",
+    "Symmetry",
     "TextEncoderConfig",
     "TrainingConfig",
     "TransformerParams",
     "UNetParams",
     "UnitaryEncoderConfig",
+    "WandbMode",
+    "Weights",
 ]
 
 SECTIONS: dict[str, type[Section]] = {

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 from quantum_diffusion.config.schema.values import NonNegative, PathText, Positive, Seed
 from quantum_diffusion.config.validation import Rule, Section, refuse
 
+Simplification = Literal["none", "rules", "qiskit"]
+
 MOST_UNITARY_QUBITS = 8
 
 
@@ -33,7 +35,7 @@ class DatasetConfig(Section):
     condition_type: Literal["SRV", "UNITARY", "BOTH"] = "SRV"
     """What circuits are labelled with: the Schmidt rank vector; the unitary, with prompts that name a random subset of
     the gates for each circuit; or one data set of each, in the sub-folders srv and unitary."""
-    optimize: Literal["none", "rules", "qiskit"] = "rules"
+    optimize: Simplification = "rules"
     """Simplification before labelling: "rules" is our own and exact, "qiskit" calls transpile at level 3 (slow)."""
     sampling: Literal["natural", "stratified"] = "natural"
     """stratified keeps gates from entangling other qubits than a random set, of sizes that a pilot chooses (SRV only):

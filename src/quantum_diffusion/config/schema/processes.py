@@ -15,6 +15,8 @@ from quantum_diffusion.config.validation import Kinds, Part, Section
 Objective = Literal["epsilon", "v", "x0"]
 Loss = Literal["mse", "cross_entropy"]
 GaussianSampler = Literal["ddim", "ddpm", "dpmsolver++", "unipc"]
+Sampler = Literal["masked", GaussianSampler]
+BetaSchedule = Literal["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"]
 Order = Literal["random", "left_to_right", "confidence"]
 GuidanceMode = Literal["plain", "rescaled"]
 GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
@@ -25,7 +27,7 @@ class GaussianParams(Section):
 
     num_train_timesteps: Annotated[int, Field(ge=10, le=5000)] = 1000
     """Noise levels."""
-    beta_schedule: Literal["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"] = "cos_alpha"
+    beta_schedule: BetaSchedule = "cos_alpha"
     """How noise grows; cos_alpha: alpha_bar is the squared cosine of a straight ramp."""
     beta_start: Rate = 1e-4
     """First beta of the linear schedules."""
@@ -66,7 +68,7 @@ class SchedulerConfig(Part):
         **dict.fromkeys(GAUSSIAN_SAMPLERS, GaussianParams),
     }
 
-    type: Literal["masked", "ddim", "ddpm", "dpmsolver++", "unipc"] = "masked"
+    type: Sampler = "masked"
     """masked, or a Gaussian process named by its default sampler."""
     params: GaussianParams | MaskedParams = MaskedParams()
     """Its parameters."""

@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from quantum_diffusion.config.schema.processes import GuidanceMode, Order
+from quantum_diffusion.config.schema.processes import GuidanceMode, Order, Sampler
 from quantum_diffusion.config.schema.values import NonNegative, PathText, Positive, Rate, Scale, Seed, Text
 from quantum_diffusion.config.validation import Section
+
+Weights = Literal["averaged", "last"]
 
 
 class SamplingConfig(Section):
@@ -23,11 +25,11 @@ class SamplingConfig(Section):
     """plain or rescaled (Gaussian models only); null takes the model's own default."""
     sample_steps: Positive | None = None
     """Denoising steps; null takes the model's own default."""
-    scheduler: Literal["masked", "ddim", "ddpm", "dpmsolver++", "unipc"] | None = None
+    scheduler: Sampler | None = None
     """Sampler; null takes the one the model was trained with."""
     order: Order | None = None
     """Order of filling (masked models only); null takes the model's own default."""
-    weights: Literal["averaged", "last"] = "averaged"
+    weights: Weights = "averaged"
     """Weights to sample with: the average over training, or the last ones; the same for models without average. Read
     where a command loads the model; in Python it is load_pipeline that takes it, pipeline.sample does not."""
     auto_batch_size: Positive = 512

@@ -11,11 +11,20 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from quantum_diffusion.config.schema.models import MatrixParams, ModelConfig, TextEncoderConfig, UnitaryEncoderConfig
-from quantum_diffusion.config.schema.processes import GaussianParams, Loss, MaskedParams, Objective, SchedulerConfig
+from quantum_diffusion.config.schema.processes import (
+    GaussianParams,
+    Loss,
+    MaskedParams,
+    Objective,
+    Sampler,
+    SchedulerConfig,
+)
 from quantum_diffusion.config.schema.values import FolderName, Fraction, PathText, Positive, Rate, Seed, StoreUri, Text
 from quantum_diffusion.config.validation import Rule, Section, refuse
 
 Logger = Literal["csv", "jsonl", "tensorboard", "wandb", "mlflow"]
+WandbMode = Literal["offline", "online"]
+Symmetry = Literal["permute_qubits", "invert"]
 
 
 class GeneralConfig(Section):
@@ -50,7 +59,7 @@ class GeneralConfig(Section):
     """Replace a finished model in output_path."""
     loggers: tuple[Logger, ...] = ("csv", "jsonl", "tensorboard")
     """Where metrics and drawn circuits go: csv in any case; wandb and mlflow are extras of the package."""
-    wandb_mode: Literal["offline", "online"] = "offline"
+    wandb_mode: WandbMode = "offline"
     """Where the logger wandb writes: run/wandb, for `wandb sync`; or online, with an account."""
     mlflow_uri: StoreUri | None = None
     """Store of the logger mlflow, e.g. the address of a server; null is the SQLite file mlflow.db in output_path."""
@@ -97,7 +106,7 @@ class LoopConfig(Section):
     """Drop prompt and unitary of a circuit together, instead of each on its own (data sets with unitaries)."""
     ema_decay: Fraction | None = 0.999
     """Decay of the averaged weights that are validated and saved; null saves the last weights."""
-    augment: tuple[Literal["permute_qubits", "invert"], ...] = ()
+    augment: tuple[Symmetry, ...] = ()
     """Exact symmetries drawn anew for every circuit (data sets with unitaries): its qubits renamed; run backwards.
     permute_qubits undoes datasets.coupling: it trains on pairs of qubits that the device does not connect."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
@@ -180,18 +189,18 @@ class TrainingConfig(Section):
     def _check_combination(self) -> TrainingConfig:
         match self.scheduler.params:
             case MaskedParams():
-                refuse(_masked_rules(self.training, self.model.type))
+                refuse(_masked_rules(self.training, self.model))
             case GaussianParams() as params:
                 refuse(_gaussian_rules(self.training, self.scheduler.type, params))
         refuse(_common_rules(self))
         return self
 
 
-def _masked_rules(loop: LoopConfig, backbone: str) -> tuple[Rule, ...]:
+def _masked_rules(loop: LoopConfig, model: ModelConfig) -> tuple[Rule, ...]:
     return (
         Rule(
-            backbone != "transformer",
-            f"model.type={backbone} predicts cells, but scheduler.type=masked works on instructions: "
+            model.type != "transformer",
+            f"model.type={model.type} predicts cells, but scheduler.type=masked works on instructions: "
             "use model.type=transformer, or scheduler.type=ddim",
         ),
         Rule(
@@ -207,7 +216,7 @@ def _masked_rules(loop: LoopConfig, backbone: str) -> tuple[Rule, ...]:
     )
 
 
-def _gaussian_rules(loop: LoopConfig, sampler: str, params: GaussianParams) -> tuple[Rule, ...]:
+def _gaussian_rules(loop: LoopConfig, sampler: Sampler, params: GaussianParams) -> tuple[Rule, ...]:
     return (
         Rule(
             loop.loss == "cross_entropy" and loop.objective != "x0",
