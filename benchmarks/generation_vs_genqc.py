@@ -15,9 +15,9 @@ from typing import Any
 import joblib
 import numpy as np
 
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.data.merging import row_keys
 
 PAPER_POOL = ("h", "cx", "z", "x", "ccx", "swap")
 CASES: dict[str, dict[str, Any]] = {

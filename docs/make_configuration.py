@@ -11,7 +11,7 @@ def render() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every key of every command, made from `src/quantum_diffusion/config/schema.py` by this folder's script.",
+        "Every key of every command, made from `src/quantum_diffusion/config/schema` by this folder's script.",
         "Set a key on the command line as `key=value`, choose a preset as `section=NAME`; presets live in `conf/`.",
     ]
     for name, command in COMMANDS.items():

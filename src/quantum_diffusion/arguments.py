@@ -6,6 +6,7 @@ Only public functions ask; below them arguments are what their types say.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from numbers import Integral, Real
 from pathlib import Path
@@ -32,9 +33,17 @@ def check_kind(value: object, kind: type[T], name: str, hint: str = "") -> T:
         ConfigError: It is of another kind.
     """
     if not isinstance(value, kind):
-        wanted = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-        raise ConfigError(f"{name} is {shown(value)}: give a {wanted}{hint and ', '}{hint}")
+        raise ConfigError(f"{name} is {shown(value)}: give a {_import_path(kind)}{hint and ', '}{hint}")
     return value
+
+
+def _import_path(kind: type) -> str:
+    """Name a class by the path that callers import it by: of its module, or of the package that offers it."""
+    if kind.__module__ == "builtins":
+        return kind.__name__
+    package = kind.__module__.rpartition(".")[0]
+    is_offered = getattr(sys.modules.get(package), kind.__name__, None) is kind
+    return f"{package if is_offered else kind.__module__}.{kind.__name__}"
 
 
 def check_path(value: object, name: str) -> Path:

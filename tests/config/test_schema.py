@@ -22,14 +22,18 @@ from quantum_diffusion.config.schema import (
     GaussianParams,
     MaskedParams,
     ModelConfig,
+    Simplification,
+    Symmetry,
     TrainingConfig,
     TransformerParams,
     UNetParams,
 )
 from quantum_diffusion.config.store import SECTIONS, compose, parse_arguments, to_yaml
-from quantum_diffusion.config.validation import Section, describe_values, validate
+from quantum_diffusion.config.validation import Part, Section, describe_values, validate
+from quantum_diffusion.data.shards import SIMPLIFIERS
 from quantum_diffusion.device import DEVICE_NAMES
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.pipeline.augmentation import SYMMETRIES
 from quantum_diffusion.training.optim import LR_SCHEDULES, OPTIMIZERS
 
 REQUIRED = {
@@ -155,7 +159,7 @@ def test_every_key_is_read_by_code() -> None:
     names: set[str] = set()
     for file in package.rglob("*.py"):
         roots: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
-        if file.name == "schema.py":
+        if file.parent.name == "schema":
             roots = [
                 node
                 for node in ast.walk(roots[0])
@@ -177,7 +181,16 @@ def test_names_in_the_schema_are_the_names_in_the_code() -> None:
     assert loop is not None
     assert set(get_args(loop.model_fields["optimizer"].annotation)) == set(OPTIMIZERS)
     assert set(get_args(loop.model_fields["lr_scheduler"].annotation)) == set(LR_SCHEDULES)
+    assert get_args(Simplification) == tuple(SIMPLIFIERS)
+    assert get_args(Symmetry) == tuple(SYMMETRIES)
     assert {"auto", "cpu"} <= set(DEVICE_NAMES)
+
+
+def test_every_type_of_a_part_has_its_parameters() -> None:
+    parts = [schema for schema in sections() if issubclass(schema, Part)]
+    assert len(parts) == 4
+    for part in parts:
+        assert set(get_args(part.model_fields["type"].annotation)) == set(part.kinds)
 
 
 @pytest.mark.parametrize(("section", "overrides"), VARIANTS)

@@ -8,6 +8,7 @@ import torch
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import compact, gate_count, instruction_table
+from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
@@ -15,7 +16,6 @@ from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.augmentation import augment, check_augmentation
-from quantum_diffusion.pipeline.compilation import as_two_channels, from_two_channels
 
 POOL = GatePool(["h", "cx", "z", "x", "ccx", "swap"])
 QUBITS, STEPS = 4, 7

@@ -15,9 +15,16 @@ from torch import Tensor, nn
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.matrices import (
+    as_two_channels,
+    from_two_channels,
+    infidelities,
+    pad_unitary,
+    qubits_of_unitary,
+)
 from quantum_diffusion.circuits.prompts import gates_prompt, parse_gates_prompt
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.simulate import infidelities, unitaries
+from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, decode_tokens
 from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, TrainingConfig
 from quantum_diffusion.config.validation import validate
@@ -30,15 +37,7 @@ from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.unitary_encoder import MatrixEncoder, without_phase
 from quantum_diffusion.pipeline import compilation
 from quantum_diffusion.pipeline.build import pipeline_config
-from quantum_diffusion.pipeline.compilation import (
-    CompilationDiffusionPipeline,
-    as_two_channels,
-    from_two_channels,
-    make_pipeline,
-    pad_unitary,
-    qubits_of_unitary,
-    remaining_unitaries,
-)
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, make_pipeline, remaining_unitaries
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, decode_tokens
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data import blocks
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader, pad_time
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.data.merging import balanced_rows, merge_datasets, rank_within_label, row_keys
+from quantum_diffusion.data.merging import balanced_rows, merge_datasets, rank_within_label
 from quantum_diffusion.data.storage import load_dataset_folder, save_dataset
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, IncompatibleDatasetsError
 

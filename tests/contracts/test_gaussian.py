@@ -3,13 +3,14 @@
 import itertools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from quantum_diffusion.diffusion.gaussian import SAMPLERS, GaussianDiffusion
+from quantum_diffusion.config.schema import GAUSSIAN_SAMPLERS, BetaSchedule
+from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.gate_embedding import GateEmbedding
@@ -37,7 +38,7 @@ def make(codebook: GateEmbedding, objective: str = "epsilon", loss: str = "mse",
     return GaussianDiffusion(codebook, objective=objective, loss=loss, **options)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"])
+@pytest.mark.parametrize("schedule", get_args(BetaSchedule))
 def test_noising_agrees_with_genqc_and_diffusers(codebook: GateEmbedding, schedule: str) -> None:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
@@ -135,7 +136,7 @@ def oracle(process: GaussianDiffusion, x0: Tensor) -> Callable[[Tensor, Tensor],
     ("objective", "loss", "zero"),
     [*((*kind, False) for kind in OBJECTIVES), *((*kind, True) for kind in OBJECTIVES[1:])],
 )
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GAUSSIAN_SAMPLERS)
 def test_an_oracle_recovers_the_circuits(
     codebook: GateEmbedding, sampler: str, objective: str, loss: str, zero: bool
 ) -> None:
@@ -151,7 +152,7 @@ def test_an_oracle_recovers_the_circuits(
             assert torch.equal(found.long(), tokens), f"{steps} steps"
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GAUSSIAN_SAMPLERS)
 @pytest.mark.parametrize(("objective", "loss"), [("epsilon", "mse"), ("x0", "cross_entropy")])
 def test_a_sample_does_not_depend_on_its_batch(
     codebook: GateEmbedding, sampler: str, objective: str, loss: str
@@ -218,7 +219,7 @@ def test_impossible_samplers_and_steps_are_refused(codebook: GateEmbedding) -> N
         process.make_scheduler("dim", 5)
     with pytest.raises(ConfigError, match="sample_steps=51"):
         process.make_scheduler("ddim", 51)
-    for sampler in SAMPLERS:
+    for sampler in GAUSSIAN_SAMPLERS:
         assert len(process.make_scheduler(sampler, 50).timesteps) >= 49
 
 
@@ -235,7 +236,7 @@ def draw_known(count: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "zero"), [*((sampler, False) for sampler in SAMPLERS), ("ddim", True), ("ddpm", True)]
+    ("sampler", "zero"), [*((sampler, False) for sampler in GAUSSIAN_SAMPLERS), ("ddim", True), ("ddpm", True)]
 )
 def test_the_known_region_is_noised_anew_to_the_level_of_every_step(
     codebook: GateEmbedding, sampler: str, zero: bool
@@ -270,7 +271,7 @@ def test_the_known_region_is_noised_anew_to_the_level_of_every_step(
 
 
 @pytest.mark.parametrize(("objective", "loss"), OBJECTIVES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GAUSSIAN_SAMPLERS)
 @pytest.mark.parametrize("strength", [1.0, 0.5, 0.01])
 def test_an_oracle_fills_in_the_rest(
     codebook: GateEmbedding, sampler: str, objective: str, loss: str, strength: float
@@ -312,7 +313,7 @@ def test_sampling_may_begin_at_a_noised_circuit(codebook: GateEmbedding) -> None
         assert abs(float(seen[0].var()) - 1) < 4 * (2 / seen[0].numel()) ** 0.5
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GAUSSIAN_SAMPLERS)
 def test_an_edited_sample_does_not_depend_on_its_batch(codebook: GateEmbedding, sampler: str) -> None:
     process = make(codebook, sampler=sampler)
     weight = torch.randn(4, 4, generator=torch.Generator().manual_seed(5))

@@ -3,13 +3,15 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quantum_diffusion.diffusion.masked import ORDERS, MaskedDiffusion
+from quantum_diffusion.config.schema import Order
+from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.diffusion.noise import Noise
 
 STEPS = 5
@@ -72,7 +74,7 @@ def test_the_loss_is_the_mean_over_all_noise_levels() -> None:
     torch.testing.assert_close(process.loss(denoise, ids, rank), slow)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", get_args(Order))
 @pytest.mark.parametrize("sample_steps", [None, 1, 2, 3, STEPS, 10 * STEPS])
 def test_an_oracle_writes_its_circuit(order: str, sample_steps: int | None) -> None:
     target = torch.randint(0, VOCABULARY, (6, STEPS), generator=torch.Generator().manual_seed(0))
@@ -109,7 +111,7 @@ def test_confidence_reveals_the_surest_step_first() -> None:
     assert seen == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", get_args(Order))
 def test_forbidden_instructions_are_never_drawn(order: str) -> None:
     allowed = torch.rand(200, VOCABULARY, generator=torch.Generator().manual_seed(2)) < 0.5
     allowed[:, 0] |= ~allowed.any(dim=1)
@@ -157,7 +159,7 @@ def test_samples_follow_the_distribution(order: str) -> None:
     assert chi_square < 24.3, "7 degrees of freedom, p = 0.001"
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", get_args(Order))
 def test_a_sample_does_not_depend_on_its_batch(order: str) -> None:
     weight = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0))
 
@@ -198,7 +200,7 @@ def draw_known(count: int, share: float = 0.5) -> tuple[Tensor, Tensor]:
     return torch.randint(0, VOCABULARY, (count, STEPS), generator=rng), known
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", get_args(Order))
 @pytest.mark.parametrize("sample_steps", [None, 1, 2, 3, 10 * STEPS])
 def test_known_steps_are_seen_from_the_start_and_never_change(order: str, sample_steps: int | None) -> None:
     target = torch.randint(0, VOCABULARY, (40, STEPS), generator=torch.Generator().manual_seed(0))
@@ -229,7 +231,7 @@ def test_known_steps_are_seen_from_the_start_and_never_change(order: str, sample
         assert bool((later < STEPS).sum(1)[unfinished].gt(was_revealed.sum(1)[unfinished]).all())
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", get_args(Order))
 def test_a_sample_with_known_steps_does_not_depend_on_its_batch(order: str) -> None:
     weight = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0))
     start, known = draw_known(12)
@@ -257,7 +259,7 @@ def test_a_sample_with_known_steps_does_not_depend_on_its_batch(order: str) -> N
         assert torch.equal(together[known], start[known])
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", get_args(Order))
 def test_each_step_keeps_to_its_own_instructions(order: str) -> None:
     allowed = torch.rand(200, STEPS, VOCABULARY, generator=torch.Generator().manual_seed(2)) < 0.4
     allowed[..., 0] |= ~allowed.any(dim=2)

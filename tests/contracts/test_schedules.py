@@ -4,6 +4,7 @@ import itertools
 import math
 import warnings
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.config.schema import BetaSchedule, TrainingConfig
 from quantum_diffusion.config.validation import validate
-from quantum_diffusion.diffusion.schedules import SCHEDULES, make_betas, steps_redone
+from quantum_diffusion.diffusion.schedules import make_betas, steps_redone
 from quantum_diffusion.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ def alpha_bar(name: str, num_levels: int = 1000, zero: bool = False) -> Tensor:
 
 @pytest.mark.parametrize("num_levels", [10, 50, 1000])
 @pytest.mark.parametrize("zero", [False, True])
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", get_args(BetaSchedule))
 def test_noise_only_grows(name: str, zero: bool, num_levels: int) -> None:
     betas = make_betas(name, num_levels, 1e-4, 0.02, zero)
     assert betas.shape == (num_levels,)
@@ -64,7 +65,7 @@ def test_rescaling_keeps_the_first_level_and_the_shape() -> None:
 @pytest.mark.parametrize(
     ("name", "zero", "prediction"),
     [
-        *[(name, False, "epsilon") for name in SCHEDULES],
+        *[(name, False, "epsilon") for name in get_args(BetaSchedule)],
         *[(name, True, "v-type") for name in ("linear", "linear_sqrt", "cos_alpha")],
     ],
 )

@@ -27,7 +27,7 @@ from quantum_diffusion.pipeline import compilation, reach
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.search import Compilation, choose_gates
+from quantum_diffusion.search.exact import Compilation, choose_gates
 from tests.conftest import MakeConfig, read_gates
 
 GATES = ("h", "cx", "z", "x", "ccx")

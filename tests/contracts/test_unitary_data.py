@@ -11,6 +11,7 @@ from qiskit.quantum_info import Operator
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.matrices import matrix_keys
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, decode_tokens
@@ -19,7 +20,6 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.merging import merge_datasets
-from quantum_diffusion.data.selection import unitary_keys
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
 
@@ -145,9 +145,9 @@ def test_keys_of_unitaries_ignore_the_global_phase_and_rounding() -> None:
     table = instruction_table(GatePool(["h", "t", "s", "cx", "ccx", "x"]), 3)
     matrices = unitaries(random_ids(rng, table, 3000, 1, 12), table)
     phases = np.exp(2j * np.pi * rng.random(3000))[:, None, None]
-    np.testing.assert_array_equal(unitary_keys(matrices), unitary_keys((phases * matrices).astype(np.complex64)))
+    np.testing.assert_array_equal(matrix_keys(matrices), matrix_keys((phases * matrices).astype(np.complex64)))
     overlaps = np.abs(np.einsum("nij,mij->nm", matrices[:300].conj(), matrices[:300])) / 8
-    same = unitary_keys(matrices[:300])[:, None] == unitary_keys(matrices[:300])[None]
+    same = matrix_keys(matrices[:300])[:, None] == matrix_keys(matrices[:300])[None]
     np.testing.assert_array_equal(same, overlaps > 1 - 1e-9)
 
 

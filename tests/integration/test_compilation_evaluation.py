@@ -13,6 +13,7 @@ from qiskit.quantum_info import Operator
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels
 from quantum_diffusion.circuits.prompts import gates_prompt
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import encode_ids, ids_from_circuits
@@ -23,15 +24,15 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
-from quantum_diffusion.evaluation.target_evaluation import TargetResult, draw_targets, evaluate_targets
-from quantum_diffusion.evaluation.target_metrics import TargetMetrics
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.report.tables import summary_rows
+from quantum_diffusion.evaluation.target_evaluation import TargetResult, draw_targets, evaluate_targets
+from quantum_diffusion.evaluation.target_metrics import TargetMetrics
 from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, as_two_channels, from_two_channels
-from quantum_diffusion.pipeline.samples import TargetSamples
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.tasks.targets import TargetSamples
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset, read_gates
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from quantum_diffusion.circuits.matrices import from_two_channels
 from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, TrainingConfig
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, from_two_channels
-from quantum_diffusion.pipeline.samples import TargetSamples
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.tasks.targets import TargetSamples
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 from tests.contracts.test_compilation import ENCODERS, MODELS, POOL, with_encoder

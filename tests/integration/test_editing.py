@@ -24,7 +24,8 @@ from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.samples import SampledCircuits, verify_unitaries
+from quantum_diffusion.pipeline.samples import verify_unitaries
+from quantum_diffusion.tasks.samples import SampledCircuits
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset
 

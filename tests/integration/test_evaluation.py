@@ -13,10 +13,12 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.evaluation.evaluator import Evaluator, evaluate, write_results
-from quantum_diffusion.evaluation.sampling import find_circuits
+from quantum_diffusion.evaluation.evaluator import Evaluator
+from quantum_diffusion.evaluation.srv_evaluation import evaluate, write_results
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.samples import SrvSamples, verify_srv
+from quantum_diffusion.pipeline.samples import verify_srv
+from quantum_diffusion.search.sampling import find_circuits
+from quantum_diffusion.tasks.srv import SrvSamples
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset
 

@@ -25,11 +25,11 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import OutOfMemoryError
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.inspection import inspect_dataset
-from quantum_diffusion.evaluation.sampling import find_circuits
 from quantum_diffusion.models.transformer import InstructionTransformer
 from quantum_diffusion.pipeline import diffusion
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.search.sampling import find_circuits
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 from tests.integration.test_training import Records, assert_same, train

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.config.store import dataset_preset
-from quantum_diffusion.data.merging import row_keys
 from quantum_diffusion.data.stream import CircuitStream
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.checkpoint import load_pipeline

@@ -15,12 +15,12 @@ from quantum_diffusion.config.schema import CompileConfig, DatasetConfig, Sample
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError
-from quantum_diffusion.evaluation.compiler import compile_target
-from quantum_diffusion.evaluation.sampling import find_circuits
 from quantum_diffusion.pipeline import reach
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.checkpoint import save_pipeline
 from quantum_diffusion.pipeline.compilation import make_pipeline
+from quantum_diffusion.search.compiling import compile_target
+from quantum_diffusion.search.sampling import find_circuits
 from tests.conftest import MakeConfig
 
 

@@ -11,8 +11,8 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, instruction_table
 from quantum_diffusion.config.schema import EditConfig
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError
-from quantum_diffusion.evaluation.sampling import read_edit
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
+from quantum_diffusion.search.sampling import read_edit
 from tests.conftest import read_gates
 
 TABLE = instruction_table(GatePool(["h", "cx", "swap"]), 3)

@@ -15,7 +15,8 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_f
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.pipeline.samples import SrvSamples, verify_srv
+from quantum_diffusion.pipeline.samples import verify_srv
+from quantum_diffusion.tasks.srv import SrvSamples
 from tests.conftest import draw_dataset
 
 POOL = GatePool(["h", "cx"])

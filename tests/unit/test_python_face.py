@@ -25,14 +25,14 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import QuantumDiffusionError
-from quantum_diffusion.evaluation.compiler import compile_target
 from quantum_diffusion.evaluation.evaluator import Evaluator
-from quantum_diffusion.evaluation.sampling import find_circuits
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, save_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.search.compiling import compile_target
+from quantum_diffusion.search.sampling import find_circuits
 from quantum_diffusion.training.training import DiffusionTrainer, ModelManager
 from tests.conftest import MakeConfig
 

@@ -13,9 +13,10 @@ from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.errors import ConfigError
-from quantum_diffusion.evaluation.targets import target_unitary
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.reach import check_srv_reach, check_unitary_reach
+from quantum_diffusion.pipeline.reach import check_unitary_reach
+from quantum_diffusion.search.reach import check_srv_reach
+from quantum_diffusion.search.targets import target_unitary
 from tests.conftest import read_gates
 
 TABLE = instruction_table(GatePool(["h", "cx", "swap", "ccx"]), 3)

@@ -18,7 +18,7 @@ from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.results import check_results_folder, write_results_folder
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows, verified_counts
-from quantum_diffusion.pipeline.samples import SrvSamples
+from quantum_diffusion.tasks.srv import SrvSamples
 
 METRICS = EvaluationMetrics(
     num_samples=100,

@@ -20,7 +20,7 @@ from qiskit.quantum_info import Operator, Statevector, random_unitary
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.errors import QuantumDiffusionError
-from quantum_diffusion.evaluation.targets import target_unitary
+from quantum_diffusion.search.targets import target_unitary
 from tests.conftest import read_gates
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -77,6 +77,29 @@ def with_params(data: Any, default: str, classes: Mapping[str, type[Section]]) -
         return {**data, "type": kind, "params": classes[kind].model_validate({} if params is None else params)}
     except ValidationError as error:
         raise ValueError("params" + _join(_explain(error, classes[kind]))) from None
+
+
+class Rule(NamedTuple):
+    """A line of a table that says which values of a section do not go together.
+
+    Attributes:
+        broken: Whether the section has such values.
+        message: What is wrong with them, and what to do.
+    """
+
+    broken: bool
+    message: str
+
+
+def refuse(rules: Iterable[Rule]) -> None:
+    """Raise the message of the first broken rule, for pydantic to take up.
+
+    Raises:
+        ValueError: A rule is broken.
+    """
+    for rule in rules:
+        if rule.broken:
+            raise ValueError(rule.message)
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)

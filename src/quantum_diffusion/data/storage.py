@@ -275,10 +275,10 @@ def _check_arrays(
     require(bool(fits), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
     require(task is not None, f"condition_type is none of {', '.join(TASKS)}")
     assert task is not None
-    key = task.array
-    require(({key} if key else set()) == set(arrays) - set("xyz"), f"its arrays are not those of {task.name}")
-    if key is not None:
-        shape = (len(x), 2, 2 ** x.shape[1], task.columns(x.shape[1]))
-        require(arrays[key].shape == shape, f"{key} has shape {arrays[key].shape}")
-        finite = (np.isfinite(rows).all() for rows in row_blocks(arrays[key]))
-        require(all(finite), f"{key} has values that are not finite")
+    expected = set("xyz") if task.array is None else {*"xyz", task.array}
+    require(set(arrays) == expected, f"its arrays are not those of condition_type {task.name}")
+    if task.array is not None:
+        targets, shape = arrays[task.array], (len(x), 2, 2 ** x.shape[1], task.columns(x.shape[1]))
+        require(targets.shape == shape, f"{task.array} has shape {targets.shape}, expected {shape}")
+        finite = (np.isfinite(rows).all() for rows in row_blocks(targets))
+        require(all(finite), f"{task.array} has values that are not finite")

@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quantum_diffusion.config.schema import GAUSSIAN_SAMPLERS, BetaSchedule, GuidanceMode, Loss, Objective
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities, guide_plain, guide_rescaled
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.diffusion.schedules import make_betas, steps_redone
 from quantum_diffusion.errors import ConfigError, unknown_name
-
-SAMPLERS = ("ddim", "ddpm", "dpmsolver++", "unipc")
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B, C, Q, T], t int64 [B] or [1]) -> prediction [B, C, Q, T]."""
@@ -55,7 +54,7 @@ class GaussianDiffusion:
         num_train_timesteps: Noise levels.
         beta_schedule, beta_start, beta_end, zero_terminal_snr: See `make_betas`.
         input_perturbation: Extra noise on the input, which the target does not see (arXiv 2301.11706).
-        sampler: Default sampler, one of `SAMPLERS`.
+        sampler: Default sampler, one of `GAUSSIAN_SAMPLERS`.
         eta: Randomness of DDIM steps.
         guidance_mode: "plain" or "rescaled".
     """
@@ -64,17 +63,17 @@ class GaussianDiffusion:
         self,
         codebook: Codebook,
         *,
-        objective: str,
-        loss: str,
+        objective: Objective,
+        loss: Loss,
         num_train_timesteps: int = 1000,
-        beta_schedule: str = "cos_alpha",
+        beta_schedule: BetaSchedule = "cos_alpha",
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         zero_terminal_snr: bool = False,
         input_perturbation: float = 0.1,
         sampler: str = "ddim",
         eta: float = 1.0,
-        guidance_mode: str = "plain",
+        guidance_mode: GuidanceMode = "plain",
     ) -> None:
         self.codebook = codebook
         self.objective = objective
@@ -162,7 +161,7 @@ class GaussianDiffusion:
         device: torch.device,
         *,
         guidance_scale: float = 1.0,
-        guidance_mode: str | None = None,
+        guidance_mode: GuidanceMode | None = None,
         sample_steps: int = 20,
         sampler: str | None = None,
         start: Tensor | None = None,
@@ -182,7 +181,7 @@ class GaussianDiffusion:
             guidance_scale: g.
             guidance_mode: "plain" or "rescaled"; None takes the process's own.
             sample_steps: Denoising steps.
-            sampler: One of `SAMPLERS`; None takes the process's own.
+            sampler: One of `GAUSSIAN_SAMPLERS`; None takes the process's own.
             start: Tokens int64 [B, Q, T] of given circuits; None without.
             known: bool [B, Q, T], cells that stay those of `start`; None for none.
             strength: Share of the denoising steps that is made, in (0, 1]; below 1 they begin at `start`, noised.
@@ -216,7 +215,7 @@ class GaussianDiffusion:
         tokens = self.codebook.invert(x)
         return tokens if start is None or known is None else torch.where(known, start.to(tokens.dtype), tokens)
 
-    def _guide(self, conditional: Tensor, unconditional: Tensor | None, scale: float, mode: str) -> Tensor:
+    def _guide(self, conditional: Tensor, unconditional: Tensor | None, scale: float, mode: GuidanceMode) -> Tensor:
         if self.loss_kind == "cross_entropy":
             logits = self.codebook.logits(conditional).movedim(1, -1)
             if unconditional is not None:
@@ -239,8 +238,8 @@ class GaussianDiffusion:
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
         from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
-        if name not in SAMPLERS:
-            raise ConfigError(unknown_name("scheduler", name, SAMPLERS))
+        if name not in GAUSSIAN_SAMPLERS:
+            raise ConfigError(unknown_name("scheduler", name, GAUSSIAN_SAMPLERS))
         if sample_steps > self.num_levels:
             raise ConfigError(
                 f"sample_steps={sample_steps} is more than the {self.num_levels} noise levels of the model: "

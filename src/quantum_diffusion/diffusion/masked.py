@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quantum_diffusion.config.schema import Order
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.diffusion.noise import Noise
-
-ORDERS = ("random", "left_to_right", "confidence")
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(ids int64 [B, T], rank int64 [B, T]) -> logits [B, T, V] of each step given the steps of smaller rank."""
@@ -30,13 +29,13 @@ class MaskedDiffusion:
     Args:
         suffix_share: Share of training circuits that are masked from the end (revealed from the first gate to the
             last), in [0, 1]; the others are masked in a random order.
-        order: Default order of revealing in sampling, one of `ORDERS`.
+        order: Default order of revealing in sampling, an `Order`.
 
     Reference:
         Austin et al., arXiv 2107.03006 (absorbing state); Hoogeboom et al., arXiv 2110.02037 (order-agnostic bound).
     """
 
-    def __init__(self, suffix_share: float = 0.0, order: str = "random") -> None:
+    def __init__(self, suffix_share: float = 0.0, order: Order = "random") -> None:
         self.suffix_share = suffix_share
         self.order = order
 
@@ -78,7 +77,7 @@ class MaskedDiffusion:
         *,
         guidance_scale: float = 1.0,
         sample_steps: int | None = None,
-        order: str | None = None,
+        order: Order | None = None,
         start: Tensor | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
@@ -91,7 +90,7 @@ class MaskedDiffusion:
             allowed: bool [B, V], instructions each sample may use, or bool [B, T, V], those of each step.
             guidance_scale: g of u + g (c - u) on log-probabilities.
             sample_steps: Calls of the network; None reveals one step a call.
-            order: One of `ORDERS`; None takes the process's own.
+            order: An `Order`; None takes the process's own.
             start: int64 [B, T], circuits whose known steps are revealed from the start; None without.
             known: bool [B, T], these steps, which never change; None for none.
 
@@ -126,7 +125,7 @@ class MaskedDiffusion:
         return ids
 
 
-def _priority(order: str, uniform: Tensor) -> Tensor | None:
+def _priority(order: Order, uniform: Tensor) -> Tensor | None:
     """Which steps to reveal first, [B, T] (largest first); None asks the network's confidence."""
     if order == "left_to_right":
         return -torch.arange(uniform.shape[1], dtype=uniform.dtype, device=uniform.device).expand_as(uniform)

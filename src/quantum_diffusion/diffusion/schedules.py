@@ -6,18 +6,19 @@ Pure functions of float64 that return betas, beta_t = 1 - alpha_bar_t / alpha_ba
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from quantum_diffusion.config.schema import BetaSchedule
 from quantum_diffusion.errors import ConfigError, unknown_name
 
-SCHEDULES = ("linear", "linear_sqrt", "cos_alpha", "cos_alpha4")
 LARGEST_BETA = 0.999
 
 
 def make_betas(
-    name: str, num_levels: int, beta_start: float, beta_end: float, zero_terminal_snr: bool = False
+    name: BetaSchedule, num_levels: int, beta_start: float, beta_end: float, zero_terminal_snr: bool = False
 ) -> Tensor:
     """Return the betas of a schedule.
 
@@ -49,7 +50,7 @@ def make_betas(
         betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
         return betas if zero_terminal_snr else betas.clamp(max=LARGEST_BETA)
     else:
-        raise ConfigError(unknown_name("beta_schedule", name, SCHEDULES))
+        raise ConfigError(unknown_name("beta_schedule", name, get_args(BetaSchedule)))
     return _rescale_to_zero_snr(betas) if zero_terminal_snr else betas
 
 

@@ -35,7 +35,8 @@ from quantum_diffusion.files import DESCRIPTION
 from quantum_diffusion.tasks.base import Task
 
 HALF_TOLERANCE, BFLOAT16_TOLERANCE = 5e-4, 3e-3
-"""Largest error of an entry of a stored target, otherwise `UNITARY_TOLERANCE`, where every entry is a number of 16 bits, as in data sets of genQC; rounding leaves 3.5e-4 and 2.8e-3."""
+"""Largest error of an entry of a stored target where every entry is a number of 16 bits, as in data sets of genQC;
+rounding leaves 3.5e-4 and 2.8e-3. Otherwise it is `UNITARY_TOLERANCE`; float32 leaves about 1e-7."""
 
 MOST_ROWS = 5
 """Wrong circuits that are named."""

@@ -12,13 +12,14 @@ from dataclasses import replace
 import torch
 
 from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.config.schema import Symmetry
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError, unknown_name
 from quantum_diffusion.tasks.registry import TASKS
 
 
-def augment(batch: Batch, names: Sequence[str], noise: Noise) -> Batch:
+def augment(batch: Batch, names: Sequence[Symmetry], noise: Noise) -> Batch:
     """Apply symmetries to a batch.
 
     Args:
@@ -31,7 +32,7 @@ def augment(batch: Batch, names: Sequence[str], noise: Noise) -> Batch:
     return batch
 
 
-def check_augmentation(dataset: CircuitDataset, names: Sequence[str]) -> None:
+def check_augmentation(dataset: CircuitDataset, names: Sequence[Symmetry]) -> None:
     """Refuse symmetries that would change what a circuit is asked for.
 
     Raises:
@@ -90,4 +91,4 @@ def invert(batch: Batch, noise: Noise) -> Batch:
     return replace(batch, tokens=tokens, targets=torch.where(turned[:, None, None, None], adjoint, batch.targets))
 
 
-SYMMETRIES: dict[str, Callable[[Batch, Noise], Batch]] = {"permute_qubits": permute_qubits, "invert": invert}
+SYMMETRIES: dict[Symmetry, Callable[[Batch, Noise], Batch]] = {"permute_qubits": permute_qubits, "invert": invert}

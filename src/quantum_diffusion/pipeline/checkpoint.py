@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 
 import quantum_diffusion
 from quantum_diffusion.arguments import check_path
+from quantum_diffusion.config.schema import Weights
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import (
     CheckpointError,
@@ -134,8 +135,8 @@ def load_pipeline(
         CheckpointError: The folder is missing, foreign, damaged, or its weights do not fit its configuration.
     """
     folder = check_path(folder, "the folder of the model")
-    if weights not in ("averaged", "last"):
-        raise ConfigError(unknown_name("weights", weights, ("averaged", "last")))
+    if weights not in get_args(Weights):
+        raise ConfigError(unknown_name("weights", weights, get_args(Weights)))
     description = _read_description(folder)
     name = LAST_WEIGHTS if weights == "last" and LAST_WEIGHTS in description["sha256"] else WEIGHTS
     weights_file = folder / name

@@ -70,7 +70,7 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
         tokens=batch.tokens[rows],
         prompt_ids=batch.prompt_ids[rows],
         sizes=batch.sizes[rows],
-        unitaries=None if batch.unitaries is None else batch.unitaries[rows],
+        targets=None if batch.targets is None else batch.targets[rows],
     )
 
 

@@ -41,8 +41,8 @@ class CompiledCircuit:
 
     Attributes:
         circuit: The circuit, over the gates that were allowed.
-        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 of states), by simulation
-            in float64.
+        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 of states), by
+            simulation in float64.
     """
 
     circuit: Circuit

@@ -15,7 +15,7 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.config.schema import DatasetConfig, Simplification
 
 CANDIDATES = 2**14
 """Circuits of a shard, where nothing asks for more or fewer."""
@@ -51,7 +51,7 @@ def draw_circuits(
         int16 [N, T].
     """
     ids = random_ids(rng, table, count, config.min_gates, config.max_gates, coupling=config.coupling, entangle=entangle)
-    return _OPTIMIZERS[config.optimize](ids, table)
+    return SIMPLIFIERS[config.optimize](ids, table)
 
 
 def draw_with_subsets(config: DatasetConfig, rng: np.random.Generator, count: int) -> tuple[Ids, NDArray[np.uint32]]:
@@ -100,7 +100,7 @@ def _transpile(ids: Ids, table: InstructionTable) -> Ids:
     return transpile(ids, table, level=3)
 
 
-_OPTIMIZERS: dict[str, Callable[[Ids, InstructionTable], Ids]] = {
+SIMPLIFIERS: dict[Simplification, Callable[[Ids, InstructionTable], Ids]] = {
     "none": lambda ids, table: ids,
     "rules": optimize,
     "qiskit": _transpile,

@@ -70,7 +70,8 @@ class UnitaryTask(TargetTask):
 
 def _normalized(target: Matrix) -> Matrix:
     """Scale a matrix that is unitary but for rounding."""
-    return target * (np.sqrt(len(target)) / np.linalg.norm(target))
+    scaled: Matrix = target * (np.sqrt(len(target)) / np.linalg.norm(target))
+    return scaled
 
 
 def _least_infidelity_without(target: Matrix, qubit: int) -> float:

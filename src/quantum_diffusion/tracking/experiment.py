@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from quantum_diffusion.config.schema import Logger, WandbMode
 from quantum_diffusion.errors import QuantumDiffusionError, first_line
 from quantum_diffusion.files import new_file
 from quantum_diffusion.tracking.processes import this_process
@@ -66,12 +67,12 @@ class ExperimentLogger:
         folder: Path,
         name: str,
         config: Mapping[str, Any],
-        sinks: Sequence[str] = ("csv", "jsonl", "tensorboard"),
+        sinks: Sequence[Logger] = ("csv", "jsonl", "tensorboard"),
         first_step: int = 0,
         *,
         run_id: str | None = None,
         total_steps: int | None = None,
-        wandb_mode: Literal["offline", "online"] = "offline",
+        wandb_mode: WandbMode = "offline",
         mlflow_uri: str | None = None,
     ) -> None:
         check_sinks(sinks)
@@ -96,7 +97,7 @@ class ExperimentLogger:
             self._guard(name, lambda name=name: self._open(name))  # type: ignore[misc]
         return self
 
-    def _open(self, name: str) -> None:
+    def _open(self, name: Logger) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sinks[name] = SINKS[name](self._start)
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import yaml
 
+from quantum_diffusion.config.schema import Logger, WandbMode
 from quantum_diffusion.errors import ConfigError, first_line, unknown_name
 from quantum_diffusion.files import Lock, new_file
 
@@ -61,7 +62,7 @@ class RunStart:
     config: Mapping[str, Any]
     run_id: str
     first_step: int = 0
-    wandb_mode: Literal["offline", "online"] = "offline"
+    wandb_mode: WandbMode = "offline"
     mlflow_uri: str | None = None
 
     @property
@@ -255,7 +256,7 @@ class MlflowSink:
         self._client.set_terminated(self._run, words[status])
 
 
-SINKS: dict[str, Callable[[RunStart], Sink]] = {
+SINKS: dict[Logger, Callable[[RunStart], Sink]] = {
     "csv": CsvSink,
     "jsonl": JsonlSink,
     "tensorboard": TensorBoardSink,

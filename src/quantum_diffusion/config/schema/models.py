@@ -1,0 +1,152 @@
+"""The sections of the networks: the backbone, and the encoders of prompts and unitaries.
+
+Each names its type and holds the parameters of that type.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from quantum_diffusion.config.schema.values import Blocks, BlocksOrNone, Channels, Fraction, Heads, Width
+from quantum_diffusion.config.validation import Kinds, Part, Section
+
+
+def _check_heads(width: int, num_heads: int) -> None:
+    if width % num_heads:
+        raise ValueError(f"width {width} must be a multiple of num_heads {num_heads}")
+
+
+class UNetParams(Section):
+    """The field's conditional U-Net (genQC's key names)."""
+
+    model_features: Annotated[tuple[Width, ...], Field(max_length=10)] = (128, 128, 256)
+    """Channels of each level, multiples of 32, better 64 or more: 32 leave each normalisation group one channel."""
+    clr_dim: Channels = 4
+    """Width of the gate embedding."""
+    t_emb_size: Annotated[int, Field(ge=2, le=2**15, multiple_of=2)] = 256
+    """Width of the time embedding, even."""
+    num_heads: tuple[Heads, ...] = (8, 8, 2)
+    """Attention heads of each level."""
+    num_res_blocks: tuple[Blocks, ...] = (2, 2, 4)
+    """Residual blocks of each level."""
+    transformer_depths: tuple[BlocksOrNone, ...] = (1, 2, 1)
+    """Transformer blocks of each level."""
+
+    @model_validator(mode="after")
+    def _check(self) -> UNetParams:
+        levels = len(self.model_features)
+        if levels < 2 or not levels == len(self.num_heads) == len(self.num_res_blocks) == len(self.transformer_depths):
+            raise ValueError(
+                "model_features, num_heads, num_res_blocks and transformer_depths need one entry a level, two or more, "
+                f"given {levels}, {len(self.num_heads)}, {len(self.num_res_blocks)} and {len(self.transformer_depths)}"
+            )
+        if not any(self.transformer_depths):
+            raise ValueError("transformer_depths has no block at any level, but only these see the prompt: give one")
+        for features, heads in zip(self.model_features, self.num_heads, strict=True):
+            if features % 32 or features % heads:
+                raise ValueError(f"model_features {features} must be a multiple of 32 and of its {heads} heads")
+        return self
+
+
+class TransformerParams(Section):
+    """A light transformer with one token a time step."""
+
+    width: Width = 128
+    """Channels of a token."""
+    depth: Blocks = 3
+    """Blocks."""
+    num_heads: Heads = 4
+    """Attention heads."""
+    feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
+    """Width of the feed-forward layer as a multiple of `width`."""
+    clr_dim: Channels = 4
+    """Width of the gate embedding (Gaussian processes only)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TransformerParams:
+        _check_heads(self.width, self.num_heads)
+        if self.width % 2:
+            raise ValueError(f"width {self.width} must be even")
+        return self
+
+
+class ModelConfig(Part):
+    """The backbone (keys `training.model.*`)."""
+
+    kinds: ClassVar[Kinds] = {"unet": UNetParams, "transformer": TransformerParams}
+
+    type: Literal["transformer", "unet"] = "transformer"
+    """Which backbone."""
+    params: UNetParams | TransformerParams = TransformerParams()
+    """Its parameters."""
+
+
+class PromptEncoderParams(Section):
+    """The condition encoder that needs no download: words of a small fixed vocabulary, then a transformer."""
+
+    width: Width = 128
+    """Channels E of the condition."""
+    depth: BlocksOrNone = 1
+    """Transformer blocks; 0 leaves the word and position embeddings alone."""
+    num_heads: Heads = 4
+    """Attention heads."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PromptEncoderParams:
+        _check_heads(self.width, self.num_heads)
+        return self
+
+
+class TextEncoderConfig(Part):
+    """The condition encoder (keys `training.text_encoder.*`)."""
+
+    kinds: ClassVar[Kinds] = {"prompt": PromptEncoderParams}
+
+    type: Literal["prompt"] = "prompt"
+    """Which encoder; "prompt" needs no download."""
+    params: PromptEncoderParams = PromptEncoderParams()
+    """Its parameters."""
+
+
+class MatrixParams(Section):
+    """A light unitary encoder: all entries of the matrix at once, without its global phase."""
+
+    width: Width = 256
+    """Hidden channels."""
+    depth: BlocksOrNone = 2
+    """Residual blocks."""
+    remaining: bool = False
+    """Show every step what the gates before it leave to do, U V^dagger (masked models)."""
+
+
+class ConvolutionParams(Section):
+    """The field's unitary encoder: the matrix as a picture (genQC's)."""
+
+    features: tuple[Width, Width] = (32, 64)
+    """Channels before and after the picture is halved, multiples of 32."""
+    num_heads: Heads = 8
+    """Attention heads, a divisor of the features."""
+    transformer_depths: tuple[BlocksOrNone, BlocksOrNone] = (2, 2)
+    """Transformer blocks before and after."""
+    dropout: Fraction = 0.2
+    """Share of the blocks' updates dropped in training."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ConvolutionParams:
+        for features in self.features:
+            if features % 32 or features % self.num_heads:
+                raise ValueError(f"features {features} must be a multiple of 32 and of the {self.num_heads} heads")
+        return self
+
+
+class UnitaryEncoderConfig(Part):
+    """The encoder of unitaries (keys `training.unitary_encoder.*`); only used where the data set holds unitaries."""
+
+    kinds: ClassVar[Kinds] = {"matrix": MatrixParams, "convolution": ConvolutionParams}
+
+    type: Literal["matrix", "convolution"] = "matrix"
+    """Which encoder."""
+    params: MatrixParams | ConvolutionParams = MatrixParams()
+    """Its parameters."""

@@ -1,0 +1,79 @@
+"""The section of the diffusion process, and the names that processes and their samplers are told by.
+
+What a sampler may be asked for later is in `sampling`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from quantum_diffusion.config.schema.values import Positive, Rate, Scale
+from quantum_diffusion.config.validation import Kinds, Part, Section
+
+Objective = Literal["epsilon", "v", "x0"]
+Loss = Literal["mse", "cross_entropy"]
+GaussianSampler = Literal["ddim", "ddpm", "dpmsolver++", "unipc"]
+Sampler = Literal["masked", GaussianSampler]
+BetaSchedule = Literal["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"]
+Order = Literal["random", "left_to_right", "confidence"]
+GuidanceMode = Literal["plain", "rescaled"]
+GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
+
+
+class GaussianParams(Section):
+    """Gaussian diffusion over embedded cells."""
+
+    num_train_timesteps: Annotated[int, Field(ge=10, le=5000)] = 1000
+    """Noise levels."""
+    beta_schedule: BetaSchedule = "cos_alpha"
+    """How noise grows; cos_alpha: alpha_bar is the squared cosine of a straight ramp."""
+    beta_start: Rate = 1e-4
+    """First beta of the linear schedules."""
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Last beta of the linear schedules."""
+    zero_terminal_snr: bool = False
+    """Let the last level be pure noise (arXiv 2305.08891); not with objective epsilon."""
+    input_perturbation: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Extra noise on the input that the target does not see (arXiv 2301.11706)."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Randomness of DDIM steps, from 0 (none) to 1 (as DDPM)."""
+    guidance_scale: Scale = 7.5
+    """Guidance used in sampling unless another is asked for; 1 is none."""
+    guidance_mode: GuidanceMode = "plain"
+    """plain, or rescaled with phi 0.7 (arXiv 2305.08891)."""
+    sample_steps: Positive = 20
+    """Sampling steps unless others are asked for."""
+
+
+class MaskedParams(Section):
+    """Masked (absorbing) diffusion over instructions: one token is one gate on given qubits."""
+
+    suffix_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of training circuits whose gates are masked from the end instead of at random places."""
+    order: Order = "random"
+    """Order in which sampling fills time steps."""
+    guidance_scale: Scale = 3.0
+    """Guidance used in sampling unless another is asked for; 1 is none."""
+    sample_steps: Positive | None = None
+    """Sampling steps unless others are asked for; null fills one time step a step."""
+
+
+class SchedulerConfig(Part):
+    """The diffusion process (keys `training.scheduler.*`)."""
+
+    kinds: ClassVar[Kinds] = {
+        "masked": MaskedParams,
+        **dict.fromkeys(GAUSSIAN_SAMPLERS, GaussianParams),
+    }
+
+    type: Sampler = "masked"
+    """masked, or a Gaussian process named by its default sampler."""
+    params: GaussianParams | MaskedParams = MaskedParams()
+    """Its parameters."""
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether the process masks instructions, and adds no noise to cells."""
+        return self.type == "masked"

@@ -1,0 +1,102 @@
+"""The sections of sampling: how a model samples, and what is asked of it by label or by unitary.
+
+The commands sample and compile read them; evaluation samples by the same keys.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from quantum_diffusion.config.schema.processes import GuidanceMode, Order, Sampler
+from quantum_diffusion.config.schema.values import NonNegative, PathText, Positive, Rate, Scale, Seed, Text
+from quantum_diffusion.config.validation import Section
+
+Weights = Literal["averaged", "last"]
+
+
+class SamplingConfig(Section):
+    """How circuits are sampled (keys `model_params.*` of evaluation, sample and compile)."""
+
+    guidance_scale: Scale | None = None
+    """Strength of the prompt; 1 is none, null takes the model's own default."""
+    guidance_mode: GuidanceMode | None = None
+    """plain or rescaled (Gaussian models only); null takes the model's own default."""
+    sample_steps: Positive | None = None
+    """Denoising steps; null takes the model's own default."""
+    scheduler: Sampler | None = None
+    """Sampler; null takes the one the model was trained with."""
+    order: Order | None = None
+    """Order of filling (masked models only); null takes the model's own default."""
+    weights: Weights = "averaged"
+    """Weights to sample with: the average over training, or the last ones; the same for models without average. Read
+    where a command loads the model; in Python it is load_pipeline that takes it, pipeline.sample does not."""
+    auto_batch_size: Positive = 512
+    """Circuits sampled at once; results do not depend on it."""
+
+
+class EditConfig(Section):
+    """What sampling may not choose freely (keys `sample.edit.*` and `compile.edit.*`); docs/editing.md has examples."""
+
+    start: PathText | None = None
+    """OpenQASM file with the circuit to edit; null writes from scratch."""
+    keep: tuple[int, ...] = ()
+    """Gates of start that stay as and where they are, by position from 0."""
+    strength: Rate = 1.0
+    """Share of the other steps (masked models) or of the noise (Gaussian models) that is redone; 1 redoes all."""
+    coupling: tuple[tuple[int, int], ...] | None = None
+    """Pairs of connected qubits, e.g. [[0,1],[1,2]]; null connects all."""
+    fixed_qubits: tuple[int, ...] = ()
+    """Qubits that no gate may touch."""
+    min_gates: NonNegative = 0
+    """Fewest gates."""
+
+
+class SampleConfig(Section):
+    """What `quantum-diffusion sample` does (keys `sample.*`)."""
+
+    model_dir: PathText
+    """Folder of a saved model."""
+    srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
+    """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
+    num_circuits: Positive = 4
+    """Verified distinct circuits wanted."""
+    max_tries: Positive = 1024
+    """Most circuits to sample."""
+    max_gates: Positive | None = None
+    """Most gates; the model writes within this bound. null is the model's own limit."""
+    save_folder: PathText | None = None
+    """Where to write the circuits as OpenQASM 2; null only prints them."""
+    seed: Seed = 0
+    """Seed of the samples."""
+    device: Text = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    model_params: SamplingConfig = SamplingConfig()
+    edit: EditConfig = EditConfig()
+
+
+class CompileConfig(Section):
+    """What `quantum-diffusion compile` does (keys `compile.*`)."""
+
+    model_dir: PathText
+    """Folder of a saved model that was trained on unitaries."""
+    target: PathText
+    """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ghz or random; with qubits, qft:3,
+    and for random gates, random:3:8."""
+    gates: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Gates that circuits may use; null allows all of the model's that fit the target."""
+    max_gates: Positive | None = None
+    """Drop longer circuits, counted after simplification; null keeps all."""
+    max_tries: Positive = 1024
+    """Most circuits to sample."""
+    num_circuits: Positive = 1
+    """Exact distinct circuits wanted."""
+    save_folder: PathText | None = None
+    """Where to write the circuits (OpenQASM 2), a picture and a summary; null only prints them."""
+    seed: Seed = 0
+    """Seed of the samples and of the target random."""
+    device: Text = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    model_params: SamplingConfig = SamplingConfig()
+    edit: EditConfig = EditConfig()

@@ -1,0 +1,282 @@
+"""The section of training: where a run writes, how it learns, and which settings go together.
+
+`train_model.py` reads it; the parts of the model are in `models` and `processes`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from quantum_diffusion.config.schema.models import MatrixParams, ModelConfig, TextEncoderConfig, UnitaryEncoderConfig
+from quantum_diffusion.config.schema.processes import (
+    GaussianParams,
+    Loss,
+    MaskedParams,
+    Objective,
+    Sampler,
+    SchedulerConfig,
+)
+from quantum_diffusion.config.schema.values import FolderName, Fraction, PathText, Positive, Rate, Seed, StoreUri, Text
+from quantum_diffusion.config.validation import Rule, Section, refuse
+
+Logger = Literal["csv", "jsonl", "tensorboard", "wandb", "mlflow"]
+WandbMode = Literal["offline", "online"]
+Symmetry = Literal["permute_qubits", "invert"]
+
+
+class GeneralConfig(Section):
+    """Where a training run reads and writes, and on what it runs (keys `training.general.*`)."""
+
+    dataset: PathText
+    """Data set folder, a folder of data set folders, or stream:PRESET (a name of conf/datasets, or a YAML file): fresh
+    circuits in every epoch, which has the preset's num_samples."""
+    output_path: PathText = "./models/model"
+    """Folder of the trained model."""
+    model_name: FolderName | None = None
+    """Sub-folder of output_path for this model; null writes into output_path itself."""
+    experiment_name: Text = "experiment"
+    """Name under which the run is logged."""
+    device: Text = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    seed: Seed = 0
+    """Seed of weights, split, batches, noise and dropout."""
+    verbose: bool = True
+    """Show the progress bar and the summary."""
+    init_from_pipeline_dir: PathText | None = None
+    """Saved model whose weights are the start; null starts from random weights."""
+    resume: PathText = "auto"
+    """auto continues an interrupted run in output_path, never starts again, a path names a checkpoint."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    """Minutes between two checkpoints; there is one at the end of every epoch anyway, and null leaves it at that."""
+    checkpoint_steps: Positive | None = None
+    """Steps between two checkpoints, besides those of checkpoint_minutes; null takes none."""
+    keep_checkpoints: Positive = 2
+    """How many checkpoints are kept, the newest; all go when the run is finished."""
+    overwrite: bool = False
+    """Replace a finished model in output_path."""
+    loggers: tuple[Logger, ...] = ("csv", "jsonl", "tensorboard")
+    """Where metrics and drawn circuits go: csv in any case; wandb and mlflow are extras of the package."""
+    wandb_mode: WandbMode = "offline"
+    """Where the logger wandb writes: run/wandb, for `wandb sync`; or online, with an account."""
+    mlflow_uri: StoreUri | None = None
+    """Store of the logger mlflow, e.g. the address of a server; null is the SQLite file mlflow.db in output_path."""
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the trained model goes."""
+        return Path(self.output_path) / (self.model_name or "")
+
+    @field_validator("loggers")
+    @classmethod
+    def _with_csv(cls, value: tuple[Logger, ...]) -> tuple[Logger, ...]:
+        return value if "csv" in value else ("csv", *value)  # the loss curve and `quantum-diffusion runs` need it
+
+
+class LoopConfig(Section):
+    """How the model is trained (keys `training.training.*`)."""
+
+    batch_size: Positive = 256
+    """Circuits a batch; on several devices all of them together."""
+    accumulate_batches: Positive = 1
+    """Batches whose gradients make one step."""
+    num_epochs: Positive = 10
+    """Passes over the training circuits."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adamw"
+    """muon treats the weight matrices of the backbone's transformer blocks with Muon and all else with AdamW."""
+    learning_rate: Rate = 3e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Decoupled weight decay of adamw and muon."""
+    lr_scheduler: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
+    """Course of the learning rate; one_cycle rises to its peak and falls to zero, cosine warms up shortly."""
+    warmup_fraction: Fraction = 0.1
+    """Share of the steps in which the learning rate rises (one_cycle, cosine)."""
+    objective: Objective = "x0"
+    """What the network predicts: the noise, the velocity, or the clean circuit."""
+    loss: Loss = "cross_entropy"
+    """mean squared error, or cross-entropy on the clean circuit (objective x0)."""
+    prefix_head_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Weight of an auxiliary head that predicts the label after every prefix (transformer only); 0 leaves it out."""
+    condition_dropout: Fraction = 0.1
+    """Share of prompts (and of unitaries) that training drops, for guidance."""
+    joint_dropout: bool = False
+    """Drop prompt and unitary of a circuit together, instead of each on its own (data sets with unitaries)."""
+    ema_decay: Fraction | None = 0.999
+    """Decay of the averaged weights that are validated and saved; null saves the last weights."""
+    augment: tuple[Symmetry, ...] = ()
+    """Exact symmetries drawn anew for every circuit (data sets with unitaries): its qubits renamed; run backwards.
+    permute_qubits undoes datasets.coupling: it trains on pairs of qubits that the device does not connect."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; null does not clip."""
+    validation_fraction: Fraction = 0.05
+    """Share of the circuits kept for validation."""
+    batching: Literal["max_padded", "bucketed"] = "max_padded"
+    """Pad every batch to the data set's size, or group circuits by size and cut batches to it."""
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = "auto"
+    """Arithmetic of the network in training; auto takes bf16 where the hardware multiplies in it, else 32 bits. 16
+    (with loss scaling) is for CUDA only."""
+    compile: bool = False
+    """Compile the backbone with torch.compile; pays on GPUs for runs of many minutes, needs a C++ compiler on CPUs."""
+    freeze: tuple[Text, ...] = ()
+    """Names of weights that are not trained, with wildcards, e.g. [condition_encoder.*]."""
+    low_variance_timesteps: bool = True
+    """Spread the noise levels of a batch evenly (arXiv 2107.00630) instead of drawing each on its own."""
+    balance_max: Positive | None = None
+    """Most circuits of one prompt that are trained on; null takes all."""
+    balance_prompts: bool = False
+    """Draw every prompt equally often, however many circuits it has; an epoch stays as long, rare circuits repeat."""
+    max_samples: Positive | None = None
+    """Most circuits that are trained on; null takes all."""
+    max_steps: Positive | None = None
+    """Stop after this many steps; null trains num_epochs."""
+    log_every: Positive = 20
+    """Steps between two logged training losses."""
+    sample_every: Positive | None = None
+    """Epochs between two measurements of the exact share of sampled circuits (sampled_accuracy); null takes none."""
+    num_sampled: Positive = 256
+    """Circuits sampled in each of these measurements, always with the same seed."""
+    best_metric: Literal["validation_loss", "sampled_accuracy"] = "validation_loss"
+    """What decides which epoch is the best; sampled_accuracy is measured every sample_every epochs."""
+    save: Literal["last", "best"] = "last"
+    """Which weights become the model: those of the last epoch, or of the best one."""
+    patience: Positive | None = None
+    """Stop after this many measurements of best_metric in a row that were no better; null never does."""
+    num_workers: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Threads that make batches ahead of time; 0 makes each when it is needed."""
+    profile_steps: Positive | None = None
+    """Steps to profile, after three to warm up; writes run/trace.json for chrome://tracing. null profiles none."""
+    num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """CPU threads of torch, at most one a core; null takes one a core."""
+
+
+SAME_MODEL = (
+    "general.output_path",
+    "general.model_name",
+    "general.experiment_name",
+    "general.device",
+    "general.verbose",
+    "general.resume",
+    "general.checkpoint_minutes",
+    "general.checkpoint_steps",
+    "general.keep_checkpoints",
+    "general.overwrite",
+    "general.loggers",
+    "general.wandb_mode",
+    "general.mlflow_uri",
+    "training.log_every",
+    "training.num_workers",
+    "training.profile_steps",
+    "training.num_threads",
+)
+"""Keys below `training` that make no other model: a run may be continued with other values, and runs that differ only
+in them are alike."""
+
+
+class TrainingConfig(Section):
+    """What `train_model.py` does (keys `training.*`)."""
+
+    general: GeneralConfig
+    training: LoopConfig = LoopConfig()
+    model: ModelConfig = ModelConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    unitary_encoder: UnitaryEncoderConfig = UnitaryEncoderConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> TrainingConfig:
+        match self.scheduler.params:
+            case MaskedParams():
+                refuse(_masked_rules(self.training, self.model))
+            case GaussianParams() as params:
+                refuse(_gaussian_rules(self.training, self.scheduler.type, params))
+        refuse(_common_rules(self))
+        return self
+
+
+def _masked_rules(loop: LoopConfig, model: ModelConfig) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            model.type != "transformer",
+            f"model.type={model.type} predicts cells, but scheduler.type=masked works on instructions: "
+            "use model.type=transformer, or scheduler.type=ddim",
+        ),
+        Rule(
+            loop.objective != "x0" or loop.loss != "cross_entropy",
+            f"scheduler.type=masked learns the clean circuit: training.objective={loop.objective} with "
+            f"training.loss={loop.loss} is impossible, use x0 with cross_entropy",
+        ),
+        Rule(
+            loop.batching == "bucketed",
+            "training.batching=bucketed cuts batches to their circuits' length, which scheduler.type=masked "
+            "has to learn: use max_padded",
+        ),
+    )
+
+
+def _gaussian_rules(loop: LoopConfig, sampler: Sampler, params: GaussianParams) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            loop.loss == "cross_entropy" and loop.objective != "x0",
+            f"training.loss=cross_entropy needs training.objective=x0, given {loop.objective}: "
+            "change one of them (or use training.loss=mse)",
+        ),
+        Rule(
+            loop.loss == "cross_entropy" and params.guidance_mode == "rescaled",
+            "scheduler.params.guidance_mode=rescaled is for loss=mse; with cross_entropy log-probabilities "
+            "are guided, so leave it plain",
+        ),
+        Rule(
+            params.zero_terminal_snr and sampler in ("dpmsolver++", "unipc"),
+            f"scheduler.type={sampler} cannot start at zero signal (scheduler.params.zero_terminal_snr=true): "
+            "use ddim or ddpm",
+        ),
+        Rule(
+            params.sample_steps > params.num_train_timesteps,
+            f"scheduler.params.sample_steps={params.sample_steps} is more than the "
+            f"{params.num_train_timesteps} noise levels (num_train_timesteps): lower it",
+        ),
+        Rule(
+            params.zero_terminal_snr and loop.objective == "epsilon",
+            "scheduler.params.zero_terminal_snr=true with training.objective=epsilon divides by zero at the last "
+            "noise level: use objective v or x0, or zero_terminal_snr=false",
+        ),
+    )
+
+
+def _common_rules(config: TrainingConfig) -> tuple[Rule, ...]:
+    loop, process, encoder = config.training, config.scheduler, config.unitary_encoder.params
+    asks_for_best = loop.save == "best" or loop.patience is not None
+    by_accuracy = loop.best_metric == "sampled_accuracy"
+    return (
+        Rule(
+            isinstance(encoder, MatrixParams) and encoder.remaining and not process.is_masked,
+            f"unitary_encoder.params.remaining=true follows the gates that are revealed, but scheduler.type="
+            f"{process.type} denoises all at once: use masked, or remaining=false",
+        ),
+        Rule(
+            by_accuracy and asks_for_best and loop.sample_every is None,
+            "training.best_metric=sampled_accuracy needs training.sample_every: give epochs, e.g. 1",
+        ),
+        Rule(
+            by_accuracy and asks_for_best and (loop.sample_every or 0) > loop.num_epochs,
+            f"training.best_metric=sampled_accuracy would never be measured: training.sample_every="
+            f"{loop.sample_every} is more than training.num_epochs={loop.num_epochs}, lower it",
+        ),
+        Rule(
+            by_accuracy and not asks_for_best,
+            "training.best_metric=sampled_accuracy decides nothing with training.save=last and no "
+            "training.patience: add training.save=best, or leave it out",
+        ),
+        Rule(
+            not by_accuracy and asks_for_best and not loop.validation_fraction,
+            "training.best_metric=validation_loss needs circuits to validate with: raise training.validation_fraction",
+        ),
+        Rule(
+            loop.prefix_head_weight > 0 and config.model.type != "transformer",
+            f"training.prefix_head_weight={loop.prefix_head_weight} needs model.type=transformer, "
+            f"given {config.model.type}: set it to 0",
+        ),
+    )

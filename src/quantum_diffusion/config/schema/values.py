@@ -1,0 +1,64 @@
+"""Kinds of values that fields of several sections share: texts, paths, sizes, shares.
+
+Each says what it takes, so that a field only names its kind.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _expand_home(text: str) -> str:
+    try:
+        return re.sub(r"^(stream:)?~(?=/|$)", lambda found: (found[1] or "") + str(Path.home()), text)
+    except RuntimeError:
+        raise ValueError(f"{text!r} begins with ~, but you have no home folder: set HOME, or give the path") from None
+
+
+def _check_name(value: Any) -> Any:
+    if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        raise ValueError(f"{value!r} is no name in UTF-8: rename it, or go into its folder and give a relative path")
+    return value
+
+
+def _stay_inside(name: str) -> str:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} leads out of output_path: give the name of a folder inside it")
+    return name
+
+
+def _check_store(uri: str) -> str:
+    """Refuse what MLflow would take as the address of no store, or as a folder."""
+    if not re.match(r"sqlite:///.|(https?|(postgresql|mysql|mssql)(\+\w+)?)://.|databricks(://|$)", uri):
+        raise ValueError(
+            f"no store of MLflow: {uri!r}: give sqlite:///FILE, http://SERVER or https://SERVER, postgresql://, "
+            "mysql:// or mssql://, or databricks"
+        )
+    return uri
+
+
+Text = Annotated[str, Field(min_length=1)]
+PathText = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_expand_home)]
+"""A path, or a word in its place; the shell leaves a ~ behind the = of key=~/folder as it is."""
+FolderName = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_stay_inside)]
+"""A folder inside another."""
+StoreUri = Annotated[str, AfterValidator(_check_store)]
+"""The address of a store of MLflow."""
+
+# The largest values lie beyond any computer: they keep slips of the keyboard from numpy, torch and the system.
+Positive = Annotated[int, Field(ge=1, le=10**12)]
+NonNegative = Annotated[int, Field(ge=0, le=10**12)]
+Seed = Annotated[int, Field(ge=0, le=2 * 10**19)]
+Width = Annotated[int, Field(ge=1, le=2**15)]
+Blocks = Annotated[int, Field(ge=1, le=1000)]
+BlocksOrNone = Annotated[int, Field(ge=0, le=1000)]
+Heads = Annotated[int, Field(ge=1, le=1024)]
+Channels = Annotated[int, Field(ge=2, le=4096)]
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Scale = Annotated[float, Field(ge=0, le=100)]
+Rate = Annotated[float, Field(gt=0, le=1)]
