@@ -22,6 +22,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.search.exact import find_exact
 
 
 def draw_target(rng: np.random.Generator, pipeline: CompilationDiffusionPipeline) -> tuple[Circuit, list[str]]:
@@ -52,8 +53,8 @@ def main() -> int:
         circuit, gates = draw_target(rng, pipeline)
         bound = len(circuit) if rng.random() < 0.5 else None
         target = Operator(QiskitBackend().to_native(circuit))
-        result = pipeline.compile_unitary(
-            target.data, gates=gates, max_gates=bound, max_tries=arguments.tries, num_circuits=3, seed=targets
+        result = find_exact(
+            pipeline, target.data, gates=gates, max_gates=bound, max_tries=arguments.tries, num_circuits=3, seed=targets
         )
         targets, solved = targets + 1, solved + bool(result.circuits)
         sampled, exact = sampled + result.num_sampled, exact + result.num_exact

@@ -34,7 +34,7 @@ def make_batch(count: int, seed: int = 0) -> Batch:
         tokens=torch.from_numpy(encode_ids(ids, table, sizes.astype(np.int16)).astype(np.int64)),
         prompt_ids=torch.zeros(count, dtype=torch.int64),
         sizes=torch.from_numpy(sizes),
-        unitaries=torch.from_numpy(as_two_channels(unitaries(ids, table))),
+        targets=torch.from_numpy(as_two_channels(unitaries(ids, table))),
     )
 
 
@@ -52,7 +52,7 @@ def simulated(batch: Batch) -> np.ndarray:
 def test_an_augmented_circuit_has_the_augmented_unitary(names: list[str]) -> None:
     batch = make_batch(2000)
     augmented = augment(batch, names, noise())
-    np.testing.assert_allclose(simulated(augmented), from_two_channels(augmented.unitaries.numpy()), atol=1e-6)
+    np.testing.assert_allclose(simulated(augmented), from_two_channels(augmented.targets.numpy()), atol=1e-6)
     changed = (augmented.tokens != batch.tokens).flatten(1).any(dim=1).float().mean()
     assert changed > 0.3
     assert torch.equal(augmented.sizes, batch.sizes)
@@ -63,14 +63,12 @@ def test_an_augmented_circuit_has_the_augmented_unitary(names: list[str]) -> Non
 def test_tokens_cut_to_a_bucket_keep_their_whole_unitaries() -> None:
     batch = make_batch(200)
     narrow = batch.sizes[:, 0] == 3
-    assert batch.unitaries is not None
-    cut = Batch(
-        batch.tokens[narrow, :3], batch.prompt_ids[narrow], batch.sizes[narrow], unitaries=batch.unitaries[narrow]
-    )
+    assert batch.targets is not None
+    cut = Batch(batch.tokens[narrow, :3], batch.prompt_ids[narrow], batch.sizes[narrow], targets=batch.targets[narrow])
     augmented = augment(cut, ["permute_qubits"], noise())
     padding = torch.full_like(augmented.tokens[:, :1], POOL.padding_token)
     widened = replace(augmented, tokens=torch.cat([augmented.tokens, padding], dim=1))
-    np.testing.assert_allclose(simulated(widened), from_two_channels(augmented.unitaries.numpy()), atol=1e-6)
+    np.testing.assert_allclose(simulated(widened), from_two_channels(augmented.targets.numpy()), atol=1e-6)
     assert (augmented.tokens != cut.tokens).any()
 
 
@@ -111,7 +109,8 @@ def test_what_would_change_the_request_is_refused(
         prompts=("Compile using: ['h']",),
         sizes=np.array([[2, 1]], dtype=np.int16),
         gate_pool=GatePool(gates),
-        unitaries=np.zeros((1, 2, 4, 4), dtype=np.float32) if with_unitaries else None,
+        condition_type="UNITARY" if with_unitaries else "SRV",
+        targets=np.zeros((1, 2, 4, 4), dtype=np.float32) if with_unitaries else None,
     )
     check_augmentation(dataset, ["permute_qubits"] if with_unitaries else [])
     with pytest.raises(ConfigError, match=message.replace("(", r"\(").replace(")", r"\)")):

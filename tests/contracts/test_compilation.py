@@ -31,13 +31,14 @@ from quantum_diffusion.config.validation import validate
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.data.shards import label_prompt
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.unitary_encoder import MatrixEncoder, without_phase
-from quantum_diffusion.pipeline import compilation
 from quantum_diffusion.pipeline.build import pipeline_config
-from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, make_pipeline, remaining_unitaries
+from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline, make_pipeline
+from quantum_diffusion.tasks import left_to_do
+from quantum_diffusion.tasks.left_to_do import UnitariesLeft
+from quantum_diffusion.tasks.unitary import UnitaryTask
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 
@@ -99,32 +100,33 @@ def test_unitaries_of_all_instructions_are_made_only_where_they_are_used(
 ) -> None:
     """They take 8 GB at 10 qubits."""
     calls: list[int] = []
-    monkeypatch.setattr(compilation, "unitaries", lambda ids, table: calls.append(len(ids)) or unitaries(ids, table))
+    monkeypatch.setattr(left_to_do, "unitaries", lambda ids, table: calls.append(len(ids)) or unitaries(ids, table))
     build(with_encoder(make_config(), "matrix"), data)
     assert calls == []
-    build(with_encoder(make_config(), "remaining"), data)
+    pipeline = build(with_encoder(make_config(), "remaining"), data)
+    assert calls == []
+    pipeline.sample(pipeline.requests([gates_prompt(["h"], POOL)], [np.eye(8)]), seed=0)
     assert calls == [len(TABLE) + 1]
 
 
 # ------------------------------------------------------------------------------------- what remains to be done
 
 
-def draw_problem(seed: int, masked: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return targets, ids, rank and the unitaries of single gates; the last `masked` of an order are not revealed."""
+def draw_problem(seed: int, masked: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return targets, ids and rank; the last `masked` of an order are not revealed."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, len(TABLE) + 1, (12, STEPS))
     rank = rng.random((12, STEPS)).argsort(axis=1)
     rank[:4], rank[4:8] = np.arange(STEPS), np.arange(STEPS)[::-1]
     rank = np.where(rank >= STEPS - masked, STEPS, rank)
-    gates = unitaries(np.arange(len(TABLE) + 1, dtype=np.int16)[:, None], TABLE).astype(np.complex64)
     targets = as_two_channels(draw_unitaries(12, 8, seed))
-    return torch.from_numpy(targets), torch.from_numpy(ids), torch.from_numpy(rank), torch.from_numpy(gates)
+    return torch.from_numpy(targets), torch.from_numpy(ids), torch.from_numpy(rank)
 
 
 @pytest.mark.parametrize("masked", range(STEPS + 1))
 def test_what_remains_is_the_target_without_the_known_beginning_and_end(masked: int) -> None:
-    targets, ids, rank, gates = draw_problem(masked, masked)
-    found = from_two_channels(remaining_unitaries(targets, ids, rank, gates).numpy())
+    targets, ids, rank = draw_problem(masked, masked)
+    found = from_two_channels(UnitariesLeft(TABLE).for_steps(targets, ids, rank).numpy())
     whole, known_lengths = from_two_channels(targets.numpy()), set()
     for row in range(len(ids)):
         for step in range(STEPS):
@@ -140,12 +142,12 @@ def test_what_remains_is_the_target_without_the_known_beginning_and_end(masked: 
 
 @pytest.mark.parametrize("masked", [0, 2, STEPS])
 def test_what_remains_never_shows_a_step_that_is_not_revealed_before(masked: int) -> None:
-    targets, ids, rank, gates = draw_problem(masked, masked)
-    found = remaining_unitaries(targets, ids, rank, gates)
+    targets, ids, rank = draw_problem(masked, masked)
+    found = UnitariesLeft(TABLE).for_steps(targets, ids, rank)
     for step in range(STEPS):
         hidden = (rank >= rank[:, step, None]) | (rank == STEPS)
-        changed = torch.where(hidden, (ids + 1 + step) % len(gates), ids)
-        assert torch.equal(remaining_unitaries(targets, changed, rank, gates)[:, step], found[:, step])
+        changed = torch.where(hidden, (ids + 1 + step) % (len(TABLE) + 1), ids)
+        assert torch.equal(UnitariesLeft(TABLE).for_steps(targets, changed, rank)[:, step], found[:, step])
 
 
 # ------------------------------------------------------------------------------------------------ global phase
@@ -236,7 +238,7 @@ def test_what_is_no_target_is_refused(
 ) -> None:
     pipeline = build(with_encoder(make_config(), "matrix"), data)
     with pytest.raises(ConfigError, match=message):
-        pipeline.sample([gates_prompt(["h"], POOL)], [target], seed=0)
+        pipeline.requests([gates_prompt(["h"], POOL)], [target])
 
 
 @pytest.mark.parametrize("kind", [np.bool_, np.int8, np.uint8, np.float16, np.float32, np.complex64, np.complex128])
@@ -247,9 +249,9 @@ def test_every_kind_of_number_may_make_a_target(kind: Any) -> None:
 def test_prompts_and_targets_come_in_pairs(make_config: MakeConfig, data: CircuitDataset) -> None:
     pipeline = build(with_encoder(make_config(), "matrix"), data)
     with pytest.raises(ConfigError, match="1 prompt for 2 targets"):
-        pipeline.sample([gates_prompt(["h"], POOL)], [np.eye(8)] * 2, seed=0)
+        pipeline.requests([gates_prompt(["h"], POOL)], [np.eye(8)] * 2)
     with pytest.raises(ConfigError, match="no prompts were given"):
-        pipeline.sample([], [], seed=0)
+        pipeline.sample(pipeline.requests([], []), seed=0)
 
 
 def test_infidelities_are_those_of_qiskit() -> None:
@@ -280,7 +282,7 @@ def test_prompts_say_the_same_when_written_and_read(gates: list[str]) -> None:
     assert prompt == f"Compile using: {list(in_order)}"
     assert parse_gates_prompt(prompt, POOL) == in_order
     label = sum(1 << POOL.names.index(gate) for gate in gates)
-    assert label_prompt(label, DatasetConfig(gate_set=POOL.names, condition_type="UNITARY")) == prompt
+    assert UnitaryTask().label_prompt(label, DatasetConfig(gate_set=POOL.names, condition_type="UNITARY")) == prompt
 
 
 @pytest.mark.parametrize(
@@ -325,7 +327,7 @@ def draw_requests() -> tuple[list[str], list[NDArray[np.complex128]]]:
 
 def test_samples_keep_to_the_gates_and_qubits_asked_for(pipeline: CompilationDiffusionPipeline) -> None:
     prompts, targets = draw_requests()
-    samples = pipeline.sample(prompts, targets, seed=4)
+    samples = pipeline.sample(pipeline.requests(prompts, targets), seed=4)
     masked = pipeline.config.scheduler.type == "masked"
     assert not masked or samples.report.valid.all()
     used = set()
@@ -352,7 +354,8 @@ def test_gaussian_samples_that_do_not_are_invalid(
     pipeline.process.sample = lambda *_, **__: tokens  # type: ignore[method-assign]
     for gates, width in ((POOL.names, 3), (("h", "x"), 3), (POOL.names, 2)):
         targets = [np.eye(2**width)] * len(data)
-        samples = pipeline.sample([gates_prompt(gates, POOL)] * len(data), targets, 0, SamplingConfig())
+        requests = pipeline.requests([gates_prompt(gates, POOL)] * len(data), targets)
+        samples = pipeline.sample(requests, 0, SamplingConfig())
         counts = {True: 0, False: 0}
         for row, circuit in enumerate(circuits_from_ids(decode_tokens(data.tokens, POOL).ids, TABLE)):
             forbidden = not {step.gate for step in circuit.instructions} <= set(gates)
@@ -380,7 +383,7 @@ def test_a_sample_does_not_depend_on_its_batch(pipeline: CompilationDiffusionPip
     def sample(prompts: list[str], targets: list[Any], batch_size: int = 512, first_sample: int = 0) -> Tensor:
         drawn.clear()
         options = SamplingConfig(guidance_scale=2.0, auto_batch_size=batch_size)
-        pipeline.sample(prompts, targets, 5, options, first_sample=first_sample)
+        pipeline.sample(pipeline.requests(prompts, targets), 5, options, first_sample=first_sample)
         return torch.cat(drawn)
 
     prompts, targets = draw_requests()
@@ -403,13 +406,13 @@ def test_a_small_target_is_the_same_as_one_padded_by_hand(pipeline: CompilationD
     honest = pipeline._sample
 
     def spy(asked: Any, *rest: Any) -> Any:
-        request.append(asked.unitaries)
+        request.append(asked.targets)
         return honest(asked, *rest)
 
     pipeline._sample = spy  # type: ignore[method-assign]
-    narrow = pipeline.sample([prompt], [target], seed=0)
-    wide = pipeline.sample([prompt], [pad_unitary(target, 3)], seed=0)
-    assert torch.equal(*request)
+    narrow = pipeline.sample(pipeline.requests([prompt], [target]), seed=0)
+    wide = pipeline.sample(pipeline.requests([prompt], [pad_unitary(target, 3)]), seed=0)
+    assert np.array_equal(*request)
     assert (narrow.num_qubits.tolist(), wide.num_qubits.tolist()) == ([2], [3])
 
 
@@ -440,8 +443,8 @@ def test_a_dropped_unitary_is_not_seen_and_a_kept_one_is(
 ) -> None:
     """Also not by way of what remains of it."""
     batch = whole_batch(pipeline, data)
-    assert batch.unitaries is not None
-    other = Batch(batch.tokens, batch.prompt_ids, batch.sizes, batch.unitaries.flip(0))
+    assert batch.targets is not None
+    other = Batch(batch.tokens, batch.prompt_ids, batch.sizes, batch.targets.flip(0))
 
     def loss(seen: Batch, dropped: list[bool]) -> float:
         pipeline._draw_dropped = lambda count, *_: torch.tensor(dropped).expand(count, 2)  # type: ignore[method-assign]
@@ -465,7 +468,7 @@ def test_the_loss_of_a_circuit_does_not_depend_on_its_neighbours(
     pipeline: CompilationDiffusionPipeline, data: CircuitDataset
 ) -> None:
     batch = whole_batch(pipeline, data)
-    assert batch.unitaries is not None
+    assert batch.targets is not None
     options: dict[str, Any] = {"condition_dropout": 0.3}
 
     def noise(rows: slice | None) -> Noise:
@@ -476,7 +479,7 @@ def test_the_loss_of_a_circuit_does_not_depend_on_its_neighbours(
         alone = []
         for row in range(len(batch)):
             rows = slice(row, row + 1)
-            one = Batch(batch.tokens[rows], batch.prompt_ids[rows], batch.sizes[rows], batch.unitaries[rows])
+            one = Batch(batch.tokens[rows], batch.prompt_ids[rows], batch.sizes[rows], batch.targets[rows])
             alone.append(float(pipeline.training_loss(one, noise(rows), **options).total))
     assert np.std(alone) > 0.01
     assert np.mean(alone) == pytest.approx(whole, rel=1e-5)

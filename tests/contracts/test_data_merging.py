@@ -221,7 +221,7 @@ def test_nothing_to_merge_and_unitaries_are_refused() -> None:
         merge_datasets([])
     base = generated(2, 5)
     unitaries = np.zeros((len(base), 2, 4, 4), dtype=np.float32)
-    other = CircuitDataset(base.tokens, base.prompt_index, base.prompts, base.sizes, base.gate_pool, unitaries)
+    other = replace(base, condition_type="UNITARY", targets=unitaries)
     with pytest.raises(IncompatibleDatasetsError, match="unitaries"):
         merge_datasets([base, other])
 
@@ -424,18 +424,18 @@ def test_a_batch_is_what_the_model_expects() -> None:
     assert len(batch) == 4
     assert {t.dtype for t in (batch.tokens, batch.prompt_ids, batch.sizes)} == {torch.int64}
     assert batch.tokens.shape == (4, 3, 8)
-    assert batch.unitaries is None
+    assert batch.targets is None
 
 
 def test_unitaries_go_with_their_circuits() -> None:
     base = generated(2, 5)
     unitaries = np.arange(len(base) * 32, dtype=np.float32).reshape(len(base), 2, 4, 4)
-    dataset = CircuitDataset(base.tokens, base.prompt_index, base.prompts, base.sizes, base.gate_pool, unitaries)
+    dataset = replace(base, condition_type="UNITARY", targets=unitaries)
     for batch in DatasetLoader(0).get_dataloaders(dataset, 7, 0.0, bucketed=True)[0].epoch(0):
-        assert batch.unitaries is not None
-        rows = (batch.unitaries[:, 0, 0, 0] / 32).long().numpy()
+        assert batch.targets is not None
+        rows = (batch.targets[:, 0, 0, 0] / 32).long().numpy()
         np.testing.assert_array_equal(batch.prompt_ids.numpy(), base.prompt_index[rows])
-        assert batch.unitaries.shape == (len(batch), 2, 4, 4)
+        assert batch.targets.shape == (len(batch), 2, 4, 4)
 
 
 @pytest.mark.parametrize("bucketed", [False, True])

@@ -63,7 +63,8 @@ def random_dataset(
         prompts=prompts,
         sizes=sizes.astype(np.int16),
         gate_pool=pool,
-        unitaries=rng.random((num_circuits, 2, side, side), dtype=np.float32) if with_unitaries else None,
+        condition_type="UNITARY" if with_unitaries else "SRV",
+        targets=rng.random((num_circuits, 2, side, side), dtype=np.float32) if with_unitaries else None,
     )
 
 

@@ -28,7 +28,7 @@ def test_data_sets_hold_the_same(name: str) -> None:
 def test_models_give_the_same_samples(name: str) -> None:
     pipeline = DiffusionTrainer.load_pipeline(FOLDER / name, "cpu")
     if name == "m_unitary":
-        samples = pipeline.sample(["Compile using: ['h', 'cx']"] * 12, [X_CONTROLLED] * 12, 5)  # type: ignore[arg-type]
+        samples = pipeline.sample(pipeline.requests(["Compile using: ['h', 'cx']"] * 12, [X_CONTROLLED] * 12), 5)
     else:
         samples = pipeline.sample(["Generate SRV: [1, 2, 2]"] * 12, seed=5)
     assert samples.ids.tolist() == EXPECTED[name]["ids"]

@@ -188,7 +188,13 @@ def test_the_prompt_comes_first_and_no_unitary_is_one_of_zeros() -> None:
     nothing = np.zeros((1, 3, 12), dtype=np.int8)
     prompts = (f"Compile using: {list(pool.names)}",)
     dataset = CircuitDataset(
-        nothing, np.zeros(1, np.int32), prompts, np.array([[3, 0]], np.int16), pool, np.zeros((1, 2, 8, 8), np.float32)
+        nothing,
+        np.zeros(1, np.int32),
+        prompts,
+        np.array([[3, 0]], np.int16),
+        pool,
+        "UNITARY",
+        np.zeros((1, 2, 8, 8), np.float32),
     )
     pipeline = make_pipeline(pipeline_config(config, dataset), seed=0)
     network = pipeline.network.eval()

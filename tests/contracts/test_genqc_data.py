@@ -83,7 +83,8 @@ def draw(
         prompts=tuple(prompts.tolist()),
         sizes=sizes.astype(np.int16),
         gate_pool=table.pool,
-        unitaries=matrices,
+        condition_type="SRV" if matrices is None else "UNITARY",
+        targets=matrices,
     )
 
 
@@ -196,7 +197,7 @@ def test_genqc_opens_what_we_write(genqc: SimpleNamespace, tmp_path: Path, with_
     assert opened.gate_pool == list(PAPER_POOL)
     assert list(opened.store_dict) == (["x", "y", "U"] if with_unitaries else ["x", "y"])
     if with_unitaries:
-        np.testing.assert_array_equal(opened.U.numpy(), dataset.unitaries)
+        np.testing.assert_array_equal(opened.U.numpy(), dataset.targets)
     x, y, *rest = genqc.Any.x_y_preprocess(opened, balance_max=30, shuffle=True)
     assert len(x) == len(y) > 0
     assert len(rest) == with_unitaries
@@ -211,7 +212,7 @@ def test_genqc_opens_a_mixed_data_set_that_we_write(
     if with_unitaries:  # a circuit on the first of three qubits has the unitary 1 (x) U
         table = instruction_table(dataset.gate_pool, 3)
         exact = unitaries(decode_tokens(dataset.tokens, dataset.gate_pool).ids, table)
-        dataset = replace(dataset, unitaries=np.stack([exact.real, exact.imag], axis=1).astype(np.float32))
+        dataset = replace(dataset, targets=np.stack([exact.real, exact.imag], axis=1).astype(np.float32))
     assert export_dataset(dataset, tmp_path / "data") == "MixedCircuitsConfigDataset"
     opened = genqc.Any.from_config_file(str(tmp_path / "data" / "config.yaml"), CPU)
     assert type(opened) is genqc.Mixed
@@ -332,9 +333,9 @@ def assert_same_as_genqc(ours: CircuitDataset, theirs: Any) -> None:
     table = instruction_table(ours.gate_pool, ours.num_qubits)
     if "U" in theirs.store_dict:
         assert theirs.U.dtype == torch.float16
-        np.testing.assert_array_equal(ours.unitaries, theirs.U.flatten(0, -4).float().numpy())
-        assert ours.unitaries is not None
-        np.testing.assert_allclose(ours.unitaries[:, 0] + 1j * ours.unitaries[:, 1], unitaries(ids, table), atol=1e-3)
+        np.testing.assert_array_equal(ours.targets, theirs.U.flatten(0, -4).float().numpy())
+        assert ours.targets is not None
+        np.testing.assert_allclose(ours.targets[:, 0] + 1j * ours.targets[:, 1], unitaries(ids, table), atol=1e-3)
     else:
         ranks = [list(r[:width]) for r, width in zip(schmidt_rank_vectors(ids, table), ours.sizes[:, 0], strict=True)]
         assert [srv_prompt(r) for r in ranks] == theirs.y.reshape(-1).tolist()
@@ -400,8 +401,8 @@ def test_unitaries_in_bfloat16(genqc: SimpleNamespace, tmp_path: Path, save_type
     made.U = made.U.to(torch.bfloat16)
     made.save_dataset(str(tmp_path / "config.yaml"), str(tmp_path / "dataset" / "ds"))
     ours = read(tmp_path)
-    assert ours.unitaries is not None
-    np.testing.assert_array_equal(ours.unitaries, made.U.float().numpy())
+    assert ours.targets is not None
+    np.testing.assert_array_equal(ours.targets, made.U.float().numpy())
     assert inspect_dataset(ours).is_right
 
 
@@ -426,7 +427,7 @@ def test_of_two_tasks_in_one_data_set_the_unitaries_are_read(
 
 def test_zeros_for_all_unitaries_are_none(tmp_path: Path) -> None:
     dataset = draw()
-    export_dataset(replace(dataset, unitaries=draw(with_unitaries=True).unitaries), tmp_path)
+    export_dataset(replace(dataset, condition_type="UNITARY", targets=draw(with_unitaries=True).targets), tmp_path)
     replace_tensor(tmp_path, "U", np.zeros_like)
     assert_equal(read(tmp_path), dataset)
 
@@ -565,14 +566,14 @@ def test_labels_of_every_kind(tmp_path: Path, kind: str) -> None:
 
 
 def test_numbers_that_numpy_has_not(folder: Path) -> None:
-    bits = torch.tensor(read(folder).unitaries).to(torch.bfloat16)
+    bits = torch.tensor(read(folder).targets).to(torch.bfloat16)
     save_safetensors({"0": bits}, folder / f"{DS}_U.safetensors")
-    np.testing.assert_array_equal(read(folder).unitaries, bits.float().numpy())
+    np.testing.assert_array_equal(read(folder).targets, bits.float().numpy())
     save_safetensors({"0": bits.to(torch.float8_e4m3fn)}, folder / f"{DS}_U.safetensors")
     refused(folder, "ds_U.safetensors' holds numbers of kind F8_E4M3, which is not read")
     (folder / f"{DS}_U.safetensors").unlink()
     torch.save({"0": bits}, folder / f"{DS}_U.pt")
-    np.testing.assert_array_equal(read(folder).unitaries, bits.float().numpy())
+    np.testing.assert_array_equal(read(folder).targets, bits.float().numpy())
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64])
@@ -580,9 +581,9 @@ def test_tokens_and_unitaries_of_every_width(folder: Path, kind: type) -> None:
     replace_tensor(folder, "x", lambda x: x.astype(kind))
     replace_tensor(folder, "U", lambda U: U.astype(np.float64 if kind == np.int64 else np.float16))
     returned, dataset = read(folder), draw(with_unitaries=True)
-    assert dataset.unitaries is not None
-    np.testing.assert_allclose(returned.unitaries, dataset.unitaries, atol=1e-3)
-    assert_equal(replace(returned, unitaries=dataset.unitaries), dataset)
+    assert dataset.targets is not None
+    np.testing.assert_allclose(returned.targets, dataset.targets, atol=1e-3)
+    assert_equal(replace(returned, targets=dataset.targets), dataset)
 
 
 # -------------------------------------------------------------------------------------------------- export

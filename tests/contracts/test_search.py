@@ -27,7 +27,7 @@ from quantum_diffusion.pipeline import compilation, reach
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.search.exact import Compilation, choose_gates
+from quantum_diffusion.search.exact import Compilation, choose_gates, find_exact
 from tests.conftest import MakeConfig, read_gates
 
 GATES = ("h", "cx", "z", "x", "ccx")
@@ -88,7 +88,7 @@ def check(result: Compilation, target: NDArray[Any], gates: tuple[str, ...], max
 )
 def test_short_targets(pipeline: CompilationDiffusionPipeline, text: str, num_qubits: int) -> None:
     target = np.exp(0.3j) * unitary(text, num_qubits)
-    result = pipeline.compile_unitary(target, num_circuits=3, max_tries=600, seed=1)
+    result = find_exact(pipeline, target, num_circuits=3, max_tries=600, seed=1)
     check(result, target, GATES)
     if pipeline.config.scheduler.type != "masked":
         assert result.num_invalid > 0
@@ -105,7 +105,7 @@ def test_random_targets(masked: CompilationDiffusionPipeline) -> None:
         pool = choose_gates(GatePool(GATES), None, num_qubits)
         ids = random_ids(rng, instruction_table(pool, num_qubits), 1, 0, 2)
         target = QiskitBackend().unitary(circuits_from_ids(ids, instruction_table(pool, num_qubits))[0])
-        result = masked.compile_unitary(target, num_circuits=3, max_tries=200, seed=number)
+        result = find_exact(masked, target, num_circuits=3, max_tries=200, seed=number)
         check(result, target, GATES)
         outputs += len(result.circuits)
     assert outputs >= 20
@@ -114,7 +114,7 @@ def test_random_targets(masked: CompilationDiffusionPipeline) -> None:
 def test_only_allowed_gates(masked: CompilationDiffusionPipeline) -> None:
     target = unitary("x 0", 2)
     for gates in (("x",), ("z", "h"), ("cx", "h")):
-        result = masked.compile_unitary(target, gates=gates, num_circuits=2, max_tries=300)
+        result = find_exact(masked, target, gates=gates, num_circuits=2, max_tries=300)
         assert result.gates == gates
         check(result, target, gates)
 
@@ -123,13 +123,13 @@ def test_the_bound_counts_gates_after_simplification(
     masked: CompilationDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = unitary("h 0; x 0", 1)
-    free = masked.compile_unitary(target, gates=["h", "x", "z"], num_circuits=50, max_tries=300)
+    free = find_exact(masked, target, gates=["h", "x", "z"], num_circuits=50, max_tries=300)
     assert {len(compiled.circuit) for compiled in free.circuits} == {2}, "h x and z h; longer ones are simplified"
     assert free.num_too_long == 0
     with pytest.raises(ConfigError, match=r"no circuit of at most 1 gate is the target \(4 were tried\)"):
-        masked.compile_unitary(target, gates=["h", "x", "z"], max_gates=1)
+        find_exact(masked, target, gates=["h", "x", "z"], max_gates=1)
     monkeypatch.setattr(reach, "_MOST_BYTES", 0)  # as if they were too many to try them all
-    bound = masked.compile_unitary(target, gates=["h", "x", "z"], max_gates=1, num_circuits=50, max_tries=300)
+    bound = find_exact(masked, target, gates=["h", "x", "z"], max_gates=1, num_circuits=50, max_tries=300)
     check(bound, target, GATES, max_gates=1)
     assert not bound.circuits
     assert bound.num_too_long == bound.num_exact == free.num_exact > 0
@@ -139,26 +139,26 @@ def test_the_bound_counts_gates_after_simplification(
 
 def test_what_cannot_be_reached_gives_the_best(masked: CompilationDiffusionPipeline) -> None:
     target = random_rotation(8, seed=0)
-    result = masked.compile_unitary(target, max_tries=100)
+    result = find_exact(masked, target, max_tries=100)
     check(result, target, GATES)
     assert (result.circuits, result.num_exact, result.num_sampled) == ((), 0, 100)
     assert result.best is not None
     assert 1e-3 < result.best.infidelity < 1
-    more = masked.compile_unitary(target, max_tries=400)
+    more = find_exact(masked, target, max_tries=400)
     assert more.best is not None
     assert more.best.infidelity <= result.best.infidelity
 
 
 def test_the_search_ends_when_it_has_enough_and_repeats_itself(masked: CompilationDiffusionPipeline) -> None:
     seen: list[tuple[int, int]] = []
-    result = masked.compile_unitary(unitary("", 1), max_tries=500, seed=5, progress=lambda *counts: seen.append(counts))
+    result = find_exact(masked, unitary("", 1), max_tries=500, seed=5, progress=lambda *counts: seen.append(counts))
     assert len(result.circuits) == 1
     assert seen[-1] == (result.num_sampled, 500)
     assert result.num_sampled < 500
-    again = masked.compile_unitary(unitary("", 1), max_tries=500, seed=5, options=SamplingConfig(auto_batch_size=3))
+    again = find_exact(masked, unitary("", 1), max_tries=500, seed=5, options=SamplingConfig(auto_batch_size=3))
     assert again.circuits == result.circuits
     assert again.num_sampled == result.num_sampled
-    assert masked.compile_unitary(random_rotation(8, seed=1), max_tries=13).num_sampled == 13
+    assert find_exact(masked, random_rotation(8, seed=1), max_tries=13).num_sampled == 13
 
 
 def test_the_target_is_checked_once(masked: CompilationDiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,14 +167,14 @@ def test_the_target_is_checked_once(masked: CompilationDiffusionPipeline, monkey
     monkeypatch.setattr(
         compilation, "qubits_of_unitary", lambda target: checked.append(target) or check_unitary(target)
     )
-    assert masked.compile_unitary(random_rotation(8, seed=1), max_tries=20).num_sampled == 20
+    assert find_exact(masked, random_rotation(8, seed=1), max_tries=20).num_sampled == 20
     assert len(checked) == 1
 
 
 def test_bounds_of_an_edit_and_of_the_search_hold_together(masked: CompilationDiffusionPipeline) -> None:
     """A circuit that is not simplified is written within both: no sample is lost to its length."""
     edit = Edit(start=TWO_GATES, keep=(0,), min_gates=2)
-    result = masked.compile_unitary(unitary("h 0; x 0", 1), max_gates=2, edit=edit, max_tries=200, num_circuits=1)
+    result = find_exact(masked, unitary("h 0; x 0", 1), max_gates=2, edit=edit, max_tries=200, num_circuits=1)
     assert [one.circuit.gate_counts for one in result.circuits] == [{"h": 1, "x": 1}]
     assert result.num_too_long == 0
 
@@ -204,6 +204,6 @@ def test_bounds_of_an_edit_and_of_the_search_hold_together(masked: CompilationDi
 )
 def test_refusals(masked: CompilationDiffusionPipeline, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(QuantumDiffusionError) as caught:
-        masked.compile_unitary(**({"target": np.eye(4)} | arguments))
+        find_exact(masked, **({"target": np.eye(4)} | arguments))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -37,9 +37,9 @@ def dataset() -> CircuitDataset:
 
 
 def test_unitaries_are_those_of_qiskit(dataset: CircuitDataset) -> None:
-    assert dataset.unitaries is not None
-    assert dataset.unitaries.dtype == np.float32
-    assert dataset.unitaries.shape == (400, 2, 8, 8)
+    assert dataset.targets is not None
+    assert dataset.targets.dtype == np.float32
+    assert dataset.targets.shape == (400, 2, 8, 8)
     table = instruction_table(dataset.gate_pool, 3)
     ids = decode_tokens(dataset.tokens, dataset.gate_pool).ids
     exact = unitaries(ids, table)
@@ -47,7 +47,7 @@ def test_unitaries_are_those_of_qiskit(dataset: CircuitDataset) -> None:
     for row, circuit in enumerate(circuits_from_ids(ids, table)):
         matrix = Operator(backend.to_native(circuit)).data
         np.testing.assert_allclose(exact[row], matrix, atol=1e-10)
-        stored = dataset.unitaries[row, 0] + 1j * dataset.unitaries[row, 1]
+        stored = dataset.targets[row, 0] + 1j * dataset.targets[row, 1]
         np.testing.assert_allclose(stored, matrix, atol=1e-6)
 
 
@@ -83,8 +83,8 @@ def test_both_conditions_go_to_a_folder_each(tmp_path: Path) -> None:
     report = DatasetGenerator(config).write()
     assert report.num_circuits == report.num_requested == 200
     srv, unitary = (DatasetLoader().load_dataset(tmp_path / "both" / name) for name in ("srv", "unitary"))
-    assert srv.unitaries is None
-    assert unitary.unitaries is not None
+    assert srv.targets is None
+    assert unitary.targets is not None
     assert report.prompt_counts == srv.prompt_counts | unitary.prompt_counts
     assert DatasetGenerator(config).write().reused
 
@@ -107,18 +107,16 @@ def test_a_test_set_leaves_out_what_was_trained_on(tmp_path: Path) -> None:
     short: dict[str, Any] = {"gate_set": ("h", "cx", "x"), "num_qubits": 2, "max_gates": 6, "num_samples": 500}
     train = DatasetGenerator(configuration(**short)).generate()[0]
     save_dataset(train, tmp_path / "train", {})
-    known = {matrix_key(row) for row in as_array(train.unitaries)}
+    known = {matrix_key(row) for row in as_array(train.targets)}
     for changes in ({"max_gates": 6}, {"max_gates": 9}, {"max_gates": 4}):
         options: dict[str, Any] = {**short, "seed": 1, "exclude": str(tmp_path / "train"), **changes}
         test, _ = DatasetGenerator(configuration(**options)).generate()
-        assert test.unitaries is not None
+        assert test.targets is not None
         assert len(test) > 20
-        assert not known & {matrix_key(row) for row in test.unitaries}
+        assert not known & {matrix_key(row) for row in test.targets}
         overlap = DatasetGenerator(configuration(**options | {"exclude": None})).generate()[0]
-        assert overlap.unitaries is not None
-        assert known & {matrix_key(row) for row in overlap.unitaries}, (
-            "without the option there is something to exclude"
-        )
+        assert overlap.targets is not None
+        assert known & {matrix_key(row) for row in overlap.targets}, "without the option there is something to exclude"
     for changes in ({"gate_set": ("h", "cx")}, {"num_qubits": 3}):
         with pytest.raises(ConfigError, match=r"datasets.exclude=.* has 2 qubits and the gates \['h', 'cx', 'x'\]"):
             DatasetGenerator(configuration(**{**options, **changes}))
@@ -166,10 +164,10 @@ def test_merged_unitaries_do_nothing_on_missing_qubits() -> None:
     pool = {"gate_set": ("h", "cx", "x"), "num_samples": 300, "max_gates": 5}
     parts = [DatasetGenerator(configuration(**pool, num_qubits=qubits)).generate()[0] for qubits in (4, 2, 3)]
     merged = merge_datasets(parts)
-    assert merged.unitaries is not None
-    assert merged.unitaries.shape == (len(merged), 2, 16, 16)
+    assert merged.targets is not None
+    assert merged.targets.shape == (len(merged), 2, 16, 16)
     assert set(merged.sizes[:, 0].tolist()) == {2, 3, 4}
     table = instruction_table(merged.gate_pool, 4)
     exact = unitaries(decode_tokens(merged.tokens, merged.gate_pool).ids, table)
-    np.testing.assert_allclose(merged.unitaries[:, 0] + 1j * merged.unitaries[:, 1], exact, atol=1e-6)
+    np.testing.assert_allclose(merged.targets[:, 0] + 1j * merged.targets[:, 1], exact, atol=1e-6)
     assert merge_datasets(parts[::-1]).fingerprint == merged.fingerprint

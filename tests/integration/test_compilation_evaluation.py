@@ -1,7 +1,6 @@
 """Evaluation of a compilation model end to end: figures, files, the check against training, and what is refused."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
-from quantum_diffusion.tasks.targets import TargetSamples
+from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset, read_gates
 
@@ -101,13 +100,13 @@ def test_figures_agree_with_the_samples_and_the_files(model: Path, data: dict[st
     assert figures.against_own.num_targets == exact.any(axis=1).sum()
     assert 0 < figures.qiskit_rate <= 1
     assert 0 < figures.baseline_random_rate < 1
-    assert (figures.on_training_data, figures.num_known_circuits, figures.num_known_unitaries) == (False, 0, 0)
+    assert (figures.on_training_data, figures.num_known_circuits, figures.num_known_targets) == (False, 0, 0)
 
     folder = tmp_path / "results"
     written = json.loads((folder / "metrics.json").read_text())
     assert written["exact_rate"] == figures.exact_rate
     assert written["evaluation"]["samples_per_target"] == 50
-    for name, target, gates in zip(result.targets.names, result.targets.unitaries, result.targets.gates, strict=True):
+    for name, target, gates in zip(result.targets.names, result.targets.matrices, result.targets.gates, strict=True):
         files = sorted((folder / "circuits" / name).glob("*.qasm"))
         assert len(files) == len(result.verified[name])
         for file in files:
@@ -131,13 +130,13 @@ def test_samples_do_not_depend_on_the_blocks(
     whole = evaluate_targets(pipeline, dataset, settings, lambda done, total: calls.append((done, total)))
     assert calls[-1] == (whole.tries.exact.size, whole.tries.exact.size)
     sizes: list[int] = []
-    sample = pipeline.sample_padded
+    sample = pipeline.sample
 
-    def counted(prompts: Sequence[str], *args: Any, **options: Any) -> TargetSamples:
-        sizes.append(len(prompts))
-        return sample(prompts, *args, **options)
+    def counted(requests: Requests, *args: Any, **options: Any) -> SampledCircuits:
+        sizes.append(len(requests))
+        return sample(requests, *args, **options)
 
-    monkeypatch.setattr(pipeline, "sample_padded", counted)
+    monkeypatch.setattr(pipeline, "sample", counted)
     monkeypatch.setattr("quantum_diffusion.evaluation.target_evaluation._BLOCK_BYTES", 30 * 4 * 4 * 16)
     parts = evaluate_targets(pipeline, dataset, settings)
     assert max(sizes) == 30, "complex128 of two qubits; less than the samples of one target"
@@ -149,19 +148,19 @@ def test_targets_that_occur_in_training_are_counted_and_left_out(model: Path, da
     result = run(config(model, data["mixed"], num_targets=1000))
     figures = result.metrics
     assert figures.on_training_data is False
-    assert figures.num_known_unitaries is not None
+    assert figures.num_known_targets is not None
     assert figures.num_known_circuits is not None
-    assert figures.num_known_unitaries >= figures.num_known_circuits > 0
-    training = from_two_channels(dataset_loader().load_dataset(data["train"]).unitaries)
-    overlap = np.abs(np.einsum("nij,mij->nm", training.conj(), result.targets.unitaries))
+    assert figures.num_known_targets >= figures.num_known_circuits > 0
+    training = from_two_channels(dataset_loader().load_dataset(data["train"]).targets)
+    overlap = np.abs(np.einsum("nij,mij->nm", training.conj(), result.targets.matrices))
     assert (overlap < 4 - 1e-3).all(), "no target is a unitary of training"
-    assert f"{figures.num_known_unitaries} by their unitary" in said_of_targets(figures)
+    assert f"{figures.num_known_targets} by what they do" in said_of_targets(figures)
 
 
 def test_figures_on_training_data_say_so(model: Path, data: dict[str, Path]) -> None:
     figures = run(config(model, data["train"])).metrics
     assert figures.on_training_data is True
-    assert figures.num_known_unitaries is None
+    assert figures.num_known_targets is None
     assert summary_rows(figures)[0][0] == "exact (training data)"
     assert "the model was trained on them" in said_of_targets(figures)
 
@@ -219,8 +218,8 @@ def test_no_target_left_and_wrong_unitaries_are_refused(model: Path, data: dict[
         IncompatibleDatasetsError, match=r"every target .* occurs in the training data: give a data set"
     ):
         evaluate_targets(pipeline, dataset, settings, training=TrainingData((dataset,)))
-    assert dataset.unitaries is not None
-    shifted = replace(dataset, unitaries=np.roll(dataset.unitaries, 1, axis=0))
+    assert dataset.targets is not None
+    shifted = replace(dataset, targets=np.roll(dataset.targets, 1, axis=0))
     with pytest.raises(IncompatibleDatasetsError, match=r"the unitary of row .* is not that of its circuit"):
         evaluate_targets(pipeline, shifted, settings)
 
@@ -228,7 +227,7 @@ def test_no_target_left_and_wrong_unitaries_are_refused(model: Path, data: dict[
 def test_smaller_targets_can_be_compiled(make_config: MakeConfig, data: dict[str, Path]) -> None:
     wide = DiffusionTrainer(make_config(max_steps=2, general={"dataset": str(data["wide"])})).run().folder
     result = run(config(wide, data["mixed"]))
-    assert result.targets.unitaries.shape[1:] == (4, 4)
+    assert result.targets.matrices.shape[1:] == (4, 4)
     assert {circuit.num_qubits for circuits in result.verified.values() for circuit in circuits} == {2}
 
 
@@ -266,7 +265,8 @@ def test_targets_made_with_needless_gates_are_compared_in_normal_form(
         prompts=(gates_prompt(pool.names, pool),),
         sizes=np.array([[2, 3]], dtype=np.int16),
         gate_pool=pool,
-        unitaries=as_two_channels(unitaries(ids, table)),
+        condition_type="UNITARY",
+        targets=as_two_channels(unitaries(ids, table)),
     )
     settings = config(model, data["unseen"], samples_per_target=400)
     figures = evaluate_targets(pipeline, dataset, settings).metrics

@@ -37,10 +37,12 @@ def data() -> CircuitDataset:
 def sample(pipeline: Any, data: CircuitDataset, count: int, seed: int = 0) -> TargetSamples:
     """Ask for the unitaries of a data set's first circuits, without guidance."""
     assert isinstance(pipeline, CompilationDiffusionPipeline)
-    assert data.unitaries is not None
+    assert data.targets is not None
     prompts = [data.prompts[number] for number in data.prompt_index[:count]]
     options = SamplingConfig(guidance_scale=1.0)
-    return pipeline.sample(prompts, from_two_channels(data.unitaries[:count]), seed, options)
+    samples = pipeline.sample(pipeline.requests(prompts, from_two_channels(data.targets[:count])), seed, options)
+    assert isinstance(samples, TargetSamples)
+    return samples
 
 
 @pytest.mark.parametrize(("model", "scheduler", "encoder"), MODELS, ids=map("-".join, MODELS))
@@ -123,8 +125,8 @@ def test_half_precision_unitaries_can_be_sampled_while_training(make_config: Mak
     """As genQC stores them; circuits of both widths are asked for as what they are."""
     parts = [generate(gate_set=("h", "cx", "x"), num_samples=30, num_qubits=num_qubits) for num_qubits in (2, 3)]
     merged = merge_datasets(parts)
-    assert merged.unitaries is not None
-    data = replace(merged, unitaries=merged.unitaries.astype(np.float16).astype(np.float32))
+    assert merged.targets is not None
+    data = replace(merged, targets=merged.targets.astype(np.float16).astype(np.float32))
     trainer = DiffusionTrainer(with_encoder(make_config(sample_every=1, num_sampled=30), "remaining"))
     trainer.setup_model(data)
     trainer.compile_model()

@@ -24,7 +24,7 @@ from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.samples import verify_unitaries
+from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.samples import SampledCircuits
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig, draw_dataset
@@ -91,7 +91,8 @@ def draw(pipeline: DiffusionPipeline, count: int, seed: int, edit: Edit, **optio
     if isinstance(pipeline, CompilationDiffusionPipeline):
         ids = random_ids(np.random.default_rng(seed), pipeline.table, count, 1, 5)
         prompts = [gates_prompt(pipeline.gate_pool.names, pipeline.gate_pool)] * count
-        return pipeline.sample(prompts, unitaries(ids, pipeline.table), seed, edit=edit, **options)
+        requests = pipeline.requests(prompts, list(unitaries(ids, pipeline.table)))
+        return pipeline.sample(requests, seed, edit=edit, **options)
     prompts = [prompt for prompt in pipeline.config.prompts if prompt.count(",") == 2]
     return pipeline.sample((prompts * count)[:count], seed, edit=edit, **options)
 
@@ -207,14 +208,13 @@ def test_all_kept_is_the_circuit_itself(pipeline: DiffusionPipeline) -> None:
 def test_what_a_prompt_forbids_cannot_be_kept(pipeline: DiffusionPipeline) -> None:
     start = Circuit(3, (Instruction("cx", (0,), (2,)),))
     edit = Edit(start=start, keep=(0,))
-    prompts, targets = ["Generate SRV: [1, 1, 1]", "Generate SRV: [2, 2]"], []
     if isinstance(pipeline, CompilationDiffusionPipeline):
-        prompts, targets = (
-            [gates_prompt(names, pipeline.gate_pool) for names in (["cx"], ["h", "z"])],
-            [[np.eye(8)] * 2],
-        )
+        prompts = [gates_prompt(names, pipeline.gate_pool) for names in (["cx"], ["h", "z"])]
+        requests = pipeline.requests(prompts, [np.eye(8)] * 2)
+    else:
+        requests = pipeline.requests(["Generate SRV: [1, 1, 1]", "Generate SRV: [2, 2]"])
     with pytest.raises(ConfigError, match="the prompt of sample 1 asks for other gates or fewer qubits"):
-        pipeline.sample(prompts, *targets, seed=0, edit=edit)
+        pipeline.sample(requests, seed=0, edit=edit)
 
 
 @pytest.mark.parametrize("pipeline", ["compilation"], indirect=True)
@@ -224,14 +224,13 @@ def test_compiled_circuits_keep_to_the_edit(pipeline: CompilationDiffusionPipeli
     for seed in range(30):
         edit = draw_edit(rng, pipeline)
         try:
-            result = pipeline.compile_unitary(np.eye(8), max_tries=40, num_circuits=40, seed=seed, edit=edit)
+            result = find_exact(pipeline, np.eye(8), max_tries=40, num_circuits=40, seed=seed, edit=edit)
         except ConfigError:
             continue  # what is kept cannot be undone by as many gates as are left
         ids = ids_from_circuits([one.circuit for one in result.circuits], pipeline.table, pipeline.config.max_gates)
-        samples = verify_unitaries(
-            [""] * len(ids),
-            np.repeat(np.eye(8, dtype=np.complex128)[None], len(ids), axis=0),
-            np.full(len(ids), 3),
+        prompt = gates_prompt(pipeline.gate_pool.names, pipeline.gate_pool)
+        samples = pipeline.task.verify(
+            pipeline.requests([prompt], [np.eye(8)]).repeated(len(ids)),
             DecodeReport(ids, np.ones(len(ids), dtype=np.bool_), ("valid",) * len(ids)),
             pipeline.table,
         )
@@ -242,5 +241,5 @@ def test_compiled_circuits_keep_to_the_edit(pipeline: CompilationDiffusionPipeli
     assert found > 8
     assert simplified > 5
     start = Circuit(3, (Instruction("h", (), (0,)),) * 2)
-    undone = pipeline.compile_unitary(np.eye(8), edit=Edit(start=start, keep=(0, 1), max_gates=2), max_tries=4)
+    undone = find_exact(pipeline, np.eye(8), edit=Edit(start=start, keep=(0, 1), max_gates=2), max_tries=4)
     assert [one.circuit for one in undone.circuits] == [start], "it is not simplified to nothing"

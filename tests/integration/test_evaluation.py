@@ -16,7 +16,6 @@ from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.srv_evaluation import evaluate, write_results
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pipeline.samples import verify_srv
 from quantum_diffusion.search.sampling import find_circuits
 from quantum_diffusion.tasks.srv import SrvSamples
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -67,7 +66,7 @@ def test_empty_circuits_are_neither_exact_nor_novel_nor_written(
     def every_second_is_empty(prompts: list[str], *args: object, **options: object) -> SrvSamples:
         samples = sample(prompts, 0)
         samples.report.ids[::2] = 0
-        return verify_srv(samples.prompts, samples.labels, samples.report, pipeline.table)
+        return pipeline.task.verify(pipeline.requests(prompts), samples.report, pipeline.table)
 
     before = evaluate(pipeline, mixed_dataset, config(model)).samples.empty.mean()
     assert before < 0.5

@@ -100,7 +100,7 @@ def test_a_data_set_of_schmidt_rank_vectors_is_right_and_counted(srv: CircuitDat
     assert report.exact_repetitions == 0
     assert report.normal_form_repetitions == 500 - len(set(circuit_keys(ids, table, srv.sizes[:, 0]).tolist()))
     assert report.invalid_reasons == {}
-    assert report.largest_unitary_error is None
+    assert report.largest_target_error is None
     assert json.loads(json.dumps(report.to_dict()))["is_right"] is True
 
 
@@ -108,24 +108,22 @@ def test_a_data_set_of_unitaries_is_right(unitary: CircuitDataset) -> None:
     report = inspect_dataset(unitary)
     assert report.is_right
     assert report.entangled_counts == report.prompt_entangled == {}
-    assert report.largest_unitary_error is not None
-    assert 0 < report.largest_unitary_error < 1e-6
-    assert unitary.unitaries is not None
-    turned = (unitary.unitaries[:, 0] + 1j * unitary.unitaries[:, 1]) * np.exp(1j * np.arange(len(unitary)))[
-        :, None, None
-    ]
+    assert report.largest_target_error is not None
+    assert 0 < report.largest_target_error < 1e-6
+    assert unitary.targets is not None
+    turned = (unitary.targets[:, 0] + 1j * unitary.targets[:, 1]) * np.exp(1j * np.arange(len(unitary)))[:, None, None]
     phases = np.stack([turned.real, turned.imag], axis=1).astype(np.float32)
-    assert inspect_dataset(replace(unitary, unitaries=phases)).is_right, "a global phase does not matter"
+    assert inspect_dataset(replace(unitary, targets=phases)).is_right, "a global phase does not matter"
 
 
 def test_unitaries_in_half_precision_are_right_as_far_as_they_go(unitary: CircuitDataset, tmp_path: Path) -> None:
-    assert unitary.unitaries is not None
-    half = replace(unitary, unitaries=unitary.unitaries.astype(np.float16).astype(np.float32))
+    assert unitary.targets is not None
+    half = replace(unitary, targets=unitary.targets.astype(np.float16).astype(np.float32))
     export_dataset(half, tmp_path / "genqc")
     report = inspect_dataset(dataset_loader().load_dataset(tmp_path / "genqc"))
     assert report.is_right
-    assert report.largest_unitary_error is not None
-    assert report.largest_unitary_error > 1e-5
+    assert report.largest_target_error is not None
+    assert report.largest_target_error > 1e-5
     only_wrong(
         inspect_dataset(changed(half, "unitaries", lambda U: U.__setitem__((3, 0, 0, 0), U[3, 0, 0, 0] + 0.125))),
         "unitaries",
@@ -246,7 +244,7 @@ def test_wrong_unitaries_are_found(unitary: CircuitDataset) -> None:
 
     report = inspect_dataset(changed(unitary, "unitaries", change))
     only_wrong(report, "unitaries", 17, 40, 41, 200)
-    assert report.largest_unitary_error == np.inf
+    assert report.largest_target_error == np.inf
 
 
 def test_prompts_that_lack_a_gate_are_found(unitary: CircuitDataset) -> None:

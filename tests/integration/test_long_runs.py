@@ -338,7 +338,7 @@ def test_nan_in_the_data_is_told_before_anything_is_saved(
 
     unitaries = np.zeros((len(dataset), 2, 8, 8), dtype=np.float32)
     unitaries[3, 0, 1, 1] = np.nan
-    save_dataset(replace(dataset, unitaries=unitaries), tmp_path / "nan", {})
+    save_dataset(replace(dataset, condition_type="UNITARY", targets=unitaries), tmp_path / "nan", {})
     with pytest.raises(DatasetFormatError, match="not finite"):
         DiffusionTrainer(make_config(general={"dataset": str(tmp_path / "nan")})).run()
     assert not (tmp_path / "model").exists()

@@ -26,10 +26,11 @@ from quantum_diffusion.errors import OutOfMemoryError
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.inspection import inspect_dataset
 from quantum_diffusion.models.transformer import InstructionTransformer
-from quantum_diffusion.pipeline import diffusion
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.search.sampling import find_circuits
+from quantum_diffusion.tasks.srv import SrvTask
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 from tests.integration.test_training import Records, assert_same, train
@@ -93,7 +94,7 @@ def test_training_leaves_the_checkpoint_and_goes_on_from_it(
 def test_measuring_while_training(
     make_config: MakeConfig, dataset: CircuitDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DiffusionPipeline, "_sample_batch", lack)
+    monkeypatch.setattr(SequenceAdapter, "sample", lack)
     message = told(lambda: train(make_config(sample_every=1, num_sampled=9), dataset))
     assert message.startswith("out of memory while sampling 9 circuits at once on cpu")
     assert "training.training.num_sampled" in message
@@ -128,7 +129,7 @@ def test_loading(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sampling(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DiffusionPipeline, "_sample_batch", lack)
+    monkeypatch.setattr(SequenceAdapter, "sample", lack)
     pipeline = load_pipeline(model)
     options = SamplingConfig(auto_batch_size=32)
     for count, at_once in ((100, 32), (7, 7)):
@@ -138,7 +139,7 @@ def test_sampling(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_verifying_what_was_sampled(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusion, "verify_srv", lack_numpy)
+    monkeypatch.setattr(SrvTask, "verify", lack_numpy)
     evaluation = EvaluationConfig(dataset=str(model.parent / "data"), model_dir=str(model), num_samples=50)
     message = told(Evaluator(evaluation).run)
     assert message.startswith("out of memory while evaluating: lower evaluation.num_samples")

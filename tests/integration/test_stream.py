@@ -49,8 +49,8 @@ def test_epochs_are_fresh_and_keep_away_from_validation() -> None:
 
 def test_unitaries_can_be_streamed() -> None:
     epoch = stream(condition_type="UNITARY", gate_set=("h", "cx", "x"), balance_max=None).epoch(1)
-    assert epoch.unitaries is not None
-    assert len(epoch.unitaries) == 500
+    assert epoch.targets is not None
+    assert len(epoch.targets) == 500
 
 
 def test_too_few_circuits_and_two_conditions_are_refused() -> None:

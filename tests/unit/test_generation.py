@@ -22,8 +22,8 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.engines import num_workers
 from quantum_diffusion.data.generation import DatasetGenerator, GenerationReport
-from quantum_diffusion.data.shards import num_candidates
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, GateSetError
+from quantum_diffusion.tasks.srv import SrvTask
 
 
 def configuration(path: Path | str = "unused", **changes: Any) -> DatasetConfig:
@@ -303,13 +303,13 @@ def test_leftovers_of_a_killed_run_do_not_disturb(tmp_path: Path) -> None:
 
 def test_shards_of_wide_state_vectors_are_short() -> None:
     wide = DatasetConfig(gate_set=("h", "t", "cx"), num_qubits=20, max_gates=4, num_samples=5, n_jobs=1)
-    assert num_candidates(wide) == 16
-    assert num_candidates(wide.model_copy(update={"num_qubits": 8})) == 2**14
-    assert num_candidates(wide.model_copy(update={"gate_set": ("h", "cx")})) == 2**14
+    assert SrvTask().num_candidates(wide) == 16
+    assert SrvTask().num_candidates(wide.model_copy(update={"num_qubits": 8})) == 2**14
+    assert SrvTask().num_candidates(wide.model_copy(update={"gate_set": ("h", "cx")})) == 2**14
     narrower = wide.model_copy(update={"num_qubits": 14})
     dataset, report = DatasetGenerator(narrower).generate()
     assert len(dataset) == 5
-    assert report.num_candidates == num_candidates(narrower) == 2**10
+    assert report.num_candidates == SrvTask().num_candidates(narrower) == 2**10
 
 
 def test_no_more_processes_than_cores_are_started_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def make_report(num_prompts: int, kind: str = "srv", smallest: int = 1) -> Inspe
         exact_repetitions=0,
         normal_form_repetitions=1,
         invalid_reasons={},
-        largest_unitary_error=None if kind == "srv" else 2e-8,
+        largest_target_error=None if kind == "srv" else 2e-8,
         wrong={check: WrongCircuits(0, ()) for check in CHECKS},
     )
 

@@ -15,8 +15,7 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_f
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.pipeline.samples import verify_srv
-from quantum_diffusion.tasks.srv import SrvSamples
+from quantum_diffusion.tasks.srv import SrvSamples, SrvTask
 from tests.conftest import draw_dataset
 
 POOL = GatePool(["h", "cx"])
@@ -69,12 +68,17 @@ def test_matches_are_valid_exact_and_not_empty() -> None:
     assert SAMPLES.matches.tolist() == expected
 
 
+def verified(prompts: list[str], report: DecodeReport) -> SrvSamples:
+    """Verify circuits of three qubits."""
+    table = instruction_table(POOL, 3)
+    return SrvTask().verify(SrvTask().requests(prompts, None, table), report, table)
+
+
 def test_an_empty_circuit_is_valid_but_no_match() -> None:
-    label = parse_srv_prompt(PROMPTS[0], 3)
     ids = np.array([[0, 0], [1, 0], [0, 1], [0, 0]], dtype=np.int16)  # nothing, h, h after a gap, nothing readable
     valid = np.array([True, True, True, False])
     report = DecodeReport(ids, valid, (VALID, VALID, VALID, "token out of range"))
-    samples = verify_srv([PROMPTS[0]] * 4, [label] * 4, report, instruction_table(POOL, 3))
+    samples = verified([PROMPTS[0]] * 4, report)
     assert samples.ranks[:3].tolist() == samples.wanted[:3].tolist() == [[1, 1, 1]] * 3
     assert samples.empty.tolist() == [True, False, False, False]
     assert samples.matches.tolist() == [False, True, True, False]
@@ -84,7 +88,7 @@ def test_an_empty_circuit_is_valid_but_no_match() -> None:
 
 def test_what_was_asked_for_is_0_on_other_qubits() -> None:
     report = DecodeReport(np.zeros((2, 3), dtype=np.int16), np.ones(2, dtype=np.bool_), (VALID, VALID))
-    samples = verify_srv([PROMPTS[3], PROMPTS[1]], [(2, 2), (1, 2, 2)], report, instruction_table(POOL, 3))
+    samples = verified([PROMPTS[3], PROMPTS[1]], report)
     assert samples.wanted.tolist() == [[2, 2, 0], [1, 2, 2]]
 
 
@@ -136,9 +140,8 @@ def test_empty_circuits_do_not_raise_the_random_baseline() -> None:
         sizes=np.stack([dataset.sizes[:, 0], np.zeros(48, dtype=np.int16)], axis=1),
         gate_pool=POOL,
     )
-    label = (1, 1, 1)
     report = DecodeReport(np.zeros((9, 5), dtype=np.int16), np.ones(9, dtype=np.bool_), (VALID,) * 9)
-    samples = verify_srv([PROMPTS[0]] * 9, [label] * 9, report, instruction_table(POOL, 3))
+    samples = verified([PROMPTS[0]] * 9, report)
     assert metrics.random_accuracy(samples, dataset, seed=0) > 0
     assert metrics.random_accuracy(samples, nothing, seed=0) == 0
 

@@ -32,6 +32,7 @@ from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.search.compiling import compile_target
+from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.sampling import find_circuits
 from quantum_diffusion.training.training import DiffusionTrainer, ModelManager
 from tests.conftest import MakeConfig
@@ -258,20 +259,20 @@ CX = np.eye(4)[[0, 3, 2, 1]]
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda pipeline: pipeline.sample("Compile using: ['h']", [CX], 0), "prompts is \"Compile using: ['h']\""),
-        (lambda pipeline: pipeline.sample(["Compile using: ['h']"], None, 0), "targets is None: give a list"),
-        (lambda pipeline: pipeline.sample(["Compile using: ['h']"], CX, 0), "given 1 prompt for 4 targets"),
-        (lambda pipeline: pipeline.compile_unitary("qft"), "target_unitary makes one of a name, a file or a circuit"),
-        (lambda pipeline: pipeline.compile_unitary(None), "the target holds object, not numbers"),
-        (lambda pipeline: pipeline.compile_unitary(CX, gates="h"), "a gate set is a list of names"),
-        (lambda pipeline: pipeline.compile_unitary(CX, gates=7), "a gate set is a list of names"),
-        (lambda pipeline: pipeline.compile_unitary(CX, max_tries="4"), "max_tries is '4': give a whole number"),
-        (lambda pipeline: pipeline.compile_unitary(CX, max_tries=4.0), "max_tries is 4.0: give a whole number"),
-        (lambda pipeline: pipeline.compile_unitary(CX, num_circuits=None), "num_circuits is None: give a whole number"),
-        (lambda pipeline: pipeline.compile_unitary(CX, max_gates=True), "max_gates is True: give a whole number"),
-        (lambda pipeline: pipeline.compile_unitary(CX, seed=None), "seed is None: give a whole number"),
-        (lambda pipeline: pipeline.compile_unitary(CX, options={}), "options is {}: give a"),
-        (lambda pipeline: pipeline.compile_unitary(CX, edit=3), "edit is 3: give a quantum_diffusion.pipeline.editing"),
+        (lambda pipeline: pipeline.requests("Compile using: ['h']", [CX]), "prompts is \"Compile using: ['h']\""),
+        (lambda pipeline: pipeline.sample(["Compile using: ['h']"], 0), "targets is None: give a list"),
+        (lambda pipeline: pipeline.requests(["Compile using: ['h']"], CX), "given 1 prompt for 4 targets"),
+        (lambda pipeline: find_exact(pipeline, "qft"), "target_unitary makes one of a name, a file or a circuit"),
+        (lambda pipeline: find_exact(pipeline, None), "the target holds object, not numbers"),
+        (lambda pipeline: find_exact(pipeline, CX, gates="h"), "a gate set is a list of names"),
+        (lambda pipeline: find_exact(pipeline, CX, gates=7), "a gate set is a list of names"),
+        (lambda pipeline: find_exact(pipeline, CX, max_tries="4"), "max_tries is '4': give a whole number"),
+        (lambda pipeline: find_exact(pipeline, CX, max_tries=4.0), "max_tries is 4.0: give a whole number"),
+        (lambda pipeline: find_exact(pipeline, CX, num_circuits=None), "num_circuits is None: give a whole number"),
+        (lambda pipeline: find_exact(pipeline, CX, max_gates=True), "max_gates is True: give a whole number"),
+        (lambda pipeline: find_exact(pipeline, CX, seed=None), "seed is None: give a whole number"),
+        (lambda pipeline: find_exact(pipeline, CX, options={}), "options is {}: give a"),
+        (lambda pipeline: find_exact(pipeline, CX, edit=3), "edit is 3: give a quantum_diffusion.pipeline.editing"),
     ],
 )
 def test_compiling(
@@ -282,5 +283,5 @@ def test_compiling(
 
 def test_a_pool_of_gates_may_be_given_as_it_is(compiler: CompilationDiffusionPipeline) -> None:
     asked = {"max_tries": np.int64(4), "seed": np.int64(0)}
-    one, other = (compiler.compile_unitary(CX, gates=gates, **asked) for gates in (GatePool(["cx"]), ["cx"]))
+    one, other = (find_exact(compiler, CX, gates=gates, **asked) for gates in (GatePool(["cx"]), ["cx"]))
     assert (one.gates, one.circuits) == (other.gates, other.circuits)

@@ -14,9 +14,10 @@ from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.reach import check_unitary_reach
+from quantum_diffusion.pipeline.reach import check_target_reach
 from quantum_diffusion.search.reach import check_srv_reach
 from quantum_diffusion.search.targets import target_unitary
+from quantum_diffusion.tasks.unitary import UnitaryTask
 from tests.conftest import read_gates
 
 TABLE = instruction_table(GatePool(["h", "cx", "swap", "ccx"]), 3)
@@ -68,7 +69,7 @@ def test_too_few_gates_for_a_vector() -> None:
 )
 def test_unitaries_out_of_reach(target: str, gates: tuple[str, ...], edit: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        check_unitary_reach(target_unitary(target, 3), gates, Edit(**edit), TABLE, 6)
+        check_target_reach(UnitaryTask(), target_unitary(target, 3), gates, Edit(**edit), TABLE, 6)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_unitaries_out_of_reach(target: str, gates: tuple[str, ...], edit: dict[
 def test_what_gates_and_bounds_allow(target: str, gates: str, edit: dict[str, Any], said: str | None) -> None:
     table = instruction_table(GatePool(["h", "s", "t", "x", "cx", "swap", "ccx"]), 3)
     with pytest.raises(ConfigError, match=re.escape(said)) if said else nullcontext():
-        check_unitary_reach(target_unitary(target, 3), gates.split(), Edit(**edit), table, 6)
+        check_target_reach(UnitaryTask(), target_unitary(target, 3), gates.split(), Edit(**edit), table, 6)
 
 
 def test_gates_that_entangle_nothing() -> None:
@@ -146,4 +147,4 @@ def test_what_some_circuit_reaches_is_never_refused() -> None:
         ids = rng.choice(np.flatnonzero(fine), (1, int(rng.integers(1, 7)))).astype(np.int16)
         edit = Edit(coupling=coupling, fixed_qubits=fixed, max_gates=ids.shape[1])
         check_srv_reach(schmidt_rank_vectors(ids, TABLE)[0].tolist(), edit, TABLE, 6)
-        check_unitary_reach(unitaries(ids, TABLE)[0], TABLE.pool.names, edit, TABLE, 6)
+        check_target_reach(UnitaryTask(), unitaries(ids, TABLE)[0], TABLE.pool.names, edit, TABLE, 6)

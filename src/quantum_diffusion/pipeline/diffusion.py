@@ -123,6 +123,11 @@ class DiffusionPipeline:
         self.adapter = ADAPTERS[type(self.config.scheduler.params)](self.config, self.table, network)
 
     @property
+    def process(self) -> Any:
+        """The diffusion process itself, without its adapter."""
+        return self.adapter.process
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.network.parameters()).device

@@ -113,7 +113,7 @@ class TargetTask(Task):
             ConfigError: They are not equally many, or one is not for this model.
         """
         prompts = check_texts(prompts, "prompts", f"[\"{self.prompt_begin}['h', 'cx']\"]")
-        targets = check_list(() if targets is None else targets, "targets", "[target]")
+        targets = check_list(targets, "targets", "[target]; pipeline.requests takes them")
         if len(prompts) != len(targets):
             raise ConfigError(
                 f"given {counted(len(prompts), 'prompt')} for {counted(len(targets), 'target')}: give each target its "
