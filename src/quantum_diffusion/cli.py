@@ -1,4 +1,4 @@
-"""The commands of `quantum-diffusion` (generate, train, evaluate, sample, compile, ...), and scripts for three of them.
+"""The commands of `quantum-diffusion` (generate, train, evaluate, sample, ...), and scripts for three of them.
 
 Each builds one object from its typed configuration and calls it. Heavy imports are inside the functions, so that
 `--help` answers at once.
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from quantum_diffusion.config.schema import (
-    CompileConfig,
     DatasetConfig,
     EvaluationConfig,
     ExportConfig,
     InspectConfig,
     RunsConfig,
     SampleConfig,
+    TargetSearchConfig,
     TrainingConfig,
 )
 from quantum_diffusion.config.validation import Section
@@ -115,13 +115,13 @@ def sample(config: SampleConfig) -> int:
     return _complain(config, "sample", found)
 
 
-def compile_unitary(config: CompileConfig) -> int:
-    """Give verified circuits for a unitary."""
+def find_for_target(config: TargetSearchConfig) -> int:
+    """Give verified circuits for a unitary or a state."""
     from quantum_diffusion import console
-    from quantum_diffusion.search.compiling import compile_target, write_compilation
+    from quantum_diffusion.search.compiling import find_for_target, write_compilation
 
     with console.progress_bar("sampling", visible=True) as advance:
-        found = compile_target(config, advance)
+        found = find_for_target(config, advance)
     shown = found.circuits or ((found.best,) if found.best else ())
     is_saved = config.save_folder is not None and bool(shown)
     try:
@@ -138,7 +138,7 @@ def compile_unitary(config: CompileConfig) -> int:
         )
     if is_saved:
         console.out.print(f"written as OpenQASM 2, with a picture and a summary, to {config.save_folder}")
-    return _complain(config, "compile", found, found.num_too_long)
+    return _complain(config, config.command, found, found.num_too_long)
 
 
 _MANY_ALIKE = 20
@@ -146,7 +146,7 @@ _MANY_ALIKE = 20
 
 
 def _complain(
-    config: SampleConfig | CompileConfig, section: str, found: FoundCircuits | Compilation, num_too_long: int = 0
+    config: SampleConfig | TargetSearchConfig, section: str, found: FoundCircuits | Compilation, num_too_long: int = 0
 ) -> int:
     """Return the exit status of a search; when it found fewer circuits than wanted, say why and what to do."""
     if len(found.circuits) >= config.num_circuits:
@@ -284,11 +284,19 @@ COMMANDS = {
     ),
     "compile": Command(
         "compile",
-        compile_unitary,
+        find_for_target,
         lambda config: config.save_folder,
         "compile.save_folder=./circuits/${hydra:job.num}",
         summary="Give verified circuits for a unitary.",
         example="compile.model_dir=./models/unitary compile.target=qft:3",
+    ),
+    "prepare": Command(
+        "prepare",
+        find_for_target,
+        lambda config: config.save_folder,
+        "prepare.save_folder=./circuits/${hydra:job.num}",
+        summary="Give verified circuits that make a state.",
+        example="prepare.model_dir=./models/state prepare.target=ghz:3",
     ),
     "inspect": Command(
         "inspect",

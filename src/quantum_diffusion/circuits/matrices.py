@@ -22,7 +22,8 @@ STORED_TOLERANCE = 1e-4
 more."""
 
 UNITARY_TOLERANCE = 1e-5
-"""Largest entry of U^dagger U - 1 of a matrix that counts as unitary; float32 data sets reach 1e-6."""
+"""Largest entry of U^dagger U - 1 of a matrix that counts as unitary, and error of the norm of a state; float32 data
+sets reach 1e-6."""
 
 _PIECE_BYTES = 2**23
 """Circuits are simulated in pieces that a processor's cache holds: three times as fast as all at once."""
@@ -109,7 +110,7 @@ def qubits_of_unitary(matrix: NDArray[Any]) -> int:
     Raises:
         ConfigError: The array is no matrix of that kind: its shape, its numbers or its columns are wrong.
     """
-    array = finite_array(matrix, "a complex matrix", "a unitary matrix")
+    array = finite_array(matrix, "a complex matrix", "a unitary matrix", "search.unitaries.target_unitary")
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < 2 or array.shape[0].bit_count() != 1:
         raise ConfigError(f"the target has shape {array.shape}: give a square matrix of 2, 4, 8, ... rows")
     with np.errstate(over="ignore", invalid="ignore"):  # huge entries give inf or nan, which are no small error
@@ -124,13 +125,51 @@ def qubits_of_unitary(matrix: NDArray[Any]) -> int:
     return int(array.shape[0]).bit_length() - 1
 
 
-def finite_array(values: Any, expected: str, wanted: str) -> NDArray[Any]:
+def pad_state(state: NDArray[Any], num_qubits: int) -> Matrix:
+    """Extend states to more qubits, which stay in |0>.
+
+    Args:
+        state: Complex [..., d, 1] with d = 2**q; qubit 0 is the lowest bit of the basis index.
+        num_qubits: At least q.
+
+    Returns:
+        complex128 [..., D, 1] with D = 2**num_qubits.
+    """
+    missing = 2**num_qubits - state.shape[-2]
+    return np.pad(state.astype(np.complex128), [(0, 0)] * (state.ndim - 2) + [(0, missing), (0, 0)])
+
+
+def qubits_of_state(state: NDArray[Any]) -> int:
+    """Return the number of qubits of a state.
+
+    Args:
+        state: Complex [d] or [d, 1].
+
+    Raises:
+        ConfigError: The array is none: its shape, its numbers or its norm are wrong.
+    """
+    array = finite_array(state, "a complex vector", "a normalised vector", "search.states.target_state")
+    rows = array.shape[0] if array.ndim else 0
+    if array.shape not in ((rows,), (rows, 1)) or rows < 2 or rows.bit_count() != 1:
+        raise ConfigError(f"the target has shape {array.shape}: give a vector of 2, 4, 8, ... amplitudes")
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = abs(float(np.linalg.norm(array.astype(np.complex128))) - 1)
+    if not error <= UNITARY_TOLERANCE:
+        raise ConfigError(
+            f"the target is no state: its norm differs from 1 by {error:.2g}, at most {UNITARY_TOLERANCE:g} is "
+            "allowed; divide it by numpy.linalg.norm(vector)"
+        )
+    return int(rows).bit_length() - 1
+
+
+def finite_array(values: Any, expected: str, wanted: str, maker: str) -> NDArray[Any]:
     """Return what a caller gave as an array of numbers.
 
     Args:
         values: Whatever it is.
         expected: What an array should be, for the error of what is none.
         wanted: What should be given in place of numbers that are not finite.
+        maker: The function that makes one of a name, a file or a circuit.
 
     Raises:
         ConfigError: It is no array of finite numbers.
@@ -141,8 +180,8 @@ def finite_array(values: Any, expected: str, wanted: str) -> NDArray[Any]:
         raise ConfigError(f"the target is no array ({first_line(problem)}): give {expected}") from None
     if array.dtype.kind not in "biufc":
         raise ConfigError(
-            f"the target holds {array.dtype}, not numbers: give {expected}; search.targets.target_unitary makes one of "
-            "a name, a file or a circuit"
+            f"the target holds {array.dtype}, not numbers: give {expected}; {maker} makes one of a name, a file or "
+            "a circuit"
         )
     if array.ndim and array.size and not np.isfinite(array).all():
         raise ConfigError(f"the target has entries that are not finite: give {wanted}")

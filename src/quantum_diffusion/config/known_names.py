@@ -77,6 +77,7 @@ KEYS = {
     "shots": "max_tries",
     "num_samples": "num_circuits",
     "unitary": "target",
+    "state": "target",
 }
 """Key elsewhere => our key, whole or its last name where several commands have it."""
 

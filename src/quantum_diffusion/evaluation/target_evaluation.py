@@ -32,15 +32,12 @@ from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, 
 from quantum_diffusion.evaluation.report.results import write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
-from quantum_diffusion.evaluation.target_metrics import TargetMetrics
+from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, TargetMetrics
 from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
-
-MOST_CIRCUITS = 10
-"""Distinct exact circuits of a target that are kept, shortest first."""
 
 _BLOCK_BYTES = 2**28
 """Memory for the targets of the samples that are asked for at once."""
@@ -205,7 +202,9 @@ def evaluate_targets(
         baseline_random_best_of={k: float(chances.mean()) for k, chances in random_best_of.items()},
         distinct_exact=float(np.mean(counts)),
         against_own=metrics.compare_gates(found, own_forms.tolist()),
-        qiskit_rate=float(np.mean([circuit is not None for circuit in qiskit])),
+        qiskit_rate=float(np.mean([circuit is not None for circuit in qiskit]))
+        if targets.task.qiskit_competes
+        else None,
         against_qiskit=metrics.compare_gates(found, [None if circuit is None else len(circuit) for circuit in qiskit]),
         infidelity_edges=metrics.INFIDELITY_EDGES,
         infidelity_counts=metrics.histogram(tries.infidelities),

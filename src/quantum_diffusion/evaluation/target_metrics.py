@@ -20,6 +20,9 @@ Interval = tuple[float, float]
 INFIDELITY_EDGES = (0.0, EXACT, *np.linspace(0, 1, 21)[1:].tolist())
 """Bounds of the histograms of infidelities: the exact ones, then steps of 0.05 up to 1."""
 
+MOST_CIRCUITS = 10
+"""Distinct exact circuits of a target that are kept, shortest first."""
+
 _ROUNDING = 1e-12
 
 
@@ -77,7 +80,8 @@ class TargetMetrics(SampledFigures):
         baseline_random_best_of: `best_of` of those.
         distinct_exact: Mean number of distinct exact circuits (by normal form) of a target; 0 for unsolved ones.
         against_own: The shortest exact circuits beside the circuits the targets were made with, both in normal form.
-        qiskit_rate: Share of the targets for which Qiskit finds an exact circuit of the allowed gates.
+        qiskit_rate: Share of the targets for which Qiskit finds an exact circuit of the allowed gates; None for states,
+            for which it does not look with chosen gates.
         against_qiskit: The shortest exact circuits beside Qiskit's.
         infidelity_edges: Bounds of the bins of both histograms; a bin has its lower bound.
         infidelity_counts: Histogram of all samples; invalid ones have infidelity 1.
@@ -104,7 +108,7 @@ class TargetMetrics(SampledFigures):
     baseline_random_best_of: dict[str, float]
     distinct_exact: float
     against_own: GateComparison
-    qiskit_rate: float
+    qiskit_rate: float | None
     against_qiskit: GateComparison
     infidelity_edges: tuple[float, ...]
     infidelity_counts: list[int]

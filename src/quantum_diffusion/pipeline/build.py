@@ -11,12 +11,14 @@ from pydantic import model_validator
 from torch import nn
 
 from quantum_diffusion.config.schema import (
-    ConvolutionParams,
+    AmplitudesParams,
     Loss,
     MaskedParams,
+    MatrixParams,
     ModelConfig,
     Objective,
     SchedulerConfig,
+    StateEncoderConfig,
     TextEncoderConfig,
     TrainingConfig,
     TransformerParams,
@@ -29,6 +31,7 @@ from quantum_diffusion.errors import ConfigError, first_line, lacks_memory
 from quantum_diffusion.models import condition_encoder
 from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
+from quantum_diffusion.models.state_encoder import StateEncoder
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
 from quantum_diffusion.models.unitary_encoder import ConvolutionalUnitaryEncoder, MatrixEncoder
@@ -68,6 +71,8 @@ class PipelineConfig(Section):
     """The task; where an earlier version wrote none, it is told by the encoder of unitaries."""
     unitary_encoder: UnitaryEncoderConfig | None = None
     """How unitaries are encoded; None for other tasks."""
+    state_encoder: StateEncoderConfig | None = None
+    """How states are encoded; None for other tasks."""
 
     @model_validator(mode="before")
     @classmethod
@@ -115,7 +120,7 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
 
     Returns:
         "condition_encoder", "backbone" and, where the process and the condition need them, "gate_embedding" and
-        "unitary_encoder".
+        the encoder of targets.
 
     Raises:
         ConfigError: Sizes do not fit together.
@@ -132,19 +137,9 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     encoder = PromptEncoder(num_words=len(config.vocabulary), **config.text_encoder.params.model_dump())
     params = config.model.params
     modules: dict[str, nn.Module] = {"condition_encoder": encoder}
-    unitary = None if config.unitary_encoder is None else config.unitary_encoder.params
-    if isinstance(unitary, ConvolutionParams):
-        if config.num_qubits > MOST_CONVOLUTION_QUBITS:
-            raise ConfigError(
-                f"training.unitary_encoder.type=convolution attends between all 4^n entries of a unitary: given "
-                f"{config.num_qubits} qubits, it holds {MOST_CONVOLUTION_QUBITS} or less; use "
-                "training.unitary_encoder.type=matrix"
-            )
-        modules["unitary_encoder"] = ConvolutionalUnitaryEncoder(condition_dim=encoder.width, **unitary.model_dump())
-    elif unitary is not None:
-        modules["unitary_encoder"] = MatrixEncoder(
-            num_qubits=config.num_qubits, condition_dim=encoder.width, width=unitary.width, depth=unitary.depth
-        )
+    target = TASKS[config.condition_type].encoder
+    if target is not None:
+        modules[target] = _target_encoder(getattr(config, target).params, config.num_qubits, encoder.width)
     labels = config.num_qubits if config.prefix_head else 0
     if isinstance(params, UNetParams):
         modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
@@ -177,6 +172,26 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
             **_trunk(params),
         )
     return modules
+
+
+def _target_encoder(params: Section, num_qubits: int, condition_dim: int) -> nn.Module:
+    """Build the encoder of unitaries or states."""
+    match params:
+        case MatrixParams():
+            return MatrixEncoder(
+                num_qubits=num_qubits, condition_dim=condition_dim, width=params.width, depth=params.depth
+            )
+        case AmplitudesParams():
+            return StateEncoder(
+                num_qubits=num_qubits, condition_dim=condition_dim, width=params.width, depth=params.depth
+            )
+    if num_qubits > MOST_CONVOLUTION_QUBITS:
+        raise ConfigError(
+            f"training.unitary_encoder.type=convolution attends between all 4^n entries of a unitary: given "
+            f"{num_qubits} qubits, it holds {MOST_CONVOLUTION_QUBITS} or less; use "
+            "training.unitary_encoder.type=matrix"
+        )
+    return ConvolutionalUnitaryEncoder(condition_dim=condition_dim, **params.model_dump())
 
 
 def _trunk(params: TransformerParams) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Circuits for a unitary on demand: the target read, the model asked, what simulation confirms written.
+"""Circuits for a unitary or a state on demand: the target read, the model asked, what simulation confirms written.
 
 The search itself is in `search.exact`.
 """
@@ -13,12 +13,14 @@ from typing import Any
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
-from quantum_diffusion.config.schema import CompileConfig
+from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.config.schema import TargetSearchConfig
 from quantum_diffusion.errors import CheckpointError, counted, only_warn
 from quantum_diffusion.files import new_folder
 from quantum_diffusion.search.exact import Compilation, CompiledCircuit, find_exact
 from quantum_diffusion.search.sampling import check_save_folder, load_answering, read_edit
-from quantum_diffusion.search.targets import target_unitary
+from quantum_diffusion.search.states import target_state
+from quantum_diffusion.search.unitaries import target_unitary
 
 MOST_DRAWN = 24
 """Circuits in the picture."""
@@ -26,7 +28,11 @@ MOST_DRAWN = 24
 SUMMARY_FILE, PICTURE_FILE = "summary.json", "circuits.png"
 
 
-def compile_target(config: CompileConfig, progress: Callable[[int, int], None] | None = None) -> Compilation:
+READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
+"""What reads the target of each command."""
+
+
+def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], None] | None = None) -> Compilation:
     """Search for `num_circuits` distinct exact circuits of a target, in at most `max_tries` samples.
 
     Args:
@@ -35,14 +41,14 @@ def compile_target(config: CompileConfig, progress: Callable[[int, int], None] |
 
     Raises:
         ConfigError: The target is not for this model, or the model not for targets, or a value is out of its range.
-        GateSetError: A gate is not for this model or target, or the target's circuit is not unitary.
+        GateSetError: A gate is not for this model or target, or its circuit measures or resets.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
-    check_kind(config, CompileConfig, "config", PRESETS_HINT)
-    check_save_folder(config.save_folder, "compile.save_folder")
+    check_kind(config, TargetSearchConfig, "config", PRESETS_HINT)
+    check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
-    pipeline = load_answering("compile", config.model_dir, config.device, config.model_params)
-    target = target_unitary(
+    pipeline = load_answering(config.command, config.model_dir, config.device, config.model_params)
+    target = READERS[config.command](
         config.target,
         pipeline.config.num_qubits,
         gates=config.gates or pipeline.gate_pool.names,
@@ -63,7 +69,7 @@ def compile_target(config: CompileConfig, progress: Callable[[int, int], None] |
     )
 
 
-def write_compilation(result: Compilation, config: CompileConfig) -> None:
+def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
     """Write circuits as `00001.qasm`, ..., a picture and a summary into the new folder `save_folder`.
 
     Where none is exact, the best one is written as `best.qasm`.
@@ -78,7 +84,7 @@ def write_compilation(result: Compilation, config: CompileConfig) -> None:
     summary = {
         "circuits": [{"file": name} | _described(compiled) for name, compiled in files.items()],
         **{key: value for key, value in asdict(result).items() if key not in ("circuits", "best")},
-        "compile": config.model_dump(mode="json"),
+        config.command: config.model_dump(mode="json"),
     }
     with new_folder(Path(config.save_folder), CheckpointError) as staging:
         for name, compiled in files.items():

@@ -97,12 +97,13 @@ def find_exact(
 ) -> Compilation:
     """Sample until enough distinct circuits are exactly the target, up to a global phase.
 
-    Every circuit is simplified and simulated in its final form. `search.targets.target_unitary` makes a target from a
-    circuit, a file or a name.
+    Every circuit is simplified and simulated in its final form. `search.unitaries.target_unitary` and
+    `search.states.target_state` make a target from a circuit, a file or a name.
 
     Args:
         pipeline: A model that is asked for targets.
-        target: Unitary, complex [d, d], d = 2**q for at most the pipeline's qubits; little-endian.
+        target: Unitary, complex [d, d], or state, complex [d], with d = 2**q for at most the pipeline's qubits;
+            little-endian.
         gates: Gates that circuits may use; None allows all of the model's that fit the target.
         max_gates: Longer circuits are dropped, counted after they are simplified; None keeps all.
         max_tries: Most circuits to sample.

@@ -119,7 +119,7 @@ def check_target_reach(
     _check_length("the target", len(acted_on), uses, plan, mend)
     every = _every_circuit(plan, fits, table)
     if every is not None:
-        whole = task.pad(target, table.num_qubits)[None]
+        whole = task.pad(target.reshape(len(target), -1), table.num_qubits)[None]
         if (task.distances(every, whole, table) > EXACT).all():
             raise ConfigError(_none_of(every, plan, "is the target", mend))
 

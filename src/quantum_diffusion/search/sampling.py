@@ -22,8 +22,8 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.search.exact import next_batch
+from quantum_diffusion.search.files import read_circuit
 from quantum_diffusion.search.reach import check_srv_reach
-from quantum_diffusion.search.targets import read_circuit
 from quantum_diffusion.tasks.registry import TASKS
 
 

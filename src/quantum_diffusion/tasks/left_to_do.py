@@ -75,6 +75,36 @@ class UnitariesLeft(LeftToDo):
         return torch.view_as_real(left).movedim(-1, 2)
 
 
+class StatesLeft(LeftToDo):
+    """Of a state psi: the state V|0> that the known beginning V makes, and W^dagger psi, where W is the known end.
+
+    A circuit is finished when the gates between take the first, column 0, to the second, column 1.
+    """
+
+    def at_start(self, targets: Tensor) -> Tensor:
+        """Return |0> beside the targets: [B, 2, D, 1] => [B, 2, D, 2]."""
+        return torch.cat([_zero_states(targets), targets], dim=3)
+
+    def for_steps(self, targets: Tensor, ids: Tensor, rank: Tensor) -> Tensor:
+        """Return both states of each step, float32 [B, T, 2, D, 2]; see `LeftToDo.for_steps`."""
+        gates = self._gates_on(ids.device)[ids]  # [B, T, D, D]
+        beginnings, ends = ([torch.complex(x[:, 0], x[:, 1])] for x in (_zero_states(targets), targets))
+        for step in range(ids.shape[1] - 1):
+            beginnings.append(gates[:, step] @ beginnings[-1])
+            ends.append(gates[:, -1 - step].mH @ ends[-1])
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        from_start, from_end = known_lengths(rank)
+        made, wanted = torch.stack(beginnings, dim=1)[rows, from_start], torch.stack(ends, dim=1)[rows, from_end]
+        return torch.view_as_real(torch.cat([made, wanted], dim=3)).movedim(-1, 2)
+
+
+def _zero_states(targets: Tensor) -> Tensor:
+    """Return |0> in two channels, as many as there are targets: [B, 2, D, 1]."""
+    zeros = torch.zeros_like(targets)
+    zeros[:, 0, 0] = 1
+    return zeros
+
+
 def known_lengths(rank: Tensor) -> tuple[Tensor, Tensor]:
     """Return how many steps from the start, and how many from the end, each step knows: int64 [B, T] both."""
     earlier = rank[:, None, :] < rank[:, :, None]  # [B, T, T]: row i may look at column j
@@ -82,5 +112,5 @@ def known_lengths(rank: Tensor) -> tuple[Tensor, Tensor]:
     return from_start, from_end
 
 
-LEFT_TO_DO: dict[str, Callable[[InstructionTable], LeftToDo]] = {"UNITARY": UnitariesLeft}
+LEFT_TO_DO: dict[str, Callable[[InstructionTable], LeftToDo]] = {"UNITARY": UnitariesLeft, "STATE": StatesLeft}
 """By the name of the task; a task without has no step shown anything."""

@@ -60,9 +60,11 @@ class TargetTask(Task):
 
     Attributes:
         prompt_begin: How prompts begin.
+        qiskit_competes: Whether Qiskit looks for circuits of such targets with chosen gates, too; see `by_qiskit`.
     """
 
     prompt_begin: ClassVar[str]
+    qiskit_competes: ClassVar[bool] = False
 
     @abstractmethod
     def qubits_of(self, target: Any) -> int:
@@ -123,7 +125,8 @@ class TargetTask(Task):
         side = 2**table.num_qubits
         padded = np.zeros((len(targets), side, self.columns(table.num_qubits)), dtype=np.complex128)
         for row, target in enumerate(targets):
-            padded[row] = self.pad(np.asarray(target), table.num_qubits)
+            columns = np.asarray(target).reshape(2 ** int(num_qubits[row]), -1)
+            padded[row] = self.pad(columns, table.num_qubits)
         chosen = {prompt: self._instructions_of(prompt, table) for prompt in set(prompts)}
         allowed = on_qubits(num_qubits, table)
         for row, prompt in enumerate(prompts):
@@ -192,7 +195,7 @@ class TargetTask(Task):
         return []
 
     def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
-        """Return the circuit of some gates that Qiskit finds for a target, None where it finds none."""
+        """Return the circuit of some gates that Qiskit finds for a target, None where it finds none or never looks."""
         return None
 
     # ---------------------------------------------------------------------------------------------- verifying

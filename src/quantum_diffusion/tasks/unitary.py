@@ -28,6 +28,7 @@ class UnitaryTask(TargetTask):
     array = "U"
     symmetries = ("permute_qubits", "invert")
     prompt_begin = COMPILE_PROMPT
+    qiskit_competes = True
 
     def qubits_of(self, target: Any) -> int:
         """Return the number of qubits of a unitary; see `qubits_of_unitary`."""

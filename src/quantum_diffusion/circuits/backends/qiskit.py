@@ -129,6 +129,23 @@ class QiskitBackend:
                 "and give every parameter a value"
             ) from problem
 
+    def native_state(self, native: QuantumCircuit) -> NDArray[np.complex128]:
+        """Return the state that a `QuantumCircuit` of any gates makes of |0...0> by Qiskit, complex128 [D].
+
+        Raises:
+            GateSetError: It makes no pure state: it measures, resets or branches, or a parameter has no value.
+        """
+        from qiskit.exceptions import QiskitError
+        from qiskit.quantum_info import Statevector
+
+        try:
+            return np.asarray(Statevector(native).data, dtype=np.complex128)
+        except (QiskitError, TypeError) as problem:
+            raise GateSetError(
+                f"the circuit makes no pure state ({_reason(problem)}): remove measurements, resets and conditions, "
+                "and give every parameter a value"
+            ) from problem
+
     def read_qasm(self, text: str) -> QuantumCircuit:
         """Read an OpenQASM 2 program, or with the extra `qasm3` an OpenQASM 3 program, that includes no other file.
 

@@ -7,10 +7,12 @@ from quantum_diffusion.config.schema.datasets import DatasetConfig, Simplificati
 from quantum_diffusion.config.schema.evaluation import EvaluationConfig
 from quantum_diffusion.config.schema.folders import ExportConfig, InspectConfig, RunsConfig
 from quantum_diffusion.config.schema.models import (
+    AmplitudesParams,
     ConvolutionParams,
     MatrixParams,
     ModelConfig,
     PromptEncoderParams,
+    StateEncoderConfig,
     TextEncoderConfig,
     TransformerParams,
     UNetParams,
@@ -29,9 +31,18 @@ from quantum_diffusion.config.schema.processes import (
     Sampler,
     SchedulerConfig,
 )
-from quantum_diffusion.config.schema.sampling import CompileConfig, EditConfig, SampleConfig, SamplingConfig, Weights
+from quantum_diffusion.config.schema.sampling import (
+    CompileConfig,
+    EditConfig,
+    PrepareConfig,
+    SampleConfig,
+    SamplingConfig,
+    TargetSearchConfig,
+    Weights,
+)
 from quantum_diffusion.config.schema.training import (
     SAME_MODEL,
+    TARGET_ENCODERS,
     GeneralConfig,
     Logger,
     LoopConfig,
@@ -45,6 +56,8 @@ __all__ = [
     "GAUSSIAN_SAMPLERS",
     "SAME_MODEL",
     "SECTIONS",
+    "TARGET_ENCODERS",
+    "AmplitudesParams",
     "BetaSchedule",
     "CompileConfig",
     "ConvolutionParams",
@@ -65,6 +78,7 @@ __all__ = [
     "ModelConfig",
     "Objective",
     "Order",
+    "PrepareConfig",
     "PromptEncoderParams",
     "RunsConfig",
     "SampleConfig",
@@ -72,7 +86,9 @@ __all__ = [
     "SamplingConfig",
     "SchedulerConfig",
     "Simplification",
+    "StateEncoderConfig",
     "Symmetry",
+    "TargetSearchConfig",
     "TextEncoderConfig",
     "TrainingConfig",
     "TransformerParams",
@@ -88,6 +104,7 @@ SECTIONS: dict[str, type[Section]] = {
     "evaluation": EvaluationConfig,
     "sample": SampleConfig,
     "compile": CompileConfig,
+    "prepare": PrepareConfig,
     "inspect": InspectConfig,
     "export": ExportConfig,
     "runs": RunsConfig,

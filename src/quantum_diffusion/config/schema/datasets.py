@@ -14,7 +14,7 @@ from quantum_diffusion.config.validation import Rule, Section, refuse
 
 Simplification = Literal["none", "rules", "qiskit"]
 
-MOST_UNITARY_QUBITS = 8
+MOST_UNITARY_QUBITS, MOST_STATE_QUBITS = 8, 12
 
 
 class DatasetConfig(Section):
@@ -32,9 +32,10 @@ class DatasetConfig(Section):
     """Fewest gates of a circuit, counted after simplification."""
     max_gates: Annotated[int, Field(ge=1, le=1024)] = 16
     """Most gates of a circuit, and the time steps of the data set."""
-    condition_type: Literal["SRV", "UNITARY", "BOTH"] = "SRV"
+    condition_type: Literal["SRV", "UNITARY", "STATE", "BOTH"] = "SRV"
     """What circuits are labelled with: the Schmidt rank vector; the unitary, with prompts that name a random subset of
-    the gates for each circuit; or one data set of each, in the sub-folders srv and unitary."""
+    the gates for each circuit; the state that they make of |0..0>, with such prompts, too; or (BOTH) one data set of
+    each of the first two, in the sub-folders srv and unitary."""
     optimize: Simplification = "rules"
     """Simplification before labelling: "rules" is our own and exact, "qiskit" calls transpile at level 3 (slow)."""
     sampling: Literal["natural", "stratified"] = "natural"
@@ -56,7 +57,7 @@ class DatasetConfig(Section):
     """Every length of a prompt keeps at most this quantile of the prompt's counts of lengths; null keeps all."""
     exclude: PathText | None = None
     """Folder of a data set whose circuits are left out, e.g. of training when this one is for testing; with
-    condition_type UNITARY every circuit with one of its unitaries is."""
+    condition_type UNITARY or STATE every circuit with one of its unitaries or states is."""
     coupling: tuple[tuple[int, int], ...] | None = None
     """Pairs of connected qubits; null connects all."""
     overwrite: bool = False
@@ -85,9 +86,14 @@ def _rules(config: DatasetConfig) -> tuple[Rule, ...]:
             "sampling=natural",
         ),
         Rule(
-            config.condition_type != "SRV" and config.num_qubits > MOST_UNITARY_QUBITS,
+            config.condition_type in ("UNITARY", "BOTH") and config.num_qubits > MOST_UNITARY_QUBITS,
             f"condition_type={config.condition_type} stores 2 x 4^n numbers a circuit: num_qubits is "
             f"{config.num_qubits}, give {MOST_UNITARY_QUBITS} or less",
+        ),
+        Rule(
+            config.condition_type == "STATE" and config.num_qubits > MOST_STATE_QUBITS,
+            f"condition_type=STATE stores 2 x 2^n numbers a circuit: num_qubits is {config.num_qubits}, give "
+            f"{MOST_STATE_QUBITS} or less",
         ),
         Rule(
             config.n_jobs == 0 or config.n_jobs < -1,

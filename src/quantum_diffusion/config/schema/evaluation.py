@@ -20,15 +20,15 @@ class EvaluationConfig(Section):
 
     dataset: PathText
     """Data set whose prompts are asked for. SRV models: the one trained on, its circuits decide what is novel;
-    compilation models: the targets, best made with datasets.exclude."""
+    other models: the targets, best made with datasets.exclude."""
     model_dir: PathText
     """Folder of a saved model."""
     num_samples: Positive = 1000
     """Circuits to sample, spread evenly over the prompts (SRV models)."""
     num_targets: Positive = 100
-    """Most unitaries to draw from the data set (compilation models)."""
+    """Most targets to draw from the data set (models that are asked for unitaries or states)."""
     samples_per_target: Positive = 128
-    """Circuits to sample for each unitary (compilation models)."""
+    """Circuits to sample for each target (the same models)."""
     save_folder: PathText | None = None
     """Where results go; null writes to `evaluation` inside model_dir."""
     seed: Seed = 0

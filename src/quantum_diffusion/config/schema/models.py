@@ -141,6 +141,29 @@ class ConvolutionParams(Section):
         return self
 
 
+class AmplitudesParams(Section):
+    """A light encoder of states: all amplitudes at once, without their global phase."""
+
+    width: Width = 256
+    """Hidden channels."""
+    depth: BlocksOrNone = 2
+    """Residual blocks."""
+    remaining: bool = False
+    """Show every step the state that the gates before it make, and what the gates behind it leave to be made (masked
+    models)."""
+
+
+class StateEncoderConfig(Part):
+    """The encoder of states (keys `training.state_encoder.*`); only used where the data set holds states."""
+
+    kinds: ClassVar[Kinds] = {"amplitudes": AmplitudesParams}
+
+    type: Literal["amplitudes"] = "amplitudes"
+    """Which encoder."""
+    params: AmplitudesParams = AmplitudesParams()
+    """Its parameters."""
+
+
 class UnitaryEncoderConfig(Part):
     """The encoder of unitaries (keys `training.unitary_encoder.*`); only used where the data set holds unitaries."""
 

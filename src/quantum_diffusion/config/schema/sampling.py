@@ -1,11 +1,11 @@
-"""The sections of sampling: how a model samples, and what is asked of it by label or by unitary.
+"""The sections of sampling: how a model samples, and what is asked of it by label or by target.
 
-The commands sample and compile read them; evaluation samples by the same keys.
+The commands sample, compile and prepare read them; evaluation samples by the same keys.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ Weights = Literal["averaged", "last"]
 
 
 class SamplingConfig(Section):
-    """How circuits are sampled (keys `model_params.*` of evaluation, sample and compile)."""
+    """How circuits are sampled (keys `model_params.*` of evaluation, sample, compile and prepare)."""
 
     guidance_scale: Scale | None = None
     """Strength of the prompt; 1 is none, null takes the model's own default."""
@@ -37,7 +37,7 @@ class SamplingConfig(Section):
 
 
 class EditConfig(Section):
-    """What sampling may not choose freely (keys `sample.edit.*` and `compile.edit.*`); docs/editing.md has examples."""
+    """What sampling may not choose freely (keys `edit.*` of sample, compile, prepare); docs/editing.md has examples."""
 
     start: PathText | None = None
     """OpenQASM file with the circuit to edit; null writes from scratch."""
@@ -76,14 +76,15 @@ class SampleConfig(Section):
     edit: EditConfig = EditConfig()
 
 
-class CompileConfig(Section):
-    """What `quantum-diffusion compile` does (keys `compile.*`)."""
+class TargetSearchConfig(Section):
+    """A search for circuits of a target; what that is, its commands say."""
+
+    command: ClassVar[str]
 
     model_dir: PathText
-    """Folder of a saved model that was trained on unitaries."""
+    """Folder of a saved model that was trained on such targets."""
     target: PathText
-    """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ghz or random; with qubits, qft:3,
-    and for random gates, random:3:8."""
+    """What circuits have to do."""
     gates: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Gates that circuits may use; null allows all of the model's that fit the target."""
     max_gates: Positive | None = None
@@ -100,3 +101,27 @@ class CompileConfig(Section):
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     model_params: SamplingConfig = SamplingConfig()
     edit: EditConfig = EditConfig()
+
+
+class CompileConfig(TargetSearchConfig):
+    """What `quantum-diffusion compile` does (keys `compile.*`)."""
+
+    command = "compile"
+
+    model_dir: PathText
+    """Folder of a saved model that was trained on unitaries."""
+    target: PathText
+    """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ghz or random; with qubits, qft:3,
+    and for random gates, random:3:8."""
+
+
+class PrepareConfig(TargetSearchConfig):
+    """What `quantum-diffusion prepare` does (keys `prepare.*`)."""
+
+    command = "prepare"
+
+    model_dir: PathText
+    """Folder of a saved model that was trained on states."""
+    target: PathText
+    """State to prepare: path of a .npy vector or a .qasm circuit, or ghz, w, dicke:1, basis:101 or random; with qubits,
+    ghz:3, w:3, dicke:4:2 (qubits, ones), and for random gates, random:3:8."""

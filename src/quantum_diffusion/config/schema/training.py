@@ -10,7 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from quantum_diffusion.config.schema.models import MatrixParams, ModelConfig, TextEncoderConfig, UnitaryEncoderConfig
+from quantum_diffusion.config.schema.models import (
+    ModelConfig,
+    StateEncoderConfig,
+    TextEncoderConfig,
+    UnitaryEncoderConfig,
+)
 from quantum_diffusion.config.schema.processes import (
     GaussianParams,
     Loss,
@@ -101,13 +106,13 @@ class LoopConfig(Section):
     prefix_head_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight of an auxiliary head that predicts the label after every prefix (transformer only); 0 leaves it out."""
     condition_dropout: Fraction = 0.1
-    """Share of prompts (and of unitaries) that training drops, for guidance."""
+    """Share of prompts (and of targets: unitaries or states) that training drops, for guidance."""
     joint_dropout: bool = False
-    """Drop prompt and unitary of a circuit together, instead of each on its own (data sets with unitaries)."""
+    """Drop prompt and target of a circuit together, instead of each on its own (data sets with targets)."""
     ema_decay: Fraction | None = 0.999
     """Decay of the averaged weights that are validated and saved; null saves the last weights."""
     augment: tuple[Symmetry, ...] = ()
-    """Exact symmetries drawn anew for every circuit (data sets with unitaries): its qubits renamed; run backwards.
+    """Exact symmetries drawn anew for every circuit (data sets with targets): its qubits renamed; run backwards.
     permute_qubits undoes datasets.coupling: it trains on pairs of qubits that the device does not connect."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; null does not clip."""
@@ -175,6 +180,10 @@ SAME_MODEL = (
 in them are alike."""
 
 
+TARGET_ENCODERS = ("unitary_encoder", "state_encoder")
+"""Sections that encode targets, of which a model has that of its task."""
+
+
 class TrainingConfig(Section):
     """What `train_model.py` does (keys `training.*`)."""
 
@@ -183,6 +192,7 @@ class TrainingConfig(Section):
     model: ModelConfig = ModelConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     unitary_encoder: UnitaryEncoderConfig = UnitaryEncoderConfig()
+    state_encoder: StateEncoderConfig = StateEncoderConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
 
     @model_validator(mode="after")
@@ -247,13 +257,14 @@ def _gaussian_rules(loop: LoopConfig, sampler: Sampler, params: GaussianParams) 
 
 
 def _common_rules(config: TrainingConfig) -> tuple[Rule, ...]:
-    loop, process, encoder = config.training, config.scheduler, config.unitary_encoder.params
+    loop, process = config.training, config.scheduler
+    showing = [name for name in TARGET_ENCODERS if getattr(getattr(config, name).params, "remaining", False)]
     asks_for_best = loop.save == "best" or loop.patience is not None
     by_accuracy = loop.best_metric == "sampled_accuracy"
     return (
         Rule(
-            isinstance(encoder, MatrixParams) and encoder.remaining and not process.is_masked,
-            f"unitary_encoder.params.remaining=true follows the gates that are revealed, but scheduler.type="
+            bool(showing) and not process.is_masked,
+            f"{''.join(showing[:1])}.params.remaining=true follows the gates that are revealed, but scheduler.type="
             f"{process.type} denoises all at once: use masked, or remaining=false",
         ),
         Rule(

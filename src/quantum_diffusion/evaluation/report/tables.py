@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, SampledFigures
-from quantum_diffusion.evaluation.target_evaluation import MOST_CIRCUITS
-from quantum_diffusion.evaluation.target_metrics import GateComparison, GroupFigures, TargetMetrics
+from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, GateComparison, GroupFigures, TargetMetrics
 
 Row = tuple[str, str, str]
 
@@ -87,7 +86,9 @@ def _target_rows(metrics: TargetMetrics) -> list[Row]:
                 f"of the shortest exact circuits; {_beside(own, 'those of the targets')}",
             )
         )
-    rows.append(("Qiskit", percent(metrics.qiskit_rate), "of the targets: its synthesis is exact with the same gates"))
+    if metrics.qiskit_rate is not None:
+        meaning = "of the targets: its synthesis is exact with the same gates"
+        rows.append(("Qiskit", percent(metrics.qiskit_rate), meaning))
     if qiskit.num_targets:
         rows.append(("  gates", f"{qiskit.mean_gates:.2f}", f"where both are exact; {_beside(qiskit, 'its circuits')}"))
     rows += [

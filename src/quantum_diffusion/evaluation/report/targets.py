@@ -1,4 +1,4 @@
-"""Pictures of an evaluation on unitaries: success by number of tries, infidelities, and circuits side by side.
+"""Pictures of an evaluation on targets: success by number of tries, infidelities, and circuits side by side.
 
 matplotlib and Qiskit are imported when a picture is made, not before.
 """
