@@ -97,7 +97,7 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         max_gates=dataset.max_gates,
         length_counts=dataset.length_counts,
         prompts=dataset.prompts,
-        vocabulary=condition_encoder.WORDS,
+        vocabulary=(*condition_encoder.WORDS, *task.words),
         objective=config.training.objective,
         loss=config.training.loss,
         prefix_head=config.training.prefix_head_weight > 0,

@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from quantum_diffusion.data.container import Batch
-from quantum_diffusion.pipeline.launch import find_launch, has_terminal
 
 
 class Team:
@@ -72,24 +69,3 @@ def rows_of(batch: Batch, rows: slice) -> Batch:
         sizes=batch.sizes[rows],
         targets=None if batch.targets is None else batch.targets[rows],
     )
-
-
-def join_team(device: torch.device) -> tuple[Team, torch.device]:
-    """Connect this process with the others that torchrun or SLURM started, if there are any.
-
-    Args:
-        device: The kind of device; each process of a computer takes one of its own.
-
-    Returns:
-        The team, and the device of this process.
-
-    Raises:
-        ConfigError: The environment speaks of a launch that is none, or the processes cannot be connected.
-    """
-    launch = find_launch(os.environ, has_terminal())
-    if launch is None:
-        return Team(), device
-    from quantum_diffusion.pipeline.fabric_team import connect  # lightning-fabric takes a second
-
-    team = connect(launch, device)
-    return team, team.device

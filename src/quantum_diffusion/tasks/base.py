@@ -52,6 +52,7 @@ class Task(ABC):
             prompts say everything.
         array: Name of the file that data sets keep targets in; None without.
         symmetries: Names of `training.training.augment` that keep labels right.
+        words: Words of its prompts beyond those that every model knows.
         labels_prefixes: Whether the beginning of a circuit has a label, which the prefix head learns.
     """
 
@@ -62,6 +63,7 @@ class Task(ABC):
     array: ClassVar[str | None] = None
     symmetries: ClassVar[tuple[str, ...]] = ()
     labels_prefixes: ClassVar[bool] = False
+    words: ClassVar[tuple[str, ...]] = ()
 
     # ------------------------------------------------------------------------------------------------- data
 

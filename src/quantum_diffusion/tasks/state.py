@@ -25,6 +25,7 @@ class StateTask(TargetTask):
     array = "S"
     symmetries = ("permute_qubits",)
     prompt_begin = PREPARE_PROMPT
+    words = ("prepare",)
 
     def qubits_of(self, target: Any) -> int:
         """Return the number of qubits of a state; see `qubits_of_state`."""

@@ -27,8 +27,8 @@ from quantum_diffusion.pipeline.callbacks import FitObserver
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import FitResult, total_steps
 from quantum_diffusion.pipeline.hooks import Hooks
+from quantum_diffusion.pipeline.joining import join_team
 from quantum_diffusion.pipeline.state import TrainingState, average_weights, using_network
-from quantum_diffusion.pipeline.team import join_team
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
 from quantum_diffusion.tracking.profiling import profiler
