@@ -21,6 +21,8 @@ from quantum_diffusion.errors import DatasetFormatError
 from quantum_diffusion.files import DESCRIPTION, check_can_write, new_folder
 from quantum_diffusion.interop.genqc_data import MIXED, PREFIXES, SINGLE
 from quantum_diffusion.interop.torch_files import KEY
+from quantum_diffusion.tasks.srv import SrvTask
+from quantum_diffusion.tasks.unitary import UnitaryTask
 
 _PREFIX = PREFIXES[0]
 _TIME_MULTIPLE = 4
@@ -38,6 +40,10 @@ def check_export(path: str | Path) -> None:
     check_can_write(Path(path), DatasetFormatError)
 
 
+_TASKS = (SrvTask.name, UnitaryTask.name)
+"""What genQC has data sets for."""
+
+
 def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
     """Write a data set as a folder that genQC 0.2.5 opens with `from_config_file`, as a whole.
 
@@ -53,9 +59,13 @@ def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
         The name of genQC's class.
 
     Raises:
-        DatasetFormatError: There is something in the folder, or it cannot be written.
+        DatasetFormatError: There is something in the folder, or it cannot be written; or genQC knows no such task.
     """
     check_export(path)
+    if dataset.condition_type not in _TASKS:
+        raise DatasetFormatError(
+            f"genQC has no task for {dataset.task.asked}: export a data set of condition_type {' or '.join(_TASKS)}"
+        )
     padding = dataset.gate_pool.padding_token
     is_mixed = bool((np.abs(dataset.tokens) == padding).any() or (dataset.sizes[:, 0] < dataset.num_qubits).any())
     texts = np.array(dataset.prompts)[dataset.prompt_index]
