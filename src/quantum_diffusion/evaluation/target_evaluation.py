@@ -32,15 +32,12 @@ from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, 
 from quantum_diffusion.evaluation.report.results import write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
-from quantum_diffusion.evaluation.target_metrics import TargetMetrics
+from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, TargetMetrics
 from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
-
-MOST_CIRCUITS = 10
-"""Distinct exact circuits of a target that are kept, shortest first."""
 
 _BLOCK_BYTES = 2**28
 """Memory for the targets of the samples that are asked for at once."""

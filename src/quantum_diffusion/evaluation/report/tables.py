@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, SampledFigures
-from quantum_diffusion.evaluation.target_evaluation import MOST_CIRCUITS
-from quantum_diffusion.evaluation.target_metrics import GateComparison, GroupFigures, TargetMetrics
+from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, GateComparison, GroupFigures, TargetMetrics
 
 Row = tuple[str, str, str]
 
