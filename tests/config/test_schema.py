@@ -30,10 +30,10 @@ from quantum_diffusion.config.schema import (
 )
 from quantum_diffusion.config.store import SECTIONS, compose, parse_arguments, to_yaml
 from quantum_diffusion.config.validation import Part, Section, describe_values, validate
-from quantum_diffusion.data.shards import SIMPLIFIERS
 from quantum_diffusion.device import DEVICE_NAMES
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.augmentation import SYMMETRIES
+from quantum_diffusion.tasks.candidates import SIMPLIFIERS
 from quantum_diffusion.training.optim import LR_SCHEDULES, OPTIMIZERS
 
 REQUIRED = {

@@ -95,7 +95,7 @@ def test_augmentation_is_decided_by_the_noise_alone() -> None:
 @pytest.mark.parametrize(
     ("gates", "with_unitaries", "names", "message"),
     [
-        (["h", "cx"], False, ["invert"], "is for data sets with unitaries"),
+        (["h", "cx"], False, ["invert"], "is for data sets of condition_type UNITARY"),
         (["h", "s"], True, ["invert"], "the inverse of 's' is another gate ('sdg')"),
         (["h", "cx"], True, ["mirror"], "mirror"),
     ],

@@ -509,7 +509,7 @@ def test_options_left_open_are_the_model_s_own(pipeline: CompilationDiffusionPip
 
 
 def test_without_unitaries_there_is_nothing_to_drop_together(make_config: MakeConfig, dataset: CircuitDataset) -> None:
-    with pytest.raises(ConfigError, match=r"joint_dropout=true drops prompts together with unitaries"):
+    with pytest.raises(ConfigError, match=r"joint_dropout=true drops prompts together with targets"):
         DiffusionTrainer(make_config(joint_dropout=True)).setup_model(dataset)
 
 

@@ -222,7 +222,7 @@ def test_nothing_to_merge_and_unitaries_are_refused() -> None:
     base = generated(2, 5)
     unitaries = np.zeros((len(base), 2, 4, 4), dtype=np.float32)
     other = replace(base, condition_type="UNITARY", targets=unitaries)
-    with pytest.raises(IncompatibleDatasetsError, match="unitaries"):
+    with pytest.raises(IncompatibleDatasetsError, match="condition_type SRV and UNITARY"):
         merge_datasets([base, other])
 
 

@@ -70,13 +70,14 @@ def random_dataset(
 
 def assert_equal(first: CircuitDataset, second: CircuitDataset) -> None:
     assert first.fingerprint == second.fingerprint
-    for key in ("tokens", "prompt_index", "sizes", "unitaries"):
+    for key in ("tokens", "prompt_index", "sizes", "targets"):
         ours, theirs = getattr(first, key), getattr(second, key)
         assert (ours is None) == (theirs is None)
         if ours is not None:
             np.testing.assert_array_equal(ours, theirs)
             assert ours.dtype == theirs.dtype
     assert (first.prompts, first.gate_pool) == (second.prompts, second.gate_pool)
+    assert first.condition_type == second.condition_type
 
 
 def seal(folder: Path) -> None:

@@ -89,13 +89,14 @@ def draw(
 
 
 def assert_equal(first: CircuitDataset, second: CircuitDataset) -> None:
-    for key in ("tokens", "prompt_index", "sizes", "unitaries"):
+    for key in ("tokens", "prompt_index", "sizes", "targets"):
         ours, theirs = getattr(first, key), getattr(second, key)
         assert (ours is None) == (theirs is None)
         if ours is not None:
             np.testing.assert_array_equal(ours, theirs)
             assert ours.dtype == theirs.dtype
     assert (first.prompts, first.gate_pool) == (second.prompts, second.gate_pool)
+    assert first.condition_type == second.condition_type
 
 
 def read(path: Path) -> CircuitDataset:
@@ -212,7 +213,8 @@ def test_genqc_opens_a_mixed_data_set_that_we_write(
     if with_unitaries:  # a circuit on the first of three qubits has the unitary 1 (x) U
         table = instruction_table(dataset.gate_pool, 3)
         exact = unitaries(decode_tokens(dataset.tokens, dataset.gate_pool).ids, table)
-        dataset = replace(dataset, targets=np.stack([exact.real, exact.imag], axis=1).astype(np.float32))
+        targets = np.stack([exact.real, exact.imag], axis=1).astype(np.float32)
+        dataset = replace(dataset, condition_type="UNITARY", targets=targets)
     assert export_dataset(dataset, tmp_path / "data") == "MixedCircuitsConfigDataset"
     opened = genqc.Any.from_config_file(str(tmp_path / "data" / "config.yaml"), CPU)
     assert type(opened) is genqc.Mixed
@@ -1248,7 +1250,7 @@ def test_a_thousand_damaged_folders(tmp_path: Path, kind: str) -> None:
         else:
             # genQC's tensors have no checksum: a flipped bit can make another circuit of the same data set.
             key = "" if kind.startswith("native") else Path(changed).stem.rpartition("_")[2]
-            fields = {"x": ("tokens", "sizes"), "U": ("unitaries",)}.get(key, ())
+            fields = {"x": ("tokens", "sizes"), "U": ("targets",)}.get(key, ())
             assert_equal(replace(dataset, **{field: getattr(expected, field) for field in fields}), expected)
             assert dataset.tokens.shape == expected.tokens.shape
         assert not witness.exists()

@@ -17,6 +17,9 @@ from quantum_diffusion.evaluation.metrics import SampledFigures, wilson_interval
 
 Interval = tuple[float, float]
 
+MOST_CIRCUITS = 10
+"""Distinct exact circuits of a target that are kept, shortest first."""
+
 INFIDELITY_EDGES = (0.0, EXACT, *np.linspace(0, 1, 21)[1:].tolist())
 """Bounds of the histograms of infidelities: the exact ones, then steps of 0.05 up to 1."""
 
