@@ -317,7 +317,7 @@ def test_the_command_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureF
     assert "Generate SRV: [1, 1, 1, 1]" in words
     assert "tokens 0 wrong" in words
     assert "labels 0 wrong" in words
-    assert "unitaries" not in words.split("Verification")[1]
+    assert "targets" not in words.split("Verification")[1]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
