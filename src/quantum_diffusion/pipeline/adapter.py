@@ -24,12 +24,10 @@ from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.editing import EditPlan
+from quantum_diffusion.pipeline.guided import Guided
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noised circuits, noise level) -> prediction; what these are is the process's."""
-
-GuidedDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""As `Denoise`, with the prediction for nothing asked as second part (None when guidance is off)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +132,12 @@ class ProcessAdapter(ABC):
 
     @abstractmethod
     def sample(
-        self, denoise: GuidedDenoise, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
+        self, guided: Guided, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
     ) -> DecodeReport:
         """Draw circuits of one shape and decode them.
 
         Args:
-            denoise: The network with its condition.
+            guided: The network with its condition.
             rows: The samples, all of one of `shapes`.
             options: How to sample, all of it decided.
             plan: What may not be chosen freely.

@@ -17,10 +17,11 @@ from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.gate_embedding import GateEmbedding
-from quantum_diffusion.pipeline.adapter import Denoise, GuidedDenoise, ProcessAdapter, ProcessLoss, Rows
+from quantum_diffusion.pipeline.adapter import Denoise, ProcessAdapter, ProcessLoss, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.decoding import widen
 from quantum_diffusion.pipeline.editing import EditPlan
+from quantum_diffusion.pipeline.guided import Guided
 from quantum_diffusion.seeding import numpy_generator
 
 
@@ -95,7 +96,7 @@ class CellsAdapter(ProcessAdapter):
     # ------------------------------------------------------------------------------------------------ sampling
 
     def sample(
-        self, denoise: GuidedDenoise, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
+        self, guided: Guided, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
     ) -> DecodeReport:
         """Denoise circuits and decode them; see `ProcessAdapter.sample`."""
         assert options.guidance_scale is not None, "options are decided"
@@ -106,7 +107,7 @@ class CellsAdapter(ProcessAdapter):
         knows = plan.kept.any() or plan.bounds_length
         known = self._known_cells(rows, lengths, (qubits, steps), plan) if knows else None
         tokens = self.process.sample(
-            denoise,
+            guided,
             (self._channels, qubits, steps),
             rows.generators(),
             device,

@@ -6,7 +6,6 @@ It turns batches into a loss and requests into verified circuits. Which task and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,11 @@ from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_p
 from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
+from quantum_diffusion.pipeline.condition import Condition, Request
 from quantum_diffusion.pipeline.decoding import decode_batch
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pipeline.fit import FitResult, fit
+from quantum_diffusion.pipeline.guided import Guided
 from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.seeding import derive_seed, sample_seeds
@@ -42,47 +43,6 @@ from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 ADAPTERS: dict[type, type[ProcessAdapter]] = {MaskedParams: SequenceAdapter, GaussianParams: CellsAdapter}
 """By the kind of parameters in `scheduler.params`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What circuits are asked for, on the device, one row a circuit.
-
-    Attributes:
-        words: int64 [B, S], tokenised prompts.
-        targets: float32 [B, 2, D, R]; None for tasks without.
-    """
-
-    words: Tensor
-    targets: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def take(self, rows: NDArray[np.int64], device: torch.device) -> Request:
-        """Return some rows, on a device."""
-        chosen = None if self.targets is None else self.targets[rows].to(device)
-        return Request(self.words[rows].to(device), chosen)
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """A request as the backbone sees it.
-
-    Attributes:
-        tokens: Float [B, S, E].
-        targets: float32 [B, 2, D, R], zeros where they were dropped; None for tasks without.
-    """
-
-    tokens: Tensor
-    targets: Tensor | None = None
-
-    def __add__(self, other: Condition) -> Condition:
-        """Join the rows of two conditions."""
-        tokens = torch.cat([self.tokens, other.tokens])
-        if self.targets is None or other.targets is None:
-            return Condition(tokens)
-        return Condition(tokens, torch.cat([self.targets, other.targets]))
 
 
 class DiffusionPipeline:
@@ -310,6 +270,7 @@ class DiffusionPipeline:
         report = self._sample(asked, seed, options, edit, first_sample, progress)
         return self.task.verify(asked, report, self.table)
 
+    @torch.inference_mode()
     def _sample(
         self,
         asked: Requests,
@@ -338,8 +299,8 @@ class DiffusionPipeline:
                 f"sampling {len(batch)} circuits at once on {self.device}",
                 "lower model_params.auto_batch_size (while training: training.training.num_sampled)",
             ):
-                denoise = self._guided(request.take(batch, self.device), options.guidance_scale or 0.0)
-                report = self.adapter.sample(denoise, rows.take(batch), options, plan, self.device)
+                guided = self._guided(request.take(batch, self.device), options.guidance_scale or 0.0)
+                report = self.adapter.sample(guided, rows.take(batch), options, plan, self.device)
             steps = min(report.ids.shape[1], self.config.max_gates)
             ids[batch, :steps] = report.ids[:, :steps]
             reasons[batch] = report.reasons
@@ -353,22 +314,21 @@ class DiffusionPipeline:
         words = tokenize_prompts(asked.prompts, self.config.vocabulary, min_length=self._prompt_words.shape[1])
         return Request(words, None if asked.targets is None else torch.from_numpy(as_two_channels(asked.targets)))
 
-    def _guided(self, request: Request, scale: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]:
+    def _guided(self, request: Request, scale: float) -> Guided:
         """Return the network with a request, and beside it, unless the scale is 1, with nothing asked."""
-        with torch.inference_mode():
-            nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)
-            condition = self.encode_condition(request, ~nothing)
-            both = condition + self.encode_condition(request, nothing)
-
-        def denoise(circuits: Tensor, level: Tensor) -> tuple[Tensor, Tensor | None]:
-            if scale == 1:
-                return self._predict(circuits, level, condition)[0], None
-            doubled = level if len(level) == 1 else torch.cat([level, level])
-            prediction, _ = self._predict(torch.cat([circuits, circuits]), doubled, both)
-            guided, free = prediction.chunk(2)
-            return guided, free
-
-        return denoise
+        nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)
+        condition = self.encode_condition(request, ~nothing)
+        if scale != 1:
+            condition = condition + self.encode_condition(request, nothing)
+        shows = self.config.shows_remaining and self.task.encoder is not None
+        return Guided(
+            predict=self._predict,
+            backbone=self.network["backbone"],
+            condition=condition,
+            is_guided=scale != 1,
+            encoder=self.network[self.task.encoder] if shows and self.task.encoder else None,
+            left=self._left if shows else None,
+        )
 
 
 def _batches(shapes: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

@@ -13,10 +13,11 @@ from quantum_diffusion.config.schema import MaskedParams, SamplingConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.pipeline.adapter import Denoise, GuidedDenoise, ProcessAdapter, ProcessLoss, Rows
+from quantum_diffusion.pipeline.adapter import Denoise, ProcessAdapter, ProcessLoss, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.decoding import decode_batch
 from quantum_diffusion.pipeline.editing import EditPlan
+from quantum_diffusion.pipeline.guided import Guided
 
 
 class SequenceAdapter(ProcessAdapter):
@@ -51,14 +52,14 @@ class SequenceAdapter(ProcessAdapter):
         return np.tile(np.array([self.config.num_qubits, self.config.max_gates]), (len(rows), 1))
 
     def sample(
-        self, denoise: GuidedDenoise, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
+        self, guided: Guided, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
     ) -> DecodeReport:
         """Reveal circuits step by step; see `ProcessAdapter.sample`."""
         assert options.guidance_scale is not None, "options are decided"
         per_step = plan.step_allowances(rows.allowed)
         start = np.repeat(plan.ids[None].astype(np.int64), len(rows), axis=0)
         ids = self.process.sample(
-            denoise,
+            guided.reader(self.config.max_gates),
             self.config.max_gates,
             rows.generators(),
             torch.from_numpy(per_step).to(device),
