@@ -48,6 +48,28 @@ def prefix_rank_vectors(ids: Ids, table: InstructionTable) -> SchmidtRanks:
     return _ranks(ids, table, every_prefix=True)
 
 
+def tableau_maps(table: InstructionTable) -> NDArray[np.uint8]:
+    """Return what each instruction of a Clifford pool does to a stabilizer tableau, uint8 [K+1, 2Q, 2Q] of 0 and 1.
+
+    Rows and columns are X of every qubit, then Z of every qubit; entries say which columns of the tableau each new one
+    is the sum of, modulo 2. Signs are left out.
+    """
+    num_qubits, count = table.num_qubits, len(table) + 1
+    maps = np.empty((count, 2 * num_qubits, 2 * num_qubits), dtype=np.uint8)
+    numbers = np.arange(count)
+    for source in range(2 * num_qubits):  # each column alone, through all instructions at once
+        flat = np.zeros((2, num_qubits * count), dtype=np.uint8)
+        flat[source // num_qubits, (source % num_qubits) * count : (source % num_qubits + 1) * count] = 1
+        for index, gate in enumerate(table.pool):
+            action = _TABLEAU_ACTIONS[gate.name]
+            if action is not None:
+                rows = numbers[table.gate_index == index]
+                operands = table.operands[rows].astype(np.int64) * count + rows[:, None]
+                action(flat[0], flat[1], *operands.T[: gate.num_qubits])
+        maps[:, :, source] = flat.reshape(2 * num_qubits, count).T
+    return maps
+
+
 def _ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRanks:
     if table.pool.is_clifford:
         return _tableau_ranks(ids, table, every_prefix)

@@ -93,12 +93,15 @@ class ProcessAdapter(ABC):
         self.network = network
 
     @abstractmethod
-    def loss(self, denoise: Denoise, batch: Batch, noise: Noise, low_variance: bool) -> ProcessLoss:
+    def loss(
+        self, denoise: Denoise, batch: Batch, ids: Callable[[], Tensor], noise: Noise, low_variance: bool
+    ) -> ProcessLoss:
         """Noise the circuits of a batch and score what the network makes of them.
 
         Args:
             denoise: The network with its condition.
             batch: Circuits, on the device.
+            ids: Returns them as instructions, int64 [B, T], for processes that work on these.
             noise: Source of randomness, on the device.
             low_variance: Spread noise levels evenly over the batch, where the process draws levels.
         """

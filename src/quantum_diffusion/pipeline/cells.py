@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from quantum_diffusion.circuits.instructions import NO_GATE, InstructionTable, compact, gate_count
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens, encode_ids
@@ -46,7 +47,9 @@ class CellsAdapter(ProcessAdapter):
             **params.model_dump(exclude={"guidance_scale", "sample_steps"}),
         )
 
-    def loss(self, denoise: Denoise, batch: Batch, noise: Noise, low_variance: bool) -> ProcessLoss:
+    def loss(
+        self, denoise: Denoise, batch: Batch, ids: Callable[[], Tensor], noise: Noise, low_variance: bool
+    ) -> ProcessLoss:
         """Noise the cells of a batch and score the prediction; see `ProcessAdapter.loss`."""
         sees_prefix = torch.ones_like(batch.tokens[:, 0], dtype=torch.bool)
         return ProcessLoss(

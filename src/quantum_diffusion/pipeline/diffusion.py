@@ -6,6 +6,7 @@ It turns batches into a loss and requests into verified circuits. Which task and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from quantum_diffusion.arguments import check_kind, check_texts
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.labels import prefix_rank_vectors
 from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedParams, SamplingConfig
@@ -30,7 +30,7 @@ from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
 from quantum_diffusion.pipeline.condition import Condition, Request
-from quantum_diffusion.pipeline.decoding import decode_batch
+from quantum_diffusion.pipeline.decoding import DeviceDecoder
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pipeline.fit import FitResult, fit
 from quantum_diffusion.pipeline.guided import Guided
@@ -38,6 +38,7 @@ from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.seeding import derive_seed, sample_seeds
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO
+from quantum_diffusion.tasks.prefix_labels import PREFIX_LABELS
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
@@ -70,7 +71,12 @@ class DiffusionPipeline:
             torch.default_generator.manual_seed(derive_seed(seed, "weights"))  # unlike torch's, leaves GPUs alone
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
         self._prompt_words = tokenize_prompts(config.prompts, config.vocabulary)
+        self._decoder = DeviceDecoder(self.table)
         self._left = LEFT_TO_DO[self.task.name](self.table) if self.task.name in LEFT_TO_DO else None
+
+    @cached_property
+    def _prefix_labels(self) -> Callable[[Tensor], Tensor]:
+        return PREFIX_LABELS[self.task.name](self.table)
 
     @property
     def network(self) -> nn.ModuleDict:
@@ -189,12 +195,15 @@ class DiffusionPipeline:
             prediction, prefix_logits = self._predict(circuits, level, condition)
             return prediction
 
-        found = self.adapter.loss(denoise, batch, noise, low_variance)
+        @cache
+        def ids() -> Tensor:
+            return self._decoder(batch.tokens)
+
+        found = self.adapter.loss(denoise, batch, ids, noise, low_variance)
         if prefix_logits is None or prefix_weight == 0:
             return LossTerms(found.diffusion, found.diffusion)
-        ranks = prefix_rank_vectors(decode_batch(batch.tokens, self.table), self.table)  # [B, T, Q]
-        entangled = torch.from_numpy(ranks == 2).to(prefix_logits)
-        losses = F.binary_cross_entropy_with_logits(prefix_logits, entangled, reduction="none").mean(dim=2)
+        labels = self._prefix_labels(ids()).to(prefix_logits)  # [B, T, Q]
+        losses = F.binary_cross_entropy_with_logits(prefix_logits, labels, reduction="none").mean(dim=2)
         # Divided by their mean number, not by this batch's: a circuit's part must not depend on the other circuits.
         prefix = (losses * found.sees_prefix).sum(dim=1).mean() / found.mean_prefixes
         return LossTerms(found.diffusion + prefix_weight * prefix, found.diffusion, prefix)

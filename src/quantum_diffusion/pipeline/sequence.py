@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from quantum_diffusion.circuits.instructions import InstructionTable
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
@@ -15,7 +17,6 @@ from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.adapter import Denoise, ProcessAdapter, ProcessLoss, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig
-from quantum_diffusion.pipeline.decoding import decode_batch
 from quantum_diffusion.pipeline.editing import EditPlan
 from quantum_diffusion.pipeline.guided import Guided
 
@@ -32,12 +33,14 @@ class SequenceAdapter(ProcessAdapter):
         assert isinstance(params, MaskedParams)
         self.process = MaskedDiffusion(params.suffix_share, params.order)
 
-    def loss(self, denoise: Denoise, batch: Batch, noise: Noise, low_variance: bool) -> ProcessLoss:
+    def loss(
+        self, denoise: Denoise, batch: Batch, ids: Callable[[], Tensor], noise: Noise, low_variance: bool
+    ) -> ProcessLoss:
         """Mask the circuits of a batch and score the instructions predicted; see `ProcessAdapter.loss`."""
-        ids = torch.from_numpy(decode_batch(batch.tokens, self.table).astype(np.int64)).to(batch.tokens.device)
-        rank = self.process.draw_rank(len(ids), ids.shape[1], noise)
+        circuits = ids()
+        rank = self.process.draw_rank(len(circuits), circuits.shape[1], noise)
         return ProcessLoss(
-            diffusion=self.process.loss(denoise, ids, rank).mean(),
+            diffusion=self.process.loss(denoise, circuits, rank).mean(),
             # A prefix's label can be told only by a token that sees the whole prefix.
             sees_prefix=rank.cummax(dim=1).values == rank,
             mean_prefixes=self.process.mean_prefixes(rank.shape[1]),
