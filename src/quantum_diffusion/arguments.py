@@ -20,12 +20,12 @@ PRESETS_HINT = "which quantum_diffusion.config.store.compose makes of presets"
 """How to get a configuration."""
 
 
-def check_kind(value: object, kind: type[T], name: str, hint: str = "") -> T:
+def check_kind(value: object, kind: type[T] | tuple[type[T], ...], name: str, hint: str = "") -> T:
     """Return a value that is of a kind.
 
     Args:
         value: What was given.
-        kind: The class it must be of.
+        kind: The class it must be of, or several of which it must be of one.
         name: The argument, as the caller knows it.
         hint: How to get one.
 
@@ -33,7 +33,8 @@ def check_kind(value: object, kind: type[T], name: str, hint: str = "") -> T:
         ConfigError: It is of another kind.
     """
     if not isinstance(value, kind):
-        raise ConfigError(f"{name} is {shown(value)}: give a {_import_path(kind)}{hint and ', '}{hint}")
+        paths = " or ".join(map(_import_path, kind if isinstance(kind, tuple) else (kind,)))
+        raise ConfigError(f"{name} is {shown(value)}: give a {paths}{hint and ', '}{hint}")
     return value
 
 

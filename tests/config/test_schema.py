@@ -18,6 +18,7 @@ import quantum_diffusion
 from quantum_diffusion.cli import COMMANDS, describe_keys, help_text, usage
 from quantum_diffusion.config.schema import (
     GAUSSIAN_SAMPLERS,
+    TARGET_ENCODERS,
     DatasetConfig,
     GaussianParams,
     MaskedParams,
@@ -34,6 +35,7 @@ from quantum_diffusion.device import DEVICE_NAMES
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.augmentation import SYMMETRIES
 from quantum_diffusion.tasks.candidates import SIMPLIFIERS
+from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.training.optim import LR_SCHEDULES, OPTIMIZERS
 
 REQUIRED = {
@@ -90,7 +92,7 @@ def test_every_key_has_a_meaning(section: str) -> None:
 def test_every_leaf_of_the_schema_is_described() -> None:
     described = {key.rpartition(".")[2] for name, schema in SECTIONS.items() for key, *_ in describe_keys(schema, name)}
     nested = {
-        *("general", "training", "model", "text_encoder", "unitary_encoder", "scheduler"),
+        *("general", "training", "model", "text_encoder", "scheduler", *TARGET_ENCODERS),
         *("params", "model_params", "edit"),
     }
     assert {name for _, name in FIELDS} - nested <= described
@@ -156,7 +158,7 @@ def _typed(value: Any) -> str:
 def test_every_key_is_read_by_code() -> None:
     """No option that nothing reads: each name occurs in code (not in texts), in the schema only in its properties."""
     package = Path(quantum_diffusion.__file__).parent
-    names: set[str] = set()
+    names = {*TARGET_ENCODERS}  # each task names its own
     for file in package.rglob("*.py"):
         roots: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
         if file.parent.name == "schema":
@@ -183,12 +185,13 @@ def test_names_in_the_schema_are_the_names_in_the_code() -> None:
     assert set(get_args(loop.model_fields["lr_scheduler"].annotation)) == set(LR_SCHEDULES)
     assert get_args(Simplification) == tuple(SIMPLIFIERS)
     assert get_args(Symmetry) == tuple(SYMMETRIES)
+    assert {task.encoder for task in TASKS.values()} - {None} == set(TARGET_ENCODERS)
     assert {"auto", "cpu"} <= set(DEVICE_NAMES)
 
 
 def test_every_type_of_a_part_has_its_parameters() -> None:
     parts = [schema for schema in sections() if issubclass(schema, Part)]
-    assert len(parts) == 4
+    assert len(parts) == 5
     for part in parts:
         assert set(get_args(part.model_fields["type"].annotation)) == set(part.kinds)
 

@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_refused_before_sampling(
 ) -> None:
     save_dataset(dataset, tmp_path / "srv", {})
     refusals = {
-        tmp_path / "srv": "the data set holds none: give one made with datasets.condition_type=UNITARY",
+        tmp_path / "srv": "the data set is of condition_type SRV: give one made with datasets.condition_type=UNITARY",
         data["pool"]: r"the model speaks \['h', 'cx', 'x'\], the data set \['h', 'cx', 'z'\]",
         data["wide"]: "circuits of 3 qubits, the model makes at most 2",
     }
@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused_before_sampling(
     trainer.setup_model(draw_dataset(2, 4, 16))
     trainer.compile_model()
     srv_model = trainer.save_model(trainer.train()).folder
-    with pytest.raises(IncompatibleDatasetsError, match="the model was trained on prompts alone"):
+    with pytest.raises(IncompatibleDatasetsError, match="the model answers Schmidt rank vectors, but"):
         Evaluator(config(srv_model, data["unseen"]))
 
 
@@ -220,7 +220,7 @@ def test_no_target_left_and_wrong_unitaries_are_refused(model: Path, data: dict[
         evaluate_targets(pipeline, dataset, settings, training=TrainingData((dataset,)))
     assert dataset.targets is not None
     shifted = replace(dataset, targets=np.roll(dataset.targets, 1, axis=0))
-    with pytest.raises(IncompatibleDatasetsError, match=r"the unitary of row .* is not that of its circuit"):
+    with pytest.raises(IncompatibleDatasetsError, match=r"the target stored in row \d+ .* is not that of its circuit"):
         evaluate_targets(pipeline, shifted, settings)
 
 
@@ -239,13 +239,13 @@ def test_targets_of_several_widths_keep_their_own(make_config: MakeConfig, data:
     )
     assert isinstance(pipeline, CompilationDiffusionPipeline)
     result = evaluate_targets(pipeline, dataset, config(Path("model"), data["mixed"], num_targets=40))
-    targets = result.targets
-    assert set(targets.widths.tolist()) == {2, 3}
-    assert [circuit.num_qubits for circuit in targets.own_circuits] == targets.widths.tolist()
-    assert [len(matrix) for matrix in targets.matrices] == (2**targets.widths).tolist()
-    for name, width in zip(targets.names, targets.widths.tolist(), strict=True):
+    targets, widths = result.targets, result.targets.requests.num_qubits
+    assert set(widths.tolist()) == {2, 3}
+    assert [circuit.num_qubits for circuit in targets.own_circuits] == widths.tolist()
+    assert [len(matrix) for matrix in targets.corners] == (2**widths).tolist()
+    for name, width in zip(targets.names, widths.tolist(), strict=True):
         assert {circuit.num_qubits for circuit in result.verified[name]} <= {width}
-    narrow = np.flatnonzero(targets.widths == 2)
+    narrow = np.flatnonzero(widths == 2)
     tried = result.tries.ids[narrow].reshape(len(narrow) * 50, -1)
     assert (pipeline.table.operands[tried] < 2).all(), "nobody asked for the third qubit"
 

@@ -125,8 +125,8 @@ def test_unitaries_in_half_precision_are_right_as_far_as_they_go(unitary: Circui
     assert report.largest_target_error is not None
     assert report.largest_target_error > 1e-5
     only_wrong(
-        inspect_dataset(changed(half, "unitaries", lambda U: U.__setitem__((3, 0, 0, 0), U[3, 0, 0, 0] + 0.125))),
-        "unitaries",
+        inspect_dataset(changed(half, "targets", lambda U: U.__setitem__((3, 0, 0, 0), U[3, 0, 0, 0] + 0.125))),
+        "targets",
         3,
     )
 
@@ -242,8 +242,8 @@ def test_wrong_unitaries_are_found(unitary: CircuitDataset) -> None:
         matrices[41, 0, 0, 0] = np.nan
         matrices[200] = matrices[200][:, ::-1]
 
-    report = inspect_dataset(changed(unitary, "unitaries", change))
-    only_wrong(report, "unitaries", 17, 40, 41, 200)
+    report = inspect_dataset(changed(unitary, "targets", change))
+    only_wrong(report, "targets", 17, 40, 41, 200)
     assert report.largest_target_error == np.inf
 
 
@@ -317,7 +317,7 @@ def test_the_command_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureF
     assert "Generate SRV: [1, 1, 1, 1]" in words
     assert "tokens 0 wrong" in words
     assert "labels 0 wrong" in words
-    assert "unitaries" not in words.split("Verification")[1]
+    assert "targets" not in words.split("Verification")[1]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

@@ -726,7 +726,9 @@ def test_an_encoder_without_unitaries_is_told(
     encoder = UnitaryEncoderConfig(type="convolution")
     DiffusionTrainer(make_config().model_copy(update={"unitary_encoder": encoder})).setup_model(dataset)
     [message] = caplog.messages
-    assert message.startswith("training.unitary_encoder has no effect: 'unused' holds no unitaries")
+    assert message.startswith(
+        "training.unitary_encoder has no effect: the model learns Schmidt rank vectors, for 'unused'"
+    )
 
 
 def test_an_output_that_becomes_impossible_is_one_line(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from quantum_diffusion.config.schema import CompileConfig, DatasetConfig, Sample
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError
-from quantum_diffusion.pipeline import reach
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.checkpoint import save_pipeline
 from quantum_diffusion.pipeline.compilation import make_pipeline
-from quantum_diffusion.search.compiling import compile_target
+from quantum_diffusion.search import reach
+from quantum_diffusion.search.compiling import find_for_target
 from quantum_diffusion.search.sampling import find_circuits
 from tests.conftest import MakeConfig
 
@@ -148,7 +148,7 @@ def test_refusals(model: str, arguments: list[str], said: str, capsys: pytest.Ca
 
 def test_a_missing_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no saved model"):
-        compile_target(CompileConfig(model_dir=str(tmp_path / "gone"), target="ghz"))
+        find_for_target(CompileConfig(model_dir=str(tmp_path / "gone"), target="ghz"))
 
 
 def test_a_model_of_schmidt_rank_vectors_does_not_compile(
@@ -156,9 +156,9 @@ def test_a_model_of_schmidt_rank_vectors_does_not_compile(
 ) -> None:
     save_pipeline(make_pipeline(pipeline_config(make_config(), dataset)), tmp_path / "srv", "", {})
     with pytest.raises(ConfigError, match="this model answers Schmidt rank vectors: use `quantum-diffusion sample`"):
-        compile_target(CompileConfig(model_dir=str(tmp_path / "srv"), target="ghz"))
+        find_for_target(CompileConfig(model_dir=str(tmp_path / "srv"), target="ghz"))
 
 
 def test_a_model_of_unitaries_does_not_sample(model: str) -> None:
-    with pytest.raises(QuantumDiffusionError, match="this model compiles unitaries: use `quantum-diffusion compile`"):
+    with pytest.raises(QuantumDiffusionError, match="this model answers unitaries: use `quantum-diffusion compile`"):
         find_circuits(SampleConfig(model_dir="model", srv=(1, 1)))

@@ -112,8 +112,8 @@ def test_twelve_labels_are_shown(num_prompts: int, shown: int) -> None:
     ("kind", "checks"),
     [
         ("srv", ["tokens", "sizes", "labels"]),
-        ("gates", ["tokens", "sizes", "gate lists", "unitaries"]),
-        ("other", ["tokens", "sizes", "unitaries"]),
+        ("gates", ["tokens", "sizes", "gate lists", "targets"]),
+        ("other", ["tokens", "sizes", "targets"]),
     ],
 )
 def test_checks_that_apply_are_shown(kind: str, checks: list[str]) -> None:

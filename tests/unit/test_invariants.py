@@ -13,7 +13,7 @@ from quantum_diffusion.circuits.invariants import INVARIANTS, broken_invariants,
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import ids_from_circuits
-from quantum_diffusion.search.targets import target_unitary
+from quantum_diffusion.search.unitaries import target_unitary
 from tests.conftest import read_gates
 
 Matrix = NDArray[np.complex128]

@@ -31,7 +31,7 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline, save_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.search.compiling import compile_target
+from quantum_diffusion.search.compiling import find_for_target
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.sampling import find_circuits
 from quantum_diffusion.training.training import DiffusionTrainer, ModelManager
@@ -60,7 +60,10 @@ PRESETS = "which quantum_diffusion.config.store.compose makes of presets"
         (lambda: DatasetGenerator(None), f"config is None: give a {SCHEMA}.DatasetConfig, {PRESETS}"),
         (lambda: Evaluator(Path("x.yaml")), f"config is PosixPath('x.yaml'): give a {SCHEMA}.EvaluationConfig"),
         (lambda: find_circuits({"srv": [1, 2, 2]}), f"config is {{'srv': [1, 2, 2]}}: give a {SCHEMA}.SampleConfig"),
-        (lambda: compile_target("toffoli"), f"config is 'toffoli': give a {SCHEMA}.CompileConfig"),
+        (
+            lambda: find_for_target("toffoli"),
+            f"config is 'toffoli': give a {SCHEMA}.CompileConfig or {SCHEMA}.PrepareConfig",
+        ),
         (lambda: TrainingConfig(), "TrainingConfig.general: is required: give it as key=value"),
         (lambda: TrainingConfig(general=3), "TrainingConfig.general: expected keys below it"),
         (
@@ -223,15 +226,15 @@ def compiler(make_config: MakeConfig) -> CompilationDiffusionPipeline:
     return CompilationDiffusionPipeline(pipeline_config(make_config(), DatasetGenerator(config).generate()[0]))
 
 
-SRV = "Generate SRV: [1, 2, 2]"
+SRV, FIRST = "Generate SRV: [1, 2, 2]", "Generate SRV: [1, 1, 1]"
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda pipeline: pipeline.sample(SRV, seed=0), f"prompts is '{SRV}': give a list, e.g. ['{SRV}']"),
+        (lambda pipeline: pipeline.sample(SRV, seed=0), f"prompts is '{SRV}': give a list, e.g. ['{FIRST}']"),
         (lambda pipeline: pipeline.sample(None, seed=0), "prompts is None: give a list"),
-        (lambda pipeline: pipeline.sample([[1, 2, 2]], seed=0), f"prompts has [1, 2, 2]: give texts, e.g. ['{SRV}']"),
+        (lambda pipeline: pipeline.sample([[1, 2, 2]], seed=0), f"prompts has [1, 2, 2]: give texts, e.g. ['{FIRST}']"),
         (lambda pipeline: pipeline.sample(["[1, 2, 2]"], seed=0), f"is not of the form '{SRV}'"),
         (lambda pipeline: pipeline.sample([SRV], seed=None), "seed is None: give a whole number"),
         (lambda pipeline: pipeline.sample([SRV], seed=-1), "seed is -1: give 0 or more"),

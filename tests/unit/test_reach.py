@@ -14,9 +14,8 @@ from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pipeline.reach import check_target_reach
-from quantum_diffusion.search.reach import check_srv_reach
-from quantum_diffusion.search.targets import target_unitary
+from quantum_diffusion.search.reach import check_srv_reach, check_target_reach
+from quantum_diffusion.search.unitaries import target_unitary
 from quantum_diffusion.tasks.unitary import UnitaryTask
 from tests.conftest import read_gates
 

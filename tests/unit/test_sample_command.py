@@ -9,7 +9,7 @@ from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.config.schema import SampleConfig
 from quantum_diffusion.errors import CheckpointError, ConfigError
-from quantum_diffusion.evaluation import sampling
+from quantum_diffusion.search import sampling
 from quantum_diffusion.search.sampling import FoundCircuits
 
 H = Circuit(2, (Instruction("h", (), (0,)),))

@@ -20,7 +20,7 @@ from qiskit.quantum_info import Operator, Statevector, random_unitary
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.errors import QuantumDiffusionError
-from quantum_diffusion.search.targets import target_unitary
+from quantum_diffusion.search.unitaries import target_unitary
 from tests.conftest import read_gates
 
 
@@ -174,7 +174,7 @@ def test_every_way_to_begin_open_qasm_2(name: str, content: bytes, tmp_path: Pat
 def test_files_of_other_kinds_are_named(name: str, tmp_path: Path) -> None:
     np.savetxt(tmp_path / name, np.eye(2))
     said = refusal(str(tmp_path / name))
-    assert "is of no kind that is read: save the matrix with numpy.save (.npy), or the circuit as OpenQASM" in said
+    assert "is of no kind that is read: save the array with numpy.save (.npy), or the circuit as OpenQASM" in said
 
 
 def test_circuits_of_own_gates(tmp_path: Path) -> None:

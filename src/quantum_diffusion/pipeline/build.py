@@ -85,7 +85,8 @@ class PipelineConfig(Section):
     def shows_remaining(self) -> bool:
         """Whether every step is shown what the steps before it leave to do."""
         encoder = TASKS[self.condition_type].encoder
-        return encoder is not None and bool(getattr(getattr(self, encoder).params, "remaining", False))
+        params = None if encoder is None else getattr(self, encoder).params
+        return isinstance(params, MatrixParams | AmplitudesParams) and params.remaining
 
 
 def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> PipelineConfig:

@@ -14,7 +14,7 @@ from typing import Any
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.config.schema import TargetSearchConfig
+from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
 from quantum_diffusion.errors import CheckpointError, counted, only_warn
 from quantum_diffusion.files import new_folder
 from quantum_diffusion.search.exact import Compilation, CompiledCircuit, find_exact
@@ -44,7 +44,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
         GateSetError: A gate is not for this model or target, or its circuit measures or resets.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
-    check_kind(config, TargetSearchConfig, "config", PRESETS_HINT)
+    check_kind(config, (CompileConfig, PrepareConfig), "config", PRESETS_HINT)
     check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
     pipeline = load_answering(config.command, config.model_dir, config.device, config.model_params)
