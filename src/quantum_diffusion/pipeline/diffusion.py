@@ -184,7 +184,7 @@ class DiffusionPipeline:
             prefix_weight: Weight of the auxiliary head's loss.
         """
         self._prompt_words = self._prompt_words.to(batch.prompt_ids.device)  # moves in the first step alone
-        words = self._prompt_words[batch.prompt_ids]
+        words = self._prompt_words[batch.prompt_ids.long()]
         dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
         condition = self.encode_condition(Request(words, batch.targets), dropped)
 
