@@ -133,10 +133,10 @@ class DiffusionPipeline:
         tokens = encoder(distinct)[index]
         null = encoder.null_condition(*tokens.shape[:2])
         tokens = torch.where(dropped[:, 0, None, None], null, tokens)
-        if request.targets is None or self.task.encoder is None or self._left is None:
+        if request.targets is None or self.task.encoder is None:
             return Condition(tokens)
         shown = torch.where(dropped[:, 1, None, None, None], 0.0, request.targets)
-        encoded: Tensor = self.network[self.task.encoder](self._left.at_start(shown))
+        encoded: Tensor = self.network[self.task.encoder](shown if self._left is None else self._left.at_start(shown))
         if encoded.dim() == 2:
             encoded = encoded[:, None]
         return Condition(torch.cat([tokens, encoded], dim=1), shown)
