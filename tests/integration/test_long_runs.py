@@ -173,7 +173,7 @@ def test_a_read_only_folder_is_refused(make_config: MakeConfig, tmp_path: Path) 
 
 
 def killed_and_continued(config: TrainingConfig, kills: int, seed: int, longest: float) -> int:
-    """Kill a run at random moments of its steps, starting it again each time; returns how often it really was."""
+    """Kill a run at random moments of its steps, starting it again each time; returns how often it was killed."""
     clock, really = random.Random(seed), 0
     command = [sys.executable, "-c", RUN, config.model_dump_json()]
     for _ in range(kills):
