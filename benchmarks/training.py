@@ -86,6 +86,12 @@ def unfused(preset: str, threads: int, overrides: tuple[str, ...], max_gates: in
         return our_step(preset, threads, overrides, max_gates)
 
 
+def torch_muon(preset: str, threads: int) -> Step:
+    """`our_step` with torch's Muon, which computes in bfloat16, a matrix at a time."""
+    with patch("quantum_diffusion.training.optim.Muon", torch.optim.Muon):
+        return our_step(preset, threads)
+
+
 def main(repetitions: int, seconds: float = 3.0) -> None:
     """Measure all cases in turn and print medians."""
     threads = torch.get_num_threads()
@@ -93,6 +99,7 @@ def main(repetitions: int, seconds: float = 3.0) -> None:
     cases: dict[str, Step] = {
         "quick_test_srv (auto precision, 1 thread)": our_step("quick_test_srv", 1),
         "quick_test_srv (float32, 1 thread)": our_step("quick_test_srv", 1, f32),
+        "the same with torch's own Muon (auto precision)": torch_muon("quick_test_srv", 1),
         f"quick_test_srv (auto precision, {threads} threads)": our_step("quick_test_srv", threads),
         f"quick_test_unet (auto precision, {threads} threads)": our_step("quick_test_unet", threads),
         f"quick_test_unet (float32, {threads} threads)": our_step("quick_test_unet", threads, f32),

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,19 @@ def make_config(tmp_path: Path) -> MakeConfig:
     return make
 
 
+@pytest.fixture
+def no_loss_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what trainings compute: drawing the loss takes about as long as a tiny training."""
+    monkeypatch.setattr("quantum_diffusion.training.training.save_loss_curve", lambda run_folder, path: False)
+
+
+def repeated(dataset: CircuitDataset, times: int) -> CircuitDataset:
+    """Return a data set that has every circuit several times: as many steps in fewer epochs, each of which is saved."""
+    parts = {name: np.concatenate([getattr(dataset, name)] * times) for name in ("tokens", "prompt_index", "sizes")}
+    targets = None if dataset.targets is None else np.concatenate([dataset.targets] * times)
+    return replace(dataset, **parts, targets=targets)
+
+
 def read_gates(text: str) -> tuple[Instruction, ...]:
     """Read "cx 0 1; h 2" as instructions."""
     instructions = []
@@ -134,6 +148,18 @@ def with_entry(position: tuple[Any, ...], value: Any) -> Callable[[np.ndarray], 
         return changed
 
     return change
+
+
+def run_here(capfd: pytest.CaptureFixture, command: str, *arguments: str, status: int = 0) -> tuple[str, str]:
+    """Run a command in this process; it must end with the status. Returns its output and what it says of errors."""
+    from quantum_diffusion.cli import run_command
+
+    capfd.readouterr()
+    ended = run_command(command, list(arguments))
+    output, errors = capfd.readouterr()
+    assert ended == status, output + errors
+    assert "Traceback" not in errors
+    return output, errors
 
 
 ROOT = Path(__file__).parents[1]

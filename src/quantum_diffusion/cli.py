@@ -84,12 +84,16 @@ def evaluate(config: EvaluationConfig) -> int:
 
     evaluator = Evaluator(config)
     with console.progress_bar("sampling", config.verbose) as advance:
-        result = evaluator.run(advance)
-    if config.verbose:
-        verified = [len(circuits) for circuits in result.verified.values()]
-        files = "metrics.json, metrics.md, *.png" + (", circuits/*/*.qasm" if any(verified) else "")
-        footer = f"\n{verified_counts(verified, result.unit)};\nall results are in {result.folder}: {files}"
-        console.show_table("Evaluation", summary_rows(result.metrics), footer)
+        result = evaluator.measure(advance)
+    try:
+        result = evaluator.write(result)
+    finally:
+        if config.verbose or result.folder is None:  # what could not be written is nowhere else
+            verified = [len(circuits) for circuits in result.verified.values()]
+            files = "metrics.json, metrics.md, *.png" + (", circuits/*/*.qasm" if any(verified) else "")
+            place = "" if result.folder is None else f";\nall results are in {result.folder}: {files}"
+            footer = f"\n{verified_counts(verified, result.unit)}{place}"
+            console.show_table("Evaluation", summary_rows(result.metrics), footer)
     return 0
 
 

@@ -1,8 +1,9 @@
-"""The signals that ask a process to stop, and the status it then ends with."""
+"""The signals that ask a process to stop, how they are answered, and the status it then ends with."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -40,3 +41,24 @@ def answered(numbers: Iterable[signal.Signals], answer: Callable[[int, FrameType
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def catch_stop_signals(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C, the other stop signals and SIGUSR1 set `stop`; a second Ctrl-C interrupts at once.
+
+    The others may come twice by themselves: from the system and from the shell, or from `timeout`. Does nothing off the
+    main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def request(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    # SLURM sends SIGTERM before it takes a job's place, or what --signal=USR1@60 asks for.
+    with answered({*stop_signals(), signal.SIGUSR1}, request):
+        yield

@@ -422,7 +422,7 @@ def test_a_batch_is_what_the_model_expects() -> None:
     dataset = generated(3, 8)
     batch = next(DatasetLoader(0).get_dataloaders(dataset, 4, 0.0)[0].epoch(0)).to(torch.device("cpu"))
     assert len(batch) == 4
-    assert {t.dtype for t in (batch.tokens, batch.prompt_ids, batch.sizes)} == {torch.int64}
+    assert [t.dtype for t in (batch.tokens, batch.prompt_ids, batch.sizes)] == [torch.int8, torch.int32, torch.int16]
     assert batch.tokens.shape == (4, 3, 8)
     assert batch.targets is None
 

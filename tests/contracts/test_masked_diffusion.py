@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quantum_diffusion.config.schema import Order
-from quantum_diffusion.diffusion.masked import MaskedDiffusion
+from quantum_diffusion.diffusion.masked import MaskedDiffusion, of_wanted_steps
 from quantum_diffusion.diffusion.noise import Noise
 
 STEPS = 5
@@ -86,7 +86,9 @@ def test_an_oracle_writes_its_circuit(order: str, sample_steps: int | None) -> N
         assert torch.equal(ids[revealed], target[revealed])
         return 100.0 * F.one_hot(target, VOCABULARY).float(), None
 
-    found = MaskedDiffusion().sample(denoise, STEPS, generators(6), anything(6), sample_steps=sample_steps, order=order)
+    found = MaskedDiffusion().sample(
+        of_wanted_steps(denoise), STEPS, generators(6), anything(6), sample_steps=sample_steps, order=order
+    )
     assert torch.equal(found, target)
     assert len(calls) == min(sample_steps or STEPS, STEPS)
     if order == "left_to_right" and len(calls) == STEPS:
@@ -107,7 +109,7 @@ def test_confidence_reveals_the_surest_step_first() -> None:
         logits[0, :, 3] = sureness
         return logits, None
 
-    MaskedDiffusion(order="confidence").sample(denoise, STEPS, generators(1), anything(1))
+    MaskedDiffusion(order="confidence").sample(of_wanted_steps(denoise), STEPS, generators(1), anything(1))
     assert seen == [0, 1, 2, 3, 4]
 
 
@@ -122,7 +124,13 @@ def test_forbidden_instructions_are_never_drawn(order: str) -> None:
 
     for steps in (None, 2):
         found = MaskedDiffusion().sample(
-            denoise, STEPS, generators(200), allowed, sample_steps=steps, order=order, guidance_scale=3.0
+            of_wanted_steps(denoise),
+            STEPS,
+            generators(200),
+            allowed,
+            sample_steps=steps,
+            order=order,
+            guidance_scale=3.0,
         )
         assert bool(allowed.gather(1, found).all())
 
@@ -150,7 +158,7 @@ def test_samples_follow_the_distribution(order: str) -> None:
         return torch.stack([first, second], dim=1).log(), None
 
     allowed = torch.ones(count, 3, dtype=torch.bool)
-    found = MaskedDiffusion().sample(denoise, 2, generators(count), allowed, order=order)
+    found = MaskedDiffusion().sample(of_wanted_steps(denoise), 2, generators(count), allowed, order=order)
     counts = torch.bincount(found[:, 0] * 3 + found[:, 1], minlength=9).view(3, 3)
     expected = count * joint
     assert int(counts[1, 1]) == 0
@@ -170,7 +178,7 @@ def test_a_sample_does_not_depend_on_its_batch(order: str) -> None:
 
     def draw(first: int, count: int) -> Tensor:
         return MaskedDiffusion().sample(
-            denoise, STEPS, generators(count, first), anything(count), guidance_scale=2.0, order=order
+            of_wanted_steps(denoise), STEPS, generators(count, first), anything(count), guidance_scale=2.0, order=order
         )
 
     assert torch.equal(draw(0, 10), torch.cat([draw(0, 1), draw(1, 6), draw(7, 3)]))
@@ -185,7 +193,7 @@ def test_guidance_sharpens_the_difference_to_no_prompt() -> None:
         free.expand(count, 1, 3),
     )
     allowed = torch.ones(count, 3, dtype=torch.bool)
-    found = MaskedDiffusion().sample(answers, 1, generators(count), allowed, guidance_scale=2.0)
+    found = MaskedDiffusion().sample(of_wanted_steps(answers), 1, generators(count), allowed, guidance_scale=2.0)
     expected = torch.tensor([0.5**2 / 0.4, 0.3**2 / 0.4, 0.2**2 / 0.2])
     expected = count * expected / expected.sum()
     counts = torch.bincount(found.flatten(), minlength=3)
@@ -216,7 +224,14 @@ def test_known_steps_are_seen_from_the_start_and_never_change(order: str, sample
         return 100.0 * F.one_hot(target, VOCABULARY).float(), None
 
     found = MaskedDiffusion().sample(
-        denoise, STEPS, generators(40), anything(40), sample_steps=sample_steps, order=order, start=start, known=known
+        of_wanted_steps(denoise),
+        STEPS,
+        generators(40),
+        anything(40),
+        sample_steps=sample_steps,
+        order=order,
+        start=start,
+        known=known,
     )
     assert torch.equal(found, target)
     assert len(ranks) == min(sample_steps or STEPS, STEPS)
@@ -243,7 +258,7 @@ def test_a_sample_with_known_steps_does_not_depend_on_its_batch(order: str) -> N
     def draw(first: int, last: int, sample_steps: int | None) -> Tensor:
         rows = slice(first, last)
         return MaskedDiffusion().sample(
-            denoise,
+            of_wanted_steps(denoise),
             STEPS,
             generators(last - first, first),
             anything(last - first),
@@ -268,7 +283,9 @@ def test_each_step_keeps_to_its_own_instructions(order: str) -> None:
         wanted = torch.where(allowed, -30.0, 30.0)
         return wanted, -wanted
 
-    found = MaskedDiffusion().sample(denoise, STEPS, generators(200), allowed, order=order, guidance_scale=3.0)
+    found = MaskedDiffusion().sample(
+        of_wanted_steps(denoise), STEPS, generators(200), allowed, order=order, guidance_scale=3.0
+    )
     assert bool(allowed.gather(2, found[..., None]).all())
 
 
@@ -284,7 +301,7 @@ def test_what_is_filled_in_follows_the_distribution_given_what_is_known() -> Non
         return joint.T[ids[:, 1]].log()[:, None].expand(-1, 2, -1), None
 
     allowed = torch.ones(count, 3, dtype=torch.bool)
-    found = MaskedDiffusion().sample(denoise, 2, generators(count), allowed, start=start, known=known)
+    found = MaskedDiffusion().sample(of_wanted_steps(denoise), 2, generators(count), allowed, start=start, known=known)
     assert torch.equal(found[:, 1], start[:, 1])
     counts = torch.bincount(found[:, 0] * 3 + found[:, 1], minlength=9).view(3, 3)
     expected = joint / joint.sum(0) * (count // 3)

@@ -284,12 +284,7 @@ def test_what_names_no_state_is_refused(
 @pytest.mark.parametrize(
     ("target", "gates", "edit", "message"),
     [
-        (
-            "ghz:3",
-            "h cx",
-            {"coupling": ((0, 1),)},
-            r"joins qubits \[2\] with the others, but prepare.gates, edit.coupling",
-        ),
+        ("ghz:3", "h cx", {"coupling": ((0, 1),)}, r"joins qubits \[2\] with the others, but prepare.gates, edit"),
         ("ghz:3", "h t", {}, r"joins qubits \[2\] with the others, but prepare.gates"),
         ("basis:100", "x", {"fixed_qubits": (2,)}, "the target acts on qubit 2"),
         ("ghz:3", "h cx", {"max_gates": 1}, "takes 2 gates or more"),

@@ -1,9 +1,13 @@
 """The two transformers: who may see whom, exactness of one packed pass, and that every weight learns."""
 
+from typing import Any, get_args
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from quantum_diffusion.config.schema import Order
+from quantum_diffusion.diffusion.masked import MaskedDiffusion, of_wanted_steps
 from quantum_diffusion.models.layers import GROUPS
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
@@ -146,3 +150,64 @@ def test_bfloat16_autocast_runs(name: str) -> None:
     assert prediction.dtype == (torch.bfloat16 if name == "unet" else torch.float32)
     assert prefix is None or prefix.dtype == torch.float32
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+# ------------------------------------------------------------------------------------------------- with a memory
+
+
+@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize(("sample_steps", "with_known"), [(None, False), (None, True), (3, True)])
+def test_reading_with_a_memory_writes_the_same_circuits(
+    order: Order, sample_steps: int | None, with_known: bool
+) -> None:
+    """Whole passes over all steps are the oracle; with a condition a step, as what is left to do is."""
+    steps, count = 9, 40
+    torch.manual_seed(0)
+    network = InstructionTransformer(
+        num_instructions=12,
+        max_steps=steps,
+        condition_dim=8,
+        width=16,
+        depth=3,
+        num_heads=2,
+        feed_forward=2,
+        with_step_condition=True,
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 0.3 * torch.randn(weight.shape)
+    condition = torch.randn(count, 5, 8)
+    shown = torch.randn(12, 8)
+
+    def left(ids: Tensor, rank: Tensor) -> Tensor:
+        """Stands for what is left to do: a sum over what is revealed, the same for all other steps."""
+        return (shown[ids] * (rank < steps)[..., None]).sum(dim=1)
+
+    def whole(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        return network(ids, rank, condition, left(ids, rank)[:, None].expand(-1, steps, -1))[0], None
+
+    memory = network.remember(condition, steps)
+
+    def remembering(ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, None]:
+        found = network.read(memory, ids, rank, wanted, left(ids, rank))
+        expected = of_wanted_steps(whole)(ids, rank, wanted)[0]
+        is_open = (rank == steps).gather(1, wanted)
+        torch.testing.assert_close(found[is_open], expected[is_open], atol=2e-5, rtol=2e-5)
+        return found, None
+
+    known = (
+        torch.rand(count, steps) < torch.rand(count, 1) if with_known else torch.zeros(count, steps, dtype=torch.bool)
+    )
+    options: dict[str, Any] = {
+        "sample_steps": sample_steps,
+        "order": order,
+        "start": torch.randint(0, 12, (count, steps)),
+        "known": known,
+    }
+
+    def draw(denoise: Any) -> Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+        allowed = torch.ones(count, 12, dtype=torch.bool)
+        return MaskedDiffusion().sample(denoise, steps, generators, allowed, **options)
+
+    assert torch.equal(draw(remembering), draw(of_wanted_steps(whole)))

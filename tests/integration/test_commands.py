@@ -1,6 +1,6 @@
 """The commands of DESIGN section 1 as a user types them: generate, train, evaluate, sample; stopping and bad input.
 
-They run as processes in an empty folder, at a tiny size.
+They run in an empty folder, at a tiny size; each as a process once at least.
 """
 
 import json
@@ -17,7 +17,7 @@ from qiskit.quantum_info import Statevector, partial_trace
 
 from quantum_diffusion import cli
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from tests.conftest import run, script
+from tests.conftest import run, run_here, script
 
 HYDRA = ["hydra.run.dir=.", "hydra.output_subdir=null"]
 GENERATE = [
@@ -108,34 +108,40 @@ def test_written_circuits_have_the_schmidt_rank_vector_of_their_folder(folder: P
         assert [1 if purity > 0.99 else 2 for purity in purities] == asked, file
 
 
-def test_evaluating_again_replaces_an_evaluation_and_nothing_else(folder: Path) -> None:
+def test_evaluating_again_replaces_an_evaluation_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(folder)
     evaluation = folder / "models" / "quick_test" / "evaluation"
     before = json.loads((evaluation / "metrics.json").read_text())
-    run(folder, *script("evaluate_model.py"), *EVALUATE)
+    run_here(capfd, "evaluate", *EVALUATE)
     after = json.loads((evaluation / "metrics.json").read_text())
     assert before | {"seconds": 0} == after | {"seconds": 0}, "the same seed gives the same figures"
 
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.txt").write_text("years of work")
-    run(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./mine")
+    run_here(capfd, "evaluate", *EVALUATE, "evaluation.save_folder=./mine")
     assert (folder / "mine" / "thesis.txt").read_text() == "years of work"
 
     (folder / "foreign" / "circuits").mkdir(parents=True)
-    refused = run(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./foreign", status=1)
-    assert refused.stderr.startswith("error: ")
-    assert "holds 'circuits', but no earlier evaluation" in refused.stderr
+    _, errors = run_here(capfd, "evaluate", *EVALUATE, "evaluation.save_folder=./foreign", status=1)
+    assert errors.startswith("error: ")
+    assert "holds 'circuits', but no earlier evaluation" in errors
     assert [path.name for path in (folder / "foreign").iterdir()] == ["circuits"]
 
 
-def test_the_installed_command_samples(folder: Path) -> None:
-    command = [sys.executable, "-m", "quantum_diffusion.cli", "sample", "sample.model_dir=./models/quick_test"]
+def test_the_installed_command_samples(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(folder)
+    command = ["sample", "sample.model_dir=./models/quick_test"]
     options = ["sample.srv=[1,1,1]", "sample.num_circuits=2", "sample.max_tries=200", "sample.save_folder=./found"]
-    result = run(folder, *command, *options)
+    result = run(folder, sys.executable, "-m", "quantum_diffusion.cli", *command, *options)
     assert "2 distinct circuits verified to have SRV [1, 1, 1]" in result.stdout
     assert sorted(path.name for path in (folder / "found").iterdir()) == ["00001.qasm", "00002.qasm"]
     assert qasm2.load(folder / "found" / "00001.qasm").num_qubits == 3
-    assert "exists" in run(folder, *command, *options, status=1).stderr
-    assert "entangles a single qubit" in run(folder, *command, "sample.srv=[1,1,2]", status=1).stderr
+    assert "exists" in run_here(capfd, *command, *options, status=1)[1]
+    assert "entangles a single qubit" in run_here(capfd, *command, "sample.srv=[1,1,2]", status=1)[1]
 
 
 def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
@@ -202,11 +208,14 @@ def test_help_of_a_command_has_two_ways_to_ask(monkeypatch: pytest.MonkeyPatch, 
     assert shown[0].startswith("usage: quantum-diffusion compile [key=value ...]")
 
 
-def test_a_finished_model_is_refused_without_overwrite(folder: Path) -> None:
+def test_a_finished_model_is_refused_without_overwrite(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(folder)
     weights = folder / "models" / "quick_test" / "model.safetensors"
     before = weights.read_bytes()
-    refused = run(folder, *script("train_model.py"), *TRAIN, status=1)
-    assert "already holds a finished model" in refused.stderr
+    _, errors = run_here(capfd, "train", *TRAIN, status=1)
+    assert "already holds a finished model" in errors
     assert weights.read_bytes() == before
 
 
@@ -235,10 +244,10 @@ def stop(command: list[str], folder: Path, model: Path, *signals: signal.Signals
 
 
 def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    command = [*script("train_model.py"), *TRAIN, "training.general.output_path=./models/long"]
-    command.append("training.training.num_epochs=8")
+    settings = [*TRAIN, "training.general.output_path=./models/long", "training.training.num_epochs=8"]
+    command = [*script("train_model.py"), *settings]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     model = folder / "models" / "long"
     output = stop(command, folder, model, signal.SIGHUP, signal.SIGHUP)  # the system tells of it, and the shell
@@ -248,8 +257,8 @@ def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(
     assert load_pipeline(model / "run" / "interrupted").config.num_qubits == 3
     assert list((model / "run" / "checkpoints").glob("*.pt"))
     assert not (model / "config.yaml").exists()
-    again = run(folder, *command)
-    assert "continuing at step" in again.stdout
+    monkeypatch.chdir(folder)
+    assert "continuing at step" in run_here(capfd, "train", *settings)[0]
     assert (model / "config.yaml").exists()
     assert (model / "loss_curve.png").exists()
     assert not (model / "run" / "interrupted").exists()

@@ -18,9 +18,11 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.tasks.targets import TargetSamples
 from quantum_diffusion.training.training import DiffusionTrainer
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, repeated
 from tests.contracts.test_compilation import ENCODERS, MODELS, POOL, with_encoder
 from tests.integration.test_training import InterruptAt, assert_same, metrics_without_times, train
+
+pytestmark = pytest.mark.usefixtures("no_loss_curve")
 
 
 def generate(**changes: Any) -> CircuitDataset:
@@ -103,7 +105,7 @@ def test_a_tiny_run_learns_to_compile(make_config: MakeConfig) -> None:
     """Two qubits and one to three gates; an untrained network allowed the same gates finds few of the targets."""
     data = generate(gate_set=("h", "x", "cx"), num_qubits=2, num_samples=150, max_gates=3)
     config = make_config(
-        num_epochs=60,
+        num_epochs=2,
         num_threads=1,
         batch_size=64,
         learning_rate=5e-3,
@@ -113,7 +115,7 @@ def test_a_tiny_run_learns_to_compile(make_config: MakeConfig) -> None:
         scheduler_params={"suffix_share": 0.75, "order": "left_to_right"},
     )
     trainer = DiffusionTrainer(with_encoder(config, "remaining"))
-    untrained = sample(trainer.setup_model(data), data, 150).matches.mean()
+    untrained = sample(trainer.setup_model(repeated(data, 40)), data, 150).matches.mean()
     trainer.compile_model()
     summary = trainer.save_model(trainer.train())
     trained = sample(load_pipeline(summary.folder), data, 150).matches.mean()

@@ -8,6 +8,7 @@ import pytest
 
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.normal_form import normal_form
+from quantum_diffusion.cli import run_command
 from quantum_diffusion.config.schema import EvaluationConfig, SampleConfig, SamplingConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.storage import save_dataset
@@ -104,6 +105,30 @@ def test_a_full_disk_leaves_earlier_results(
         write_results(result, tmp_path / "results", config(model))
     assert sorted(path.name for path in (tmp_path / "results").rglob("*")) == before
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_figures_that_cannot_be_written_are_shown(
+    model: Path,
+    mixed_dataset: CircuitDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(path: Path) -> None:
+        if path.name == "metrics.json":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("quantum_diffusion.files.flush", full)
+    save_dataset(mixed_dataset, tmp_path / "data", {})
+    settings = {"dataset": tmp_path / "data", "model_dir": model, "num_samples": 20, "save_folder": tmp_path / "out"}
+    for verbose in ("true", "false"):  # the figures are nowhere else
+        values = {**settings, "verbose": verbose}
+        assert run_command("evaluate", [f"evaluation.{key}={value}" for key, value in values.items()]) == 1
+        shown = capsys.readouterr()
+        assert "exact" in shown.out.split("Evaluation")[1]
+        assert "all results are in" not in shown.out
+        assert shown.err.startswith(f"error: cannot write to {str(tmp_path / 'out')!r}: the disk is full")
+        assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_what_does_not_fit_is_refused(model: Path, mixed_dataset: CircuitDataset, tmp_path: Path) -> None:

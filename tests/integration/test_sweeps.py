@@ -14,7 +14,7 @@ import pytest
 from quantum_diffusion.cli import COMMANDS
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import compose
-from tests.conftest import run, script
+from tests.conftest import run, run_here, script
 
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 DATA = ["datasets=quick_test_srv", "datasets.num_samples=200", "datasets.balance_max=null", "datasets.n_jobs=1"]
@@ -40,27 +40,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_launcher_makes_the_same_data_sets(folder: Path) -> None:
+def test_each_launcher_makes_the_same_data_sets(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(folder)
     sweep = ["datasets.seed=1,2", "datasets.output_path=./other/${datasets.seed}"]
-    result = run(folder, *script("generate_dataset.py"), "-m", *DATA, *sweep)
-    assert "job 0 (datasets.seed=1)\n" in result.stdout
-    assert "job 1 (datasets.seed=2)\n" in result.stdout
+    output, _ = run_here(capfd, "generate", "-m", *DATA, *sweep)
+    assert "job 0 (datasets.seed=1)\n" in output
+    assert "job 1 (datasets.seed=2)\n" in output
     for number in "12":
         made = [folder / name / number / "dataset" / "ds" / "x.safetensors" for name in ("data", "other")]
         assert made[0].read_bytes() == made[1].read_bytes()
 
 
-def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_training_fails_and_the_same_command_makes_up_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
     settings = ["training.general.output_path=./models/sweep", "training.training.num_epochs=1"]
-    command = [
-        *script("train_model.py"),
+    arguments = [
         *TRAIN,
         *settings,
         "training.general.dataset=./data/1,./data/late,./data/2",
         "training.general.model_name=run_${hydra:job.num}",
         "-m",
     ]
-    result = run(folder, *command, *JOBLIB, status=1)
+    result = run(folder, *script("train_model.py"), *arguments, *JOBLIB, status=1)
     assert re.fullmatch(
         r"error: job 1 \(training\.general\.dataset=\./data/late\): the data set [^\n]+ does not exist[^\n]*\n",
         result.stderr,
@@ -71,12 +75,12 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
 
     before = weights.stat().st_mtime_ns
     shutil.copytree(folder / "data" / "1", folder / "data" / "late")
-    again = run(folder, *command)  # whatever the launcher is
-    assert again.stdout.count("with the same settings: kept") == 2
-    assert again.stdout.splitlines()[-1] == "3 of 3 jobs are done"
+    monkeypatch.chdir(folder)
+    output, _ = run_here(capfd, "train", *arguments)  # whatever the launcher is
+    assert output.count("with the same settings: kept") == 2
+    assert output.splitlines()[-1] == "3 of 3 jobs are done"
     assert weights.stat().st_mtime_ns == before
 
-    monkeypatch.chdir(folder)
     settings += [*TRAIN, "training.general.dataset=./data/late", "training.general.model_name=run_1"]
 
     def is_kept(*more: str) -> bool:
@@ -90,17 +94,18 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
     assert not is_kept(), "other data"
 
     sweep = ["evaluation.model_dir=./models/sweep/run_0,./models/sweep/run_1", "evaluation.num_samples=20"]
-    result = run(folder, *script("evaluate_model.py"), "evaluation.dataset=./data/1", *sweep, "--multirun")
-    assert "2 of 2 jobs are done" in result.stdout
+    output, _ = run_here(capfd, "evaluate", "evaluation.dataset=./data/1", *sweep, "--multirun")
+    assert "2 of 2 jobs are done" in output
     paths = [weights.parents[1] / name / "evaluation" / "metrics.json" for name in ("run_0", "run_1")]
     made = [json.loads(path.read_text()) | {"seconds": 0, "evaluation": None} for path in paths]
     assert made[0] == made[1], "run_1 had a copy of the same data"
 
 
-def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(folder: Path) -> None:
+def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
     models = folder / "models" / "long"
-    command = [
-        *script("train_model.py"),
+    arguments = [
         "-m",
         *TRAIN,
         "training.general.dataset=./data/1",
@@ -111,7 +116,7 @@ def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(folder: Path
     ]
     parallel = [*JOBLIB, "hydra.launcher.n_jobs=3"]  # one worker has nothing to do, and must not die of the interrupt
     with subprocess.Popen(
-        [*command, *parallel],
+        [*script("train_model.py"), *arguments, *parallel],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -133,6 +138,7 @@ def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(folder: Path
     for name in ("seed_1", "seed_2"):
         assert list((models / name / "run" / "checkpoints").glob("*.pt")), output + errors
         assert f"interrupted: the model so far is in {models}/{name}/run/interrupted" in output
-    again = run(folder, *command)  # whatever the launcher is
-    assert again.stdout.count("continuing at step") == 2
-    assert again.stdout.splitlines()[-1] == "2 of 2 jobs are done"
+    monkeypatch.chdir(folder)
+    again, _ = run_here(capfd, "train", *arguments)  # whatever the launcher is
+    assert again.count("continuing at step") == 2
+    assert again.splitlines()[-1] == "2 of 2 jobs are done"

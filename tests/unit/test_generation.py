@@ -73,9 +73,9 @@ def srv(circuit: Circuit) -> list[int]:
 def test_every_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     # More than one shard a round, so that there is something to share out.
     common = {"num_samples": 15_000, "num_qubits": 4, "max_gates": 12, "balance_max": 2000}
-    for name, n_jobs in (("a", 1), ("b", 2), ("c", 1)):
+    for name, n_jobs in (("a", 1), ("b", 2)):
         written(configuration(tmp_path / name, n_jobs=n_jobs, **common))
-    assert hashes(tmp_path / "a") == hashes(tmp_path / "b") == hashes(tmp_path / "c")
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
 
 
 def test_another_seed_gives_other_circuits_and_a_larger_set_begins_with_the_smaller() -> None:
@@ -104,7 +104,7 @@ def test_bytes_never_change_between_versions() -> None:
         {"optimize": "none"},
         {"min_gates": 0, "max_gates": 3},
         {"num_qubits": 5, "max_gates": 20, "sampling": "stratified", "balance_max": 20},
-        {"num_qubits": 12, "max_gates": 30, "sampling": "stratified"},
+        {"num_qubits": 10, "max_gates": 30, "sampling": "stratified", "num_samples": 100},
         {"gate_set": ("t", "ccx", "h"), "sampling": "stratified"},
     ],
     ids=str,
@@ -150,11 +150,11 @@ def test_balancing_is_exact() -> None:
 
 def test_stratified_sampling_finds_rare_labels() -> None:
     """Long circuits of many qubits entangle nearly all of them; a balanced data set needs those that do not."""
-    changes: dict[str, Any] = {"num_qubits": 7, "min_gates": 18, "max_gates": 36, "balance_max": 60}
+    changes: dict[str, Any] = {"num_qubits": 7, "min_gates": 18, "max_gates": 36, "balance_max": 30}
     drawn = {}
     for sampling in ("natural", "stratified"):
-        dataset, report = DatasetGenerator(configuration(num_samples=6500, sampling=sampling, **changes)).generate()
-        assert len(dataset) == 6500
+        dataset, report = DatasetGenerator(configuration(num_samples=3250, sampling=sampling, **changes)).generate()
+        assert len(dataset) == 3250
         drawn[sampling] = report.num_candidates
     assert drawn["stratified"] < 0.7 * drawn["natural"]
 

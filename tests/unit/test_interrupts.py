@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from quantum_diffusion.interrupts import answered, interrupt, stop_signals
-from quantum_diffusion.training.interrupts import catch_stop_signals
+from quantum_diffusion.interrupts import answered, catch_stop_signals, interrupt, stop_signals
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.training.muon import Muon, orthogonalised
 from quantum_diffusion.training.optim import (
     LR_SCHEDULES,
     OPTIMIZERS,
@@ -98,3 +99,40 @@ def test_unknown_names_are_refused() -> None:
         make_optimizers(network(), "adm", 1e-3, 0.0)
     with pytest.raises(ConfigError, match="did you mean 'one_cycle'"):
         learning_rate_factor("onecycle", 0, 10, 0.1)
+
+
+def test_muon_is_torch_s_but_for_rounding() -> None:
+    """Same state, same moves to the accuracy of bfloat16; wide, square and tall matrices, some without a gradient."""
+    shapes = [(8, 8), (8, 24), (24, 8), (8, 8), (6, 6)]
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [[torch.randn(shape, generator=generator) for shape in shapes[:-1]] for _ in range(4)]
+    ends, states = [], []
+    for kind in (torch.optim.Muon, Muon):
+        weights = [torch.nn.Parameter(start.clone()) for start in starts]
+        optimizer = kind(weights, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for step in gradients:
+            for weight, gradient in zip(weights, step, strict=False):
+                weight.grad = gradient
+            optimizer.step()
+        ends.append(weights)
+        states.append(optimizer.state_dict())
+    for start, theirs, ours in zip(starts, *ends, strict=True):
+        moved = (theirs - start).norm()
+        assert (theirs - ours).norm() <= 0.02 * moved
+    assert torch.equal(ends[1][-1], starts[-1]), "without a gradient nothing moves"
+    theirs, ours = states
+    assert theirs["param_groups"] == ours["param_groups"]
+    assert theirs["state"].keys() == ours["state"].keys()
+    for key, state in theirs["state"].items():
+        torch.testing.assert_close(state["momentum_buffer"], ours["state"][key]["momentum_buffer"])
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    matrices = torch.randn(5, 12, 30, generator=torch.Generator().manual_seed(0))
+    for given in (matrices, matrices.mT):
+        found = orthogonalised(given, 5, 1e-7)
+        values = torch.linalg.svdvals(found)
+        assert 0.6 < float(values.min()) < float(values.max()) < 1.3
+        alone = torch.cat([orthogonalised(one[None], 5, 1e-7) for one in given])
+        torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)

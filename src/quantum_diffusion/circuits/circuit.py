@@ -12,12 +12,6 @@ from quantum_diffusion.arguments import check_count, check_kind, check_list, che
 from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import GateSetError, counted, unknown_name
 
-# Gates that the original OpenQASM 2 header lacks (later copies have them, and readers accept both).
-_QASM2_DEFINITIONS = {
-    "swap": "gate swap a,b { cx a,b; cx b,a; cx a,b; }",
-    "cswap": "gate cswap c,a,b { cx b,a; ccx c,a,b; cx b,a; }",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
@@ -87,7 +81,8 @@ class Circuit:
     def to_qasm2(self) -> str:
         """Return the circuit as an OpenQASM 2.0 program over `qelib1.inc`."""
         lines = ["OPENQASM 2.0;", 'include "qelib1.inc";']
-        lines += [_QASM2_DEFINITIONS[name] for name in self.gate_counts if name in _QASM2_DEFINITIONS]
+        definitions = {name: GATES[name].qasm2 for name in self.gate_counts}
+        lines += [f"gate {name} {definition}" for name, definition in definitions.items() if definition is not None]
         lines.append(f"qreg q[{self.num_qubits}];")
         for instruction in self.instructions:
             operands = ",".join(f"q[{qubit}]" for qubit in instruction.qubits)

@@ -1,7 +1,7 @@
 """The gates a circuit may hold, and the ordered pool of gates a data set or model speaks.
 
-Tokens, simulation and simplification read this table and know no gate by name; a Clifford gate also needs its action
-on the tableau in `labels`.
+Everything else reads this table and knows no gate by name: tokens, prompts, simulation, labels, simplification, drawings
+and OpenQASM.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import cmath
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +25,18 @@ Matrix = NDArray[np.complex128]
 class Gate:
     """One kind of gate.
 
+    The order within the controls, and within the targets, must make no difference: tokens do not tell it.
+
     Attributes:
-        name: Qiskit's and genQC's lower-case name.
+        name: Lower-case letters only, so that prompts can name it; Qiskit's name, where Qiskit has the gate.
         num_controls: Qubits that must be 1 for the gate to act.
         num_targets: Qubits the target matrix acts on.
         target_matrix: Returns the complex128 matrix [2**num_targets, 2**num_targets] on the targets, as a function
             of the gate's parameters (none of the present gates has any).
         inverse: Name of the gate that undoes this one on the same qubits.
         is_clifford: Whether the stabilizer tableau can follow the gate.
-        is_symmetric: Whether controls and targets may change places without changing the unitary.
+        qasm2: Its definition in OpenQASM 2, after "gate" and the name, by gates of the header as first published; None
+            where the header has the gate. Qiskit takes it for gates that it does not have itself.
     """
 
     name: str
@@ -41,12 +45,35 @@ class Gate:
     target_matrix: Callable[..., Matrix]
     inverse: str
     is_clifford: bool
-    is_symmetric: bool = False
+    qasm2: str | None = None
 
     @property
     def num_qubits(self) -> int:
         """Number of qubits the gate acts on, controls included."""
         return self.num_controls + self.num_targets
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether all its qubits, controls and targets, may change places without changing the unitary."""
+        return _is_symmetric(self)
+
+    def matrix(self) -> Matrix:
+        """Return the matrix on all its qubits, complex128 [D, D]; the first control is bit 0 of the index."""
+        controls = 2**self.num_controls
+        matrix = np.eye(2**self.num_qubits, dtype=np.complex128)
+        rows = np.arange(2**self.num_targets) * controls + controls - 1  # all controls 1
+        matrix[np.ix_(rows, rows)] = self.target_matrix()
+        return matrix
+
+
+@cache
+def _is_symmetric(gate: Gate) -> bool:
+    matrix, num_qubits = gate.matrix(), gate.num_qubits
+    axes = matrix.reshape((2,) * (2 * num_qubits))
+    return all(
+        np.allclose(axes.swapaxes(k, k + 1).swapaxes(num_qubits + k, num_qubits + k + 1), axes)
+        for k in range(num_qubits - 1)
+    )
 
 
 def _constant(rows: list[list[complex]]) -> Callable[..., Matrix]:
@@ -80,10 +107,10 @@ GATES: dict[str, Gate] = {
         Gate("tdg", 0, 1, _TDG, "t", False),
         Gate("cx", 1, 1, _X, "cx", True),
         Gate("cy", 1, 1, _Y, "cy", True),
-        Gate("cz", 1, 1, _Z, "cz", True, is_symmetric=True),
-        Gate("swap", 0, 2, _SWAP, "swap", True),
+        Gate("cz", 1, 1, _Z, "cz", True),
+        Gate("swap", 0, 2, _SWAP, "swap", True, "a,b { cx a,b; cx b,a; cx a,b; }"),
         Gate("ccx", 2, 1, _X, "ccx", False),
-        Gate("cswap", 1, 2, _SWAP, "cswap", False),
+        Gate("cswap", 1, 2, _SWAP, "cswap", False, "c,a,b { cx b,a; ccx c,a,b; cx b,a; }"),
     )
 }
 

@@ -39,7 +39,7 @@ class InstructionTable:
 
     Attributes:
         gate_index: int16 [K+1], position of the gate in the pool, -1 for "no gate".
-        operands: int8 [K+1, 3], controls then targets, -1 where there is none.
+        operands: int8 [K+1, most of any gate], controls then targets, -1 where there is none.
         instructions: The K instructions themselves; id k is entry k - 1.
         columns: int8 [K+1, Q], the cell tokens of the instruction (a control is negative).
         uses_qubit: bool [K+1, Q], whether the instruction touches the qubit.

@@ -65,11 +65,7 @@ def _is_member(invariant: Invariant, gate: str, among_others: bool) -> bool:
 
 def _embedded(gate: str, among_others: bool) -> Matrix:
     """Return a gate's matrix, on one more qubit where it is among others; how many these are makes no difference."""
-    definition = GATES[gate]
-    controls = 2**definition.num_controls
-    matrix = np.eye(2**definition.num_qubits, dtype=np.complex128)
-    rows = np.arange(2**definition.num_targets) * controls + controls - 1  # all controls 1
-    matrix[np.ix_(rows, rows)] = definition.target_matrix()
+    matrix = GATES[gate].matrix()
     return np.asarray(np.kron(np.eye(2), matrix) if among_others else matrix)
 
 

@@ -6,10 +6,12 @@ labelled by following the stabilizer tableau in integers; all others by their st
 
 from __future__ import annotations
 
+from functools import cache, reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.gates import Gate
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable
 from quantum_diffusion.circuits.simulate import Complex, apply_step
 from quantum_diffusion.errors import GateSetError
@@ -48,6 +50,26 @@ def prefix_rank_vectors(ids: Ids, table: InstructionTable) -> SchmidtRanks:
     return _ranks(ids, table, every_prefix=True)
 
 
+def tableau_maps(table: InstructionTable) -> NDArray[np.uint8]:
+    """Return what each instruction of a Clifford pool does to a stabilizer tableau, uint8 [K+1, 2Q, 2Q] of 0 and 1.
+
+    Rows and columns are X of every qubit, then Z of every qubit; entries say which columns of the tableau each new one
+    is the sum of, modulo 2. Signs are left out.
+    """
+    num_qubits, count = table.num_qubits, len(table) + 1
+    maps = np.empty((count, 2 * num_qubits, 2 * num_qubits), dtype=np.uint8)
+    numbers = np.arange(count)
+    for source in range(2 * num_qubits):  # each column alone, through all instructions at once
+        flat = np.zeros((2, num_qubits * count), dtype=np.uint8)
+        flat[source // num_qubits, (source % num_qubits) * count : (source % num_qubits + 1) * count] = 1
+        for index, gate in enumerate(table.pool):
+            rows = numbers[table.gate_index == index]
+            operands = table.operands[rows].astype(np.int64) * count + rows[:, None]
+            _act(flat[0], flat[1], gate, operands)
+        maps[:, :, source] = flat.reshape(2 * num_qubits, count).T
+    return maps
+
+
 def _ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRanks:
     if table.pool.is_clifford:
         return _tableau_ranks(ids, table, every_prefix)
@@ -78,12 +100,11 @@ def _tableau_ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> Sch
         step_ids = ids[:, step]
         step_gates = table.gate_index[step_ids]
         for index, gate in enumerate(table.pool):
-            action = _TABLEAU_ACTIONS[gate.name]
-            if action is None:
+            if not _tableau_action(gate):
                 continue
             rows = np.flatnonzero(step_gates == index)
             operands = table.operands[step_ids[rows]].astype(np.int64) * num_circuits + rows[:, None]
-            action(flat_x, flat_z, *operands.T[: gate.num_qubits])
+            _act(flat_x, flat_z, gate, operands)
         if every_prefix:
             prefixes[:, step] = _ranks_of_columns(x, z).T
     return prefixes if every_prefix else np.ascontiguousarray(_ranks_of_columns(x, z).T)
@@ -98,48 +119,38 @@ _Column = NDArray[np.unsignedinteger]
 _Index = NDArray[np.int64]
 
 
-def _h(x: _Column, z: _Column, q: _Index) -> None:
-    x[q], z[q] = z[q], x[q]
+def _act(x: _Column, z: _Column, gate: Gate, operands: _Index) -> None:
+    """Let a gate act on the columns [Q * N] of tableaux, in place; operands [n, qubits] say on which of them."""
+    places = [(column, operands[:, qubit]) for column in (x, z) for qubit in range(gate.num_qubits)]
+    before: dict[int, _Column] = {}
+    after = []
+    for changed, summands in _tableau_action(gate):
+        for number in summands:
+            if number not in before:
+                column, where = places[number]
+                before[number] = column[where]
+        after.append((changed, reduce(np.bitwise_xor, [before[number] for number in summands])))
+    for changed, values in after:
+        column, where = places[changed]
+        column[where] = values
 
 
-def _s(x: _Column, z: _Column, q: _Index) -> None:
-    z[q] ^= x[q]
+@cache
+def _tableau_action(gate: Gate) -> list[tuple[int, list[int]]]:
+    """Return the columns of the tableau that a Clifford gate changes, each with those whose sum it becomes.
 
-
-def _cx(x: _Column, z: _Column, control: _Index, target: _Index) -> None:
-    x[target] ^= x[control]
-    z[control] ^= z[target]
-
-
-def _cz(x: _Column, z: _Column, control: _Index, target: _Index) -> None:
-    z[target] ^= x[control]
-    z[control] ^= x[target]
-
-
-def _cy(x: _Column, z: _Column, control: _Index, target: _Index) -> None:
-    _s(x, z, target)  # cy = s . cx . sdg on the target; signs do not matter, so sdg is s
-    _cx(x, z, control, target)
-    _s(x, z, target)
-
-
-def _swap(x: _Column, z: _Column, first: _Index, second: _Index) -> None:
-    x[first], x[second] = x[second], x[first]
-    z[first], z[second] = z[second], z[first]
-
-
-_TABLEAU_ACTIONS = {
-    "h": _h,
-    "s": _s,
-    "sdg": _s,
-    "cx": _cx,
-    "cy": _cy,
-    "cz": _cz,
-    "swap": _swap,
-    "x": None,  # Paulis only change signs
-    "y": None,
-    "z": None,
-}
-assert set(_TABLEAU_ACTIONS) == {gate.name for gate in GATES.values() if gate.is_clifford}
+    Columns are numbered X of each of the gate's qubits, then Z of each. Signs are left out, so Paulis change nothing.
+    """
+    matrix, num_qubits = gate.matrix(), gate.num_qubits
+    index, bits = np.arange(2**num_qubits), 2 ** np.arange(num_qubits)
+    images = []  # of X of each qubit, then Z of each: a row of 0 and 1 each
+    for source in [matrix[:, index ^ bit] for bit in bits] + [matrix * np.where(index & bit, -1, 1) for bit in bits]:
+        pauli = source @ matrix.conj().T
+        flips = abs(pauli[:, 0]).argmax()
+        signs = (pauli[index ^ flips, index] / pauli[flips, 0]).real < 0
+        images.append([*(flips & bits > 0), *signs[bits]])
+    sums = [(column, np.flatnonzero(row).tolist()) for column, row in enumerate(np.transpose(images))]
+    return [(column, summands) for column, summands in sums if summands != [column]]
 
 
 def _state_ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRanks:

@@ -133,9 +133,10 @@ class Batch:
     """One training step's circuits.
 
     Attributes:
-        tokens: int64 [B, Q, T], cell tokens as in `CircuitDataset`.
-        prompt_ids: int64 [B], positions in the data set's prompts.
-        sizes: int64 [B, 2], qubits and gates of each circuit.
+        tokens: int8 [B, Q, T], cell tokens as in `CircuitDataset`; like the next two, small integers until they are on
+            the device.
+        prompt_ids: int32 [B], positions in the data set's prompts.
+        sizes: int16 [B, 2], qubits and gates of each circuit.
         targets: float32 [B, 2, D, R] or None.
     """
 

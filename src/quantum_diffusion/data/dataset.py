@@ -268,9 +268,9 @@ class BatchLoader:
         tokens = pad_time(tokens, self.time_multiple, data.gate_pool.padding_token)
         targets = None if data.targets is None else torch.from_numpy(data.targets[rows])
         return Batch(
-            tokens=torch.from_numpy(tokens.astype(np.int64)),
-            prompt_ids=torch.from_numpy(data.prompt_index[rows].astype(np.int64)),
-            sizes=torch.from_numpy(sizes),
+            tokens=torch.from_numpy(np.ascontiguousarray(tokens)),
+            prompt_ids=torch.from_numpy(data.prompt_index[rows]),
+            sizes=torch.from_numpy(data.sizes[rows]),
             targets=targets,
         )
 

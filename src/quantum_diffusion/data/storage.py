@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +26,7 @@ from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError, first_line
 from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_folder, sealed, sha256_of
+from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.tasks.base import Task
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.srv import SrvTask
@@ -54,23 +55,24 @@ def check_replaceable(path: Path) -> None:
     Raises:
         DatasetFormatError: There is a file, or a folder with other files in it than those of one data set.
     """
-    if not os.path.exists(path):
-        return
-    if not path.is_dir():
+    if os.path.exists(path) and not path.is_dir():
         raise DatasetFormatError(f"{str(path)!r} is a file: give a folder for the data set")
-    ours = {DESCRIPTION, _PROMPTS, *(_array_file(key) for key in _ARRAYS)}
-    present = set()
-    for entry in path.rglob("*"):
+    check_nothing_lost(
+        path,
+        DatasetFormatError,
+        "holds {!r} and is not just a data set, so nothing is written there: choose another folder, or empty it "
+        "yourself",
+        entries=_files_in(path),
+        is_ours={DESCRIPTION, _PROMPTS, *map(_array_file, _ARRAYS)}.__contains__,
+        known_by=_PROMPTS,
+    )
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """Yield what is anywhere in a folder but for plain folders; links are not followed."""
+    for entry in folder.rglob("*"):
         if entry.is_symlink() or not entry.is_dir():
-            present.add(entry.relative_to(path).as_posix())
-            if not present <= ours:
-                break
-    if present and (not present <= ours or _PROMPTS not in present):
-        example = min(present - ours or present)
-        raise DatasetFormatError(
-            f"{str(path)!r} holds {example!r} and is not just a data set, so nothing is written there: "
-            "choose another folder, or empty it yourself"
-        )
+            yield entry.relative_to(folder).as_posix()
 
 
 def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any]) -> None:

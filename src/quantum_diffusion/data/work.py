@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from quantum_diffusion.data.shards import Shard
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
 from quantum_diffusion.files import Lock, TakenError, describe, with_checksum, without_checksum
+from quantum_diffusion.folders import check_nothing_lost, names_in
 
 _LOCK, _SETTINGS = "lock", "settings.json"
 
@@ -72,12 +73,14 @@ class WorkFolder:
 
     def _check(self) -> None:
         """Refuse a folder in which something would be lost: other files, or an interrupted run's shards."""
-        foreign = [entry.name for entry in self._folder.iterdir() if not _is_ours(entry)]
-        if foreign:
-            raise DatasetFormatError(
-                f"{str(self._folder)!r} holds {min(foreign)!r}, but shards of the data set have to go there: move it "
-                "away, or choose another datasets.output_path"
-            )
+        check_nothing_lost(
+            self._folder,
+            DatasetFormatError,
+            "holds {!r}, but shards of the data set have to go there: move it away, or choose another "
+            "datasets.output_path",
+            entries=names_in(self._folder),
+            is_ours=lambda name: _is_ours(self._folder / name),
+        )
         if self._overwrite or not any(self._folder.glob("shard-*")):
             return
         try:

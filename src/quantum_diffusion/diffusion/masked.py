@@ -19,8 +19,20 @@ from quantum_diffusion.diffusion.noise import Noise
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(ids int64 [B, T], rank int64 [B, T]) -> logits [B, T, V] of each step given the steps of smaller rank."""
 
-GuidedDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""As `Denoise`, with the logits without prompt as second part (None when guidance is off)."""
+GuidedDenoise = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(ids, rank, steps wanted int64 [B, M]) -> logits [B, M, V] of these steps, and those without prompt as second part
+(None when guidance is off)."""
+
+
+def of_wanted_steps(denoise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]) -> GuidedDenoise:
+    """Turn what predicts all steps [B, T, V] into what predicts those that are wanted."""
+
+    def at_wanted(ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
+        conditional, unconditional = denoise(ids, rank)
+        chosen = wanted[..., None].expand(-1, -1, conditional.shape[2])
+        return conditional.gather(1, chosen), None if unconditional is None else unconditional.gather(1, chosen)
+
+    return at_wanted
 
 
 class MaskedDiffusion:
@@ -84,7 +96,7 @@ class MaskedDiffusion:
         """Reveal circuits, from full masking or from the known steps of given circuits.
 
         Args:
-            denoise: The network with its condition.
+            denoise: The network with its condition; `of_wanted_steps` makes one of what predicts all steps.
             num_steps: T.
             generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
             allowed: bool [B, V], instructions each sample may use, or bool [B, T, V], those of each step.
@@ -99,8 +111,7 @@ class MaskedDiffusion:
         """
         device, count = allowed.device, len(generators)
         uniform = torch.stack([torch.rand(2, num_steps, generator=g) for g in generators]).to(device)  # [B, 2, T]
-        priority = _priority(order or self.order, uniform[:, 0])
-        per_step = allowed if allowed.dim() == 3 else allowed[:, None]  # [B, T or 1, V]
+        per_step = allowed if allowed.dim() == 3 else allowed[:, None].expand(-1, num_steps, -1)  # [B, T, V]
         ids = torch.zeros(count, num_steps, dtype=torch.int64, device=device)
         rank = torch.full_like(ids, num_steps)
         if start is not None and known is not None:
@@ -108,21 +119,36 @@ class MaskedDiffusion:
             rank = torch.where(known, known.cumsum(1) - 1, rank)  # as if revealed first, from left to right
         revealed = (rank < num_steps).sum(dim=1, keepdim=True)  # [B, 1]
         masked = num_steps - revealed
+        priority = _priority(order or self.order, uniform[:, 0])
         calls = masked.clamp(max=sample_steps or num_steps)  # [B, 1]: a sample's own, whatever its batch needs
         for call in range(int(calls.max())):
-            logits, unconditional = denoise(ids, rank)
+            first, last = (masked * number // calls.clamp(min=1) for number in (call, call + 1))
+            to_reveal = last.clamp(max=masked) - first  # [B, 1]
+            if priority is None:
+                wanted = torch.arange(num_steps, device=device).expand(count, -1)
+            else:  # the order is known before what is written, so no other step needs to be predicted
+                wanted = _first_by(priority.masked_fill(rank < num_steps, -torch.inf), int(to_reveal.max()))
+            logits, unconditional = denoise(ids, rank, wanted)
             if unconditional is not None:
                 logits = guide_log_probabilities(logits, unconditional, guidance_scale)
-            probabilities = logits.masked_fill(~per_step, -torch.inf).softmax(-1)  # [B, T, V]
-            drawn = _inverse_cdf(probabilities, uniform[:, 1])
-            chosen = priority if priority is not None else probabilities.max(-1).values
-            first, last = (masked * number // calls.clamp(min=1) for number in (call, call + 1))
-            chosen = chosen.masked_fill(rank < num_steps, -torch.inf)
-            place = chosen.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-            reveal = place < last.clamp(max=masked) - first
-            ids = torch.where(reveal, drawn, ids)
-            rank = torch.where(reveal, revealed + first + place, rank)
+            may_be = per_step.gather(1, wanted[..., None].expand(-1, -1, per_step.shape[2]))
+            probabilities = logits.masked_fill(~may_be, -torch.inf).softmax(-1)  # [B, M, V]
+            drawn = _inverse_cdf(probabilities, uniform[:, 1].gather(1, wanted))
+            if priority is None:
+                surest = _first_by(
+                    probabilities.max(-1).values.masked_fill(rank < num_steps, -torch.inf), int(to_reveal.max())
+                )
+                wanted, drawn = surest, drawn.gather(1, surest)
+            place = torch.arange(wanted.shape[1], device=device)
+            reveal = place < to_reveal
+            ids = ids.scatter(1, wanted, torch.where(reveal, drawn, ids.gather(1, wanted)))
+            rank = rank.scatter(1, wanted, torch.where(reveal, revealed + first + place, rank.gather(1, wanted)))
         return ids
+
+
+def _first_by(priority: Tensor, count: int) -> Tensor:
+    """Return the steps of largest priority, the first of equal ones first: [B, T] => int64 [B, count]."""
+    return priority.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def _priority(order: Order, uniform: Tensor) -> Tensor | None:

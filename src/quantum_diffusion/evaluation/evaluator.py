@@ -25,6 +25,11 @@ from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
 logger = logging.getLogger(__name__)
 
+_told_of_memory = memory_for(
+    "evaluating",
+    "lower evaluation.num_samples (or num_targets and samples_per_target), or use a computer with more memory",
+)
+
 
 class Evaluator:
     """Evaluates the model a configuration names.
@@ -49,33 +54,42 @@ class Evaluator:
         self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
 
-    @memory_for(
-        "evaluating",
-        "lower evaluation.num_samples (or num_targets and samples_per_target), or use a computer with more memory",
-    )
     def run(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult | TargetResult:
-        """Evaluate and write the results; returns them too.
+        """Evaluate and write the results; returns them too. See `measure` and `write`."""
+        return self.write(self.measure(progress))
+
+    @_told_of_memory
+    def measure(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult | TargetResult:
+        """Sample, verify and compare; writes nothing.
 
         Args:
             progress: Called with (circuits so far, circuits wanted).
 
         Raises:
             IncompatibleDatasetsError: No target is left to evaluate on; see `evaluate_targets`.
-            CheckpointError: The results cannot be written.
         """
         config, pipeline = self.config, self.pipeline
         trained_on = read_metadata(Path(config.model_dir)).get("dataset_sha256")
         same = None if not trained_on else trained_on == self.dataset.fingerprint
         if pipeline.task.encoder is None:
-            result = evaluate(pipeline, self.dataset, config, progress, on_training_data=same)
-            write_results(result, self.folder, config)
-            return replace(result, folder=self.folder)
+            return evaluate(pipeline, self.dataset, config, progress, on_training_data=same)
         training = None if same else find_training_data(Path(config.model_dir), Path(config.dataset))
         if training is not None and training.missing is not None:
             logger.warning("it is not checked whether training had the targets: %s", training.missing)
-        found = evaluate_targets(pipeline, self.dataset, config, progress, same, training)
-        write_target_results(found, self.folder, config)
-        return replace(found, folder=self.folder)
+        return evaluate_targets(pipeline, self.dataset, config, progress, same, training)
+
+    @_told_of_memory
+    def write(self, result: EvaluationResult | TargetResult) -> EvaluationResult | TargetResult:
+        """Write what `measure` found; returns it with the folder it is in.
+
+        Raises:
+            CheckpointError: The results cannot be written; earlier ones are unchanged.
+        """
+        if isinstance(result, EvaluationResult):
+            write_results(result, self.folder, self.config)
+        else:
+            write_target_results(result, self.folder, self.config)
+        return replace(result, folder=self.folder)
 
 
 def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:

@@ -18,7 +18,8 @@ from safetensors.numpy import save as to_safetensors
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import pad_time
 from quantum_diffusion.errors import DatasetFormatError
-from quantum_diffusion.files import DESCRIPTION, check_can_write, new_folder
+from quantum_diffusion.files import DESCRIPTION, new_folder
+from quantum_diffusion.folders import check_nothing_lost, names_in
 from quantum_diffusion.interop.genqc_data import MIXED, PREFIXES, SINGLE
 from quantum_diffusion.interop.torch_files import KEY
 from quantum_diffusion.tasks.srv import SrvTask
@@ -35,9 +36,14 @@ def check_export(path: str | Path) -> None:
     Raises:
         DatasetFormatError: There is a file or a folder with something in it, or nothing can be written.
     """
-    if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
-        raise DatasetFormatError(f"{str(path)!r} exists and is not an empty folder: choose another one for the export")
-    check_can_write(Path(path), DatasetFormatError)
+    path = Path(path)
+    check_nothing_lost(
+        path,
+        DatasetFormatError,
+        "exists and is not an empty folder: choose another one for the export",
+        entries=names_in(path) if path.is_dir() else None,
+        written=path,
+    )
 
 
 _TASKS = (SrvTask.name, UnitaryTask.name)

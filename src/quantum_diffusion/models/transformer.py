@@ -5,6 +5,8 @@ Both share the block below; they differ in what a token is and in who sees whom.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +38,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, may_see: Tensor | None = None) -> Tensor:
         """x [B, N, d] => [B, N, d]; `may_see` bool [B, N, N] tells which tokens (last axis) a token attends to."""
+        query, key, value = self.project(x)
+        return self.mix(x, query, key, value, may_see)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, N, d] => what its tokens look for, and what they are to others: query, key and value, [B, N, d]."""
         query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
+        return query, key, value
+
+    def mix(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, may_see: Tensor | None) -> Tensor:
+        """Let tokens x [B, N, d] attend to S keys and values [B, S, d], as bool [B, N, S] says: [B, N, d]."""
         mask = None if may_see is None else may_see[:, None]
         x = x + self.mix_heads(attend(query, key, value, self.num_heads, mask))
         hidden = F.silu(self.expand(self.norm_feed_forward(x)))
@@ -138,6 +149,102 @@ class InstructionTransformer(nn.Module):
             logits = self.predict(x[:, steps:])
             prefix = None if self.prefix_head is None else self.prefix_head(x[:, :steps])
         return logits, prefix
+
+    def remember(self, condition: Tensor, num_steps: int) -> Memory:
+        """Return a memory without any step, for circuits of so many steps under a condition [B, S, E]."""
+        shape = (len(condition), num_steps + 1, self.places.shape[1])  # the first slot is for nothing
+        empty = [[condition.new_zeros(shape) for _ in self.blocks] for _ in range(2)]
+        rank = torch.full((len(condition), num_steps), num_steps, dtype=torch.int64, device=condition.device)
+        return Memory(self.condition(condition)[:, None], empty[0], empty[1], rank)
+
+    def read(
+        self, memory: Memory, ids: Tensor, rank: Tensor, wanted: Tensor, step_condition: Tensor | None = None
+    ) -> Tensor:
+        """Predict some steps of circuits that are being written, as `forward` would, at the cost of these steps alone.
+
+        What a step revealed is to others does not change any more, since it sees none that is revealed later: its
+        keys and values are kept.
+
+        Args:
+            memory: What is known of steps that were revealed when it was read last; those that are new are added.
+            ids: int64 [B, T].
+            rank: int64 [B, T], as of `forward`; it only grows from call to call.
+            wanted: int64 [B, M], the steps to predict.
+            step_condition: [B, E], what may be known of each of them.
+
+        Returns:
+            float32 logits [B, M, V].
+        """
+        steps = rank.shape[1]
+        is_new = (rank < steps) & (memory.rank == steps)
+        count = int(is_new.sum(dim=1).max()) if len(is_new) else 0
+        new = torch.where(is_new, rank, steps).argsort(dim=1, stable=True)[:, :count]  # [B, n]
+        slots = torch.where(is_new.gather(1, new), new + 1, 0)  # [B, n]
+        memory.rank = rank
+        content = self.content(ids.gather(1, new)) + self.places[new] + memory.condition
+        query = self.query + self.places[wanted] + memory.condition
+        if self.step_condition is not None:
+            query = query + self.step_condition(step_condition)[:, None]
+        x = torch.cat([content, query], dim=1)  # [B, n + M, d]
+        # Steps behind the last one revealed, all of them where circuits are written from the start, are no use yet.
+        used = 1 + int(torch.where(rank < steps, torch.arange(1, steps + 1, device=rank.device), 0).max())
+        may_see = _who_sees_memory(rank[:, : used - 1], new, slots, rank, wanted.shape[1])
+        index = slots[..., None].expand(-1, -1, x.shape[2])
+        for block, keys, values in zip(self.blocks, memory.keys, memory.values, strict=True):
+            assert isinstance(block, Block)
+            own_query, own_key, own_value = block.project(x)
+            keys.scatter_(1, index, own_key[:, :count].to(keys.dtype))
+            values.scatter_(1, index, own_value[:, :count].to(values.dtype))
+            key = torch.cat([keys[:, :used], own_key[:, count:].to(keys.dtype)], dim=1)
+            value = torch.cat([values[:, :used], own_value[:, count:].to(values.dtype)], dim=1)
+            x = block.mix(x, own_query.to(keys.dtype), key, value, may_see)
+        x = self.norm(x[:, count:]).float()
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.predict(x)
+        return logits
+
+
+@dataclass(eq=False)
+class Memory:
+    """What an `InstructionTransformer` keeps of steps that are revealed.
+
+    Attributes:
+        condition: [B, 1, d], what is asked for.
+        keys: [B, 1 + T, d] a block, of each revealed step at its place; the first slot is for nothing.
+        values: As the keys.
+        rank: int64 [B, T], when each was revealed; T for steps that are not in the memory.
+    """
+
+    condition: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+    rank: Tensor
+
+
+def _who_sees_memory(known: Tensor, new: Tensor, slots: Tensor, rank: Tensor, num_wanted: int) -> Tensor:
+    """Attention pattern of tokens that are read with a memory; see `who_sees_whom` for that of whole circuits.
+
+    Args:
+        known: int64 [B, K], ranks of the first K steps.
+        new: int64 [B, n], steps that are added.
+        slots: int64 [B, n], where they are kept; 0 for those that a circuit has not, which see nothing but that slot.
+        rank: int64 [B, T].
+        num_wanted: M, steps that are predicted.
+
+    Returns:
+        bool [B, n + M, 1 + K + M], new steps first: rows look, columns are looked at.
+    """
+    batch, steps, device = len(rank), rank.shape[1], rank.device
+    is_none = (slots == 0)[..., None]  # [B, n, 1]
+    earlier = (known[:, None] <= rank.gather(1, new)[..., None]) & (known < steps)[:, None]
+    content_sees = torch.cat([is_none, earlier & ~is_none], dim=2)
+    revealed = (known < steps)[:, None].expand(-1, num_wanted, -1)
+    nothing = torch.zeros(batch, num_wanted, 1, dtype=torch.bool, device=device)
+    itself = torch.eye(num_wanted, dtype=torch.bool, device=device).expand(batch, -1, -1)
+    none_wanted = torch.zeros(batch, new.shape[1], num_wanted, dtype=torch.bool, device=device)
+    return torch.cat(
+        [torch.cat([content_sees, none_wanted], dim=2), torch.cat([nothing, revealed, itself], dim=2)], dim=1
+    )
 
 
 def who_sees_whom(rank: Tensor) -> Tensor:

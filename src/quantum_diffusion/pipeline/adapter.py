@@ -24,12 +24,10 @@ from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.editing import EditPlan
+from quantum_diffusion.pipeline.guided import Guided
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noised circuits, noise level) -> prediction; what these are is the process's."""
-
-GuidedDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""As `Denoise`, with the prediction for nothing asked as second part (None when guidance is off)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +93,15 @@ class ProcessAdapter(ABC):
         self.network = network
 
     @abstractmethod
-    def loss(self, denoise: Denoise, batch: Batch, noise: Noise, low_variance: bool) -> ProcessLoss:
+    def loss(
+        self, denoise: Denoise, batch: Batch, ids: Callable[[], Tensor], noise: Noise, low_variance: bool
+    ) -> ProcessLoss:
         """Noise the circuits of a batch and score what the network makes of them.
 
         Args:
             denoise: The network with its condition.
             batch: Circuits, on the device.
+            ids: Returns them as instructions, int64 [B, T], for processes that work on these.
             noise: Source of randomness, on the device.
             low_variance: Spread noise levels evenly over the batch, where the process draws levels.
         """
@@ -134,12 +135,12 @@ class ProcessAdapter(ABC):
 
     @abstractmethod
     def sample(
-        self, denoise: GuidedDenoise, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
+        self, guided: Guided, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
     ) -> DecodeReport:
         """Draw circuits of one shape and decode them.
 
         Args:
-            denoise: The network with its condition.
+            guided: The network with its condition.
             rows: The samples, all of one of `shapes`.
             options: How to sample, all of it decided.
             plan: What may not be chosen freely.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from quantum_diffusion.circuits.instructions import NO_GATE, InstructionTable, compact, gate_count
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, decode_tokens, encode_ids
@@ -17,10 +18,11 @@ from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.gate_embedding import GateEmbedding
-from quantum_diffusion.pipeline.adapter import Denoise, GuidedDenoise, ProcessAdapter, ProcessLoss, Rows
+from quantum_diffusion.pipeline.adapter import Denoise, ProcessAdapter, ProcessLoss, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.decoding import widen
 from quantum_diffusion.pipeline.editing import EditPlan
+from quantum_diffusion.pipeline.guided import Guided
 from quantum_diffusion.seeding import numpy_generator
 
 
@@ -45,7 +47,9 @@ class CellsAdapter(ProcessAdapter):
             **params.model_dump(exclude={"guidance_scale", "sample_steps"}),
         )
 
-    def loss(self, denoise: Denoise, batch: Batch, noise: Noise, low_variance: bool) -> ProcessLoss:
+    def loss(
+        self, denoise: Denoise, batch: Batch, ids: Callable[[], Tensor], noise: Noise, low_variance: bool
+    ) -> ProcessLoss:
         """Noise the cells of a batch and score the prediction; see `ProcessAdapter.loss`."""
         sees_prefix = torch.ones_like(batch.tokens[:, 0], dtype=torch.bool)
         return ProcessLoss(
@@ -95,7 +99,7 @@ class CellsAdapter(ProcessAdapter):
     # ------------------------------------------------------------------------------------------------ sampling
 
     def sample(
-        self, denoise: GuidedDenoise, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
+        self, guided: Guided, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
     ) -> DecodeReport:
         """Denoise circuits and decode them; see `ProcessAdapter.sample`."""
         assert options.guidance_scale is not None, "options are decided"
@@ -106,7 +110,7 @@ class CellsAdapter(ProcessAdapter):
         knows = plan.kept.any() or plan.bounds_length
         known = self._known_cells(rows, lengths, (qubits, steps), plan) if knows else None
         tokens = self.process.sample(
-            denoise,
+            guided,
             (self._channels, qubits, steps),
             rows.generators(),
             device,

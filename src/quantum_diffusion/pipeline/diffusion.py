@@ -6,7 +6,7 @@ It turns batches into a loss and requests into verified circuits. Which task and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from quantum_diffusion.arguments import check_kind, check_texts
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.labels import prefix_rank_vectors
 from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedParams, SamplingConfig
@@ -30,59 +29,21 @@ from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_p
 from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
-from quantum_diffusion.pipeline.decoding import decode_batch
+from quantum_diffusion.pipeline.condition import Condition, Request
+from quantum_diffusion.pipeline.decoding import DeviceDecoder
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pipeline.fit import FitResult, fit
+from quantum_diffusion.pipeline.guided import Guided
 from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.seeding import derive_seed, sample_seeds
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO
+from quantum_diffusion.tasks.prefix_labels import PREFIX_LABELS
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 ADAPTERS: dict[type, type[ProcessAdapter]] = {MaskedParams: SequenceAdapter, GaussianParams: CellsAdapter}
 """By the kind of parameters in `scheduler.params`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What circuits are asked for, on the device, one row a circuit.
-
-    Attributes:
-        words: int64 [B, S], tokenised prompts.
-        targets: float32 [B, 2, D, R]; None for tasks without.
-    """
-
-    words: Tensor
-    targets: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def take(self, rows: NDArray[np.int64], device: torch.device) -> Request:
-        """Return some rows, on a device."""
-        chosen = None if self.targets is None else self.targets[rows].to(device)
-        return Request(self.words[rows].to(device), chosen)
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """A request as the backbone sees it.
-
-    Attributes:
-        tokens: Float [B, S, E].
-        targets: float32 [B, 2, D, R], zeros where they were dropped; None for tasks without.
-    """
-
-    tokens: Tensor
-    targets: Tensor | None = None
-
-    def __add__(self, other: Condition) -> Condition:
-        """Join the rows of two conditions."""
-        tokens = torch.cat([self.tokens, other.tokens])
-        if self.targets is None or other.targets is None:
-            return Condition(tokens)
-        return Condition(tokens, torch.cat([self.targets, other.targets]))
 
 
 class DiffusionPipeline:
@@ -110,7 +71,12 @@ class DiffusionPipeline:
             torch.default_generator.manual_seed(derive_seed(seed, "weights"))  # unlike torch's, leaves GPUs alone
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
         self._prompt_words = tokenize_prompts(config.prompts, config.vocabulary)
+        self._decoder = DeviceDecoder(self.table)
         self._left = LEFT_TO_DO[self.task.name](self.table) if self.task.name in LEFT_TO_DO else None
+
+    @cached_property
+    def _prefix_labels(self) -> Callable[[Tensor], Tensor]:
+        return PREFIX_LABELS[self.task.name](self.table)
 
     @property
     def network(self) -> nn.ModuleDict:
@@ -167,10 +133,10 @@ class DiffusionPipeline:
         tokens = encoder(distinct)[index]
         null = encoder.null_condition(*tokens.shape[:2])
         tokens = torch.where(dropped[:, 0, None, None], null, tokens)
-        if request.targets is None or self.task.encoder is None or self._left is None:
+        if request.targets is None or self.task.encoder is None:
             return Condition(tokens)
         shown = torch.where(dropped[:, 1, None, None, None], 0.0, request.targets)
-        encoded: Tensor = self.network[self.task.encoder](self._left.at_start(shown))
+        encoded: Tensor = self.network[self.task.encoder](shown if self._left is None else self._left.at_start(shown))
         if encoded.dim() == 2:
             encoded = encoded[:, None]
         return Condition(torch.cat([tokens, encoded], dim=1), shown)
@@ -218,7 +184,7 @@ class DiffusionPipeline:
             prefix_weight: Weight of the auxiliary head's loss.
         """
         self._prompt_words = self._prompt_words.to(batch.prompt_ids.device)  # moves in the first step alone
-        words = self._prompt_words[batch.prompt_ids]
+        words = self._prompt_words[batch.prompt_ids.long()]
         dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
         condition = self.encode_condition(Request(words, batch.targets), dropped)
 
@@ -229,12 +195,15 @@ class DiffusionPipeline:
             prediction, prefix_logits = self._predict(circuits, level, condition)
             return prediction
 
-        found = self.adapter.loss(denoise, batch, noise, low_variance)
+        @cache
+        def ids() -> Tensor:
+            return self._decoder(batch.tokens)
+
+        found = self.adapter.loss(denoise, batch, ids, noise, low_variance)
         if prefix_logits is None or prefix_weight == 0:
             return LossTerms(found.diffusion, found.diffusion)
-        ranks = prefix_rank_vectors(decode_batch(batch.tokens, self.table), self.table)  # [B, T, Q]
-        entangled = torch.from_numpy(ranks == 2).to(prefix_logits)
-        losses = F.binary_cross_entropy_with_logits(prefix_logits, entangled, reduction="none").mean(dim=2)
+        labels = self._prefix_labels(ids()).to(prefix_logits)  # [B, T, Q]
+        losses = F.binary_cross_entropy_with_logits(prefix_logits, labels, reduction="none").mean(dim=2)
         # Divided by their mean number, not by this batch's: a circuit's part must not depend on the other circuits.
         prefix = (losses * found.sees_prefix).sum(dim=1).mean() / found.mean_prefixes
         return LossTerms(found.diffusion + prefix_weight * prefix, found.diffusion, prefix)
@@ -310,6 +279,7 @@ class DiffusionPipeline:
         report = self._sample(asked, seed, options, edit, first_sample, progress)
         return self.task.verify(asked, report, self.table)
 
+    @torch.inference_mode()
     def _sample(
         self,
         asked: Requests,
@@ -338,8 +308,8 @@ class DiffusionPipeline:
                 f"sampling {len(batch)} circuits at once on {self.device}",
                 "lower model_params.auto_batch_size (while training: training.training.num_sampled)",
             ):
-                denoise = self._guided(request.take(batch, self.device), options.guidance_scale or 0.0)
-                report = self.adapter.sample(denoise, rows.take(batch), options, plan, self.device)
+                guided = self._guided(request.take(batch, self.device), options.guidance_scale or 0.0)
+                report = self.adapter.sample(guided, rows.take(batch), options, plan, self.device)
             steps = min(report.ids.shape[1], self.config.max_gates)
             ids[batch, :steps] = report.ids[:, :steps]
             reasons[batch] = report.reasons
@@ -353,22 +323,21 @@ class DiffusionPipeline:
         words = tokenize_prompts(asked.prompts, self.config.vocabulary, min_length=self._prompt_words.shape[1])
         return Request(words, None if asked.targets is None else torch.from_numpy(as_two_channels(asked.targets)))
 
-    def _guided(self, request: Request, scale: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]:
+    def _guided(self, request: Request, scale: float) -> Guided:
         """Return the network with a request, and beside it, unless the scale is 1, with nothing asked."""
-        with torch.inference_mode():
-            nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)
-            condition = self.encode_condition(request, ~nothing)
-            both = condition + self.encode_condition(request, nothing)
-
-        def denoise(circuits: Tensor, level: Tensor) -> tuple[Tensor, Tensor | None]:
-            if scale == 1:
-                return self._predict(circuits, level, condition)[0], None
-            doubled = level if len(level) == 1 else torch.cat([level, level])
-            prediction, _ = self._predict(torch.cat([circuits, circuits]), doubled, both)
-            guided, free = prediction.chunk(2)
-            return guided, free
-
-        return denoise
+        nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)
+        condition = self.encode_condition(request, ~nothing)
+        if scale != 1:
+            condition = condition + self.encode_condition(request, nothing)
+        shows = self.config.shows_remaining and self.task.encoder is not None
+        return Guided(
+            predict=self._predict,
+            backbone=self.network["backbone"],
+            condition=condition,
+            is_guided=scale != 1,
+            encoder=self.network[self.task.encoder] if shows and self.task.encoder else None,
+            left=self._left if shows else None,
+        )
 
 
 def _batches(shapes: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

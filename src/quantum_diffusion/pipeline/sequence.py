@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from quantum_diffusion.circuits.instructions import InstructionTable
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
@@ -13,10 +15,10 @@ from quantum_diffusion.config.schema import MaskedParams, SamplingConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.diffusion.masked import MaskedDiffusion
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.pipeline.adapter import Denoise, GuidedDenoise, ProcessAdapter, ProcessLoss, Rows
+from quantum_diffusion.pipeline.adapter import Denoise, ProcessAdapter, ProcessLoss, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig
-from quantum_diffusion.pipeline.decoding import decode_batch
 from quantum_diffusion.pipeline.editing import EditPlan
+from quantum_diffusion.pipeline.guided import Guided
 
 
 class SequenceAdapter(ProcessAdapter):
@@ -31,12 +33,14 @@ class SequenceAdapter(ProcessAdapter):
         assert isinstance(params, MaskedParams)
         self.process = MaskedDiffusion(params.suffix_share, params.order)
 
-    def loss(self, denoise: Denoise, batch: Batch, noise: Noise, low_variance: bool) -> ProcessLoss:
+    def loss(
+        self, denoise: Denoise, batch: Batch, ids: Callable[[], Tensor], noise: Noise, low_variance: bool
+    ) -> ProcessLoss:
         """Mask the circuits of a batch and score the instructions predicted; see `ProcessAdapter.loss`."""
-        ids = torch.from_numpy(decode_batch(batch.tokens, self.table).astype(np.int64)).to(batch.tokens.device)
-        rank = self.process.draw_rank(len(ids), ids.shape[1], noise)
+        circuits = ids()
+        rank = self.process.draw_rank(len(circuits), circuits.shape[1], noise)
         return ProcessLoss(
-            diffusion=self.process.loss(denoise, ids, rank).mean(),
+            diffusion=self.process.loss(denoise, circuits, rank).mean(),
             # A prefix's label can be told only by a token that sees the whole prefix.
             sees_prefix=rank.cummax(dim=1).values == rank,
             mean_prefixes=self.process.mean_prefixes(rank.shape[1]),
@@ -51,14 +55,14 @@ class SequenceAdapter(ProcessAdapter):
         return np.tile(np.array([self.config.num_qubits, self.config.max_gates]), (len(rows), 1))
 
     def sample(
-        self, denoise: GuidedDenoise, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
+        self, guided: Guided, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
     ) -> DecodeReport:
         """Reveal circuits step by step; see `ProcessAdapter.sample`."""
         assert options.guidance_scale is not None, "options are decided"
         per_step = plan.step_allowances(rows.allowed)
         start = np.repeat(plan.ids[None].astype(np.int64), len(rows), axis=0)
         ids = self.process.sample(
-            denoise,
+            guided.reader(self.config.max_gates),
             self.config.max_gates,
             rows.generators(),
             torch.from_numpy(per_step).to(device),

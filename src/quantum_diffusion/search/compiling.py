@@ -12,21 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
-from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+from quantum_diffusion.circuits.files import numbered, write_circuits
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
-from quantum_diffusion.errors import CheckpointError, counted, only_warn
+from quantum_diffusion.errors import CheckpointError, counted
 from quantum_diffusion.files import new_folder
 from quantum_diffusion.search.exact import Compilation, CompiledCircuit, find_exact
 from quantum_diffusion.search.sampling import check_save_folder, load_answering, read_edit
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
 
-MOST_DRAWN = 24
-"""Circuits in the picture."""
-
 SUMMARY_FILE, PICTURE_FILE = "summary.json", "circuits.png"
-
 
 READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
 """What reads the target of each command."""
@@ -78,7 +74,7 @@ def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
         CheckpointError: The folder cannot be written.
     """
     assert config.save_folder is not None
-    files = {f"{number:05d}.qasm": circuit for number, circuit in enumerate(result.circuits, start=1)}
+    files = numbered(result.circuits)
     if not files and result.best is not None:
         files = {"best.qasm": result.best}
     summary = {
@@ -87,14 +83,8 @@ def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
         config.command: config.model_dump(mode="json"),
     }
     with new_folder(Path(config.save_folder), CheckpointError) as staging:
-        for name, compiled in files.items():
-            text = f"// {config.target!r}: {title(compiled)}\n{compiled.circuit.to_qasm2()}"
-            (staging / name).write_text(text, encoding="utf-8")
-        if files:
-            drawn = list(files.values())[:MOST_DRAWN]
-            titles = [title(compiled) for compiled in drawn]
-            with only_warn(f"the picture {PICTURE_FILE!r}"):
-                QiskitBackend().save_drawing([compiled.circuit for compiled in drawn], staging / PICTURE_FILE, titles)
+        circuits = {name: compiled.circuit for name, compiled in files.items()}
+        write_circuits(staging, circuits, repr(config.target), list(map(title, files.values())), PICTURE_FILE)
         (staging / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 

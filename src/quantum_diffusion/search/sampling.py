@@ -5,19 +5,20 @@ Only circuits that simulation confirms are returned; how many samples that took 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
+from quantum_diffusion.circuits import files
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError, counted, memory_for
-from quantum_diffusion.files import check_can_write, new_folder
+from quantum_diffusion.files import new_folder
+from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
@@ -137,11 +138,8 @@ def check_save_folder(folder: str | None, key: str) -> None:
     Raises:
         CheckpointError: Nothing can be written there.
     """
-    if folder is None:
-        return
-    if os.path.lexists(folder):
-        raise CheckpointError(f"{folder!r} exists: choose another {key}")
-    check_can_write(Path(folder), CheckpointError)
+    if folder is not None:
+        check_nothing_lost(folder, CheckpointError, f"exists: choose another {key}", written=Path(folder))
 
 
 def write_circuits(circuits: Sequence[Circuit], config: SampleConfig) -> None:
@@ -152,6 +150,4 @@ def write_circuits(circuits: Sequence[Circuit], config: SampleConfig) -> None:
     """
     assert config.save_folder is not None
     with new_folder(Path(config.save_folder), CheckpointError) as staging:
-        for number, circuit in enumerate(circuits, start=1):
-            text = f"// {srv_prompt(list(config.srv))}: verified by simulation\n{circuit.to_qasm2()}"
-            (staging / f"{number:05d}.qasm").write_text(text, encoding="utf-8")
+        files.write_circuits(staging, files.numbered(circuits), srv_prompt(list(config.srv)))

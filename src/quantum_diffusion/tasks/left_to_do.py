@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantum_diffusion.circuits.instructions import InstructionTable
+from quantum_diffusion.circuits.instructions import NO_GATE, InstructionTable
 from quantum_diffusion.circuits.simulate import unitaries
 
 
@@ -47,6 +47,10 @@ class LeftToDo(ABC):
             float32 [B, T, 2, D, C].
         """
 
+    @abstractmethod
+    def remainder(self, targets: Tensor) -> Remainder:
+        """Return what is left of targets, float32 [B, 2, D, R], while circuits are written."""
+
     def _gates_on(self, device: torch.device) -> Tensor:
         """complex64 [K + 1, D, D], the unitary of each instruction; made when needed: of 10 qubits it has gigabytes."""
         if self._gates is None:
@@ -55,6 +59,59 @@ class LeftToDo(ABC):
         if self._gates.device != device:
             self._gates = self._gates.to(device)
         return self._gates
+
+
+class Remainder(ABC):
+    """What is left to do for circuits that are being written: brought up to date by the gates that are new.
+
+    Args:
+        gates: complex64 [K + 1, D, D], the unitary of each instruction.
+        count: B, circuits.
+    """
+
+    def __init__(self, gates: Tensor, count: int) -> None:
+        self._gates = gates
+        self._begun = torch.zeros(count, 1, dtype=torch.int64, device=gates.device)
+        self._ended = torch.zeros_like(self._begun)
+
+    def update(self, ids: Tensor, rank: Tensor) -> Tensor:
+        """Return what every step that is not revealed would have to do; see `LeftToDo.for_steps`.
+
+        Args:
+            ids: int64 [B, T].
+            rank: int64 [B, T], T for steps that are not revealed; those that are stay so from call to call.
+
+        Returns:
+            float32 [B, 2, D, C].
+        """
+        last = ids.shape[1] - 1
+        revealed = rank <= last
+        begun, ended = (known.cumprod(dim=1).sum(dim=1, keepdim=True) for known in (revealed, revealed.flip(1)))
+        for _ in range(int((begun - self._begun).max())):
+            self._begin(self._gates[_ids_at(ids, self._begun, self._begun < begun)])
+            self._begun += self._begun < begun
+        for _ in range(int((ended - self._ended).max())):
+            self._end(self._gates[_ids_at(ids, last - self._ended, self._ended < ended)])
+            self._ended += self._ended < ended
+        return torch.view_as_real(self._left()).movedim(-1, 1)
+
+    @abstractmethod
+    def _begin(self, gates: Tensor) -> None:
+        """Take gates complex64 [B, D, D] into the known beginnings."""
+
+    @abstractmethod
+    def _end(self, gates: Tensor) -> None:
+        """Take gates complex64 [B, D, D] into the known ends."""
+
+    @abstractmethod
+    def _left(self) -> Tensor:
+        """Return what is left, complex64 [B, D, C]."""
+
+
+def _ids_at(ids: Tensor, steps: Tensor, are_new: Tensor) -> Tensor:
+    """Return the instruction of one step a circuit, "no gate" where it is not new: [B]."""
+    found = ids.gather(1, steps.clamp(0, ids.shape[1] - 1))
+    return torch.where(are_new, found, NO_GATE)[:, 0]
 
 
 class UnitariesLeft(LeftToDo):
@@ -73,6 +130,25 @@ class UnitariesLeft(LeftToDo):
         from_start, from_end = known_lengths(rank)
         left = torch.stack(ends, dim=1)[rows, from_end] @ torch.stack(beginnings, dim=1)[rows, from_start]
         return torch.view_as_real(left).movedim(-1, 2)
+
+    def remainder(self, targets: Tensor) -> Remainder:
+        """Return what is left of unitaries while circuits are written; see `LeftToDo.remainder`."""
+        return _UnitaryRemainder(self._gates_on(targets.device), targets)
+
+
+class _UnitaryRemainder(Remainder):
+    def __init__(self, gates: Tensor, targets: Tensor) -> None:
+        super().__init__(gates, len(targets))
+        self._remaining = torch.complex(targets[:, 0], targets[:, 1])
+
+    def _begin(self, gates: Tensor) -> None:
+        self._remaining = self._remaining @ gates.mH
+
+    def _end(self, gates: Tensor) -> None:
+        self._remaining = gates.mH @ self._remaining
+
+    def _left(self) -> Tensor:
+        return self._remaining
 
 
 class StatesLeft(LeftToDo):
@@ -96,6 +172,25 @@ class StatesLeft(LeftToDo):
         from_start, from_end = known_lengths(rank)
         made, wanted = torch.stack(beginnings, dim=1)[rows, from_start], torch.stack(ends, dim=1)[rows, from_end]
         return torch.view_as_real(torch.cat([made, wanted], dim=3)).movedim(-1, 2)
+
+    def remainder(self, targets: Tensor) -> Remainder:
+        """Return what is left of states while circuits are written; see `LeftToDo.remainder`."""
+        return _StateRemainder(self._gates_on(targets.device), targets)
+
+
+class _StateRemainder(Remainder):
+    def __init__(self, gates: Tensor, targets: Tensor) -> None:
+        super().__init__(gates, len(targets))
+        self._made, self._wanted = (torch.complex(x[:, 0], x[:, 1]) for x in (_zero_states(targets), targets))
+
+    def _begin(self, gates: Tensor) -> None:
+        self._made = gates @ self._made
+
+    def _end(self, gates: Tensor) -> None:
+        self._wanted = gates.mH @ self._wanted
+
+    def _left(self) -> Tensor:
+        return torch.cat([self._made, self._wanted], dim=2)
 
 
 def _zero_states(targets: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Which weights are trained, and how: optimizers and learning-rate schedules by name.
 
-Both are torch's own; a schedule is a pure function of the step, so that it can be plotted, tested and resumed.
+They are torch's own, but for the arithmetic of Muon; a schedule is a pure function of the step, so that it can be
+plotted, tested and resumed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.training.muon import Muon
 
 LR_SCHEDULES = ("constant", "one_cycle", "cosine")
 OPTIMIZERS = ("adam", "adamw", "muon")
@@ -108,9 +110,7 @@ def make_optimizers(
     )
     if not hidden:
         return [adamw]
-    muon = torch.optim.Muon(
-        matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     return [adamw, muon]
 
 

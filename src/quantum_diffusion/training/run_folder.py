@@ -22,7 +22,8 @@ from quantum_diffusion.config.schema import SAME_MODEL, TrainingConfig
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.data.storage import ARRAYS_FOLDER
 from quantum_diffusion.errors import CheckpointError, ConfigError
-from quantum_diffusion.files import Lock, TakenError, check_can_write, describe
+from quantum_diffusion.files import Lock, TakenError, describe
+from quantum_diffusion.folders import check_nothing_lost, names_in
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.checkpoint import CheckpointStore, read_checkpoint, read_metadata
 from quantum_diffusion.pipeline.state import TrainingState
@@ -72,21 +73,25 @@ class RunFolder:
                 f"{str(self.model)!r} already holds a finished model: to train it longer, {_longer(self.model)}; "
                 "for another model choose another output_path; to replace it set training.general.overwrite=true"
             )
-        check_can_write(self.run, CheckpointError)
+        check_nothing_lost(
+            self.model,
+            CheckpointError,
+            "holds {!r}, but no model of ours that might be replaced: choose another training.general.output_path",
+            entries=() if finished or _is_record(self.run) else self._present(),
+            # The lock is there before the record.
+            is_ours=lambda name: name == f"{RUN_FOLDER}/{LOCK_FILE}" and _is_lock(self.model / name),
+            written=self.run,
+        )
         data = _data_set_around(self.model.absolute())
         if data is not None:
             raise CheckpointError(
                 f"no model can be saved to {str(self.model)!r}: {str(data)!r} is a data set; choose another folder"
             )
-        if finished or _is_record(self.run):
-            return
-        foreign = [name for name in checkpoint.FILES if (self.model / name).exists()]
-        foreign += [f"{RUN_FOLDER}/{name}" for name in _content(self.run)]
-        if foreign:
-            raise CheckpointError(
-                f"{str(self.model)!r} holds {foreign[0]!r}, but no model of ours that might be replaced: "
-                "choose another training.general.output_path"
-            )
+
+    def _present(self) -> Iterator[str]:
+        """Yield what a run would replace or remove, but for temporary files."""
+        yield from (name for name in checkpoint.FILES if (self.model / name).exists())
+        yield from (f"{RUN_FOLDER}/{name}" for name in names_in(self.run, hidden=False))
 
     @contextmanager
     def to_ourselves(self) -> Iterator[None]:
@@ -261,14 +266,6 @@ def _is_record(folder: Path) -> bool:
     except Exception:  # none, or a file of another software
         return False
     return isinstance(config, dict) and set(TrainingConfig.model_fields) <= config.keys()
-
-
-def _content(folder: Path) -> list[str]:
-    """Name what is in a run's folder, but for what we leave there before its record: the lock, and temporary files."""
-    if not folder.is_dir():
-        return []
-    ours = {LOCK_FILE} if _is_lock(folder / LOCK_FILE) else set()
-    return sorted(path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith("."))
 
 
 def _is_lock(file: Path) -> bool:

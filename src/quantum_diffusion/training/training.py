@@ -22,6 +22,7 @@ from quantum_diffusion.config.store import to_yaml
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import ConfigError, TeamError, only_warn
+from quantum_diffusion.interrupts import catch_stop_signals
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.callbacks import FitObserver
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
@@ -33,7 +34,6 @@ from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
 from quantum_diffusion.tracking.profiling import profiler
 from quantum_diffusion.tracking.sinks import check_sinks, sqlite_uri
-from quantum_diffusion.training.interrupts import catch_stop_signals
 from quantum_diffusion.training.measuring import draw_samples, sample_evenly
 from quantum_diffusion.training.metadata import describe_run
 from quantum_diffusion.training.metrics_log import MetricsLog

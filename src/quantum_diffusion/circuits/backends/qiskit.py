@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
-from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.gates import GATES, Gate
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
 from quantum_diffusion.circuits.simulate import random_images
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
@@ -67,8 +68,11 @@ class QiskitBackend:
 
         native = QuantumCircuit(circuit.num_qubits)
         for instruction in circuit.instructions:
-            # Qiskit's methods have the names of its gates, which are ours.
-            getattr(native, instruction.gate)(*instruction.qubits)
+            if instruction.gate in _standard_gates():
+                # Qiskit's methods have the names of its gates, which are ours; they are faster than append.
+                getattr(native, instruction.gate)(*instruction.qubits)
+            else:
+                native.append(_own_gate(GATES[instruction.gate]), instruction.qubits)
         return native
 
     def from_native(self, native: QuantumCircuit) -> Circuit:
@@ -252,7 +256,7 @@ def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
     if level not in (1, 2, 3):
         raise ValueError(f"expected optimization level 1, 2 or 3, given {level}")
     # Routing would leave out swaps and return the permutation beside the circuit.
-    settings = {"basis_gates": list(table.pool.names), "routing_method": "none", "seed_transpiler": 0}
+    settings = {"basis_gates": _basis(table.pool.names), "routing_method": "none", "seed_transpiler": 0}
     levels = [generate_preset_pass_manager(optimization_level=lower, **settings) for lower in range(level, 0, -1)]
     backend = QiskitBackend()
     number = {_key(instruction): row for row, instruction in reversed([*enumerate(table.instructions, start=1)])}
@@ -308,7 +312,7 @@ def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit
         clifford = Clifford.from_operator(Operator(unitary))
         candidates += [synth_clifford_full(clifford), synth_clifford_greedy(clifford)]
     # Higher levels leave out swaps and return the permutation beside the circuit.
-    transpiler = generate_preset_pass_manager(optimization_level=1, basis_gates=list(gates), seed_transpiler=0)
+    transpiler = generate_preset_pass_manager(optimization_level=1, basis_gates=_basis(gates), seed_transpiler=0)
     found = []
     for candidate in candidates:
         with contextlib.suppress(QiskitError, GateSetError):  # it needs other gates
@@ -423,15 +427,37 @@ def _column_widths(widths: Sequence[float], most: int) -> list[float]:
     return [max(widths)]
 
 
+@cache
+def _standard_gates() -> dict[str, Any]:
+    """Return Qiskit's own gates by their names."""
+    from qiskit.circuit.library import get_standard_gate_name_mapping
+
+    return dict(get_standard_gate_name_mapping())
+
+
+@cache
+def _own_gate(gate: Gate) -> Any:
+    """Return a gate that Qiskit lacks as Qiskit reads its definition."""
+    from qiskit import qasm2
+
+    qubits = tuple(range(gate.num_qubits))
+    instruction = Instruction(gate.name, qubits[: gate.num_controls], qubits[gate.num_controls :])
+    return qasm2.loads(Circuit(gate.num_qubits, (instruction,)).to_qasm2()).data[0].operation
+
+
+def _basis(names: Iterable[str]) -> list[str]:
+    """Return the gates that Qiskit's transpiler may use: it refuses names that are not its own."""
+    return [name for name in names if name in _standard_gates()]
+
+
 def _check_meaning(operation: Any, name: str) -> None:
     """Refuse a gate that a user (or a QASM file) defined under one of our names with another matrix."""
-    from qiskit.circuit.library import get_standard_gate_name_mapping
     from qiskit.quantum_info import Operator
 
-    standard = get_standard_gate_name_mapping()[name]
-    if operation == standard:
+    if operation == _standard_gates().get(name):
         return
-    if operation.num_qubits != standard.num_qubits or not np.allclose(Operator(operation), Operator(standard)):
+    gate = GATES[name]
+    if operation.num_qubits != gate.num_qubits or not np.allclose(Operator(operation), gate.matrix()):
         raise GateSetError(f"the circuit defines its own gate {name!r} with another meaning: give it another name")
 
 

@@ -6,7 +6,6 @@ The console shows the rows; `inspection.json` and `inspection.png` are written t
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,8 @@ from quantum_diffusion.evaluation.inspection import (
     WrongCircuits,
 )
 from quantum_diffusion.evaluation.report.tables import Row, counts, percent
-from quantum_diffusion.files import check_can_write, describe, new_entries
+from quantum_diffusion.files import new_entries
+from quantum_diffusion.folders import check_nothing_lost, names_in
 from quantum_diffusion.pictures import new_picture
 
 if TYPE_CHECKING:
@@ -247,19 +247,15 @@ def check_save_folder(folder: Path) -> None:
     Raises:
         CheckpointError: There is something else, or nothing can be written.
     """
-    check_can_write(folder / ".new", CheckpointError)  # an entry, for the folder may be there
-    if not os.path.lexists(folder):
-        return
-    try:
-        present = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as problem:
-        raise CheckpointError(f"cannot write to {str(folder)!r}: {describe(problem)}") from problem
-    foreign = [name for name in present if name not in (REPORT_FILE, PICTURE_FILE) or not (folder / name).is_file()]
-    if foreign or (present and REPORT_FILE not in present):
-        raise CheckpointError(
-            f"{str(folder)!r} holds {(foreign or present)[0]!r} and is not just an earlier inspection: choose another "
-            "inspect.save_folder"
-        )
+    check_nothing_lost(
+        folder,
+        CheckpointError,
+        "holds {!r} and is not just an earlier inspection: choose another inspect.save_folder",
+        entries=names_in(folder, hidden=False),
+        is_ours=lambda name: name in (REPORT_FILE, PICTURE_FILE) and (folder / name).is_file(),
+        known_by=REPORT_FILE,
+        written=folder / ".new",  # an entry, for the folder may be there
+    )
 
 
 def save_inspection(report: InspectionReport, folder: Path, source: Mapping[str, Any]) -> None:

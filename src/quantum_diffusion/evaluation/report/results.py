@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.files import NUMBERED, numbered, write_circuits
 from quantum_diffusion.errors import CheckpointError, only_warn
 from quantum_diffusion.evaluation.report.tables import Row, markdown_table
-from quantum_diffusion.files import check_can_write, new_entries
+from quantum_diffusion.files import new_entries
+from quantum_diffusion.folders import check_nothing_lost
 
 METRICS_FILE = "metrics.json"
 CIRCUITS_FOLDER = "circuits"
@@ -25,7 +27,7 @@ RESULTS = (METRICS_FILE, "metrics.md", "accuracy.png", "success.png", "circuits.
 _KEYS = {"valid_rate", "reasons", "seed", "evaluation"}
 """What `metrics.json` of every evaluation has, and hardly another file of that name."""
 
-_CIRCUITS = re.compile(rf"{CIRCUITS_FOLDER}(/(srv|target)_\d+(/\d{{5,}}\.qasm)?)?")
+_CIRCUITS = re.compile(rf"{CIRCUITS_FOLDER}/(srv|target)_\d+(/{NUMBERED})?")
 
 
 def check_results_folder(folder: Path) -> None:
@@ -34,21 +36,33 @@ def check_results_folder(folder: Path) -> None:
     Raises:
         CheckpointError: The message says what is in the way.
     """
-    check_can_write(folder / CIRCUITS_FOLDER, CheckpointError)
-    present = [name for name in RESULTS if os.path.lexists(folder / name)]
-    if present and not _is_evaluation(folder / METRICS_FILE):
-        raise CheckpointError(
-            f"{str(folder)!r} holds {present[0]!r}, but no earlier evaluation that might be replaced: "
-            "choose another evaluation.save_folder"
+    is_evaluation = _is_evaluation(folder / METRICS_FILE)
+    refusal = "holds {!r}, but no earlier evaluation that might be replaced: choose another evaluation.save_folder"
+    if is_evaluation:
+        refusal = (
+            "holds {!r}, which no evaluation wrote and a new one would remove: move it elsewhere, or choose another "
+            "evaluation.save_folder"
         )
-    inside = [path.relative_to(folder).as_posix() for path in sorted((folder / CIRCUITS_FOLDER).rglob("*"))]
-    foreign = [name for name in present if (folder / name).is_dir() != (name == CIRCUITS_FOLDER)]
-    foreign += [name for name in inside if not _CIRCUITS.fullmatch(name)]
-    if foreign:
-        raise CheckpointError(
-            f"{str(folder)!r} holds {foreign[0]!r}, which no evaluation wrote and a new one would remove: move it "
-            "elsewhere, or choose another evaluation.save_folder"
-        )
+    check_nothing_lost(
+        folder,
+        CheckpointError,
+        refusal,
+        entries=_present(folder),
+        is_ours=lambda name: is_evaluation and _is_result(folder, name),
+        written=folder / CIRCUITS_FOLDER,
+    )
+
+
+def _present(folder: Path) -> Iterator[str]:
+    """Yield what a new evaluation would replace or remove."""
+    yield from (name for name in RESULTS if os.path.lexists(folder / name))
+    yield from (path.relative_to(folder).as_posix() for path in sorted((folder / CIRCUITS_FOLDER).rglob("*")))
+
+
+def _is_result(folder: Path, name: str) -> bool:
+    if "/" in name:
+        return bool(_CIRCUITS.fullmatch(name))
+    return (folder / name).is_dir() == (name == CIRCUITS_FOLDER)
 
 
 def _is_evaluation(path: Path) -> bool:
@@ -89,9 +103,8 @@ def write_results_folder(
         (staging / CIRCUITS_FOLDER).mkdir()  # even for no circuit, so that earlier ones go
         for name, circuits in verified.items():
             (staging / CIRCUITS_FOLDER / name).mkdir()
-            for number, circuit in enumerate(circuits, start=1):
-                text = f"// {comments[name]}: verified by simulation\n{circuit.to_qasm2()}"
-                (staging / CIRCUITS_FOLDER / name / f"{number:05d}.qasm").write_text(text, encoding="utf-8")
+            if circuits:
+                write_circuits(staging / CIRCUITS_FOLDER / name, numbered(circuits), comments[name])
         left_out = [name for name in RESULTS if not (staging / name).exists()]
     for name in left_out:
         (folder / name).unlink(missing_ok=True)  # an earlier evaluation's
