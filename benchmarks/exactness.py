@@ -28,9 +28,8 @@ POOLS = {
     "{h,t,cx}": (("h", "t", "cx"), 3, 20),
     "{h,s,t,sdg,tdg,z,cx,cz}": (("h", "s", "t", "sdg", "tdg", "z", "cx", "cz"), 4, 24),
     "{h,ccx,cswap}": (("h", "ccx", "cswap"), 4, 16),
-    "all 14 gates": (tuple(GATES), 4, 20),
+    "all gates": (tuple(GATES), 4, 20),
 }
-STIM_NAMES = {"sdg": "S_DAG"}
 
 
 def qiskit_unitaries(ids: Ids, table: InstructionTable) -> np.ndarray:
@@ -51,14 +50,13 @@ def singular_value_ranks(states: np.ndarray) -> np.ndarray:
 
 def stim_ranks(ids: Ids, table: InstructionTable) -> np.ndarray:
     """Schmidt ranks by stim: a qubit is separable exactly when it points somewhere, int8 [N, Q]."""
-    lines = [""]
-    for step in table.instructions:
-        lines.append(f"{STIM_NAMES.get(step.gate, step.gate.upper())} {' '.join(map(str, step.qubits))}")
+    tableaux = {gate.name: stim.Tableau.from_unitary_matrix(gate.matrix(), endian="little") for gate in table.pool}
     ranks = np.empty((len(ids), table.num_qubits), dtype=np.int8)
     for row, circuit in enumerate(ids.tolist()):
         simulator = stim.TableauSimulator()
         simulator.set_num_qubits(table.num_qubits)
-        simulator.do(stim.Circuit("\n".join(lines[i] for i in circuit)))
+        for step in (table.instructions[number - 1] for number in circuit if number):
+            simulator.do_tableau(tableaux[step.gate], step.qubits)
         ranks[row] = [1 if simulator.peek_bloch(qubit)[0] else 2 for qubit in range(table.num_qubits)]
     return ranks
 

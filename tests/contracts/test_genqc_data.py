@@ -6,7 +6,6 @@ The real genQC writes and reads here; it is a test extra, and what needs it is s
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import pickle
@@ -48,7 +47,7 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import DatasetFormatError
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.inspection import inspect_dataset
-from quantum_diffusion.interop.genqc_data import _LEGACY_GATES, read_dataset
+from quantum_diffusion.interop.genqc_data import read_dataset
 from quantum_diffusion.interop.genqc_export import export_dataset
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -530,13 +529,6 @@ def test_legacy_names_and_files(folder: Path) -> None:
     texts = np.array([draw(with_unitaries=True).prompts[i] for i in draw(with_unitaries=True).prompt_index])
     torch.save(texts, folder / f"{DS}_y.pt")
     assert_equal(read(folder), draw(with_unitaries=True))
-
-
-def test_every_gate_has_a_legacy_name() -> None:
-    assert sorted(_LEGACY_GATES.values()) == sorted(GATES)
-    for path, name in _LEGACY_GATES.items():
-        module, _, kind = path.rpartition(".")
-        assert getattr(importlib.import_module(module), kind)().name == name
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

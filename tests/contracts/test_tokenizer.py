@@ -169,18 +169,6 @@ def test_convention() -> None:
 
 
 @pytest.mark.parametrize(("names", "num_qubits"), CASES)
-def test_signs_and_numbers(names: tuple[str, ...], num_qubits: int) -> None:
-    table = instruction_table(GatePool(names), num_qubits)
-    for row in range(1, len(table) + 1):
-        index = int(table.gate_index[row])
-        gate = GATES[names[index]]
-        column = table.columns[row]
-        assert (column == -(index + 1)).sum() == gate.num_controls
-        assert (column == index + 1).sum() == gate.num_targets
-        assert (column == 0).sum() == num_qubits - gate.num_qubits
-
-
-@pytest.mark.parametrize(("names", "num_qubits"), CASES)
 def test_agrees_with_genqc(names: tuple[str, ...], num_qubits: int) -> None:
     genqc = pytest.importorskip("genQC.platform.tokenizer.circuits_tokenizer")
     from genQC.platform.circuits_instructions import CircuitInstructions

@@ -1,45 +1,14 @@
 """Gate pools: token numbers, equality, and messages that tell a user what to change.
 
-The gates' matrices and facts are checked against Qiskit in `tests/contracts/test_circuits_oracles.py`.
+The gates themselves are checked in `tests/contracts/test_gate_harness.py`.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.errors import GateSetError, QuantumDiffusionError
-
-
-def test_the_table_holds_the_fields_gates_under_their_own_names() -> None:
-    assert set(GATES) == {
-        "h",
-        "x",
-        "y",
-        "z",
-        "s",
-        "sdg",
-        "t",
-        "tdg",
-        "cx",
-        "cy",
-        "cz",
-        "swap",
-        "ccx",
-        "cswap",
-    }
-    assert all(name == gate.name for name, gate in GATES.items())
-
-
-@pytest.mark.parametrize("name", GATES)
-def test_target_matrices_are_unitary_and_fresh(name: str) -> None:
-    gate = GATES[name]
-    matrix = gate.target_matrix()
-    assert (matrix.shape, matrix.dtype) == ((2**gate.num_targets,) * 2, np.complex128)
-    np.testing.assert_allclose(matrix @ matrix.conj().T, np.eye(len(matrix)), atol=1e-15)
-    matrix[:] = 0  # a caller may write into it
-    assert gate.target_matrix().any()
 
 
 def test_tokens_follow_the_order_of_names() -> None:
@@ -72,10 +41,7 @@ def test_a_pool_is_clifford_when_every_gate_is(names: list[str], is_clifford: bo
         ("hcx", "list of names.*'hcx' was given"),
         (["h", "cxx"], "unknown gate 'cxx': did you mean 'cc?x'"),
         (["h", "CSWAP"], "unknown gate 'CSWAP': did you mean 'cswap'"),
-        (
-            ["h", "measure"],
-            "unknown gate 'measure': .valid: ccx, cswap, cx, cy, cz, h, s, sdg, swap, t, tdg, x, y, z",
-        ),
+        (["h", "measure"], f"unknown gate 'measure': .valid: {', '.join(sorted(GATES))}"),
         (["swapp"], "did you mean 'swap'"),
         ([None], "unknown gate None"),
         (["h", "cx", "h", "cx", "t"], r"repeats \['cx', 'h'\]: name each gate once"),

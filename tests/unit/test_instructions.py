@@ -5,7 +5,6 @@ The relations are compared with what the instructions' unitaries say.
 
 from __future__ import annotations
 
-import itertools
 from math import comb
 
 import numpy as np
@@ -79,12 +78,6 @@ def test_canonical_and_inverse_say_what_the_unitaries_say(names: tuple[str, ...]
         assert table.canonical[a] == same[0]
         undo = [b for b in range(1, len(table) + 1) if np.allclose(matrices[b] @ matrices[a], np.eye(8))]
         assert table.inverse[a] == (undo[0] if undo else -1)
-
-
-def test_only_cz_has_two_names_for_one_instruction() -> None:
-    table = InstructionTable(GatePool(GATES), 4)
-    doubles = np.flatnonzero(table.canonical != np.arange(len(table) + 1))
-    assert names_and_qubits(table, doubles) == {("cz", frozenset(p)) for p in itertools.combinations(range(4), 2)}
 
 
 def test_missing_inverses_are_minus_one() -> None:

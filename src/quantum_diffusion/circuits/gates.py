@@ -1,7 +1,6 @@
 """The gates a circuit may hold, and the ordered pool of gates a data set or model speaks.
 
-Everything else reads this table and knows no gate by name: tokens, prompts, simulation, labels, simplification, drawings
-and OpenQASM.
+Tokens, prompts, simulation, labels, simplification, drawings and OpenQASM read this table and know no gate by name.
 """
 
 from __future__ import annotations

@@ -39,20 +39,8 @@ _LEGACY_TARGETS = (  # of genQC 0.1; genQC 0.2 opens these under its new names
 )
 _TARGETS = (SINGLE, MIXED, *_LEGACY_TARGETS)
 
-_LEGACY_GATES = {
-    f"qiskit.circuit.library.standard_gates.{module}.{name}Gate": name.lower()
-    for module, names in (
-        ("h", "H"),
-        ("x", "X CX CCX"),
-        ("y", "Y CY"),
-        ("z", "Z CZ"),
-        ("s", "S Sdg"),
-        ("t", "T Tdg"),
-        ("swap", "Swap CSwap"),
-    )
-    for name in names.split()
-}
-"""genQC 0.1 names gates by the path of Qiskit's class."""
+_LEGACY_GATE = re.compile(r"qiskit\.circuit\.library\.standard_gates\.\w+\.(\w+)Gate")
+"""genQC 0.1 names gates by the path of Qiskit's class, which has the gate's name but for the case."""
 
 PREFIXES = ("dataset/ds", "dataset")
 """Where tensors lie beside a `config.yaml`: as `save_dataset` is mostly called, and on the Hub."""
@@ -237,7 +225,7 @@ class _Reader:
     def _gate_pool(self, names: Any) -> GatePool:
         given = isinstance(names, list) and all(isinstance(name, str) and len(name) < 80 for name in names)
         self._require(given and len(names) < 50, "params.gate_pool", names, "a list of names of gates")
-        names = [_LEGACY_GATES.get(name, name) for name in names]
+        names = [path[1].lower() if (path := _LEGACY_GATE.fullmatch(name)) else name for name in names]
         unknown = [name for name in names if name not in GATES]
         if unknown:
             raise self._not_read(
