@@ -1,4 +1,4 @@
-"""Whether what `compile_unitary` calls exact is exact by Qiskit: written as OpenQASM 2, read back, multiplied out.
+"""Whether what `find_exact` calls exact is exact by Qiskit: written as OpenQASM 2, read back, multiplied out.
 
 Run: python benchmarks/compile_exactness.py MODEL_FOLDER [--outputs 1000]; exits with status 1 when anything differs.
 Targets are random circuits of the model's gates, of any number of qubits, each with a random choice of gates and, half

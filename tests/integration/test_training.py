@@ -24,6 +24,7 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, TrainingDivergedError
 from quantum_diffusion.pipeline import fit as loop
+from quantum_diffusion.pipeline.adapter import Rows
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
@@ -233,7 +234,8 @@ def test_bucketed_samples_have_the_lengths_of_the_training_circuits(
     pipeline = load_pipeline(summary.folder)
     widths = np.repeat([2, 3], 400)
     free = plan_edit(Edit(), pipeline.table, pipeline.config.max_gates)
-    shapes = pipeline._sample_shapes(widths, pipeline._sample_lengths(widths, np.arange(800), free))
+    rows = Rows(widths, np.tile(free.allowed, (800, 1)), np.arange(800))
+    shapes = pipeline.adapter.shapes(rows, free)
     multiple = pipeline.time_multiple
     for width in (2, 3):
         gates = mixed_dataset.sizes[mixed_dataset.sizes[:, 0] == width, 1].astype(int)
