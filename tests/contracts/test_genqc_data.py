@@ -161,7 +161,7 @@ def genqc() -> Iterator[SimpleNamespace]:
         datasets = pytest.importorskip("genQC.dataset.circuits_dataset")
         from genQC.dataset.config_dataset import ConfigDataset
         from genQC.platform import circuits_generation
-        from genQC.platform.backends.circuits_qiskit import CircuitsQiskitBackend
+        from genQC.platform.backends.circuits_qiskit import CircuitsQiskitBackend, instruction_name_to_qiskit_gate
         from genQC.platform.tokenizer.circuits_tokenizer import CircuitTokenizer
 
         yield SimpleNamespace(
@@ -170,6 +170,7 @@ def genqc() -> Iterator[SimpleNamespace]:
             Mixed=datasets.MixedCircuitsConfigDataset,
             generation=circuits_generation,
             Backend=CircuitsQiskitBackend,
+            find_class=instruction_name_to_qiskit_gate,
             Tokenizer=CircuitTokenizer,
         )
 
@@ -238,8 +239,13 @@ def test_genqc_opens_a_mixed_data_set_that_we_write(
 
 
 def test_genqc_means_the_same_by_tokens_and_unitaries(genqc: SimpleNamespace, tmp_path: Path) -> None:
-    pool = tuple(name for name in GATES if name not in ("sdg", "tdg", "cswap"))  # genQC finds no class for these
-    dataset = draw(3, 60, 3, 8, pool, with_unitaries=True)
+    pool = []
+    for name in GATES:
+        with contextlib.suppress(AttributeError):  # genQC finds no class for some, sdg among them
+            genqc.find_class(name)
+            pool.append(name)
+    assert {"h", "cx", "ccx", "swap"} < set(pool)
+    dataset = draw(3, 60, 3, 8, tuple(pool), with_unitaries=True)
     export_dataset(dataset, tmp_path / "data")
     opened = genqc.Any.from_config_file(str(tmp_path / "data" / "config.yaml"), CPU)
     tokenizer = genqc.Tokenizer({name: number for number, name in enumerate(opened.gate_pool, start=1)})

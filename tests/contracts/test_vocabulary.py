@@ -14,7 +14,7 @@ from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 
-WORDS = condition_encoder.WORDS
+WORDS = condition_encoder.FIRST_WORDS
 GROWN = {"at the end": (*WORDS, "iswap"), "in the middle": (*WORDS[:3], "iswap", *WORDS[3:]), "in front": ("u", *WORDS)}
 
 
@@ -24,8 +24,11 @@ def build(make_config: MakeConfig, dataset: CircuitDataset, name: str, **general
 
 
 @pytest.fixture
-def saved(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> DiffusionPipeline:
+def saved(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> DiffusionPipeline:
     """A model in the folder `model`, and in `older` as it was before models kept their words."""
+    monkeypatch.setattr(condition_encoder, "WORDS", WORDS)
     pipeline = build(make_config, dataset, str(tmp_path / "model"))
     for name in ("model", "older"):
         save_pipeline(pipeline, tmp_path / name, "", {})
