@@ -61,8 +61,8 @@ def target_state(
         GateSetError: The circuit makes no pure state.
 
     Example:
-        >>> target_state("basis:10", 3).real
-        array([0., 0., 1., 0.])
+        >>> target_state("basis:10", 3).real.tolist()
+        [0.0, 0.0, 1.0, 0.0]
     """
     num_qubits = check_count(num_qubits, "num_qubits", 1)
     if isinstance(target, str) and not is_path(target, _NAMES):
