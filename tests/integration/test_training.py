@@ -353,22 +353,31 @@ def test_samples_do_not_depend_on_the_batch_size(
 
 
 @pytest.mark.parametrize(
-    ("model", "scheduler", "objective", "loss", "steps", "share"),
+    ("model", "scheduler", "objective", "loss", "batch_size", "steps", "share"),
     [
-        ("transformer", "masked", "x0", "cross_entropy", 150, 0.5),
-        *(("transformer", "ddim", *kind, 80, 0.9) for kind in LOSSES),
-        *(("unet", "ddim", *kind, 30, 0.9) for kind in LOSSES),
+        ("transformer", "masked", "x0", "cross_entropy", 16, 120, 0.5),
+        *(("transformer", "ddim", *kind, 4, 48, 0.9) for kind in LOSSES),
+        *(("unet", "ddim", *kind, 4, 28, 0.9) for kind in LOSSES),
     ],
 )
 def test_sixteen_circuits_are_learned(
-    make_config: MakeConfig, model: str, scheduler: str, objective: str, loss: str, steps: int, share: float
+    make_config: MakeConfig,
+    model: str,
+    scheduler: str,
+    objective: str,
+    loss: str,
+    batch_size: int,
+    steps: int,
+    share: float,
 ) -> None:
+    """In a few epochs of several steps: at the end of each, a checkpoint is written."""
     config = make_config(
         model,
         scheduler,
         objective=objective,
         loss=loss,
-        num_epochs=steps,
+        batch_size=batch_size,
+        num_epochs=steps * batch_size // 16,
         validation_fraction=0.0,
         condition_dropout=0.0,
         learning_rate=1e-2 if model == "transformer" else 3e-3,
@@ -378,6 +387,7 @@ def test_sixteen_circuits_are_learned(
     train(config, draw_dataset(3, 5, 16), records)
     losses = [record.loss for record in records.steps]
     first, last = (sum(part) / len(part) for part in (losses[:5], losses[-10:]))
+    assert len(losses) == steps
     assert last < share * first
     assert all(math.isfinite(value) for value in losses)
 
@@ -405,31 +415,30 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("stops", [[6], [1], [3], [4, 8], [11]], ids=str)
 @pytest.mark.parametrize("run", RUNS)
 def test_an_interrupted_run_continues_bit_for_bit(
-    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, run: str, stops: list[int]
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, run: str
 ) -> None:
-    def config(name: str) -> TrainingConfig:
-        return make_config(**RUNS[run], num_epochs=4, general={"output_path": str(tmp_path / name)})
+    def config(folder: Path) -> TrainingConfig:
+        return make_config(**RUNS[run], num_epochs=4, general={"output_path": str(folder)})
 
-    whole, _ = train(config("whole"), dataset)
-    for stop in stops:
-        stopped, summary = train(config("parts"), dataset, InterruptAt(stop))
-        assert (stopped.step, summary.status) == (stop, "interrupted")
-        assert not (tmp_path / "parts" / "config.yaml").exists()
-        assert read_run(tmp_path / "parts" / "run")["status"] == "interrupted"
-    records = Records()
-    continued, summary = train(config("parts"), dataset, records)
-    assert summary.status == "finished"
-    assert records.calls == [f"start {stops[-1]} of 12", "finished"]
+    whole, _ = train(config(tmp_path / "whole"), dataset)
+    for stops in ([6], [1], [3], [4, 8], [11]):
+        parts = tmp_path / f"stopped at {stops}"
+        for stop in stops:
+            stopped, summary = train(config(parts), dataset, InterruptAt(stop))
+            assert (stopped.step, summary.status) == (stop, "interrupted")
+            assert not (parts / "config.yaml").exists()
+            assert read_run(parts / "run")["status"] == "interrupted"
+        records = Records()
+        continued, summary = train(config(parts), dataset, records)
+        assert summary.status == "finished"
+        assert records.calls == [f"start {stops[-1]} of 12", "finished"]
 
-    assert_same(continued.state_dict(), whole.state_dict())
-    assert metrics_without_times(tmp_path / "parts") == metrics_without_times(tmp_path / "whole")
-    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
-        tmp_path / "whole" / "model.safetensors"
-    ).read_bytes()
-    assert not (tmp_path / "parts" / "run" / "checkpoints").exists()
+        assert_same(continued.state_dict(), whole.state_dict(), str(parts))
+        assert metrics_without_times(parts) == metrics_without_times(tmp_path / "whole")
+        assert (parts / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+        assert not (parts / "run" / "checkpoints").exists()
 
 
 def test_an_interrupt_at_the_last_step_finishes(make_config: MakeConfig, dataset: CircuitDataset) -> None:
