@@ -1,11 +1,9 @@
 """Sweeps as a user types them, with both launchers: generate, train, evaluate; failing, stopping, continuing."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import pytest
 from quantum_diffusion.cli import COMMANDS
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import compose
-from tests.conftest import run, script
+from tests.conftest import script
+from tests.processes import Forked, run_forked
 
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 DATA = ["datasets=quick_test_srv", "datasets.num_samples=200", "datasets.balance_max=null", "datasets.n_jobs=1"]
@@ -34,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with two data sets of one sweep, `data/1` and `data/2`."""
     folder = tmp_path_factory.mktemp("user")
     sweep = ["datasets.seed=1,2", "datasets.output_path=./data/${datasets.seed}"]
-    result = run(folder, *script("generate_dataset.py"), *DATA, *sweep, "-m", *JOBLIB)
+    result = run_forked(folder, *script("generate_dataset.py"), *DATA, *sweep, "-m", *JOBLIB)
     assert result.stdout.splitlines()[-1] == "2 of 2 jobs are done"
     assert all(re.match(r"\[[01]\]", line) for line in result.stdout.splitlines()[:-1])
     return folder
@@ -42,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_launcher_makes_the_same_data_sets(folder: Path) -> None:
     sweep = ["datasets.seed=1,2", "datasets.output_path=./other/${datasets.seed}"]
-    result = run(folder, *script("generate_dataset.py"), "-m", *DATA, *sweep)
+    result = run_forked(folder, *script("generate_dataset.py"), "-m", *DATA, *sweep)
     assert "job 0 (datasets.seed=1)\n" in result.stdout
     assert "job 1 (datasets.seed=2)\n" in result.stdout
     for number in "12":
@@ -60,7 +59,7 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
         "training.general.model_name=run_${hydra:job.num}",
         "-m",
     ]
-    result = run(folder, *command, *JOBLIB, status=1)
+    result = run_forked(folder, *command, *JOBLIB, status=1)
     assert re.fullmatch(
         r"error: job 1 \(training\.general\.dataset=\./data/late\): the data set [^\n]+ does not exist[^\n]*\n",
         result.stderr,
@@ -71,7 +70,7 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
 
     before = weights.stat().st_mtime_ns
     shutil.copytree(folder / "data" / "1", folder / "data" / "late")
-    again = run(folder, *command)  # whatever the launcher is
+    again = run_forked(folder, *command)  # whatever the launcher is
     assert again.stdout.count("with the same settings: kept") == 2
     assert again.stdout.splitlines()[-1] == "3 of 3 jobs are done"
     assert weights.stat().st_mtime_ns == before
@@ -90,7 +89,7 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
     assert not is_kept(), "other data"
 
     sweep = ["evaluation.model_dir=./models/sweep/run_0,./models/sweep/run_1", "evaluation.num_samples=20"]
-    result = run(folder, *script("evaluate_model.py"), "evaluation.dataset=./data/1", *sweep, "--multirun")
+    result = run_forked(folder, *script("evaluate_model.py"), "evaluation.dataset=./data/1", *sweep, "--multirun")
     assert "2 of 2 jobs are done" in result.stdout
     paths = [weights.parents[1] / name / "evaluation" / "metrics.json" for name in ("run_0", "run_1")]
     made = [json.loads(path.read_text()) | {"seconds": 0, "evaluation": None} for path in paths]
@@ -110,29 +109,22 @@ def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(folder: Path
         "training.training.num_epochs=20",
     ]
     parallel = [*JOBLIB, "hydra.launcher.n_jobs=3"]  # one worker has nothing to do, and must not die of the interrupt
-    with subprocess.Popen(
-        [*command, *parallel],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        until = time.monotonic() + 60
-        while time.monotonic() < until and process.poll() is None:
-            logs = [path.read_text() for path in models.glob("*/run/metrics.csv")]
-            if len(logs) == 2 and all(log.count("loss") > 3 for log in logs):
-                break
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
-        output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, output + errors
+    process = Forked([*command, *parallel], folder)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        logs = [path.read_text() for path in models.glob("*/run/metrics.csv")]
+        if len(logs) == 2 and all(log.count("loss") > 3 for log in logs):
+            break
+        time.sleep(0.02)
+    process.signal_group(signal.SIGINT)  # as a terminal does: to every process
+    status, output, errors = process.wait(), process.output(), process.errors()
+    assert status == 130, output + errors
     assert "Traceback" not in errors
     assert "0 of 2 jobs are done" in output
     assert "the same command continues" in errors
     for name in ("seed_1", "seed_2"):
         assert list((models / name / "run" / "checkpoints").glob("*.pt")), output + errors
         assert f"interrupted: the model so far is in {models}/{name}/run/interrupted" in output
-    again = run(folder, *command)  # whatever the launcher is
+    again = run_forked(folder, *command)  # whatever the launcher is
     assert again.stdout.count("continuing at step") == 2
     assert again.stdout.splitlines()[-1] == "2 of 2 jobs are done"
