@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
+    "lightning_fabric",
     "matplotlib.backends.backend_agg",
     "quantum_diffusion.circuits.backends.qiskit",
     "quantum_diffusion.cli",
