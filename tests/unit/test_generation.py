@@ -104,7 +104,7 @@ def test_bytes_never_change_between_versions() -> None:
         {"optimize": "none"},
         {"min_gates": 0, "max_gates": 3},
         {"num_qubits": 5, "max_gates": 20, "sampling": "stratified", "balance_max": 20},
-        {"num_qubits": 12, "max_gates": 30, "sampling": "stratified"},
+        {"num_qubits": 12, "max_gates": 16, "sampling": "stratified"},
         {"gate_set": ("t", "ccx", "h"), "sampling": "stratified"},
     ],
     ids=str,
