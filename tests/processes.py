@@ -31,6 +31,7 @@ LOADED = (
     "quantum_diffusion.evaluation.evaluator",
     "quantum_diffusion.evaluation.sampling",
     "quantum_diffusion.training.training",
+    "qiskit.visualization",
     "torch._dynamo",  # by the first optimizer
     "torch.utils.tensorboard",
 )

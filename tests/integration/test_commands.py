@@ -45,6 +45,7 @@ EVALUATE = [
     "evaluation.dataset=./datasets/srv_dataset",
     "evaluation.model_dir=./models/quick_test",
     "evaluation.num_samples=60",
+    "evaluation.max_drawings=2",
 ]
 
 pytestmark = pytest.mark.xdist_group("commands")

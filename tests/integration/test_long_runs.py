@@ -193,11 +193,13 @@ def test_kills_at_any_moment_change_no_bit(make_config: MakeConfig, saved: str, 
             "checkpoint_minutes": None,
             "verbose": False,
         }
-        options = {"num_epochs": 15, "batch_size": 8, "num_workers": 2, "sample_every": 5, "num_sampled": 4}
+        options = {"num_epochs": 8, "batch_size": 8, "num_workers": 2, "sample_every": 3, "num_sampled": 4}
         return make_config(general=general, **options)
 
+    begin = time.monotonic()
     DiffusionTrainer(config("whole")).run()
-    assert killed_and_continued(config("killed"), 4, seed=2, longest=2.0) >= 1
+    seconds = time.monotonic() - begin  # of a machine that may be slow today
+    assert killed_and_continued(config("killed"), 3, seed=2, longest=seconds / 2) >= 1
     first, second = (load_pipeline(tmp_path / name) for name in ("whole", "killed"))
     assert_same(dict(first.network.state_dict()), dict(second.network.state_dict()))
     assert metrics_without_times(tmp_path / "whole") == metrics_without_times(tmp_path / "killed")
