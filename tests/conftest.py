@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.merging import merge_datasets
+from quantum_diffusion.training import training
 
 TINY_MODELS: dict[str, dict[str, Any]] = {
     "transformer": {"width": 16, "depth": 2, "num_heads": 2},
@@ -80,8 +81,12 @@ def mixed_dataset() -> CircuitDataset:
 
 
 @pytest.fixture
-def make_config(tmp_path: Path) -> MakeConfig:
-    """Return a function that makes tiny training configurations; loop settings are its keywords."""
+def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeConfig]:
+    """Return a function that makes tiny training configurations; loop settings are its keywords.
+
+    The trainings leave an empty picture of their losses, for drawing it takes longer than they do; the mark `draws`
+    lets them draw.
+    """
 
     def make(
         model: str = "transformer",
@@ -112,13 +117,10 @@ def make_config(tmp_path: Path) -> MakeConfig:
         }
         return validate(TrainingConfig, values, "training")
 
-    return make
-
-
-@pytest.fixture
-def no_loss_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of what trainings compute: drawing the loss takes about as long as a tiny training."""
-    monkeypatch.setattr("quantum_diffusion.training.training.save_loss_curve", lambda run_folder, path: False)
+    with pytest.MonkeyPatch.context() as patched:
+        if request.node.get_closest_marker("draws") is None:
+            patched.setattr(training, "save_loss_curve", lambda run_folder, path: path.touch())
+        yield make
 
 
 def repeated(dataset: CircuitDataset, times: int) -> CircuitDataset:

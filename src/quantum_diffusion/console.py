@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.config.schema import DatasetConfig
-from quantum_diffusion.data.generation import GenerationReport
 from quantum_diffusion.errors import counted, only_warn
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
-from quantum_diffusion.search.exact import CompiledCircuit
+
+if TYPE_CHECKING:  # each command loads what it needs: torch takes seconds
+    from quantum_diffusion.circuits.circuit import Circuit
+    from quantum_diffusion.config.schema import DatasetConfig
+    from quantum_diffusion.data.generation import GenerationReport
+    from quantum_diffusion.search.exact import CompiledCircuit
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""

@@ -1,6 +1,6 @@
 """The commands of DESIGN section 1 as a user types them: generate, train, evaluate, sample; stopping and bad input.
 
-They run in an empty folder, at a tiny size; each as a process once at least.
+They run as processes in an empty folder, at a tiny size; most are forked, see `tests.processes`.
 """
 
 import json
@@ -17,7 +17,8 @@ from qiskit.quantum_info import Statevector, partial_trace
 
 from quantum_diffusion import cli
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from tests.conftest import run, run_here, script
+from tests.conftest import run, script
+from tests.processes import Forked, run_forked
 
 HYDRA = ["hydra.run.dir=.", "hydra.output_subdir=null"]
 GENERATE = [
@@ -44,6 +45,7 @@ EVALUATE = [
     "evaluation.dataset=./datasets/srv_dataset",
     "evaluation.model_dir=./models/quick_test",
     "evaluation.num_samples=60",
+    "evaluation.max_drawings=2",
 ]
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -53,9 +55,9 @@ pytestmark = pytest.mark.xdist_group("commands")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder after the three commands."""
     folder = tmp_path_factory.mktemp("user")
-    run(folder, *script("generate_dataset.py"), *GENERATE)
-    run(folder, *script("train_model.py"), *TRAIN)
-    run(folder, *script("evaluate_model.py"), *EVALUATE)
+    run_forked(folder, *script("generate_dataset.py"), *GENERATE)
+    run_forked(folder, *script("train_model.py"), *TRAIN)
+    run_forked(folder, *script("evaluate_model.py"), *EVALUATE)
     return folder
 
 
@@ -108,40 +110,36 @@ def test_written_circuits_have_the_schmidt_rank_vector_of_their_folder(folder: P
         assert [1 if purity > 0.99 else 2 for purity in purities] == asked, file
 
 
-def test_evaluating_again_replaces_an_evaluation_and_nothing_else(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(folder)
+def test_evaluating_again_replaces_an_evaluation_and_nothing_else(folder: Path) -> None:
     evaluation = folder / "models" / "quick_test" / "evaluation"
     before = json.loads((evaluation / "metrics.json").read_text())
-    run_here(capfd, "evaluate", *EVALUATE)
+    run_forked(folder, *script("evaluate_model.py"), *EVALUATE)
     after = json.loads((evaluation / "metrics.json").read_text())
     assert before | {"seconds": 0} == after | {"seconds": 0}, "the same seed gives the same figures"
 
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.txt").write_text("years of work")
-    run_here(capfd, "evaluate", *EVALUATE, "evaluation.save_folder=./mine")
+    run_forked(
+        folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./mine", "evaluation.num_samples=5"
+    )
     assert (folder / "mine" / "thesis.txt").read_text() == "years of work"
 
     (folder / "foreign" / "circuits").mkdir(parents=True)
-    _, errors = run_here(capfd, "evaluate", *EVALUATE, "evaluation.save_folder=./foreign", status=1)
-    assert errors.startswith("error: ")
-    assert "holds 'circuits', but no earlier evaluation" in errors
+    refused = run_forked(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./foreign", status=1)
+    assert refused.stderr.startswith("error: ")
+    assert "holds 'circuits', but no earlier evaluation" in refused.stderr
     assert [path.name for path in (folder / "foreign").iterdir()] == ["circuits"]
 
 
-def test_the_installed_command_samples(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(folder)
-    command = ["sample", "sample.model_dir=./models/quick_test"]
+def test_the_installed_command_samples(folder: Path) -> None:
+    command = [sys.executable, "-m", "quantum_diffusion.cli", "sample", "sample.model_dir=./models/quick_test"]
     options = ["sample.srv=[1,1,1]", "sample.num_circuits=2", "sample.max_tries=200", "sample.save_folder=./found"]
-    result = run(folder, sys.executable, "-m", "quantum_diffusion.cli", *command, *options)
+    result = run_forked(folder, *command, *options)
     assert "2 distinct circuits verified to have SRV [1, 1, 1]" in result.stdout
     assert sorted(path.name for path in (folder / "found").iterdir()) == ["00001.qasm", "00002.qasm"]
     assert qasm2.load(folder / "found" / "00001.qasm").num_qubits == 3
-    assert "exists" in run_here(capfd, *command, *options, status=1)[1]
-    assert "entangles a single qubit" in run_here(capfd, *command, "sample.srv=[1,1,2]", status=1)[1]
+    assert "exists" in run_forked(folder, *command, *options, status=1).stderr
+    assert "entangles a single qubit" in run_forked(folder, *command, "sample.srv=[1,1,2]", status=1).stderr
 
 
 def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
@@ -208,14 +206,11 @@ def test_help_of_a_command_has_two_ways_to_ask(monkeypatch: pytest.MonkeyPatch, 
     assert shown[0].startswith("usage: quantum-diffusion compile [key=value ...]")
 
 
-def test_a_finished_model_is_refused_without_overwrite(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(folder)
+def test_a_finished_model_is_refused_without_overwrite(folder: Path) -> None:
     weights = folder / "models" / "quick_test" / "model.safetensors"
     before = weights.read_bytes()
-    _, errors = run_here(capfd, "train", *TRAIN, status=1)
-    assert "already holds a finished model" in errors
+    refused = run_forked(folder, *script("train_model.py"), *TRAIN, status=1)
+    assert "already holds a finished model" in refused.stderr
     assert weights.read_bytes() == before
 
 
@@ -223,32 +218,21 @@ def stop(command: list[str], folder: Path, model: Path, *signals: signal.Signals
     """Start a training and stop it amidst; it must end with status 130. Returns what it said."""
     rows = model / "run" / "metrics.csv"
     before = rows.read_text().count("loss") if rows.exists() else 0
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
-    ) as process:
-        until = time.monotonic() + 60
-        while not (rows.exists() and rows.read_text().count("loss") > before + 10) and time.monotonic() < until:
-            time.sleep(0.02)
-        for number in signals:
-            process.send_signal(number)
-            time.sleep(0.01)
-        output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, output + errors
-    assert "Traceback" not in errors
-    return output
+    process = Forked(command, folder)
+    until = time.monotonic() + 60
+    while not (rows.exists() and rows.read_text().count("loss") > before + 10) and time.monotonic() < until:
+        time.sleep(0.02)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.01)
+    assert process.wait() == 130, process.output() + process.errors()
+    assert "Traceback" not in process.errors()
+    return process.output()
 
 
-def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    settings = [*TRAIN, "training.general.output_path=./models/long", "training.training.num_epochs=8"]
-    command = [*script("train_model.py"), *settings]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(folder: Path) -> None:
+    command = [*script("train_model.py"), *TRAIN, "training.general.output_path=./models/long"]
+    command.append("training.training.num_epochs=8")
     model = folder / "models" / "long"
     output = stop(command, folder, model, signal.SIGHUP, signal.SIGHUP)  # the system tells of it, and the shell
     output += stop(command, folder, model, signal.SIGINT)
@@ -257,8 +241,8 @@ def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(
     assert load_pipeline(model / "run" / "interrupted").config.num_qubits == 3
     assert list((model / "run" / "checkpoints").glob("*.pt"))
     assert not (model / "config.yaml").exists()
-    monkeypatch.chdir(folder)
-    assert "continuing at step" in run_here(capfd, "train", *settings)[0]
+    again = run_forked(folder, *command)
+    assert "continuing at step" in again.stdout
     assert (model / "config.yaml").exists()
     assert (model / "loss_curve.png").exists()
     assert not (model / "run" / "interrupted").exists()

@@ -22,8 +22,6 @@ from tests.conftest import MakeConfig, repeated
 from tests.contracts.test_compilation import ENCODERS, MODELS, POOL, with_encoder
 from tests.integration.test_training import InterruptAt, assert_same, metrics_without_times, train
 
-pytestmark = pytest.mark.usefixtures("no_loss_curve")
-
 
 def generate(**changes: Any) -> CircuitDataset:
     values = {"gate_set": POOL.names, "condition_type": "UNITARY", "min_gates": 1, "max_gates": 5, "n_jobs": 1}

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,12 +16,12 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.storage import load_dataset_folder
 from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from tests.processes import Forked
 
 GENERATE = """
 import sys
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.generation import DatasetGenerator
-print("started", flush=True)
 DatasetGenerator(DatasetConfig.model_validate_json(sys.argv[1])).write()
 """
 
@@ -50,10 +49,8 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
     for _ in range(7):
         if path.exists():
             break
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(clock.uniform(0.0, 0.25 * seconds))  # of a machine that may be slow today
+        process = Forked(command)
+        time.sleep(clock.uniform(0.0, 0.2 * seconds))  # of a machine that may be slow today
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
         if path.exists():

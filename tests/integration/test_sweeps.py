@@ -1,11 +1,9 @@
 """Sweeps as a user types them, with both launchers: generate, train, evaluate; failing, stopping, continuing."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import pytest
 from quantum_diffusion.cli import COMMANDS
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import compose
-from tests.conftest import run, run_here, script
+from tests.conftest import script
+from tests.processes import Forked, run_forked
 
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 DATA = ["datasets=quick_test_srv", "datasets.num_samples=200", "datasets.balance_max=null", "datasets.n_jobs=1"]
@@ -34,37 +33,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with two data sets of one sweep, `data/1` and `data/2`."""
     folder = tmp_path_factory.mktemp("user")
     sweep = ["datasets.seed=1,2", "datasets.output_path=./data/${datasets.seed}"]
-    result = run(folder, *script("generate_dataset.py"), *DATA, *sweep, "-m", *JOBLIB)
+    result = run_forked(folder, *script("generate_dataset.py"), *DATA, *sweep, "-m", *JOBLIB)
     assert result.stdout.splitlines()[-1] == "2 of 2 jobs are done"
     assert all(re.match(r"\[[01]\]", line) for line in result.stdout.splitlines()[:-1])
     return folder
 
 
-def test_each_launcher_makes_the_same_data_sets(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(folder)
+def test_each_launcher_makes_the_same_data_sets(folder: Path) -> None:
     sweep = ["datasets.seed=1,2", "datasets.output_path=./other/${datasets.seed}"]
-    output, _ = run_here(capfd, "generate", "-m", *DATA, *sweep)
-    assert "job 0 (datasets.seed=1)\n" in output
-    assert "job 1 (datasets.seed=2)\n" in output
+    result = run_forked(folder, *script("generate_dataset.py"), "-m", *DATA, *sweep)
+    assert "job 0 (datasets.seed=1)\n" in result.stdout
+    assert "job 1 (datasets.seed=2)\n" in result.stdout
     for number in "12":
         made = [folder / name / number / "dataset" / "ds" / "x.safetensors" for name in ("data", "other")]
         assert made[0].read_bytes() == made[1].read_bytes()
 
 
-def test_one_training_fails_and_the_same_command_makes_up_for_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
+def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ["training.general.output_path=./models/sweep", "training.training.num_epochs=1"]
-    arguments = [
+    command = [
+        *script("train_model.py"),
         *TRAIN,
         *settings,
         "training.general.dataset=./data/1,./data/late,./data/2",
         "training.general.model_name=run_${hydra:job.num}",
         "-m",
     ]
-    result = run(folder, *script("train_model.py"), *arguments, *JOBLIB, status=1)
+    result = run_forked(folder, *command, *JOBLIB, status=1)
     assert re.fullmatch(
         r"error: job 1 \(training\.general\.dataset=\./data/late\): the data set [^\n]+ does not exist[^\n]*\n",
         result.stderr,
@@ -75,12 +70,12 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(
 
     before = weights.stat().st_mtime_ns
     shutil.copytree(folder / "data" / "1", folder / "data" / "late")
-    monkeypatch.chdir(folder)
-    output, _ = run_here(capfd, "train", *arguments)  # whatever the launcher is
-    assert output.count("with the same settings: kept") == 2
-    assert output.splitlines()[-1] == "3 of 3 jobs are done"
+    again = run_forked(folder, *command)  # whatever the launcher is
+    assert again.stdout.count("with the same settings: kept") == 2
+    assert again.stdout.splitlines()[-1] == "3 of 3 jobs are done"
     assert weights.stat().st_mtime_ns == before
 
+    monkeypatch.chdir(folder)
     settings += [*TRAIN, "training.general.dataset=./data/late", "training.general.model_name=run_1"]
 
     def is_kept(*more: str) -> bool:
@@ -94,18 +89,17 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(
     assert not is_kept(), "other data"
 
     sweep = ["evaluation.model_dir=./models/sweep/run_0,./models/sweep/run_1", "evaluation.num_samples=20"]
-    output, _ = run_here(capfd, "evaluate", "evaluation.dataset=./data/1", *sweep, "--multirun")
-    assert "2 of 2 jobs are done" in output
+    result = run_forked(folder, *script("evaluate_model.py"), "evaluation.dataset=./data/1", *sweep, "--multirun")
+    assert "2 of 2 jobs are done" in result.stdout
     paths = [weights.parents[1] / name / "evaluation" / "metrics.json" for name in ("run_0", "run_1")]
     made = [json.loads(path.read_text()) | {"seconds": 0, "evaluation": None} for path in paths]
     assert made[0] == made[1], "run_1 had a copy of the same data"
 
 
-def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
+def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(folder: Path) -> None:
     models = folder / "models" / "long"
-    arguments = [
+    command = [
+        *script("train_model.py"),
         "-m",
         *TRAIN,
         "training.general.dataset=./data/1",
@@ -115,30 +109,22 @@ def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(
         "training.training.num_epochs=20",
     ]
     parallel = [*JOBLIB, "hydra.launcher.n_jobs=3"]  # one worker has nothing to do, and must not die of the interrupt
-    with subprocess.Popen(
-        [*script("train_model.py"), *arguments, *parallel],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        until = time.monotonic() + 60
-        while time.monotonic() < until and process.poll() is None:
-            logs = [path.read_text() for path in models.glob("*/run/metrics.csv")]
-            if len(logs) == 2 and all(log.count("loss") > 3 for log in logs):
-                break
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
-        output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, output + errors
+    process = Forked([*command, *parallel], folder)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        logs = [path.read_text() for path in models.glob("*/run/metrics.csv")]
+        if len(logs) == 2 and all(log.count("loss") > 3 for log in logs):
+            break
+        time.sleep(0.02)
+    process.signal_group(signal.SIGINT)  # as a terminal does: to every process
+    status, output, errors = process.wait(), process.output(), process.errors()
+    assert status == 130, output + errors
     assert "Traceback" not in errors
     assert "0 of 2 jobs are done" in output
     assert "the same command continues" in errors
     for name in ("seed_1", "seed_2"):
         assert list((models / name / "run" / "checkpoints").glob("*.pt")), output + errors
         assert f"interrupted: the model so far is in {models}/{name}/run/interrupted" in output
-    monkeypatch.chdir(folder)
-    again, _ = run_here(capfd, "train", *arguments)  # whatever the launcher is
-    assert again.count("continuing at step") == 2
-    assert again.splitlines()[-1] == "2 of 2 jobs are done"
+    again = run_forked(folder, *command)  # whatever the launcher is
+    assert again.stdout.count("continuing at step") == 2
+    assert again.stdout.splitlines()[-1] == "2 of 2 jobs are done"

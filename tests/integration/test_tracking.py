@@ -124,6 +124,7 @@ def test_loggers_may_change_when_a_run_is_continued(make_config: MakeConfig, dat
     assert lines == {key: value for key, value in in_csv(folder / "run").items() if key[0] > 4}
 
 
+@pytest.mark.draws
 def test_pictures_and_drawings_that_fail_are_only_told(
     make_config: MakeConfig,
     dataset: CircuitDataset,

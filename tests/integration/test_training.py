@@ -4,8 +4,8 @@ import csv
 import itertools
 import math
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ from quantum_diffusion.tracking.experiment import read_run
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 from quantum_diffusion.training.training import DiffusionTrainer, TrainingSummary
 from tests.conftest import MakeConfig, draw_dataset, repeated
-
-pytestmark = pytest.mark.usefixtures("no_loss_curve")
+from tests.processes import Forked
 
 GAUSSIAN = ("ddim", "ddpm", "dpmsolver++", "unipc")
 LOSSES = (("epsilon", "mse"), ("v", "mse"), ("x0", "mse"), ("x0", "cross_entropy"))
@@ -294,14 +293,18 @@ def test_files_of_others_are_never_overwritten(make_config: MakeConfig, tmp_path
 
 LATE_RUN = """
 import sys
+import time
+from pathlib import Path
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.data.storage import load_dataset_folder
 from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.training.training import DiffusionTrainer
 trainer = DiffusionTrainer(TrainingConfig.model_validate_json(sys.argv[1]))
 trainer.setup_model()
-print("ready", flush=True)
-sys.stdin.readline()
+go = Path(sys.argv[2])
+go.with_suffix(".ready").touch()
+while not go.exists():
+    time.sleep(0.01)
 try:
     trainer.run()
 except CheckpointError as problem:
@@ -314,19 +317,25 @@ def test_two_runs_into_one_folder(make_config: MakeConfig, dataset: CircuitDatas
     save_dataset(dataset, tmp_path / "data", {})
     config = make_config(num_epochs=2, general={"dataset": str(tmp_path / "data")})
     command = [sys.executable, "-c", LATE_RUN, config.model_dump_json()]
-    late = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    late = [Forked([*command, str(tmp_path / name)]) for name in ("during", "after")]
     answers = []
+
+    def answer(number: int, name: str) -> None:
+        (tmp_path / name).touch()
+        assert late[number].wait() == 0, late[number].errors()
+        answers.append(late[number].output())
 
     class Meanwhile(FitObserver):
         def on_epoch(self, record: EpochRecord) -> None:
             if record.epoch == 0:
-                answers.append(late[0].communicate("go\n", timeout=60)[0])
+                answer(0, "during")
 
-    for process in late:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    until = time.monotonic() + 120
+    while len(list(tmp_path.glob("*.ready"))) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
     train(config, dataset, Meanwhile())
-    answers.append(late[1].communicate("go\n", timeout=60)[0])
+    answer(1, "after")
     assert "another run is training into" in answers[0]
     assert "already holds a finished model" in answers[1]
     load_pipeline(tmp_path / "model")
@@ -368,7 +377,13 @@ def test_samples_do_not_depend_on_the_batch_size(
     ],
 )
 def test_sixteen_circuits_are_learned(
-    make_config: MakeConfig, model: str, scheduler: str, objective: str, loss: str, steps: int, share: float
+    make_config: MakeConfig,
+    model: str,
+    scheduler: str,
+    objective: str,
+    loss: str,
+    steps: int,
+    share: float,
 ) -> None:
     config = make_config(
         model,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from quantum_diffusion import files
 from quantum_diffusion.errors import CheckpointError, DatasetFormatError, QuantumDiffusionError
@@ -27,6 +28,7 @@ from quantum_diffusion.files import (
     new_folder,
     refusals_told,
     sha256_of,
+    yaml_text,
 )
 
 
@@ -525,3 +527,25 @@ def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: py
 def test_what_the_system_refuses_anywhere_is_one_line() -> None:
     with pytest.raises(QuantumDiffusionError, match=r"^the system refused: '/x': permission denied"), refusals_told():
         raise PermissionError(errno.EACCES, "no", "/x")
+
+
+@pytest.mark.parametrize("allow_unicode", [False, True])
+def test_yaml_is_read_as_it_was_written(allow_unicode: bool) -> None:
+    texts = [
+        "plain",
+        "",
+        "no",
+        "1e5",
+        "1_000",
+        "a: b #",
+        "' \"",
+        "\ttab\nline ",
+        "é 量子 \U0001f600",
+        "\udcff.yaml",
+        "x " * 90,
+    ]
+    values = {text: [text, {"deep": [text]}, 1, 1e-20, float("inf"), True, None, [], {}] for text in texts}
+    text = yaml_text(values, allow_unicode)
+    assert yaml.safe_load(text) == values
+    assert list(yaml.safe_load(text)) == texts
+    assert text.isascii() or allow_unicode

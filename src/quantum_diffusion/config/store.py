@@ -30,6 +30,7 @@ from quantum_diffusion.config.presets import (
 from quantum_diffusion.config.schema import SECTIONS, DatasetConfig
 from quantum_diffusion.config.validation import Part, Section, nested_sections, validate
 from quantum_diffusion.errors import ConfigError, first_line
+from quantum_diffusion.files import yaml_text
 
 __all__ = [
     "SECTIONS",
@@ -314,4 +315,4 @@ def _without_missing(values: Any, key: str, missing: list[str]) -> Any:
 
 def to_yaml(config: Section) -> str:
     """Write a configuration with all its resolved values as YAML; `validate` reads it back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml_text(config.model_dump(mode="json"), allow_unicode=True)

@@ -42,6 +42,7 @@ from quantum_diffusion.files import (
     sealed,
     with_checksum,
     without_checksum,
+    yaml_text,
 )
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.compilation import make_pipeline
@@ -105,7 +106,7 @@ def save_pipeline(
             names.append(LAST_WEIGHTS)
             _write_weights(staging / LAST_WEIGHTS, last_weights)
         (staging / TRAINING_CONFIG).write_text(training_config, encoding="utf-8")
-        (staging / METADATA).write_text(yaml.safe_dump(dict(metadata), sort_keys=False), encoding="utf-8")
+        (staging / METADATA).write_text(yaml_text(metadata), encoding="utf-8")
         description = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

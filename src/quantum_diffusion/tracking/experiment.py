@@ -22,7 +22,7 @@ import yaml
 
 from quantum_diffusion.config.schema import Logger, WandbMode
 from quantum_diffusion.errors import QuantumDiffusionError, first_line
-from quantum_diffusion.files import new_file
+from quantum_diffusion.files import new_file, yaml_text
 from quantum_diffusion.tracking.processes import this_process
 from quantum_diffusion.tracking.sinks import METRICS_FILE, SINKS, RunStart, Sink, Status, check_sinks
 
@@ -154,7 +154,7 @@ class ExperimentLogger:
         }
         try:
             with new_file(self.folder / RUN_FILE, QuantumDiffusionError) as staging:
-                staging.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+                staging.write_text(yaml_text(record), encoding="utf-8")
         except (QuantumDiffusionError, OSError) as problem:
             logger.warning("%s", problem)
 

@@ -22,11 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
-import yaml
-
 from quantum_diffusion.config.schema import Logger, WandbMode
 from quantum_diffusion.errors import ConfigError, first_line, unknown_name
-from quantum_diffusion.files import Lock, new_file
+from quantum_diffusion.files import Lock, new_file, yaml_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -134,7 +132,7 @@ class TensorBoardSink:
         if not step:
             shutil.rmtree(folder, ignore_errors=True)  # curves of an earlier run would mix in
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
-        self.text(step, "configuration", yaml.safe_dump(dict(start.config), sort_keys=False))
+        self.text(step, "configuration", yaml_text(start.config))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a point a value."""
