@@ -101,6 +101,16 @@ def test_data_sets_of_several_sizes_are_joined(data: CircuitDataset) -> None:
         merge_datasets([data, generate(condition_type="UNITARY")])
 
 
+def test_a_data_set_has_the_targets_of_its_task(data: CircuitDataset) -> None:
+    for wrong, message in (
+        ({"condition_type": "STATES"}, "unknown condition_type 'STATES': did you mean 'STATE'"),
+        ({"condition_type": "SRV"}, "circuits of condition_type SRV have no targets"),
+        ({"targets": None}, "circuits of condition_type STATE have a target a circuit"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            replace(data, **wrong)
+
+
 def test_genqc_has_no_such_task(data: CircuitDataset, tmp_path: Path) -> None:
     with pytest.raises(DatasetFormatError, match="genQC has no task for states"):
         export_dataset(data, tmp_path / "out")

@@ -17,7 +17,7 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.blocks import row_blocks, take_rows
-from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.errors import ConfigError, unknown_name
 from quantum_diffusion.tasks.base import LabelledCircuits, Task
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.srv import SrvTask
@@ -51,6 +51,8 @@ class CircuitDataset:
     targets: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
+        if self.condition_type not in TASKS:
+            raise ConfigError(unknown_name("condition_type", self.condition_type, TASKS))
         if (self.task.array is None) != (self.targets is None):
             wanted = "no targets" if self.task.array is None else "a target a circuit"
             raise ConfigError(f"circuits of condition_type {self.condition_type} have {wanted}: give them so")
