@@ -314,7 +314,7 @@ def test_a_saved_model_samples_the_same_after_a_gate_was_added(
 
     added = Gate("added", 0, 1, GATES["x"].target_matrix, "added", True, "a { x a; }")
     words, gates = condition_encoder.WORDS, dict(GATES)
-    for name in gates:
+    for name in reversed(gates):  # what is deleted last comes back first: the order is the old one then
         monkeypatch.delitem(GATES, name)
     is_first = where == "in front"
     for name, gate in ({"added": added} | gates if is_first else gates | {"added": added}).items():
