@@ -96,12 +96,12 @@ class Task(ABC):
         return 0
 
     def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
-        """Return what circuits do, complex128 [N, D, R]; only for tasks with targets."""
-        raise NotImplementedError
+        """Return what circuits do, complex128 [N, D, R]; of no columns for tasks without targets."""
+        return np.empty((len(ids), 2**table.num_qubits, 0), dtype=np.complex128)
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
-        """Extend targets complex [..., d, r] to more qubits, [..., D, R]; only for tasks with targets."""
-        raise NotImplementedError
+        """Extend targets complex [..., d, r] to more qubits, [..., D, R]; of no columns for tasks without."""
+        return np.empty((*targets.shape[:-2], 2**num_qubits, 0), dtype=np.complex128)
 
     # --------------------------------------------------------------------------------------------- sampling
 

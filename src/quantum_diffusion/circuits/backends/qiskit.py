@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,16 +122,9 @@ class QiskitBackend:
         Raises:
             GateSetError: The circuit has none: it measures, resets or branches, or a parameter has no value.
         """
-        from qiskit.exceptions import QiskitError
         from qiskit.quantum_info import Operator
 
-        try:
-            return np.asarray(Operator(native).data, dtype=np.complex128)
-        except (QiskitError, TypeError) as problem:
-            raise GateSetError(
-                f"the circuit has no unitary ({_reason(problem)}): remove measurements, resets and conditions, "
-                "and give every parameter a value"
-            ) from problem
+        return _simulated(Operator, native, "has no unitary")
 
     def native_state(self, native: QuantumCircuit) -> NDArray[np.complex128]:
         """Return the state that a `QuantumCircuit` of any gates makes of |0...0> by Qiskit, complex128 [D].
@@ -139,16 +132,9 @@ class QiskitBackend:
         Raises:
             GateSetError: It makes no pure state: it measures, resets or branches, or a parameter has no value.
         """
-        from qiskit.exceptions import QiskitError
         from qiskit.quantum_info import Statevector
 
-        try:
-            return np.asarray(Statevector(native).data, dtype=np.complex128)
-        except (QiskitError, TypeError) as problem:
-            raise GateSetError(
-                f"the circuit makes no pure state ({_reason(problem)}): remove measurements, resets and conditions, "
-                "and give every parameter a value"
-            ) from problem
+        return _simulated(Statevector, native, "makes no pure state")
 
     def read_qasm(self, text: str) -> QuantumCircuit:
         """Read an OpenQASM 2 program, or with the extra `qasm3` an OpenQASM 3 program, that includes no other file.
@@ -277,6 +263,19 @@ def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
                 result[row, : len(steps)] = [number[_key(step)] for step in steps]
                 break
     return np.where(_act_alike(result, given, table)[:, None], result, given)
+
+
+def _simulated(kind: Callable[[QuantumCircuit], Any], native: QuantumCircuit, fault: str) -> NDArray[np.complex128]:
+    """Return what Qiskit's simulation of a kind makes of a circuit, or say in a line why it cannot."""
+    from qiskit.exceptions import QiskitError
+
+    try:
+        return np.asarray(kind(native).data, dtype=np.complex128)
+    except (QiskitError, TypeError) as problem:
+        raise GateSetError(
+            f"the circuit {fault} ({_reason(problem)}): remove measurements, resets and conditions, and give every "
+            "parameter a value"
+        ) from problem
 
 
 def _reason(problem: Exception) -> str:
