@@ -47,7 +47,7 @@ demo-unitary: install ## the same for circuits of given unitaries, none of them 
 test: check ## everything CI runs: the same as check
 
 check: lint ## lint, then all tests; under 10 minutes on two CPU cores
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: install-dev ## ruff (format and rules), mypy --strict, the import contract; no tests
 	$(BIN)/ruff format --check .

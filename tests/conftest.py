@@ -1,5 +1,6 @@
 """What several tests share: tiny data sets, tiny training configurations, and the rule for GPU tests."""
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,6 +41,12 @@ MakeConfig = Callable[..., TrainingConfig]
 
 settings.register_profile("any machine", deadline=None)  # on a busy one an example may take any time
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector of garbage what stays: looking through torch and Qiskit again and again takes a fifth."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

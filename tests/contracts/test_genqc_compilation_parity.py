@@ -204,9 +204,9 @@ def test_the_prompt_comes_first_and_no_unitary_is_one_of_zeros() -> None:
 
     x, t, _, unitaries = PAPER.draw_batch()
     x, t, unitaries = x[:1], t[:1], unitaries[:1]
-    request = Request(pipeline._prompt_words, unitaries)
+    request = Request(pipeline._prompt_words, torch.arange(len(unitaries)), unitaries)
     with torch.no_grad():
-        prompt = network["condition_encoder"](request.words)
+        prompt = network["condition_encoder"](request.prompts)
         null = network["condition_encoder"].null_condition(*prompt.shape[:2])
         zeros = genqc_pipeline.DiffusionPipeline_Compilation.empty_unitary_fn(None, unitaries)
         for prompt_dropped, unitary_dropped in ((False, False), (True, False), (False, True), (True, True)):

@@ -40,7 +40,6 @@ def readme_commands() -> list[str]:
     return [command for block in blocks for command in block.replace("\\\n", " ").splitlines() if command.strip()]
 
 
-@pytest.mark.xdist_group("readme")
 def test_readme_commands_run_as_written(tmp_path: Path) -> None:
     commands = readme_commands()
     assert len(commands) == 4

@@ -48,8 +48,6 @@ EVALUATE = [
     "evaluation.max_drawings=2",
 ]
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

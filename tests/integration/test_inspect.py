@@ -31,8 +31,6 @@ from tests.conftest import draw_dataset
 GATES = ("h", "cx", "z", "x", "ccx", "swap")
 RIGHT = "every circuit is valid, its size and label are right\n"
 
-pytestmark = pytest.mark.xdist_group("inspect")
-
 
 def configuration(folder: Path | str = "unused", **changes: Any) -> DatasetConfig:
     return DatasetConfig(**{"num_samples": 500, "max_gates": 10, "n_jobs": 1, "output_path": str(folder), **changes})

@@ -25,8 +25,6 @@ TRAIN = [
     "training.model.params={width: 16, depth: 1, num_heads: 2}",
 ]
 
-pytestmark = pytest.mark.xdist_group("sweeps")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,23 +12,26 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What circuits are asked for, on the device, one row a circuit.
+    """What circuits are asked for, on the device, B of them.
 
     Attributes:
-        words: int64 [B, S], tokenised prompts.
+        prompts: int64 [P, S], tokenised prompts.
+        index: int64 [B], position of each circuit's prompt among them.
         targets: float32 [B, 2, D, R]; None for tasks without.
     """
 
-    words: Tensor
+    prompts: Tensor
+    index: Tensor
     targets: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.index)
 
     def take(self, rows: NDArray[np.int64], device: torch.device) -> Request:
         """Return some rows, on a device."""
+        used, index = torch.unique(self.index[rows], return_inverse=True)
         chosen = None if self.targets is None else self.targets[rows].to(device)
-        return Request(self.words[rows].to(device), chosen)
+        return Request(self.prompts[used].to(device), index.to(device), chosen)
 
 
 @dataclass(frozen=True, eq=False)

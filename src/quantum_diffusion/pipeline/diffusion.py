@@ -129,8 +129,9 @@ class DiffusionPipeline:
         """
         encoder = self.network["condition_encoder"]
         assert isinstance(encoder, PromptEncoder)
-        distinct, index = torch.unique(request.words, dim=0, return_inverse=True)
-        tokens = encoder(distinct)[index]
+        prompts, index = request.prompts, request.index
+        # Told by shapes alone: to look for the prompts in use, the device would have to be waited for.
+        tokens = encoder(prompts)[index] if len(prompts) <= len(index) else encoder(prompts[index])
         null = encoder.null_condition(*tokens.shape[:2])
         tokens = torch.where(dropped[:, 0, None, None], null, tokens)
         if request.targets is None or self.task.encoder is None:
@@ -184,9 +185,9 @@ class DiffusionPipeline:
             prefix_weight: Weight of the auxiliary head's loss.
         """
         self._prompt_words = self._prompt_words.to(batch.prompt_ids.device)  # moves in the first step alone
-        words = self._prompt_words[batch.prompt_ids.long()]
+        request = Request(self._prompt_words, batch.prompt_ids.long(), batch.targets)
         dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
-        condition = self.encode_condition(Request(words, batch.targets), dropped)
+        condition = self.encode_condition(request, dropped)
 
         prefix_logits: Tensor | None = None
 
@@ -320,8 +321,11 @@ class DiffusionPipeline:
 
     def _request(self, asked: Requests) -> Request:
         # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
-        words = tokenize_prompts(asked.prompts, self.config.vocabulary, min_length=self._prompt_words.shape[1])
-        return Request(words, None if asked.targets is None else torch.from_numpy(as_two_channels(asked.targets)))
+        distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(asked.prompts))}
+        words = tokenize_prompts(list(distinct), self.config.vocabulary, min_length=self._prompt_words.shape[1])
+        index = torch.tensor([distinct[prompt] for prompt in asked.prompts])
+        targets = None if asked.targets is None else torch.from_numpy(as_two_channels(asked.targets))
+        return Request(words, index, targets)
 
     def _guided(self, request: Request, scale: float) -> Guided:
         """Return the network with a request, and beside it, unless the scale is 1, with nothing asked."""
