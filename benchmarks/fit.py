@@ -28,7 +28,7 @@ from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import fit, step_generator
-from quantum_diffusion.pipeline.state import TrainingState, average_weights
+from quantum_diffusion.pipeline.state import MovingAverage, TrainingState
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.training.metrics_log import MetricsLog
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
@@ -56,7 +56,7 @@ class Ours:
             self.pipeline.network["backbone"].compile()
         optimizers = make_optimizers(self.pipeline.network, self.loop.optimizer, self.loop.learning_rate, 0.0)
         schedules = make_lr_schedules(optimizers, self.loop.lr_scheduler, 10_000, self.loop.warmup_fraction)
-        average = None if self.loop.ema_decay is None else average_weights(self.pipeline.network, self.loop.ema_decay)
+        average = None if self.loop.ema_decay is None else MovingAverage(self.pipeline.network, self.loop.ema_decay)
         self.state = TrainingState(self.pipeline.network, optimizers, schedules, average)
 
     def fit(self, steps: int) -> None:

@@ -19,8 +19,9 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.fit import low_precision, step_generator
-from quantum_diffusion.pipeline.state import TrainingState, average_weights
+from quantum_diffusion.pipeline.fit import step_generator
+from quantum_diffusion.pipeline.state import MovingAverage, TrainingState
+from quantum_diffusion.pipeline.step import low_precision
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
 Step = Callable[[], int]
@@ -39,7 +40,7 @@ def our_step(preset: str, threads: int, overrides: tuple[str, ...] = (), max_gat
     )[0]
     optimizers = make_optimizers(pipeline.network, loop.optimizer, loop.learning_rate, loop.weight_decay)
     schedules = make_lr_schedules(optimizers, loop.lr_scheduler, 10_000, loop.warmup_fraction)
-    average = None if loop.ema_decay is None else average_weights(pipeline.network, loop.ema_decay)
+    average = None if loop.ema_decay is None else MovingAverage(pipeline.network, loop.ema_decay)
     state = TrainingState(pipeline.network, optimizers, schedules, average)
     batches = [batch for batch in loader.epoch(0) if len(batch) == loop.batch_size]
     dtype = low_precision(loop, pipeline.device)

@@ -60,7 +60,7 @@ def test_building(make_config: MakeConfig, dataset: CircuitDataset, monkeypatch:
         message = told(lambda: trainer.setup_model(dataset))
         assert message.startswith("out of memory while building the model: lower training.model.params")
     trainer.setup_model(dataset)
-    monkeypatch.setattr("quantum_diffusion.training.training.average_weights", lack)
+    monkeypatch.setattr("quantum_diffusion.training.training.MovingAverage", lack)
     assert told(trainer.compile_model).startswith("out of memory while building the model: lower training.model.params")
 
 

@@ -29,8 +29,8 @@ from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepR
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
-from quantum_diffusion.pipeline.hooks import Hooks
-from quantum_diffusion.pipeline.state import LossTerms, TrainingState, average_weights
+from quantum_diffusion.pipeline.state import LossTerms, MovingAverage, TrainingState
+from quantum_diffusion.pipeline.step import MadeStep, Results, StepResult, make_gradients, move_weights
 from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.tracking.experiment import read_run
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
@@ -508,7 +508,7 @@ def test_a_weight_that_is_not_finite_keeps_the_last_good_checkpoint(
     trainer = DiffusionTrainer(make_config(num_epochs=4), [observer])
     trainer.setup_model(dataset)
     trainer_state = trainer.compile_model()
-    with pytest.raises(TrainingDivergedError, match=r"step 6: the loss is nan.*learning_rate"):
+    with pytest.raises(TrainingDivergedError, match=r"step 6: the loss is nan.*earlier checkpoint.*learning_rate"):
         trainer.train()
     assert observer.calls[-1] == "failed"
     assert read_run(tmp_path / "model" / "run")["status"] == "failed"
@@ -545,7 +545,7 @@ def test_a_loss_that_is_not_finite_saves_the_state_before_it(
 def test_the_average_follows_its_formula() -> None:
     torch.manual_seed(0)
     network = torch.nn.Linear(3, 2)
-    average = average_weights(network, 0.8)
+    average = MovingAverage(network, 0.8)
     expected = None
     for count in range(12):
         with torch.no_grad():
@@ -555,6 +555,16 @@ def test_the_average_follows_its_formula() -> None:
         new = network.weight.detach().double()
         expected = new.clone() if expected is None else decay * expected + (1 - decay) * new
     torch.testing.assert_close(average.module.weight.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def make_step(loss_of: torch.nn.Module, state: TrainingState, batch: Batch, clip: float | None) -> StepResult:
+    settings = LoopConfig(gradient_clip=clip)
+    values = make_gradients(loss_of, state, [batch], torch.Generator(), settings, Team(), stop=False)
+    results = Results(lag=0)
+    results.add(MadeStep(1, 0, 1, len(batch), 0.1), values)
+    (result,) = results.read()
+    move_weights(state, result.has_overflowed(state.scaler))
+    return result
 
 
 @pytest.mark.parametrize(("clip", "moved"), [(0.5, 0.5), (None, 10.0), (20.0, 10.0)])
@@ -572,8 +582,7 @@ def test_gradient_clipping_limits_the_step(dataset: CircuitDataset, clip: float 
             return {"total": total, "diffusion": total.detach()}
 
     batch = next(DatasetLoader(0).get_dataloaders(dataset, 4)[0].epoch(0))
-    settings = LoopConfig(gradient_clip=clip)
-    done = loop._step(Slope(), state, [batch], torch.Generator(), settings, Team(), Hooks())
+    done = make_step(Slope(), state, batch, clip)
     assert done.gradient_norm == pytest.approx(10.0)
     assert before - weight.item() == pytest.approx(moved, rel=1e-4)
 
@@ -598,7 +607,7 @@ def test_in_sixteen_bits_all_optimizers_step_or_none(
         network,
         optimizers,
         make_lr_schedules(optimizers, "cosine", 10, 0.5),
-        average_weights(network, 0.9),
+        MovingAverage(network, 0.9),
         scaler=torch.amp.GradScaler("cpu", enabled=True),
     )
 
@@ -615,8 +624,7 @@ def test_in_sixteen_bits_all_optimizers_step_or_none(
     slope = Slope()
 
     def step() -> None:
-        settings = LoopConfig(gradient_clip=clip)
-        loop._step(slope, state, [batch], torch.Generator(), settings, Team(), Hooks())
+        make_step(slope, state, batch, clip)
 
     if not first_step:
         step()
@@ -852,3 +860,40 @@ def test_every_device_computes_what_the_cpu_does(
     pipeline = load_pipeline(tmp_path / "second", torch.device(device))
     samples = pipeline.sample(list(dataset.prompts), seed=0)
     assert scheduler != "masked" or bool(samples.report.valid.all())
+
+
+@pytest.mark.parametrize("interrupt_after", [None, 4])
+def test_results_that_are_read_late_change_nothing(
+    make_config: MakeConfig, dataset: CircuitDataset, monkeypatch: pytest.MonkeyPatch, interrupt_after: int | None
+) -> None:
+    """As on CUDA, where the processor does not wait for the device."""
+    config = make_config(num_epochs=3, general={"overwrite": True})
+    prompt, late = Records(), Records()
+    expected, _ = train(config, dataset, prompt)
+    monkeypatch.setattr(loop, "Results", lambda lag: Results(2))
+    if interrupt_after is not None:
+        train(config, dataset, InterruptAt(interrupt_after))
+    state, _ = train(config, dataset, late)
+    assert_same(state.state_dict()["network"], expected.state_dict()["network"])
+    assert state.training_loss == expected.training_loss
+    if interrupt_after is None:
+        assert late.calls == prompt.calls
+
+
+def test_a_loss_that_is_read_late_and_no_number_leaves_the_last_good_checkpoint(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, steps = DiffusionPipeline.training_loss, itertools.count(1)
+
+    def poisoned(self: DiffusionPipeline, *args: Any, **options: Any) -> LossTerms:
+        terms = honest(self, *args, **options)
+        is_step = "condition_dropout" in options
+        return LossTerms(terms.total * math.nan, terms.diffusion) if is_step and next(steps) == 5 else terms
+
+    monkeypatch.setattr(DiffusionPipeline, "training_loss", poisoned)
+    monkeypatch.setattr(loop, "Results", lambda lag: Results(2))
+    with pytest.raises(TrainingDivergedError, match=r"step 5: the loss is nan.*those of an earlier checkpoint"):
+        train(make_config(num_epochs=3), dataset)
+    saved = read_checkpoint(newest_checkpoint(tmp_path / "model"), torch.device("cpu"))["state"]
+    assert saved["step"] == 3
+    assert all(bool(value.isfinite().all()) for value in saved["network"].values())

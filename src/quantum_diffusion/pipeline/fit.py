@@ -1,4 +1,4 @@
-"""The training loop, visible on one page, and the steps and epochs it is made of.
+"""The training loop, visible on one page, and the epochs it is made of; a step is in `step.py`.
 
 The randomness of a step is a function of (seed, step) and the order of batches one of (seed, epoch): a run that is
 stopped and continued makes the same steps as one that never stopped.
@@ -7,30 +7,35 @@ stopped and continued makes the same steps as one that never stopped.
 from __future__ import annotations
 
 import itertools
-import math
 import resource
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quantum_diffusion.config.schema import LoopConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.data.dataset import BatchLoader
-from quantum_diffusion.device import multiplies_in_bfloat16
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import TrainingDivergedError, memory_for
-from quantum_diffusion.pipeline.augmentation import augment
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.hooks import Hooks
 from quantum_diffusion.pipeline.state import Trainable, TrainingState, using_network
-from quantum_diffusion.pipeline.team import Team, rows_of
+from quantum_diffusion.pipeline.step import (
+    LAG,
+    LossModule,
+    MadeStep,
+    Results,
+    StepResult,
+    make_gradients,
+    move_weights,
+)
+from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.seeding import derive_seed
 
 
@@ -83,9 +88,33 @@ def fit(
     started, seconds_before = time.perf_counter(), state.seconds
     epochs: list[EpochRecord] = []
     pace = _Pace()
-    loss_of = team.wrap(_LossModule(pipeline, settings))
+    loss_of = team.wrap(LossModule(pipeline, settings))
+    results = Results(0 if state.scaler.is_enabled() or pipeline.device.type != "cuda" else LAG)
     has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in state.network.modules())
     state.network.train()
+
+    def check(read: Sequence[StepResult]) -> None:
+        for result in read:
+            if result.has_diverged(state.scaler):
+                _refuse(state, result, hooks)
+
+    def tell(read: Sequence[StepResult]) -> None:
+        for result in read:
+            state.loss_sum += result.loss * result.made.num_batches
+            if result.made.step % settings.log_every == 0 or result.made.step == total:
+                record = _record(result, total, pace, pipeline.device, settings)
+                for observer in observers:
+                    observer.on_step(record)
+
+    def settle() -> None:
+        """Wait for the device; what follows is true of all steps made."""
+        read = results.read(0)
+        check(read)
+        tell(read)
+
+    def save() -> None:
+        settle()
+        hooks.save_checkpoint(state)
 
     with _told_of_memory(settings, pipeline.device), _announced(observers, state.step, total) as end:
         while state.step < total:
@@ -95,37 +124,29 @@ def fit(
                 if has_dropout:  # it draws from torch's own generator, which nothing else in training does
                     torch.manual_seed(derive_seed(seed, "dropout", state.step, team.rank))
                 learning_rate = float(state.schedules[0].get_last_lr()[0])
-                done = _step(loss_of, state, group, noise, settings, team, hooks)
+                values = make_gradients(loss_of, state, group, noise, settings, team, hooks.should_stop())
+                seen = state.samples_seen + sum(map(len, group))
+                results.add(MadeStep(state.step + 1, state.epoch, len(group), seen, learning_rate), values)
+                read = results.read()  # of this step, or of an earlier one
+                check(read)
+                move_weights(state, any(result.has_overflowed(state.scaler) for result in read))
                 state.step += 1
                 state.batch += len(group)
-                state.samples_seen += sum(map(len, group))
-                state.loss_sum += done.loss * len(group)
+                state.samples_seen = seen
                 state.seconds = seconds_before + time.perf_counter() - started
-                rate = pace.rate(state.samples_seen)
+                pace.mark(state.samples_seen)
                 hooks.after_step()
-                if state.step % settings.log_every == 0 or state.step == total:
-                    record = StepRecord(
-                        step=state.step,
-                        total_steps=total,
-                        epoch=state.epoch,
-                        samples_seen=state.samples_seen,
-                        loss=done.loss,
-                        prefix_loss=done.prefix_loss,
-                        learning_rate=learning_rate,
-                        gradient_norm=done.gradient_norm,
-                        samples_per_second=rate,
-                        memory_gib=most_memory(pipeline.device),
-                    )
-                    for observer in observers:
-                        observer.on_step(record)
+                tell(read)
                 if state.step == total:
                     break
-                if done.stop or (team.size == 1 and hooks.should_stop()):  # a team has agreed before the step
-                    hooks.save_checkpoint(state)
+                agreed = any(result.stop for result in read)  # of a team, which has to stop at the same step
+                if agreed or (team.size == 1 and hooks.should_stop()):
+                    save()
                     return end(FitResult("interrupted", epochs))
                 # Not after the last batch: continued from there, the epoch's end would be logged a second time.
                 if state.batch < len(train_loader) and hooks.is_due(state):
-                    hooks.save_checkpoint(state)
+                    save()
+            settle()
             epoch = _end_epoch(pipeline, validation_loader, state, settings, seed, hooks, team)
             epochs.append(epoch)
             for observer in observers:
@@ -167,14 +188,6 @@ def total_steps(settings: LoopConfig, train_loader: BatchLoader) -> int:
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
-def low_precision(settings: LoopConfig, device: torch.device) -> torch.dtype | None:
-    """Return the 16-bit kind of numbers the network computes in, None for 32 bits."""
-    if settings.precision == "16":
-        return torch.float16
-    wanted = settings.precision == "bf16" or (settings.precision == "auto" and multiplies_in_bfloat16(device))
-    return torch.bfloat16 if wanted else None
-
-
 def step_generator(seed: int, purpose: str, number: int, device: torch.device) -> torch.Generator:
     """Return the generator of one step, on the device that needs the numbers."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, number))
@@ -188,123 +201,37 @@ def most_memory(device: torch.device) -> float:
     return used / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
 
 
-# ------------------------------------------------------------------------------------------------ one step
-
-
-class _LossModule(nn.Module):
-    """The loss as a module, so that a team's wrapper sees its forward and backward pass."""
-
-    def __init__(self, pipeline: Trainable, settings: LoopConfig) -> None:
-        super().__init__()
-        self.network = pipeline.network
-        self._pipeline = (pipeline,)  # in a tuple, for it is no module
-        self._settings = settings
-        self._dtype = low_precision(settings, pipeline.device)
-
-    def forward(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        (pipeline,) = self._pipeline
-        with torch.autocast(pipeline.device.type, self._dtype, enabled=self._dtype is not None):
-            terms = pipeline.training_loss(
-                augment(batch, self._settings.augment, noise),
-                noise,
-                condition_dropout=self._settings.condition_dropout,
-                joint_dropout=self._settings.joint_dropout,
-                low_variance=self._settings.low_variance_timesteps,
-                prefix_weight=self._settings.prefix_head_weight,
-            )
-        parts = {"total": terms.total, "diffusion": terms.diffusion.detach()}
-        return parts if terms.prefix is None else parts | {"prefix": terms.prefix.detach()}
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What a step came to, averaged over the team."""
-
-    loss: float
-    prefix_loss: float | None
-    gradient_norm: float
-    stop: bool
-
-
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     """Yield the batches of each step; the last step of an epoch may have fewer."""
     while group := list(itertools.islice(batches, size)):
         yield group
 
 
-def _step(
-    loss_of: nn.Module,
-    state: TrainingState,
-    group: list[Batch],
-    generator: torch.Generator,
-    settings: LoopConfig,
-    team: Team,
-    hooks: Hooks,
-) -> _Done:
-    """Make one optimizer step from the batches of a group."""
-    for optimizer in state.optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    device = generator.device
-    circuits = sum(map(len, group))
-    sums = torch.zeros(4, device=device)  # total, diffusion, prefix, stop
-    for batch in group:
-        rows = team.share(len(batch))
-        own = (batch if rows is None else rows_of(batch, rows)).to(device)
-        noise = Noise(generator, rows, None if rows is None else len(batch))
-        parts = loss_of(own, noise)
-        # Averaging over the team counts every process alike, however many of the batch's circuits it has.
-        weight = len(batch) / circuits * (1.0 if rows is None else len(own) * team.size / len(batch))
-        state.scaler.scale(parts["total"] * weight).backward()
-        values = [
-            parts["total"].detach(),
-            parts["diffusion"],
-            parts.get("prefix", torch.zeros_like(parts["diffusion"])),
-        ]
-        sums[:3] += weight * torch.stack(values).float()
-    sums[3] = float(hooks.should_stop())
-    for optimizer in state.optimizers:
-        state.scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip or math.inf)
-    total, loss, prefix_loss, stop, gradient_norm = torch.cat([team.mean(sums), norm.detach().view(1)]).tolist()
-    overflowed = state.scaler.is_enabled() and math.isfinite(total) and not math.isfinite(gradient_norm)
-    if not overflowed and not (math.isfinite(total) and math.isfinite(gradient_norm)):
-        _refuse(state, total, gradient_norm, hooks)
-    if overflowed:
-        _pass_over(state.schedules)
-    else:
-        _move(state)
-    state.scaler.update()
-    return _Done(loss, prefix_loss if settings.prefix_head_weight else None, gradient_norm, stop > 0)
+def _record(result: StepResult, total: int, pace: _Pace, device: torch.device, settings: LoopConfig) -> StepRecord:
+    made = result.made
+    return StepRecord(
+        step=made.step,
+        total_steps=total,
+        epoch=made.epoch,
+        samples_seen=made.samples_seen,
+        loss=result.loss,
+        prefix_loss=result.prefix_loss if settings.prefix_head_weight else None,
+        learning_rate=made.learning_rate,
+        gradient_norm=result.gradient_norm,
+        samples_per_second=pace.rate(),
+        memory_gib=most_memory(device),
+    )
 
 
-def _move(state: TrainingState) -> None:
-    """Change the weights, and their average, by the gradients."""
-    for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
-        state.scaler.step(optimizer)
-        schedule.step()
-    if state.average is not None:
-        state.average.update_parameters(state.network)
-
-
-def _pass_over(schedules: Sequence[torch.optim.lr_scheduler.LambdaLR]) -> None:
-    """Let a step whose gradients overflowed change nothing but the learning rates, which follow the number of the step.
-
-    Left to the scaler, each optimizer would look at its own gradients alone, and after an overflow in those of another
-    the common norm has made NaN of them.
-    """
-    with warnings.catch_warnings(action="ignore"):  # torch misses the optimizers' steps
-        for schedule in schedules:
-            schedule.step()
-
-
-def _refuse(state: TrainingState, loss: float, norm: float, hooks: Hooks) -> NoReturn:
-    kept = "no weights are saved"
+def _refuse(state: TrainingState, result: StepResult, hooks: Hooks) -> NoReturn:
+    kept = "no weights are saved but those of an earlier checkpoint"
     if all(bool(p.isfinite().all()) for p in state.network.parameters()):
         hooks.save_checkpoint(state)
         kept = "the weights before it are in the checkpoint"
     raise TrainingDivergedError(
-        f"step {state.step + 1}: the loss is {loss} and its gradient {norm}; {kept}. Start anew with a lower "
-        "training.training.learning_rate or training.training.gradient_clip, and training.general.resume=never"
+        f"step {result.made.step}: the loss is {result.total} and its gradient {result.gradient_norm}; {kept}. Start "
+        "anew with a lower training.training.learning_rate or training.training.gradient_clip, and "
+        "training.general.resume=never"
     )
 
 
@@ -375,10 +302,12 @@ class _Pace:
     def __init__(self) -> None:
         self._marks: list[tuple[float, int]] = []
 
-    def rate(self, samples_seen: int, window: float = 10.0) -> float:
+    def mark(self, samples_seen: int, window: float = 10.0) -> None:
         now = time.perf_counter()
         self._marks.append((now, samples_seen))
         while len(self._marks) > 2 and self._marks[0][0] < now - window:
             self._marks.pop(0)
-        then, before = self._marks[0]
-        return (samples_seen - before) / (now - then) if now > then else 0.0
+
+    def rate(self) -> float:
+        (then, before), (now, after) = self._marks[0], self._marks[-1]
+        return (after - before) / (now - then) if now > then else 0.0

@@ -154,14 +154,33 @@ class TrainingState:
         return network
 
 
-def average_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average that follows quickly at first: decay min(d, (1 + n) / (10 + n))."""
+class MovingAverage(AveragedModel):
+    """An exponential moving average that follows quickly at first: decay min(d, (1 + n) / (10 + n)).
 
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
-        count = int(updates)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + count) / (10 + count)))
+    Args:
+        network: What is followed.
+        decay: d.
+    """
 
-    return AveragedModel(network, multi_avg_fn=update)
+    n_averaged: Tensor  # on the CPU wherever the weights are, so that to read it is not to wait
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move towards the weights of a network; the first ones are taken as they are."""
+        averaged: list[Tensor] = list(self.module.parameters())
+        current: list[Tensor] = list(model.parameters())
+        count = int(self.n_averaged)
+        if count == 0:
+            torch._foreach_copy_(averaged, current)
+        else:
+            torch._foreach_lerp_(averaged, current, 1 - min(self._decay, (1 + count) / (10 + count)))
+        for own, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(other)
+        self.n_averaged += 1
 
 
 @contextmanager

@@ -16,8 +16,8 @@ import torch
 
 import quantum_diffusion
 from quantum_diffusion.config.schema import TrainingConfig
-from quantum_diffusion.pipeline.fit import low_precision
 from quantum_diffusion.pipeline.state import TrainingState
+from quantum_diffusion.pipeline.step import low_precision
 from quantum_diffusion.training.source import STREAM, Source
 
 

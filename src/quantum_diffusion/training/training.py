@@ -29,7 +29,7 @@ from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import FitResult, total_steps
 from quantum_diffusion.pipeline.hooks import Hooks
 from quantum_diffusion.pipeline.joining import join_team
-from quantum_diffusion.pipeline.state import TrainingState, average_weights, using_network
+from quantum_diffusion.pipeline.state import MovingAverage, TrainingState, using_network
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.tracking.plots import save_loss_curve
 from quantum_diffusion.tracking.profiling import profiler
@@ -141,7 +141,7 @@ class DiffusionTrainer:
             network=pipeline.network,
             optimizers=optimizers,
             schedules=make_lr_schedules(optimizers, loop.lr_scheduler, total, loop.warmup_fraction),
-            average=None if loop.ema_decay is None else average_weights(pipeline.network, loop.ema_decay),
+            average=None if loop.ema_decay is None else MovingAverage(pipeline.network, loop.ema_decay),
             scaler=torch.amp.GradScaler(self.device.type, enabled=loop.precision == "16"),
         )
         self._restore(self._state)

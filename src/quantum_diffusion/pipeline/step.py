@@ -1,0 +1,217 @@
+"""One optimizer step, and what it came to, read when the device has it.
+
+On CUDA the processor runs ahead of the device: to ask for the loss of each step would be to wait for it each time.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantum_diffusion.config.schema import LoopConfig
+from quantum_diffusion.data.container import Batch
+from quantum_diffusion.device import multiplies_in_bfloat16
+from quantum_diffusion.diffusion.noise import Noise
+from quantum_diffusion.pipeline.augmentation import augment
+from quantum_diffusion.pipeline.state import Trainable, TrainingState
+from quantum_diffusion.pipeline.team import Team, rows_of
+
+LAG = 4
+"""Steps after which, on CUDA, the result of one is read."""
+
+
+class LossModule(nn.Module):
+    """The loss as a module, so that a team's wrapper sees its forward and backward pass.
+
+    Args:
+        pipeline: What is trained.
+        settings: How.
+    """
+
+    def __init__(self, pipeline: Trainable, settings: LoopConfig) -> None:
+        super().__init__()
+        self.network = pipeline.network
+        self._pipeline = (pipeline,)  # in a tuple, for it is no module
+        self._settings = settings
+        self._dtype = low_precision(settings, pipeline.device)
+
+    def forward(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Return the parts of the loss of a batch by name, scalars."""
+        (pipeline,) = self._pipeline
+        with torch.autocast(pipeline.device.type, self._dtype, enabled=self._dtype is not None):
+            terms = pipeline.training_loss(
+                augment(batch, self._settings.augment, noise),
+                noise,
+                condition_dropout=self._settings.condition_dropout,
+                joint_dropout=self._settings.joint_dropout,
+                low_variance=self._settings.low_variance_timesteps,
+                prefix_weight=self._settings.prefix_head_weight,
+            )
+        parts = {"total": terms.total, "diffusion": terms.diffusion.detach()}
+        return parts if terms.prefix is None else parts | {"prefix": terms.prefix.detach()}
+
+
+def low_precision(settings: LoopConfig, device: torch.device) -> torch.dtype | None:
+    """Return the 16-bit kind of numbers the network computes in, None for 32 bits."""
+    if settings.precision == "16":
+        return torch.float16
+    wanted = settings.precision == "bf16" or (settings.precision == "auto" and multiplies_in_bfloat16(device))
+    return torch.bfloat16 if wanted else None
+
+
+def make_gradients(
+    loss_of: nn.Module,
+    state: TrainingState,
+    group: Sequence[Batch],
+    generator: torch.Generator,
+    settings: LoopConfig,
+    team: Team,
+    stop: bool,
+) -> Tensor:
+    """Compute the gradients of a step and clip them; does not wait for the device.
+
+    Args:
+        loss_of: A `LossModule`, as the team wraps it.
+        state: Its network is given gradients.
+        group: The batches of the step, whose gradients are averaged.
+        generator: Source of the step's randomness, on the device.
+        settings: How to train.
+        team: The processes that share the batches.
+        stop: Whether this process wants to stop after the step.
+
+    Returns:
+        float32 [5] on the device, what `StepResult` is made of: averaged over the team.
+    """
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    device = generator.device
+    circuits = sum(map(len, group))
+    sums = torch.zeros(4, device=device)  # total, diffusion, prefix, stop
+    for batch in group:
+        rows = team.share(len(batch))
+        own = (batch if rows is None else rows_of(batch, rows)).to(device)
+        noise = Noise(generator, rows, None if rows is None else len(batch))
+        parts = loss_of(own, noise)
+        # Averaging over the team counts every process alike, however many of the batch's circuits it has.
+        weight = len(batch) / circuits * (1.0 if rows is None else len(own) * team.size / len(batch))
+        state.scaler.scale(parts["total"] * weight).backward()
+        values = [
+            parts["total"].detach(),
+            parts["diffusion"],
+            parts.get("prefix", torch.zeros_like(parts["diffusion"])),
+        ]
+        sums[:3] += weight * torch.stack(values).float()
+    sums[3].fill_(float(stop))
+    for optimizer in state.optimizers:
+        state.scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), settings.gradient_clip or math.inf)
+    return torch.cat([team.mean(sums), norm.detach().float().view(1)])
+
+
+def move_weights(state: TrainingState, overflowed: bool) -> None:
+    """Change the weights, and their average, by the gradients; of those that overflowed, the learning rates alone.
+
+    Rates follow the number of the step. Left to the scaler, each optimizer would look at its own gradients alone, and
+    after an overflow in those of another the common norm has made NaN of them.
+    """
+    if overflowed:
+        with warnings.catch_warnings(action="ignore"):  # torch misses the optimizers' steps
+            for schedule in state.schedules:
+                schedule.step()
+    else:
+        for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
+            state.scaler.step(optimizer)
+            schedule.step()
+        if state.average is not None:
+            state.average.update_parameters(state.network)
+    state.scaler.update()
+
+
+# --------------------------------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class MadeStep:
+    """What is known of a step when it is made.
+
+    Attributes:
+        step: Its number, from 1.
+        epoch: Epoch in progress.
+        num_batches: Batches it was made of.
+        samples_seen: Circuits trained on, its own included.
+        learning_rate: The rate it is made with.
+    """
+
+    step: int
+    epoch: int
+    num_batches: int
+    samples_seen: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to, averaged over the team.
+
+    Attributes:
+        made: The step.
+        total: The loss.
+        loss: The process's part of it.
+        prefix_loss: The auxiliary head's part, 0 without.
+        stop: Whether a process of the team wanted to stop after it.
+        gradient_norm: Norm of the gradients before clipping.
+    """
+
+    made: MadeStep
+    total: float
+    loss: float
+    prefix_loss: float
+    stop: bool
+    gradient_norm: float
+
+    def has_overflowed(self, scaler: torch.amp.GradScaler) -> bool:
+        """Tell whether the gradients were too large for 16 bits, which the scaler makes up for."""
+        return scaler.is_enabled() and math.isfinite(self.total) and not math.isfinite(self.gradient_norm)
+
+    def has_diverged(self, scaler: torch.amp.GradScaler) -> bool:
+        """Tell whether training cannot go on."""
+        is_finite = math.isfinite(self.total) and math.isfinite(self.gradient_norm)
+        return not (is_finite or self.has_overflowed(scaler))
+
+
+class Results:
+    """Results of steps in their order, each read when so many later ones are under way.
+
+    Args:
+        lag: How many; the same for all processes of a team, which act on them at the same step.
+    """
+
+    def __init__(self, lag: int) -> None:
+        self._lag = lag
+        self._waiting: deque[tuple[MadeStep, Tensor, torch.cuda.Event | None]] = deque()
+
+    def add(self, made: MadeStep, values: Tensor) -> None:
+        """Take what `make_gradients` returned for a step."""
+        copied = None
+        if values.device.type == "cuda":
+            values = values.to("cpu", non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        self._waiting.append((made, values, copied))
+
+    def read(self, lag: int | None = None) -> list[StepResult]:
+        """Return those that are due; with a lag of 0 all of them."""
+        results = []
+        while len(self._waiting) > (self._lag if lag is None else lag):
+            made, values, copied = self._waiting.popleft()
+            if copied is not None:
+                copied.synchronize()
+            total, loss, prefix_loss, stop, gradient_norm = values.tolist()
+            results.append(StepResult(made, total, loss, prefix_loss, stop > 0, gradient_norm))
+        return results
