@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,11 @@ from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.labels import prefix_rank_vectors
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
+from quantum_diffusion.data import dataset as loading
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.pipeline.decoding import DeviceDecoder, widen
-from quantum_diffusion.tasks.prefix_labels import SchmidtRankPrefixes
+from quantum_diffusion.tasks.prefix_labels import schmidt_rank_prefixes
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 POOLS = {
@@ -47,5 +52,39 @@ def test_labels_of_beginnings_are_those_of_numpy(name: str, device: str) -> None
     names, num_qubits = POOLS[name]
     table = instruction_table(GatePool(names), num_qubits)
     ids = random_ids(np.random.default_rng(1), table, 2000, 0, 12)
-    found = SchmidtRankPrefixes(table)(torch.from_numpy(ids.astype(np.int64)).to(device))
+    found = schmidt_rank_prefixes(table)(torch.from_numpy(ids.astype(np.int64)).to(device))
     np.testing.assert_array_equal(found.cpu().numpy(), prefix_rank_vectors(ids, table) == 2)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("bucketed", [True, False])
+@pytest.mark.parametrize("with_targets", [True, False])
+def test_batches_of_circuits_kept_on_a_device_are_the_same(
+    mixed_dataset: CircuitDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    fits: bool,
+    bucketed: bool,
+    with_targets: bool,
+) -> None:
+    dataset = mixed_dataset
+    if with_targets:
+        targets = np.random.default_rng(0).normal(size=(len(dataset), 2, 8, 8)).astype(np.float32)
+        dataset = replace(dataset, condition_type="UNITARY", targets=targets)
+    if not fits:
+        monkeypatch.setattr(loading, "_free_bytes", lambda device: 1000)
+    options = {"bucketed": bucketed, "balance_prompts": True, "time_multiple": 4}
+    plain, kept = (DatasetLoader(3).get_dataloaders(dataset, 5, 0.1, **options) for _ in range(2))
+    for ours, theirs in zip(plain, kept, strict=True):
+        theirs.keep_on(torch.device(device))
+        for epoch in range(2):
+            pairs = list(zip(ours.epoch(epoch, 1), theirs.epoch(epoch, 1), strict=True))
+            assert len(pairs) == len(ours) - 1
+            for expected, found in pairs:
+                assert found.tokens.device.type == (device if fits else "cpu")
+                for name in ("tokens", "prompt_ids", "sizes", "targets"):
+                    first, second = getattr(expected, name), getattr(found, name)
+                    assert (first is None) == (second is None) == (name == "targets" and not with_targets)
+                    if first is not None:
+                        torch.testing.assert_close(second.cpu(), first, rtol=0, atol=0)

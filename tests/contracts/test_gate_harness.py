@@ -44,7 +44,7 @@ from quantum_diffusion.models.condition_encoder import tokenize_prompts
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, save_pipeline
 from quantum_diffusion.pipeline.decoding import DeviceDecoder
 from quantum_diffusion.tasks.left_to_do import StatesLeft, UnitariesLeft
-from quantum_diffusion.tasks.prefix_labels import SchmidtRankPrefixes
+from quantum_diffusion.tasks.prefix_labels import schmidt_rank_prefixes
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 
@@ -294,7 +294,7 @@ def test_labels_equal_those_of_state_vectors(gate: Gate, others: tuple[str, ...]
     np.testing.assert_array_equal(ranks, ranks_of_states(statevectors(ids, table)))
     prefixes = prefix_rank_vectors(ids, table)
     np.testing.assert_array_equal(prefixes[:, -1], ranks)
-    on_device = SchmidtRankPrefixes(table)(torch.from_numpy(ids).long())
+    on_device = schmidt_rank_prefixes(table)(torch.from_numpy(ids).long())
     np.testing.assert_array_equal(on_device.numpy(), prefixes == 2)
     few = circuits_from_ids(ids[:40], table)
     np.testing.assert_array_equal(ranks[:40], [QiskitBackend().schmidt_rank_vector(circuit) for circuit in few])

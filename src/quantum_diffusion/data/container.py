@@ -158,3 +158,13 @@ class Batch:
             sizes=self.sizes.to(device, non_blocking=True),
             targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
         )
+
+    def take(self, rows: torch.Tensor) -> Batch:
+        """Return some rows, int64 [b] on the batch's device."""
+        targets = None if self.targets is None else self.targets[rows]
+        return Batch(self.tokens[rows], self.prompt_ids[rows], self.sizes[rows], targets)
+
+    def pinned(self) -> Batch:
+        """Return the batch in memory from which a CUDA device copies without the processor."""
+        targets = None if self.targets is None else self.targets.pin_memory()
+        return Batch(self.tokens.pin_memory(), self.prompt_ids.pin_memory(), self.sizes.pin_memory(), targets)

@@ -5,13 +5,16 @@ Loading never writes; the order of batches is a pure function of (seed, epoch), 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from quantum_diffusion.arguments import check_count, check_kind, check_list, check_number, check_path
@@ -199,6 +202,8 @@ class BatchLoader:
         self.shuffle = shuffle
         self.bucketed = bucketed
         self.time_multiple = time_multiple
+        self._device: torch.device | None = None
+        self._kept: tuple[CircuitDataset, Batch | None] | None = None
         self._buckets = self._group_rows()
         self._balance = PromptBalance(self._buckets, dataset.prompt_index) if balance_prompts else None
 
@@ -210,6 +215,15 @@ class BatchLoader:
         bucket = sizes[:, 0] * (steps.max() + 1) + steps
         order = np.argsort(bucket, kind="stable")
         return np.split(self.rows[order], np.flatnonzero(np.diff(bucket[order])) + 1)
+
+    def keep_on(self, device: torch.device) -> None:
+        """Keep the circuits on a device and gather batches there, where they fit into a quarter of its free memory.
+
+        Batches of a data set that is too large for a CUDA device are made ahead, in memory that it copies by itself.
+        """
+        self._device = device
+        if device.type == "cuda":
+            self.num_workers = max(1, self.num_workers)
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -244,7 +258,7 @@ class BatchLoader:
         batches = [order[i : i + self.batch_size] for order in orders for i in range(0, len(order), self.batch_size)]
         if self.shuffle and len(self._buckets) > 1:
             batches = [batches[i] for i in rng.permutation(len(batches))]
-        if not self.num_workers:
+        if not self.num_workers or self._on_device() is not None:
             yield from map(self.batch, batches[first_batch:])
             return
         with ThreadPoolExecutor(self.num_workers) as threads:
@@ -258,21 +272,51 @@ class BatchLoader:
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Gather rows into one batch, cut to their bucket and padded to `time_multiple`."""
-        data = self.dataset
-        sizes = data.sizes[rows].astype(np.int64)
-        tokens = data.tokens[rows]
+        on_device = self._on_device()
+        if on_device is not None:
+            return self._cut(
+                on_device.take(torch.from_numpy(rows).to(on_device.tokens.device, non_blocking=True)), rows
+            )
+        batch = self._cut(_batch_of(self.dataset, rows), rows)
+        return batch.pinned() if self._device is not None and self._device.type == "cuda" else batch
+
+    def _cut(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:
+        tokens = batch.tokens
         if self.bucketed:
+            sizes = self.dataset.sizes[rows].astype(np.int64)
             longest = max(int(sizes[:, 1].max()), 1)
             steps = -(-longest // self.time_multiple) * self.time_multiple  # of the bucket, not of this batch
             tokens = tokens[:, : sizes[:, 0].max(), :steps]
-        tokens = pad_time(tokens, self.time_multiple, data.gate_pool.padding_token)
-        targets = None if data.targets is None else torch.from_numpy(data.targets[rows])
-        return Batch(
-            tokens=torch.from_numpy(np.ascontiguousarray(tokens)),
-            prompt_ids=torch.from_numpy(data.prompt_index[rows]),
-            sizes=torch.from_numpy(data.sizes[rows]),
-            targets=targets,
-        )
+        missing = -tokens.shape[2] % self.time_multiple
+        if missing:
+            tokens = F.pad(tokens, (0, missing), value=self.dataset.gate_pool.padding_token)
+        return replace(batch, tokens=tokens.contiguous())
+
+    def _on_device(self) -> Batch | None:
+        """Return all circuits of the data set, where they are kept on a device, which gets them when first asked."""
+        if self._device is None:
+            return None
+        if self._kept is None or self._kept[0] is not self.dataset:
+            self._kept = None  # the circuits of an earlier epoch make room
+            fits = sum(array.nbytes for array in self.dataset.arrays) <= _free_bytes(self._device) / 4
+            self._kept = self.dataset, _batch_of(self.dataset, slice(None)).to(self._device) if fits else None
+        return self._kept[1]
+
+
+def _batch_of(dataset: CircuitDataset, rows: NDArray[np.int64] | slice) -> Batch:
+    """Return rows of a data set as they are stored, in memory."""
+    tokens, prompts, sizes, targets = (
+        None if array is None else torch.from_numpy(np.require(array[rows], requirements=["C", "W"]))
+        for array in (dataset.tokens, dataset.prompt_index, dataset.sizes, dataset.targets)
+    )
+    assert tokens is not None
+    assert prompts is not None
+    assert sizes is not None
+    return Batch(tokens, prompts, sizes, targets)
+
+
+def _free_bytes(device: torch.device) -> float:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
 
 
 def pad_time(tokens: NDArray[np.int8], multiple: int, padding_token: int) -> NDArray[np.int8]:

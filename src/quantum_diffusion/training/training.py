@@ -132,6 +132,9 @@ class DiffusionTrainer:
         """Make batches, optimizers, learning-rate schedules and the averaged weights; restore a checkpoint."""
         pipeline, loop = self._require_pipeline(), self.config.training
         self._loaders = self._require_source().make_loaders(pipeline.time_multiple)
+        if self.device.type == "cuda":
+            for loader in filter(None, self._loaders):
+                loader.keep_on(self.device)
         freeze(pipeline.network, loop.freeze)
         if loop.compile:
             pipeline.network["backbone"].compile()
