@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -25,6 +26,7 @@ from typing import Any
 LOADED = (
     "lightning_fabric",
     "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "quantum_diffusion.circuits.backends.qiskit",
     "quantum_diffusion.cli",
     "quantum_diffusion.console",
@@ -163,6 +165,7 @@ def _load() -> None:
     from hydra.core.plugins import Plugins
 
     Plugins.instance()
+    gc.freeze()  # what every process has need not be looked through by the collector of garbage of each
 
 
 if __name__ == "__main__":

@@ -65,8 +65,9 @@ def test_the_promised_presets_are_there(group: str) -> None:
 
 
 @pytest.mark.parametrize(("group", "name"), PRESETS)
-def test_every_preset_composes_alone_and_with_every_debug_preset(group: str, name: str) -> None:
-    for debug in ([], ["debug=limit"], ["debug=overfit"]):
+def test_every_preset_composes_alone_and_every_training_with_every_debug_preset(group: str, name: str) -> None:
+    debugs = [[], ["debug=limit"], ["debug=overfit"]]
+    for debug in debugs if group == "training" or name == "default" else debugs[:1]:
         assert isinstance(compose_preset(group, f"{group}={name}", *debug), SECTIONS[group])
 
 
@@ -75,8 +76,13 @@ def test_every_preset_says_what_it_is(group: str, name: str) -> None:
     assert (config_folder() / group / f"{name}.yaml").read_text(encoding="utf-8").startswith("# ")
 
 
-@pytest.mark.parametrize("size", [(3, 8), (8, 52)], ids=["3q", "8q"])
-@pytest.mark.parametrize("name", preset_names("training"))
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *((name, (3, 8)) for name in preset_names("training")),
+        *((name, (8, 52)) for name in preset_names("training") if "paper" in name or name == "default"),
+    ],
+)
 def test_every_training_preset_builds_a_pipeline_that_can_learn(
     name: str, size: tuple[int, int], tmp_path: Path
 ) -> None:

@@ -373,7 +373,7 @@ def test_samples_do_not_depend_on_the_batch_size(
     [
         ("transformer", "masked", "x0", "cross_entropy", 200, 0.5),
         *(("transformer", "ddim", *kind, 80, 0.9) for kind in LOSSES),
-        *(("unet", "ddim", *kind, 30, 0.9) for kind in LOSSES),
+        *(("unet", "ddim", *kind, 30, 0.9) for kind in (LOSSES[0], LOSSES[-1])),
     ],
 )
 def test_sixteen_circuits_are_learned(

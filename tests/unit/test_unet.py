@@ -146,14 +146,14 @@ def test_it_overfits_the_noise_of_one_batch() -> None:
     noise = torch.randn_like(x)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
-    for _ in range(150):
+    for _ in range(70):
         loss = (network(x, t, condition) - noise).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[0] > 0.8
-    assert losses[-1] < 0.02
+    assert losses[-1] < 0.1
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 

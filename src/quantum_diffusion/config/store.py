@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import yaml
@@ -100,10 +100,9 @@ def run_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) -> None:
 
 def _run_with_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) -> None:
     """Do what `hydra.main` does with a parsed command line, which composes everything twice; once takes 0.1 s."""
-    from hydra import initialize
     from hydra.core.global_hydra import GlobalHydra
 
-    with initialize(config_path=None, version_base="1.3", job_name="jobs"):
+    with _hydra(job_name="jobs"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         if arguments.is_sweep:
@@ -111,6 +110,14 @@ def _run_with_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) ->
                 hydra.multirun("config", task, [*arguments.overrides, "hydra.mode=MULTIRUN"])
         else:
             hydra.run("config", task, [*arguments.overrides, "hydra.mode=RUN"])
+
+
+def _hydra(job_name: str) -> AbstractContextManager[None]:
+    """Let Hydra find what we have registered; there is nothing in the module, whose name spares a look at the stack."""
+    from hydra import initialize_config_module
+
+    started: AbstractContextManager[None] = initialize_config_module(__package__, version_base="1.3", job_name=job_name)
+    return started
 
 
 @contextmanager
@@ -183,10 +190,9 @@ def show(arguments: Arguments) -> str:
 
 def _compose(arguments: Arguments, with_hydra: bool = False) -> DictConfig:
     from hydra import compose as hydra_compose
-    from hydra import initialize
 
     _register(arguments)
-    with _hydra_errors(), initialize(config_path=None, version_base="1.3"):
+    with _hydra_errors(), _hydra(job_name="app"):
         return hydra_compose("config", overrides=list(arguments.overrides), return_hydra_config=with_hydra)
 
 
