@@ -40,13 +40,13 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_kills_at_any_moment(tmp_path: Path) -> None:
-    seconds = DatasetGenerator(configuration(tmp_path / "whole", num_samples=200_000)).write().seconds
+    seconds = DatasetGenerator(configuration(tmp_path / "whole", num_samples=150_000)).write().seconds
     expected = hashes(tmp_path / "whole")
 
     path = tmp_path / "killed" / "data"
-    command = [sys.executable, "-c", GENERATE, configuration(path, num_samples=200_000).model_dump_json()]
+    command = [sys.executable, "-c", GENERATE, configuration(path, num_samples=150_000).model_dump_json()]
     clock, kills = random.Random(0), 0
-    for _ in range(7):
+    for _ in range(5):
         if path.exists():
             break
         process = Forked(command)
@@ -55,7 +55,7 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
         kills += process.wait() == -signal.SIGKILL
         if path.exists():
             load_dataset_folder(path)  # complete, never half
-    report = DatasetGenerator(configuration(path, num_samples=200_000)).write()
+    report = DatasetGenerator(configuration(path, num_samples=150_000)).write()
     assert kills > 1
     assert report.reused or report.num_continued > 0, "what earlier runs did is used"
     assert hashes(path) == expected
