@@ -519,16 +519,22 @@ def test_a_weight_that_is_not_finite_keeps_the_last_good_checkpoint(
     assert state.step == 12
 
 
-def test_a_loss_that_is_not_finite_saves_the_state_before_it(
-    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest, calls = DiffusionPipeline.training_loss, itertools.count(1)
+def poison_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loss of one training step be no number."""
+    honest, steps = DiffusionPipeline.training_loss, itertools.count(1)
 
     def poisoned(self: DiffusionPipeline, *args: Any, **options: Any) -> LossTerms:
         terms = honest(self, *args, **options)
-        return LossTerms(terms.total * math.nan, terms.diffusion) if next(calls) == 2 else terms
+        is_step = "condition_dropout" in options  # validation has none
+        return LossTerms(terms.total * math.nan, terms.diffusion) if is_step and next(steps) == number else terms
 
     monkeypatch.setattr(DiffusionPipeline, "training_loss", poisoned)
+
+
+def test_a_loss_that_is_not_finite_saves_the_state_before_it(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison_step(2, monkeypatch)
     with pytest.raises(TrainingDivergedError, match="step 2"):
         train(make_config(), dataset)
     saved = read_checkpoint(newest_checkpoint(tmp_path / "model"), torch.device("cpu"))["state"]
@@ -883,14 +889,7 @@ def test_results_that_are_read_late_change_nothing(
 def test_a_loss_that_is_read_late_and_no_number_leaves_the_last_good_checkpoint(
     make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, steps = DiffusionPipeline.training_loss, itertools.count(1)
-
-    def poisoned(self: DiffusionPipeline, *args: Any, **options: Any) -> LossTerms:
-        terms = honest(self, *args, **options)
-        is_step = "condition_dropout" in options
-        return LossTerms(terms.total * math.nan, terms.diffusion) if is_step and next(steps) == 5 else terms
-
-    monkeypatch.setattr(DiffusionPipeline, "training_loss", poisoned)
+    poison_step(5, monkeypatch)
     monkeypatch.setattr(loop, "Results", lambda lag: Results(2))
     with pytest.raises(TrainingDivergedError, match=r"step 5: the loss is nan.*those of an earlier checkpoint"):
         train(make_config(num_epochs=3), dataset)

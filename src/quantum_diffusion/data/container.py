@@ -159,8 +159,8 @@ class Batch:
             targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
         )
 
-    def take(self, rows: torch.Tensor) -> Batch:
-        """Return some rows, int64 [b] on the batch's device."""
+    def take(self, rows: torch.Tensor | slice) -> Batch:
+        """Return some rows: a slice, or int64 [b] on the batch's device."""
         targets = None if self.targets is None else self.targets[rows]
         return Batch(self.tokens[rows], self.prompt_ids[rows], self.sizes[rows], targets)
 

@@ -20,7 +20,7 @@ from quantum_diffusion.device import multiplies_in_bfloat16
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.augmentation import augment
 from quantum_diffusion.pipeline.state import Trainable, TrainingState
-from quantum_diffusion.pipeline.team import Team, rows_of
+from quantum_diffusion.pipeline.team import Team
 
 LAG = 4
 """Steps after which, on CUDA, the result of one is read."""
@@ -95,7 +95,7 @@ def make_gradients(
     sums = torch.zeros(4, device=device)  # total, diffusion, prefix, stop
     for batch in group:
         rows = team.share(len(batch))
-        own = (batch if rows is None else rows_of(batch, rows)).to(device)
+        own = (batch if rows is None else batch.take(rows)).to(device)
         noise = Noise(generator, rows, None if rows is None else len(batch))
         parts = loss_of(own, noise)
         # Averaging over the team counts every process alike, however many of the batch's circuits it has.

@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quantum_diffusion.data.container import Batch
-
 
 class Team:
     """A team of one.
@@ -59,13 +57,3 @@ class Team:
         if count < self.size:
             return None
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
-
-
-def rows_of(batch: Batch, rows: slice) -> Batch:
-    """Return some rows of a batch."""
-    return Batch(
-        tokens=batch.tokens[rows],
-        prompt_ids=batch.prompt_ids[rows],
-        sizes=batch.sizes[rows],
-        targets=None if batch.targets is None else batch.targets[rows],
-    )
