@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
 from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
@@ -359,21 +361,52 @@ def run_two(config: TrainingConfig, script: str = RUN) -> None:
     assert [process.wait() for process in processes] == [0, 0], [process.errors()[-2000:] for process in processes]
 
 
-@pytest.mark.parametrize(("model", "scheduler"), [("transformer", "masked"), ("unet", "ddim")])
+RUN_WITHOUT_GENERATOR = f"""
+import os
+from quantum_diffusion.data.generation import DatasetGenerator
+if os.environ["RANK"] == "1":
+    del DatasetGenerator.generate
+{RUN}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler", "data"),
+    [
+        ("transformer", "masked", "SRV"),
+        ("unet", "ddim", "SRV"),
+        ("transformer", "masked", "UNITARY"),
+        ("transformer", "masked", "STATE"),
+        ("transformer", "masked", "stream"),
+    ],
+)
 def test_two_processes_have_the_loss_of_one(
-    make_config: MakeConfig, saved: str, tmp_path: Path, model: str, scheduler: str
+    make_config: MakeConfig, saved: str, tmp_path: Path, model: str, scheduler: str, data: str
 ) -> None:
-    """The same global batches and noise: losses agree to 1e-4, which is rounding, also where a batch is odd."""
+    """The same global batches and noise: losses agree to 1e-4, which is rounding, also where a batch is odd.
+
+    A stream is made by the first process alone.
+    """
+    made = {"num_qubits": 2, "min_gates": 1, "max_gates": 4, "num_samples": 48, "n_jobs": 1}
+    if data == "stream":
+        (tmp_path / "short.yaml").write_text(yaml.safe_dump(made))
+        saved = f"stream:{tmp_path / 'short.yaml'}"
+    elif data != "SRV":
+        labelled = {"condition_type": data, "gate_set": ["h", "cx", "x"], "output_path": str(tmp_path / "labelled")}
+        DatasetGenerator(DatasetConfig.model_validate(made | labelled)).write()
+        saved = str(tmp_path / "labelled")
 
     def config(name: str) -> TrainingConfig:
         general = {"dataset": saved, "output_path": str(tmp_path / name), "device": "cpu", "verbose": False}
         options: dict[str, Any] = {"num_epochs": 2, "batch_size": 9, "precision": "32", "learning_rate": 1e-3}
         if scheduler == "masked":
-            options |= {"prefix_head_weight": 0.5, "scheduler_params": {"suffix_share": 0.5}}
+            options |= {"scheduler_params": {"suffix_share": 0.5}}
+        if (model, data) == ("transformer", "SRV"):
+            options |= {"prefix_head_weight": 0.5}
         return make_config(model, scheduler, general=general, **options)
 
     DiffusionTrainer(config("one")).run()
-    run_two(config("two"))
+    run_two(config("two"), RUN_WITHOUT_GENERATOR)
     one, two = (
         {(step, name): value for step, name, value in read_metrics(tmp_path / folder / "run")}
         for folder in ("one", "two")

@@ -24,6 +24,7 @@ TRAIN = [
     "training.training.learning_rate=0.01",
     "training.model.params={width: 16, depth: 1, num_heads: 2}",
 ]
+LATE = r"error: job 1 \(training\.general\.dataset=\./data/late\): the data set [^\n]+ does not exist[^\n]*\n"
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +58,15 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
         "training.general.model_name=run_${hydra:job.num}",
         "-m",
     ]
-    result = run_forked(folder, *command, *JOBLIB, status=1)
-    assert re.fullmatch(
-        r"error: job 1 \(training\.general\.dataset=\./data/late\): the data set [^\n]+ does not exist[^\n]*\n",
-        result.stderr,
-    ), result.stderr
+    result = run_forked(folder, *command, status=1)
+    assert re.fullmatch(LATE, result.stderr), result.stderr
     assert result.stdout.splitlines()[-1] == "2 of 3 jobs are done"
     weights = folder / "models" / "sweep" / "run_0" / "model.safetensors"
     assert sorted(path.parent.name for path in weights.parents[1].glob("*/model.safetensors")) == ["run_0", "run_2"]
 
     before = weights.stat().st_mtime_ns
     shutil.copytree(folder / "data" / "1", folder / "data" / "late")
-    again = run_forked(folder, *command)  # whatever the launcher is
+    again = run_forked(folder, *command)
     assert again.stdout.count("with the same settings: kept") == 2
     assert again.stdout.splitlines()[-1] == "3 of 3 jobs are done"
     assert weights.stat().st_mtime_ns == before
@@ -95,18 +93,18 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
 
 
 def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(folder: Path) -> None:
-    models = folder / "models" / "long"
+    models, data = folder / "models" / "long", ["./data/1", "./data/late", "./data/2"]
+    shutil.rmtree(folder / "data" / "late", ignore_errors=True)
     command = [
         *script("train_model.py"),
         "-m",
         *TRAIN,
-        "training.general.dataset=./data/1",
-        "training.general.seed=1,2",
+        f"training.general.dataset={','.join(data)}",
         f"training.general.output_path={models}",
-        "training.general.model_name=seed_${training.general.seed}",
+        "training.general.model_name=run_${hydra:job.num}",
         "training.training.num_epochs=20",
     ]
-    parallel = [*JOBLIB, "hydra.launcher.n_jobs=3"]  # one worker has nothing to do, and must not die of the interrupt
+    parallel = [*JOBLIB, "hydra.launcher.n_jobs=3"]  # one worker's job fails: it has nothing to do, and must not die
     process = Forked([*command, *parallel], folder)
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
@@ -118,11 +116,12 @@ def test_ctrl_c_ends_parallel_trainings_well_and_they_are_continued(folder: Path
     status, output, errors = process.wait(), process.output(), process.errors()
     assert status == 130, output + errors
     assert "Traceback" not in errors
-    assert "0 of 2 jobs are done" in output
+    assert re.search(LATE, errors), errors
+    assert "0 of 3 jobs are done" in output
     assert "the same command continues" in errors
-    for name in ("seed_1", "seed_2"):
+    for name in ("run_0", "run_2"):
         assert list((models / name / "run" / "checkpoints").glob("*.pt")), output + errors
         assert f"interrupted: the model so far is in {models}/{name}/run/interrupted" in output
-    again = run_forked(folder, *command)  # whatever the launcher is
+    again = run_forked(folder, *command, status=1)  # whatever the launcher is
     assert again.stdout.count("continuing at step") == 2
-    assert again.stdout.splitlines()[-1] == "2 of 2 jobs are done"
+    assert again.stdout.splitlines()[-1] == "2 of 3 jobs are done"

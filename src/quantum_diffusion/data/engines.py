@@ -1,6 +1,6 @@
-"""Where shards are made: in processes on this machine, or on a Ray cluster.
+"""Where shards and samples are made: in processes on this machine, or on a Ray cluster.
 
-Both are joblib backends, so that generation is written once.
+Both are joblib backends, so that generation and sampling are written once.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import joblib
 
 from quantum_diffusion.errors import ConfigError, first_line
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def run_in_order(
-    engine: str, n_jobs: int, function: Callable[[int], Result], numbers: Iterable[int]
+    engine: str, n_jobs: int, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
-    """Call a function for every number on workers that stay up, and yield the results in the order of the numbers.
+    """Call a function for every item on workers that stay up, and yield the results in the order of the items.
 
     Args:
         engine: "local" (processes on this machine) or "ray" (the cluster of RAY_ADDRESS, or this machine).
         n_jobs: Worker processes; -1 takes every core, of the cluster with Ray.
         function: What to call; it is sent to the workers with what it refers to.
-        numbers: Its arguments.
+        items: Its arguments; they are taken as workers get free.
 
     Raises:
         ConfigError: Ray is not installed, or its cluster cannot be reached.
@@ -36,7 +37,9 @@ def run_in_order(
         _connect_to_ray()
     backend, kind = ("ray", "list") if engine == "ray" else ("loky", "generator")  # Ray's cannot hand on one by one
     with joblib.parallel_config(backend=backend), _hang_ups_kept_from_children():
-        results = joblib.Parallel(n_jobs=n_jobs, return_as=kind)(joblib.delayed(function)(n) for n in numbers)
+        # Without files for large arrays: what is sent is needed once.
+        parallel = joblib.Parallel(n_jobs=n_jobs, return_as=kind, max_nbytes=None)
+        results = parallel(joblib.delayed(function)(item) for item in items)
     try:
         for result in results:  # noqa: UP028  (`yield from` would close the results outside of what follows)
             yield result
@@ -58,7 +61,7 @@ def _hang_ups_kept_from_children() -> Iterator[None]:
 
 
 def num_workers(engine: str, n_jobs: int) -> int:
-    """Return how many shards are made at once; on this machine at most one a core."""
+    """Return how many items are worked on at once; on this machine at most one a core."""
     if engine == "local":
         cores = int(joblib.cpu_count())
         return min(n_jobs, cores) if n_jobs > 0 else cores
@@ -76,15 +79,15 @@ def _connect_to_ray() -> None:
         from ray.util.joblib import register_ray
     except ImportError:
         raise ConfigError(
-            "datasets.engine=ray needs Ray, which is not installed: run pip install -c constraints.txt '.[ray]', or "
-            "use datasets.engine=local"
+            "engine=ray needs Ray, which is not installed: run pip install -c constraints.txt '.[ray]', or use "
+            "engine=local"
         ) from None
     if not ray.is_initialized():
         try:
             ray.init(log_to_driver=False, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as problem:
             raise ConfigError(
-                f"datasets.engine=ray cannot reach its cluster ({first_line(problem)}): check RAY_ADDRESS, "
+                f"engine=ray cannot reach its cluster ({first_line(problem)}): check RAY_ADDRESS, "
                 "or unset it to use this machine"
             ) from problem
     register_ray()

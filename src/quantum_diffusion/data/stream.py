@@ -6,7 +6,7 @@ An epoch is a function of (configuration, seed, epoch), so a resumed run sees wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -22,6 +22,9 @@ from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.seeding import derive_seed
+
+MadeOnce = Callable[[Callable[[], CircuitDataset]], CircuitDataset]
+"""Returns the circuits that a function makes, which is called by one of several processes and given to all."""
 
 _HELD_OUT = -1
 
@@ -39,17 +42,21 @@ class CircuitStream:
             sets and no stream.
         seed: Seed of the training run; with the configuration's own it decides the circuits.
         validation_fraction: Circuits to validate with, as a share of an epoch's.
+        made_once: How processes that train together come by the same circuits; None is for one that is alone.
 
     Raises:
         ConfigError: There are fewer distinct circuits than an epoch and the validation need.
         GateSetError: A gate does not fit.
     """
 
-    def __init__(self, config: DatasetConfig, seed: int, validation_fraction: float) -> None:
+    def __init__(
+        self, config: DatasetConfig, seed: int, validation_fraction: float, made_once: MadeOnce | None = None
+    ) -> None:
         if config.condition_type == "BOTH":
             raise ConfigError("condition_type=BOTH makes two data sets: stream one of SRV and UNITARY")
         self.config = config
         self.seed = seed
+        self._made_once = made_once or (lambda make: make())
         self.num_circuits = config.num_samples
         self.num_held_out = max(1, round(config.num_samples * validation_fraction)) if validation_fraction else 0
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
@@ -119,7 +126,8 @@ class CircuitStream:
         most = self.config.balance_max
         scaled = None if most is None else -(-most * count // self.num_circuits)  # there is room for validation, too
         values = {"seed": seed, "num_samples": count, "balance_max": scaled}
-        return DatasetGenerator(self.config.model_copy(update=values)).generate()[0]
+        generator = DatasetGenerator(self.config.model_copy(update=values))
+        return self._made_once(lambda: generator.generate()[0])
 
     @cached_property
     def _prompts(self) -> tuple[str, ...]:

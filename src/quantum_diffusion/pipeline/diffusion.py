@@ -36,6 +36,7 @@ from quantum_diffusion.pipeline.fit import FitResult, fit
 from quantum_diffusion.pipeline.guided import Guided
 from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
+from quantum_diffusion.pipeline.workers import sample_on_workers
 from quantum_diffusion.seeding import derive_seed, sample_seeds
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO
 from quantum_diffusion.tasks.prefix_labels import PREFIX_LABELS
@@ -277,6 +278,10 @@ class DiffusionPipeline:
             ConfigError: A request or an edit asks for what the model cannot make, or an option is not for its process.
         """
         asked = requests if isinstance(requests, Requests) else self.requests(requests)
+        hint = "e.g. SamplingConfig(guidance_scale=2)"
+        options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options", hint)
+        if options.n_jobs != 1 and len(asked) > 1:
+            return sample_on_workers(self, asked, seed, options, edit, first_sample, progress)
         report = self._sample(asked, seed, options, edit, first_sample, progress)
         return self.task.verify(asked, report, self.table)
 
@@ -285,14 +290,12 @@ class DiffusionPipeline:
         self,
         asked: Requests,
         seed: int,
-        options: SamplingConfig | None,
+        options: SamplingConfig,
         edit: Edit | None,
         first_sample: int,
         progress: Callable[[int, int], None] | None,
     ) -> DecodeReport:
         """Sample and decode one circuit a request; see `sample`."""
-        hint = "e.g. SamplingConfig(guidance_scale=2)"
-        options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options", hint)
         edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
         self.check_sampling(options)
         options = self.resolved(options)

@@ -5,9 +5,11 @@ Invalid samples are data, not errors; a sample counts as a match only if simulat
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,3 +118,24 @@ class SampledCircuits(ABC):
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
             raise ConfigError(f"rows has {chosen.max()}, but there are {len(self)} samples: give 0 to {len(self) - 1}")
         return circuits_from_ids(self.ids[chosen], self.table, self.num_qubits[chosen].tolist())
+
+
+PartT = TypeVar("PartT", SampledCircuits, DecodeReport)
+
+
+def joined(parts: Sequence[PartT]) -> PartT:
+    """Return samples of one model and task that were made in parts as if they had been made at once.
+
+    Args:
+        parts: One or more.
+    """
+    values: dict[str, Any] = {}
+    for name in [field.name for field in fields(parts[0])]:
+        of_parts = [getattr(part, name) for part in parts]
+        if isinstance(of_parts[0], np.ndarray):
+            values[name] = np.concatenate(of_parts)
+        elif isinstance(of_parts[0], tuple):
+            values[name] = tuple(itertools.chain.from_iterable(of_parts))
+        else:
+            values[name] = joined(of_parts) if isinstance(of_parts[0], DecodeReport) else of_parts[0]
+    return type(parts[0])(**values)

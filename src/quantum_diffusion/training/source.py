@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
 from quantum_diffusion.config.store import dataset_preset
 from quantum_diffusion.data.container import CircuitDataset
@@ -17,6 +24,7 @@ from quantum_diffusion.data.stream import CircuitStream, stream_fingerprint
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.augmentation import check_augmentation
+from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.tasks.registry import TASKS
 
 logger = logging.getLogger(__name__)
@@ -43,19 +51,20 @@ class Source:
     make_loaders: Callable[[int], Loaders]
 
 
-def open_source(config: TrainingConfig, dataset: CircuitDataset | None = None) -> Source:
+def open_source(config: TrainingConfig, dataset: CircuitDataset | None = None, team: Team | None = None) -> Source:
     """Open what a run trains on.
 
     Args:
         config: The run.
         dataset: The circuits; None loads, or makes, what `general.dataset` names.
+        team: The processes that train together, the first of which makes the circuits of a stream; None is this one.
 
     Raises:
         DatasetFormatError, IncompatibleDatasetsError: The data set cannot be used.
         ConfigError, GateSetError: The stream cannot be made.
     """
     if dataset is None and config.general.dataset.startswith(STREAM):
-        return _open_stream(config)
+        return _open_stream(config, team or Team())
     return _open_data_set(config, dataset)
 
 
@@ -121,14 +130,16 @@ def _open_data_set(config: TrainingConfig, dataset: CircuitDataset | None) -> So
     return Source(combined, fingerprint, make_loaders)
 
 
-def _open_stream(config: TrainingConfig) -> Source:
+def _open_stream(config: TrainingConfig, team: Team) -> Source:
     general, loop = config.general, config.training
     if loop.batching == "bucketed":
         raise ConfigError(
             f"training.training.batching=bucketed needs a data set, given general.dataset={general.dataset}: use "
             "max_padded, or make a data set"
         )
-    stream = CircuitStream(_stream_config(config), general.seed, loop.validation_fraction)
+    stream = CircuitStream(
+        _stream_config(config), general.seed, loop.validation_fraction, partial(_made_by_first, team)
+    )
 
     def make_loaders(time_multiple: int) -> Loaders:
         return stream.loaders(
@@ -140,6 +151,21 @@ def _open_stream(config: TrainingConfig) -> Source:
         )
 
     return Source(stream.epoch(0), stream.fingerprint, make_loaders)
+
+
+def _made_by_first(team: Team, make: Callable[[], CircuitDataset]) -> CircuitDataset:
+    """Let the first process of a team make circuits, and give them to all."""
+
+    def parts() -> dict[str, Any]:
+        dataset = make()
+        values = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
+        values["gate_pool"] = dataset.gate_pool.names
+        return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
+
+    given = team.of_first(parts)
+    values = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in given.items()}
+    values["gate_pool"] = GatePool(values["gate_pool"])
+    return CircuitDataset(**values)
 
 
 def _stream_config(config: TrainingConfig) -> DatasetConfig:

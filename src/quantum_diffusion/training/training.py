@@ -122,7 +122,7 @@ class DiffusionTrainer:
         """
         if dataset is not None:
             check_kind(dataset, CircuitDataset, "dataset", "DatasetLoader.load_dataset reads one")
-        self._source = open_source(self.config, dataset)
+        self._source = open_source(self.config, dataset, self._team)
         check_settings(self.config, self._source.dataset)
         self._pipeline = build_pipeline(self.config, self._source.dataset, self.device)
         return self._pipeline

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from quantum_diffusion.config.schema.values import NonNegative, PathText, Positive, Seed
+from quantum_diffusion.config.schema.values import Engine, Jobs, NonNegative, PathText, Positive, Seed
 from quantum_diffusion.config.validation import Rule, Section, refuse
 
 Simplification = Literal["none", "rules", "qiskit"]
@@ -43,9 +43,9 @@ class DatasetConfig(Section):
     rare labels come more often, so that a balanced data set (balance_max) throws fewer circuits away."""
     seed: Seed = 0
     """The same configuration and seed give the same bytes, whatever n_jobs is."""
-    n_jobs: Annotated[int, Field(le=10**5)] = -1
+    n_jobs: Jobs = -1
     """Worker processes; -1 takes every core, and so does a number beyond them on this machine."""
-    engine: Literal["local", "ray"] = "local"
+    engine: Engine = "local"
     """Where workers run: "local" uses processes on this machine, "ray" the cluster of RAY_ADDRESS (extra ray)."""
     max_memory: Annotated[float, Field(gt=0, le=1e5)] = 4.0
     """GiB the main process may use for circuits and keys; what goes beyond lies on disk."""
@@ -94,9 +94,5 @@ def _rules(config: DatasetConfig) -> tuple[Rule, ...]:
             config.condition_type == "STATE" and config.num_qubits > MOST_STATE_QUBITS,
             f"condition_type=STATE stores 2 x 2^n numbers a circuit: num_qubits is {config.num_qubits}, give "
             f"{MOST_STATE_QUBITS} or less",
-        ),
-        Rule(
-            config.n_jobs == 0 or config.n_jobs < -1,
-            f"n_jobs is {config.n_jobs}: give -1 for every core, or 1 or more",
         ),
     )

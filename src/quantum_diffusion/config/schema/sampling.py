@@ -10,7 +10,17 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from quantum_diffusion.config.schema.processes import GuidanceMode, Order, Sampler
-from quantum_diffusion.config.schema.values import NonNegative, PathText, Positive, Rate, Scale, Seed, Text
+from quantum_diffusion.config.schema.values import (
+    Engine,
+    Jobs,
+    NonNegative,
+    PathText,
+    Positive,
+    Rate,
+    Scale,
+    Seed,
+    Text,
+)
 from quantum_diffusion.config.validation import Section
 
 Weights = Literal["averaged", "last"]
@@ -34,6 +44,10 @@ class SamplingConfig(Section):
     where a command loads the model; in Python it is load_pipeline that takes it, pipeline.sample does not."""
     auto_batch_size: Positive = 512
     """Circuits sampled at once; results do not depend on it."""
+    n_jobs: Jobs = 1
+    """Processes that sample; -1 takes every core (of the cluster, with Ray). Results do not depend on it."""
+    engine: Engine = "local"
+    """local (processes on this machine) or ray (the cluster of RAY_ADDRESS, or this machine), where n_jobs is not 1."""
 
 
 class EditConfig(Section):

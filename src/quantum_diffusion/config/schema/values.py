@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -41,6 +41,12 @@ def _check_store(uri: str) -> str:
     return uri
 
 
+def _check_jobs(count: int) -> int:
+    if count == 0 or count < -1:
+        raise ValueError(f"no number of workers: {count}: give -1 for every core, or 1 or more")
+    return count
+
+
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_expand_home)]
 """A path, or a word in its place; the shell leaves a ~ behind the = of key=~/folder as it is."""
@@ -48,6 +54,10 @@ FolderName = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_stay_
 """A folder inside another."""
 StoreUri = Annotated[str, AfterValidator(_check_store)]
 """The address of a store of MLflow."""
+
+Engine = Literal["local", "ray"]
+Jobs = Annotated[int, Field(le=10**5), AfterValidator(_check_jobs)]
+"""Workers of an engine."""
 
 # The largest values lie beyond any computer: they keep slips of the keyboard from numpy, torch and the system.
 Positive = Annotated[int, Field(ge=1, le=10**12)]
