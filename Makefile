@@ -14,6 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+TESTS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 INPUTS := pyproject.toml constraints.txt requirements-parity.txt
 
 # Installed once, nothing goes to the network; nothing from outside .venv gets in.
@@ -23,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-unitary test check lint format docs install install-dev benchmark clean
+.PHONY: help demo demo-unitary test check lint style format docs install install-dev benchmark clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 - \2/p' Makefile | awk -F ' - ' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -46,13 +47,17 @@ demo-unitary: install ## the same for circuits of given unitaries, none of them 
 
 test: check ## everything CI runs: the same as check
 
-check: lint ## lint, then all tests; under 10 minutes on two CPU cores
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+check: style ## lint and all tests; under 10 minutes on two CPU cores
+	@# mypy runs on one core while the tests are collected
+	@echo "$(BIN)/mypy & $(TESTS)"; $(BIN)/mypy & types=$$!; $(TESTS); tests=$$?; \
+	wait $$types || { echo "error: mypy is not content, see above"; exit 1; }; exit $$tests
 
-lint: install-dev ## ruff (format and rules), mypy --strict, the import contract; no tests
+lint: style ## ruff (format and rules), the import contract, mypy --strict; no tests
+	$(BIN)/mypy
+
+style: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 format: install-dev ## put the code into ruff's format and mend what ruff can mend
@@ -83,6 +88,7 @@ clean: ## remove caches and build products; .venv, artifacts, data sets and mode
 # It is written last, so a failed or killed installation leaves none; one killed in the middle (.unfinished) starts over.
 # What pip says goes to .venv/.log, and is shown where it fails.
 # The build tools come first and the package is built with them (--no-build-isolation): pinned, and later offline.
+# Python compiles what it imports: to have pip compile everything (--compile) takes as long as all the rest.
 define provide
 state() { cat $(INPUTS) | cksum; pwd -P; $(BIN)/python -VV 2>&1; }; \
 wanted() { [ -z "$(PYTHON)" ] || [ "$$("$(PYTHON)" -VV 2>&1)" = "$$($(BIN)/python -VV 2>&1)" ]; }; \
@@ -106,9 +112,9 @@ fi; \
 rm -f $(VENV)/.run $(VENV)/.dev; \
 touch $(VENV)/.unfinished; \
 echo "installing into $(VENV), a few minutes where packages have to be downloaded"; \
-{ $(PIP) install -c constraints.txt hatchling setuptools \
-	&& $(PIP) install -c constraints.txt --no-build-isolation $(2) \
-	&& { [ $(1) = run ] || $(PIP) install --no-deps -r requirements-parity.txt; }; } >$(VENV)/.log 2>&1; \
+{ $(PIP) install --no-compile -c constraints.txt hatchling setuptools \
+	&& $(PIP) install --no-compile -c constraints.txt --no-build-isolation $(2) \
+	&& { [ $(1) = run ] || $(PIP) install --no-compile --no-deps -r requirements-parity.txt; }; } >$(VENV)/.log 2>&1; \
 status=$$?; \
 rm -f $(VENV)/.unfinished; \
 [ $$status = 0 ] || { \

@@ -365,9 +365,8 @@ def _own_process() -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    if status == INTERRUPTED:
-        for number in stop_signals():  # one more would make another status of it
-            signal.signal(number, signal.SIG_IGN)
+    for number in stop_signals():  # one more would make another status, and a traceback, of what is done
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
 

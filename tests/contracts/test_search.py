@@ -89,7 +89,7 @@ def check(result: Compilation, target: NDArray[Any], gates: tuple[str, ...], max
 )
 def test_short_targets(pipeline: CompilationDiffusionPipeline, text: str, num_qubits: int) -> None:
     target = np.exp(0.3j) * unitary(text, num_qubits)
-    result = find_exact(pipeline, target, num_circuits=3, max_tries=600, seed=1)
+    result = find_exact(pipeline, target, num_circuits=2, max_tries=600, seed=1)
     check(result, target, GATES)
     if pipeline.config.scheduler.type != "masked":
         assert result.num_invalid > 0
@@ -101,7 +101,7 @@ def test_short_targets(pipeline: CompilationDiffusionPipeline, text: str, num_qu
 
 def test_random_targets(masked: CompilationDiffusionPipeline) -> None:
     rng, outputs = np.random.default_rng(0), 0
-    for number in range(20):
+    for number in range(12):
         num_qubits = int(rng.integers(1, 3))
         pool = choose_gates(GatePool(GATES), None, num_qubits)
         ids = random_ids(rng, instruction_table(pool, num_qubits), 1, 0, 2)
@@ -109,7 +109,7 @@ def test_random_targets(masked: CompilationDiffusionPipeline) -> None:
         result = find_exact(masked, target, num_circuits=3, max_tries=200, seed=number)
         check(result, target, GATES)
         outputs += len(result.circuits)
-    assert outputs >= 20
+    assert outputs >= 12
 
 
 def test_only_allowed_gates(masked: CompilationDiffusionPipeline) -> None:

@@ -22,7 +22,7 @@ from tests.integration.test_training import InterruptAt, assert_same, metrics_wi
 
 
 def stream(seed: int = 0, **changes: Any) -> CircuitStream:
-    values = {"num_samples": 500, "max_gates": 9, "balance_max": 150, "n_jobs": 1}
+    values = {"num_samples": 300, "max_gates": 9, "balance_max": 90, "n_jobs": 1}
     return CircuitStream(DatasetConfig(**{**values, **changes}), seed, 0.1)
 
 
@@ -33,15 +33,15 @@ def keys(dataset: Any) -> set[int]:
 def test_epochs_are_fresh_and_keep_away_from_validation() -> None:
     one = stream()
     epochs = [one.epoch(number) for number in range(4)]
-    assert {len(epoch) for epoch in epochs} == {500}
-    assert len(one.held_out) == 50
+    assert {len(epoch) for epoch in epochs} == {300}
+    assert len(one.held_out) == 30
     assert {epoch.prompts for epoch in epochs} == {one.held_out.prompts}
     for number, epoch in enumerate(epochs):
-        assert len(keys(epoch)) == 500
+        assert len(keys(epoch)) == 300
         assert not keys(epoch) & keys(one.held_out)
         others = [other for other in epochs if other is not epoch]
-        assert all(len(keys(epoch) & keys(other)) < 100 for other in others)
-        assert max(np.bincount(epoch.prompt_index)) <= 165  # the preset's 150, and as many for validation
+        assert all(len(keys(epoch) & keys(other)) < 60 for other in others)
+        assert max(np.bincount(epoch.prompt_index)) <= 99  # the preset's 90, and as many for validation
         again = stream().epoch(number)
         np.testing.assert_array_equal(again.tokens, epoch.tokens)
         assert (stream(seed=1).epoch(number).tokens != epoch.tokens).any()
@@ -50,11 +50,11 @@ def test_epochs_are_fresh_and_keep_away_from_validation() -> None:
 def test_unitaries_can_be_streamed() -> None:
     epoch = stream(condition_type="UNITARY", gate_set=("h", "cx", "x"), balance_max=None).epoch(1)
     assert epoch.targets is not None
-    assert len(epoch.targets) == 500
+    assert len(epoch.targets) == 300
 
 
 def test_too_few_circuits_and_two_conditions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="550 distinct circuits an epoch, but"):
+    with pytest.raises(ConfigError, match="330 distinct circuits an epoch, but"):
         stream(num_qubits=2, max_gates=3)
     with pytest.raises(ConfigError, match="BOTH"):
         stream(condition_type="BOTH")
@@ -109,10 +109,10 @@ def test_a_stream_has_every_prompt_equally_often() -> None:
     assert validation is not None
     for number in range(3):
         batches = list(loader.epoch(number))
-        assert len(batches) == len(loader) == 8
+        assert len(batches) == len(loader) == 5
         numbers = torch.cat([batch.prompt_ids for batch in batches])
         counts = torch.bincount(numbers)[numbers.unique()]
-        assert int(counts.sum()) == 500
+        assert int(counts.sum()) == 300
         assert int(counts.max() - counts.min()) <= 1
         assert len(counts) == len(np.unique(stream().epoch(number).prompt_index))
     plain = stream().loaders(64, 0)[1]

@@ -74,8 +74,8 @@ def test_any_number_of_workers_makes_the_same_circuits(
     for key in ("circuits", "best", "num_sampled", "num_exact", "num_invalid"):
         assert getattr(compiled[0], key) == getattr(compiled[1], key), key
 
+    edit = Edit(fixed_qubits=(0, 1, 2), min_gates=1)
     with pytest.raises(ConfigError, match="min_gates"):
-        edit = Edit(fixed_qubits=(0, 1, 2), min_gates=1)
         of_srv.sample(list(dataset.prompts), 0, settings[1].model_params, edit=edit)
 
 

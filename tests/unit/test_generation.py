@@ -104,7 +104,7 @@ def test_bytes_never_change_between_versions() -> None:
         {"optimize": "none"},
         {"min_gates": 0, "max_gates": 3},
         {"num_qubits": 5, "max_gates": 20, "sampling": "stratified", "balance_max": 20},
-        {"num_qubits": 10, "max_gates": 30, "sampling": "stratified", "num_samples": 100},
+        {"num_qubits": 8, "max_gates": 24, "sampling": "stratified", "num_samples": 100},
         {"gate_set": ("t", "ccx", "h"), "sampling": "stratified"},
     ],
     ids=str,
@@ -301,15 +301,17 @@ def test_leftovers_of_a_killed_run_do_not_disturb(tmp_path: Path) -> None:
     assert len(DatasetLoader().load_dataset(tmp_path)) == 300
 
 
-def test_shards_of_wide_state_vectors_are_short() -> None:
+def test_shards_of_wide_state_vectors_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = DatasetConfig(gate_set=("h", "t", "cx"), num_qubits=20, max_gates=4, num_samples=5, n_jobs=1)
     assert SrvTask().num_candidates(wide) == 16
     assert SrvTask().num_candidates(wide.model_copy(update={"num_qubits": 8})) == 2**14
     assert SrvTask().num_candidates(wide.model_copy(update={"gate_set": ("h", "cx")})) == 2**14
     narrower = wide.model_copy(update={"num_qubits": 14})
+    assert SrvTask().num_candidates(narrower) == 2**10
+    monkeypatch.setattr("quantum_diffusion.tasks.srv._AMPLITUDES", 2**20)
     dataset, report = DatasetGenerator(narrower).generate()
     assert len(dataset) == 5
-    assert report.num_candidates == SrvTask().num_candidates(narrower) == 2**10
+    assert report.num_candidates == SrvTask().num_candidates(narrower) == 2**6
 
 
 def test_no_more_processes_than_cores_are_started_here(monkeypatch: pytest.MonkeyPatch) -> None:

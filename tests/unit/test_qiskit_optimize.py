@@ -36,7 +36,7 @@ def assert_same_up_to_phase(one: Ids, other: Ids, table: InstructionTable) -> No
 @pytest.mark.parametrize("names", POOLS, ids=lambda names: "-".join(names)[:16])
 def test_contract(names: tuple[str, ...], level: int) -> None:
     table = instruction_table(GatePool(names), 3)
-    ids = random_ids(np.random.default_rng(level), table, 150, 0, 18)
+    ids = random_ids(np.random.default_rng(level), table, 80, 0, 18)
     before = ids.copy()
     result = optimize(ids, table, level)
     np.testing.assert_array_equal(ids, before, err_msg="the input was changed")
@@ -60,7 +60,7 @@ def test_higher_levels_do_not_lose_what_level_1_finds() -> None:
 
 def test_coupling_is_respected() -> None:
     table = instruction_table(GatePool(GATES), 4)
-    ids = random_ids(np.random.default_rng(0), table, 150, 0, 20, coupling=LINE)
+    ids = random_ids(np.random.default_rng(0), table, 80, 0, 20, coupling=LINE)
     assert table.allowed(LINE)[optimize(ids, table, 3)].all()
 
 

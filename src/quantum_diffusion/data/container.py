@@ -6,6 +6,7 @@ Both are frozen; an absent part is None, never a shorter tuple.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -150,21 +151,33 @@ class Batch:
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor | None, ...]:
+        """All parts, in the order of the attributes."""
+        return self.tokens, self.prompt_ids, self.sizes, self.targets
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(
-            tokens=self.tokens.to(device, non_blocking=True),
-            prompt_ids=self.prompt_ids.to(device, non_blocking=True),
-            sizes=self.sizes.to(device, non_blocking=True),
-            targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
-        )
+        return self._of_each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def take(self, rows: torch.Tensor | slice) -> Batch:
         """Return some rows: a slice, or int64 [b] on the batch's device."""
-        targets = None if self.targets is None else self.targets[rows]
-        return Batch(self.tokens[rows], self.prompt_ids[rows], self.sizes[rows], targets)
+        return self._of_each(lambda tensor: tensor[rows])
+
+    def clone(self) -> Batch:
+        """Return a copy in memory of its own."""
+        return self._of_each(lambda tensor: tensor.clone())
 
     def pinned(self) -> Batch:
         """Return the batch in memory from which a CUDA device copies without the processor."""
-        targets = None if self.targets is None else self.targets.pin_memory()
-        return Batch(self.tokens.pin_memory(), self.prompt_ids.pin_memory(), self.sizes.pin_memory(), targets)
+        return self._of_each(lambda tensor: tensor.pin_memory())
+
+    def fill(self, other: Batch) -> None:
+        """Take over the values of a batch of the same shapes."""
+        for own, given in zip(self.tensors, other.tensors, strict=True):
+            if own is not None and given is not None:
+                own.copy_(given, non_blocking=True)
+
+    def _of_each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        tokens, prompt_ids, sizes = map(function, (self.tokens, self.prompt_ids, self.sizes))
+        return Batch(tokens, prompt_ids, sizes, None if self.targets is None else function(self.targets))

@@ -24,17 +24,10 @@ from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import TrainingDivergedError, memory_for
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
+from quantum_diffusion.pipeline.graphs import make_steps
 from quantum_diffusion.pipeline.hooks import Hooks
 from quantum_diffusion.pipeline.state import Trainable, TrainingState, using_network
-from quantum_diffusion.pipeline.step import (
-    LAG,
-    LossModule,
-    MadeStep,
-    Results,
-    StepResult,
-    make_gradients,
-    move_weights,
-)
+from quantum_diffusion.pipeline.step import LAG, LossModule, MadeStep, Results, StepResult
 from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.seeding import derive_seed
 
@@ -88,7 +81,7 @@ def fit(
     started, seconds_before = time.perf_counter(), state.seconds
     epochs: list[EpochRecord] = []
     pace = _Pace()
-    loss_of = team.wrap(LossModule(pipeline, settings))
+    steps = make_steps(team.wrap(LossModule(pipeline, settings)), state, settings, team, pipeline.device)
     results = Results(0 if state.scaler.is_enabled() or pipeline.device.type != "cuda" else LAG)
     has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in state.network.modules())
     state.network.train()
@@ -120,16 +113,15 @@ def fit(
         while state.step < total:
             batches = train_loader.epoch(state.epoch, first_batch=state.batch)
             for group in _groups(batches, settings.accumulate_batches):
-                noise = step_generator(seed, "step", state.step, pipeline.device)
                 if has_dropout:  # it draws from torch's own generator, which nothing else in training does
                     torch.manual_seed(derive_seed(seed, "dropout", state.step, team.rank))
                 learning_rate = float(state.schedules[0].get_last_lr()[0])
-                values = make_gradients(loss_of, state, group, noise, settings, team, hooks.should_stop())
+                values = steps.make(group, derive_seed(seed, "step", state.step), hooks.should_stop())
                 seen = state.samples_seen + sum(map(len, group))
                 results.add(MadeStep(state.step + 1, state.epoch, len(group), seen, learning_rate), values)
                 read = results.read()  # of this step, or of an earlier one
                 check(read)
-                move_weights(state, any(result.has_overflowed(state.scaler) for result in read))
+                steps.finish(any(result.has_overflowed(state.scaler) for result in read))
                 state.step += 1
                 state.batch += len(group)
                 state.samples_seen = seen

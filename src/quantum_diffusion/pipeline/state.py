@@ -5,8 +5,9 @@ Nothing here knows a pipeline: whatever has weights and a loss can be trained.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -93,7 +94,7 @@ class TrainingState:
     network: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
     schedules: Sequence[torch.optim.lr_scheduler.LambdaLR]
-    average: AveragedModel | None
+    average: MovingAverage | None
     step: int = 0
     epoch: int = 0
     batch: int = 0
@@ -146,6 +147,14 @@ class TrainingState:
         for name in self._PROGRESS:
             setattr(self, name, state[name])
 
+    def count_step(self, moved: bool = True) -> None:
+        """Note that a step was made: rates follow its number, the average follows steps that moved the weights."""
+        with nullcontext() if moved else warnings.catch_warnings(action="ignore"):  # torch misses the optimizers' steps
+            for schedule in self.schedules:
+                schedule.step()
+        if moved and self.average is not None:
+            self.average.n_averaged += 1
+
     @property
     def averaged_network(self) -> nn.ModuleDict:
         """The averaged weights; the trained ones where nothing is averaged."""
@@ -168,19 +177,32 @@ class MovingAverage(AveragedModel):
         super().__init__(network)
         self._decay = decay
 
-    @torch.no_grad()
+    @property
+    def weight(self) -> float:
+        """How far the next update goes to the weights of the network: from 1 for the first, towards 1 - d."""
+        count = int(self.n_averaged)
+        return 1.0 if count == 0 else 1 - min(self._decay, (1 + count) / (10 + count))
+
     def update_parameters(self, model: nn.Module) -> None:
         """Move towards the weights of a network; the first ones are taken as they are."""
+        self.move(model, self.weight)
+        self.n_averaged += 1
+
+    @torch.no_grad()
+    def move(self, model: nn.Module, weight: float | Tensor) -> None:
+        """Move towards the weights of a network by a share, a number or a scalar on their device; counts nothing."""
         averaged: list[Tensor] = list(self.module.parameters())
         current: list[Tensor] = list(model.parameters())
-        count = int(self.n_averaged)
-        if count == 0:
+        if isinstance(weight, Tensor):
+            ways = torch._foreach_sub(current, averaged)
+            torch._foreach_mul_(ways, weight)
+            torch._foreach_add_(averaged, ways)
+        elif weight == 1:
             torch._foreach_copy_(averaged, current)
         else:
-            torch._foreach_lerp_(averaged, current, 1 - min(self._decay, (1 + count) / (10 + count)))
+            torch._foreach_lerp_(averaged, current, weight)
         for own, other in zip(self.module.buffers(), model.buffers(), strict=True):
             own.copy_(other)
-        self.n_averaged += 1
 
 
 @contextmanager

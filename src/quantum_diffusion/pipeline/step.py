@@ -6,7 +6,6 @@ On CUDA the processor runs ahead of the device: to ask for the loss of each step
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,17 +119,50 @@ def move_weights(state: TrainingState, overflowed: bool) -> None:
     Rates follow the number of the step. Left to the scaler, each optimizer would look at its own gradients alone, and
     after an overflow in those of another the common norm has made NaN of them.
     """
-    if overflowed:
-        with warnings.catch_warnings(action="ignore"):  # torch misses the optimizers' steps
-            for schedule in state.schedules:
-                schedule.step()
-    else:
-        for optimizer, schedule in zip(state.optimizers, state.schedules, strict=True):
+    if not overflowed:
+        for optimizer in state.optimizers:
             state.scaler.step(optimizer)
-            schedule.step()
         if state.average is not None:
-            state.average.update_parameters(state.network)
+            state.average.move(state.network, state.average.weight)
+    state.count_step(moved=not overflowed)
     state.scaler.update()
+
+
+class Steps:
+    """Makes the steps of a run, one operation after the other.
+
+    Args:
+        loss_of: A `LossModule`, as the team wraps it.
+        state: What is trained.
+        settings: How.
+        team: The processes that share the batches.
+        device: Where.
+    """
+
+    def __init__(
+        self, loss_of: nn.Module, state: TrainingState, settings: LoopConfig, team: Team, device: torch.device
+    ) -> None:
+        self.loss_of = loss_of
+        self.state = state
+        self.settings = settings
+        self.team = team
+        self.device = device
+        self.generator = torch.Generator(device)
+
+    def make(self, batches: Sequence[Batch], seed: int, stop: bool) -> Tensor:
+        """Compute the gradients of a step; see `make_gradients`.
+
+        Args:
+            batches: Of the step.
+            seed: Decides the step's noise.
+            stop: Whether this process wants to stop after it.
+        """
+        generator = self.generator.manual_seed(seed)
+        return make_gradients(self.loss_of, self.state, batches, generator, self.settings, self.team, stop)
+
+    def finish(self, overflowed: bool) -> None:
+        """Change the weights by the gradients; see `move_weights`."""
+        move_weights(self.state, overflowed)
 
 
 # --------------------------------------------------------------------------------------------------- results

@@ -38,8 +38,8 @@ class Muon(torch.optim.Muon):
                 dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
                 updates = orthogonalised(torch.stack(looked_ahead).to(dtype), group["ns_steps"], group["eps"])
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                scale = 0.2 * math.sqrt(max(shape))
-                torch._foreach_add_(matrices, list(updates.to(matrices[0].dtype).unbind()), alpha=-scale * group["lr"])
+                ways = updates.to(matrices[0].dtype) * (-0.2 * math.sqrt(max(shape)) * group["lr"])
+                torch._foreach_add_(matrices, list(ways.unbind()))
 
     def _momentum(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]

@@ -158,12 +158,12 @@ def _made_by_first(team: Team, make: Callable[[], CircuitDataset]) -> CircuitDat
 
     def parts() -> dict[str, Any]:
         dataset = make()
-        values = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
+        values: dict[str, Any] = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
         values["gate_pool"] = dataset.gate_pool.names
         return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
-    given = team.of_first(parts)
-    values = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in given.items()}
+    given: dict[str, Any] = team.of_first(parts)
+    values: dict[str, Any] = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in given.items()}
     values["gate_pool"] = GatePool(values["gate_pool"])
     return CircuitDataset(**values)
 

@@ -125,6 +125,9 @@ class LoopConfig(Section):
     (with loss scaling) is for CUDA only."""
     compile: bool = False
     """Compile the backbone with torch.compile; pays on GPUs for runs of many minutes, needs a C++ compiler on CPUs."""
+    cuda_graphs: bool = True
+    """Launch each step on a CUDA device as one graph, checked against the plain step first; where that cannot be done
+    (several processes, precision 16, compile, rare shapes of batches) steps are launched operation by operation."""
     freeze: tuple[Text, ...] = ()
     """Names of weights that are not trained, with wildcards, e.g. [condition_encoder.*]."""
     low_variance_timesteps: bool = True
