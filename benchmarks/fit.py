@@ -1,6 +1,8 @@
 """Circuits a second of the whole training loop on the paper's U-Net, against its bare steps and against genQC's loop.
 
-Run: python benchmarks/fit.py [--repetitions 7] [--steps 4] [--compile]; all cases take turns on the same circuits.
+Run: python benchmarks/fit.py [--repetitions 7] [--steps 4] [--qubits 3] [--gates 16] [--compile]; on CUDA where it is
+there, with more steps then; all cases take turns on the same circuits. Beside the rates stand the arithmetic done and
+the device's rate of matrix products.
 genQC's training step for Schmidt rank vectors fails with an undefined name, so the benchmark has one without that line;
 its CLIP encoder is replaced by a table of as many numbers, which is what it looks up when prompts are cached.
 """
@@ -9,7 +11,6 @@ import argparse
 import gc
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rates import matrix_rate, operations, timed
 from torch import Tensor, nn
 
 from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
@@ -24,15 +26,18 @@ from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.device import select_device
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.fit import fit, step_generator
+from quantum_diffusion.pipeline.graphs import WARM_UP
 from quantum_diffusion.pipeline.state import MovingAverage, TrainingState
 from quantum_diffusion.tracking.experiment import ExperimentLogger
 from quantum_diffusion.training.metrics_log import MetricsLog
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
+DEVICE = select_device("auto")
 BATCH = 256
 CLIP_TOKENS = 13
 """Length of CLIP's tokens for "Generate SRV: [1, 2, 2]", to which genQC cuts its cached prompts."""
@@ -48,10 +53,12 @@ class Ours:
         fixed = ["training=paper_srv_stage_1", "training.general.dataset=none", "training.training.num_epochs=1000"]
         self.loop = compose("training", TrainingConfig, [*fixed, *overrides]).training
         config = compose("training", TrainingConfig, [*fixed, *overrides])
-        self.pipeline = DiffusionPipeline(pipeline_config(config, dataset))
+        self.pipeline = DiffusionPipeline(pipeline_config(config, dataset)).to(DEVICE)
         self.loader = DatasetLoader().get_dataloaders(
             dataset, BATCH, 0.0, time_multiple=self.pipeline.time_multiple, num_workers=self.loop.num_workers
         )[0]
+        if DEVICE.type == "cuda":
+            self.loader.keep_on(DEVICE)
         if self.loop.compile:
             self.pipeline.network["backbone"].compile()
         optimizers = make_optimizers(self.pipeline.network, self.loop.optimizer, self.loop.learning_rate, 0.0)
@@ -63,9 +70,10 @@ class Ours:
         """Train through the loop, with the record that every run keeps."""
         settings = self.loop.model_copy(update={"max_steps": self.state.step + steps, "log_every": 1})
         with tempfile.TemporaryDirectory() as folder, ExperimentLogger(Path(folder), "benchmark", {}) as experiment:
-            started = time.perf_counter()
-            fit(self.pipeline, self.loader, None, self.state, settings, 0, observers=[MetricsLog(experiment)])
-            self.seconds = time.perf_counter() - started
+            logged = [MetricsLog(experiment)]
+            self.seconds = timed(
+                lambda: fit(self.pipeline, self.loader, None, self.state, settings, 0, observers=logged), DEVICE
+            )
 
 
 class BareSteps(Ours):
@@ -73,23 +81,24 @@ class BareSteps(Ours):
 
     def __init__(self, dataset: CircuitDataset, overrides: list[str]) -> None:
         super().__init__(dataset, overrides)
-        self.batches = [batch for batch, _ in zip(self.loader.epoch(0), range(8), strict=False)]
+        self.batches = [batch.to(DEVICE) for batch, _ in zip(self.loader.epoch(0), range(8), strict=False)]
 
     def fit(self, steps: int) -> None:
         """Make steps."""
+        self.seconds = timed(lambda: self._steps(steps), DEVICE)
+
+    def _steps(self, steps: int) -> None:
         (optimizer,) = self.state.optimizers
         dtype = torch.bfloat16 if self.loop.precision == "bf16" else None
-        started = time.perf_counter()
         for _ in range(steps):
             batch: Batch = self.batches[self.state.step % len(self.batches)]
             noise = Noise(step_generator(0, "step", self.state.step, self.pipeline.device))
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            with torch.autocast(DEVICE.type, dtype, enabled=dtype is not None):
                 loss = self.pipeline.training_loss(batch, noise, condition_dropout=0.1, low_variance=False).total
             loss.backward()
             optimizer.step()
             self.state.step += 1
-        self.seconds = time.perf_counter() - started
 
 
 class GenQC:
@@ -104,12 +113,14 @@ class GenQC:
 
         class Pipeline(Base):  # type: ignore[misc]
             def train_step(self, data: Any, train: bool, **kwargs: Any) -> Tensor:
-                tokens, prompts = data
+                tokens, prompts = (part.to(DEVICE) for part in data)
                 x0 = self.embedder.embed(tokens)
-                kept = torch.empty((len(x0),)).bernoulli_(p=1.0 - self.guidance_train_p).type(torch.int64)
+                kept = (
+                    torch.empty((len(x0),), device=DEVICE).bernoulli_(p=1.0 - self.guidance_train_p).type(torch.int64)
+                )
                 condition = self.text_encoder(self.cfg_drop(prompts, self.empty_token_fn(prompts), kept), pool=False)
-                t = torch.randint(0, int(self.scheduler.num_train_timesteps), (len(x0),))
-                noise = torch.randn(x0.shape)
+                t = torch.randint(0, int(self.scheduler.num_train_timesteps), (len(x0),), device=DEVICE)
+                noise = torch.randn(x0.shape, device=DEVICE)
                 loss: Tensor = self.loss_fn(
                     self.model(self.scheduler.add_noise(x0, noise, t, train=train), t, condition), noise
                 )
@@ -140,9 +151,12 @@ class GenQC:
             embed = staticmethod(model.embed)
 
         scheduler = DDIMScheduler(
-            "cpu", 1000, beta_schedule="cos_alpha", input_perturbation=0.1, enable_zero_terminal_snr=False
+            DEVICE, 1000, beta_schedule="cos_alpha", input_perturbation=0.1, enable_zero_terminal_snr=False
         )
-        self.pipeline = Pipeline(scheduler, model, Prompts(), Cells(), torch.device("cpu"))
+        prompts = Prompts().to(DEVICE)
+        prompts.empty_token = prompts.empty_token.to(DEVICE)
+        prompts.cached_empty_token_index = prompts.cached_empty_token_index.to(DEVICE)
+        self.pipeline = Pipeline(scheduler, model.to(DEVICE), prompts, Cells(), DEVICE)
         self.pipeline._progress_bar_config = {"disable": True}
         self.pipeline.compile(torch.optim.Adam, nn.MSELoss, lr=3e-4)
         tokens = torch.from_numpy(dataset.tokens.astype(np.int64))
@@ -152,11 +166,9 @@ class GenQC:
         """Train through its loop."""
         from genQC.utils.misc_utils import DataLoaders
 
-        part = torch.utils.data.Subset(self.data, range(steps * BATCH))
-        loader = torch.utils.data.DataLoader(part, BATCH, shuffle=True)
-        started = time.perf_counter()
-        self.pipeline.fit(1, DataLoaders(loader, None), lr=3e-4)
-        self.seconds = time.perf_counter() - started
+        part = torch.utils.data.Subset(self.data, [i % len(self.data) for i in range(steps * BATCH)])
+        loaders = DataLoaders(torch.utils.data.DataLoader(part, BATCH, shuffle=True), None)
+        self.seconds = timed(lambda: self.pipeline.fit(1, loaders, lr=3e-4), DEVICE)
 
 
 def main() -> None:
@@ -164,9 +176,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--qubits", type=int, default=3)
+    parser.add_argument("--gates", type=int, default=16)
     parser.add_argument("--compile", action="store_true", help="measure torch.compile, too (two minutes more)")
     options = parser.parse_args()
-    data = DatasetConfig(num_qubits=3, min_gates=2, max_gates=16, num_samples=8192, n_jobs=1)
+    size = {"num_qubits": options.qubits, "max_gates": options.gates}
+    data = DatasetConfig.model_validate(size | {"min_gates": 2, "num_samples": 8192, "n_jobs": 1})
     dataset, _ = DatasetGenerator(data).generate()
     f32, bf16 = "training.training.precision=32", "training.training.precision=bf16"
     whole = ["training.training.ema_decay=0.9995", "training.training.gradient_clip=1.0"]
@@ -185,8 +200,9 @@ def main() -> None:
         cases["genQC's fit, float32, 77 prompt tokens (CLIP's)"] = GenQC(dataset, 77)
     except ImportError:
         print("genQC is missing: its side is left out (make install-dev)")
+    done = operations(lambda: cases["bare steps, float32"].fit(1))
     for case in cases.values():
-        case.fit(2)
+        case.fit(WARM_UP + 1)
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(options.repetitions):
         for name, case in cases.items():
@@ -194,17 +210,21 @@ def main() -> None:
             case.fit(options.steps)
             seconds[name].append(case.seconds)
     print(
-        f"{torch.get_num_threads()} threads, batch {BATCH}, {options.steps} steps a round, medians of a round's ratios"
+        f"{options.qubits} qubits x {options.gates} steps on {DEVICE}, {torch.get_num_threads()} threads, "
+        f"batch {BATCH}, {options.steps} steps a round, medians of a round's ratios"
     )
+    for dtype in (torch.float32, torch.bfloat16):
+        print(f"{matrix_rate(DEVICE, dtype) / 1e12:,.3f} TFLOP/s in products of matrices of {dtype}")
     bare = {"float32": seconds["bare steps, float32"], "bfloat16": seconds["bare steps, bfloat16"]}
     theirs = seconds.get(f"genQC's fit, float32, {CLIP_TOKENS} prompt tokens (its cache's)")
-    print("| case | circuits a second | time by bare steps' | speed by genQC's |\n|---|---:|---:|---:|")
+    print("| case | circuits a second | TFLOP/s | time by bare steps' | speed by genQC's |\n|---|---:|---:|---:|---:|")
     for name, values in seconds.items():
         rate = options.steps * BATCH / statistics.median(values)
         own = bare["bfloat16" if "bfloat16" in name else "float32"]
         against_bare = statistics.median(mine / other for mine, other in zip(values, own, strict=True))
-        shown = "" if theirs is None else statistics.median(o / m for m, o in zip(values, theirs, strict=True))
-        print(f"| {name} | {rate:,.0f} | {against_bare:.3f} | {shown:.2f} |")
+        ratios = [] if theirs is None else [other / mine for mine, other in zip(values, theirs, strict=True)]
+        shown = f"{statistics.median(ratios):.2f}" if ratios else ""
+        print(f"| {name} | {rate:,.0f} | {done * rate / BATCH / 1e12:.3f} | {against_bare:.3f} | {shown} |")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ in the same run.
 
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from rates import matrix_rate, timed
 
 from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, TrainingConfig
 from quantum_diffusion.config.store import compose
@@ -65,25 +65,10 @@ def whole_passes() -> Iterator[None]:
         yield
 
 
-def operations(pipeline: DiffusionPipeline, tokens: int) -> float:
+def tokens_operations(pipeline: DiffusionPipeline, tokens: int) -> float:
     """Multiplications and additions of the backbone's matrices over so many tokens."""
     weights = sum(p.numel() for p in pipeline.network["backbone"].parameters() if p.ndim == 2)
     return 2.0 * weights * tokens
-
-
-def matrix_rate(device: torch.device, size: int = 1024) -> float:
-    """Return the device's float32 operations a second in products of matrices."""
-    a = torch.randn(size, size, device=device)
-    _timed(lambda: a @ a, device)
-    return 2 * size**3 / min(_timed(lambda: a @ a, device) for _ in range(5))
-
-
-def _timed(run: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def draw(
@@ -91,7 +76,7 @@ def draw(
 ) -> tuple[float, np.ndarray]:
     """Return how long sampling takes, and the circuits."""
     made: list[np.ndarray] = []
-    seconds = _timed(lambda: made.append(pipeline.sample(requests, 0, options).ids), device)
+    seconds = timed(lambda: made.append(pipeline.sample(requests, 0, options).ids), device)
     return seconds, made[0]
 
 
@@ -114,7 +99,7 @@ def main(repetitions: int, count: int) -> None:
             same = min(same, float((circuits == others).all(axis=1).mean()))
         fast, slow = (statistics.median(side) for side in zip(*times, strict=True))
         ratio = statistics.median(one / other for other, one in times)
-        done = operations(pipeline, 2 * 2 * count * pipeline.config.max_gates) / fast / 1e9
+        done = tokens_operations(pipeline, 2 * 2 * count * pipeline.config.max_gates) / fast / 1e9
         print(f"| {name} | {count / fast:,.0f} | {count / slow:,.0f} | {ratio:.1f} | {same:.2%} | {done:,.1f} |")
 
 

@@ -166,6 +166,7 @@ def _load() -> None:
 
     Plugins.instance()
     gc.freeze()  # what every process has need not be looked through by the collector of garbage of each
+    gc.set_threshold(100_000, 20, 20)
 
 
 if __name__ == "__main__":

@@ -289,9 +289,7 @@ def test_a_command_with_wrong_configuration_ends_with_one_line(
     ("script", "arguments", "contents"),
     [
         ("generate_dataset", ["datasets=quick_tst"], "mean 'quick_test_srv'"),
-        ("generate_dataset", ["datasets.min_gates=20"], "min_gates (20)"),
         ("train_model", ["training=quick_test_srv"], "training.general.dataset: is required"),
-        ("train_model", [DATA, "training.training.optimizer=adm"], "mean 'adam'"),
         ("evaluate_model", ["evaluation.num_samples=0"], "evaluation.num_samples: expected 1 or more"),
     ],
 )

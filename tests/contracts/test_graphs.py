@@ -21,7 +21,7 @@ from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.pipeline import fit as loop
 from quantum_diffusion.pipeline import graphs
-from quantum_diffusion.pipeline.graphs import WARM_UP, GraphedSteps, make_steps
+from quantum_diffusion.pipeline.graphs import WARM_UP, CudaGraph, GraphedSteps, make_steps
 from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.pipeline.step import LossModule
 from quantum_diffusion.pipeline.team import Team
@@ -63,19 +63,35 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("case", CASES)
 def test_graphs_make_the_steps_that_plain_ones_are(
-    make_config: MakeConfig, dataset: CircuitDataset, with_graphs: Callable[[Any], None], case: str
+    make_config: MakeConfig, dataset: CircuitDataset, with_graphs: Callable[[Any], None], case: str, device: str
 ) -> None:
-    config: TrainingConfig = make_config(**CASES[case], num_epochs=3, batch_size=5, general={"overwrite": True})
+    def config(cuda_graphs: bool) -> TrainingConfig:
+        general = {"overwrite": True, "device": device}
+        return make_config(**CASES[case], num_epochs=3, batch_size=5, cuda_graphs=cuda_graphs, general=general)
+
+    class OnCuda(Recorded):
+        """torch's own, counted."""
+
+        def __init__(self) -> None:
+            graph = CudaGraph()
+            self.replay = graph.replay  # type: ignore[method-assign]
+            self._graph = graph
+
+        def capture(self, work: Callable[[], Tensor], generator: torch.Generator) -> Tensor:
+            Recorded.made += 1
+            return self._graph.capture(work, generator)
+
     plain, recorded = Records(), Records()
-    expected, _ = train(config, dataset, plain)
-    with_graphs(Recorded)
-    train(config, dataset, InterruptAt(len(plain.steps) // 2))
-    state, _ = train(config, dataset, recorded)
+    expected, _ = train(config(False), dataset, plain)
+    with_graphs(OnCuda if device == "cuda" else Recorded)
+    train(config(True), dataset, InterruptAt(len(plain.steps) // 2))
+    state, _ = train(config(True), dataset, recorded)
     assert Recorded.made > 1, "whole batches, before and after the interrupt"
     for one, other in zip(recorded.steps, plain.steps[-len(recorded.steps) :], strict=True):
-        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.loss == pytest.approx(other.loss, rel=1e-4 if device == "cpu" else 1e-3)
         assert one.learning_rate == other.learning_rate
     for one, other in zip(state.network.parameters(), expected.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)

@@ -71,7 +71,7 @@ def test_dropout_is_the_same_when_the_run_is_continued(
 
     def config(name: str, dropout: float = 0.2) -> TrainingConfig:
         general = {"output_path": str(tmp_path / name)}
-        loop: dict[str, Any] = {"objective": "epsilon", "loss": "mse", "num_epochs": 4}
+        loop: dict[str, Any] = {"objective": "epsilon", "loss": "mse", "num_epochs": 2}
         values = make_config("unet", "ddim", general=general, accumulate_batches=accumulate, **loop).model_dump()
         params = ENCODERS["convolution"]["params"] | {"dropout": dropout}
         return TrainingConfig.model_validate(values | {"unitary_encoder": {"type": "convolution", "params": params}})

@@ -142,7 +142,7 @@ def test_random_edits(pipeline: DiffusionPipeline) -> None:
     masked = isinstance(pipeline.process, MaskedDiffusion)
     rng = np.random.default_rng(1)
     valid = kept = 0
-    for number in range(120 if masked else 40):
+    for number in range(60 if masked else 20):
         edit = draw_edit(rng, pipeline)
         options = {"options": SamplingConfig(order=str(rng.choice(["random", "left_to_right", "confidence"])))}  # type: ignore[arg-type]
         samples = draw(pipeline, 10, number, edit, **(options if masked else {}))
@@ -150,9 +150,9 @@ def test_random_edits(pipeline: DiffusionPipeline) -> None:
         valid += int(samples.report.valid.sum())
         kept += len(edit.keep) * int(samples.report.valid.sum())
     if masked:
-        assert valid == 1200
-    assert valid > 50
-    assert kept > 30
+        assert valid == 600
+    assert valid > 25
+    assert kept > 15
 
 
 def test_an_empty_edit_changes_nothing(pipeline: DiffusionPipeline) -> None:
@@ -187,12 +187,12 @@ def test_an_edited_sample_is_the_same_alone_and_among_others(
         Edit(min_gates=1),
     ):
         rows.clear()
-        together = draw(pipeline, 24, 3, edit)
+        together = draw(pipeline, 12, 3, edit)
         together_rows = rows.copy()
         for size in (1, 4):
             rows.clear()
             options = SamplingConfig(guidance_scale=1.0, sample_steps=4, auto_batch_size=size)
-            apart = draw(pipeline, 24, 3, edit, options=options)
+            apart = draw(pipeline, 12, 3, edit, options=options)
             assert rows == together_rows
             np.testing.assert_array_equal(apart.ids, together.ids)
             assert apart.report.reasons == together.report.reasons

@@ -46,7 +46,7 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "killed" / "data"
     command = [sys.executable, "-c", GENERATE, configuration(path, num_samples=150_000).model_dump_json()]
     clock, kills = random.Random(0), 0
-    for _ in range(5):
+    for _ in range(4):
         if path.exists():
             break
         process = Forked(command)

@@ -178,6 +178,7 @@ SAME_MODEL = (
     "training.num_workers",
     "training.profile_steps",
     "training.num_threads",
+    "training.cuda_graphs",
 )
 """Keys below `training` that make no other model: a run may be continued with other values, and runs that differ only
 in them are alike."""
