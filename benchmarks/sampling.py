@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -24,7 +25,7 @@ from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.guided import Guided
-from quantum_diffusion.tasks.samples import Requests
+from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 CASES = {
     "SRV, 3 qubits x 16 steps": ("quick_test_srv", {"num_qubits": 3, "max_gates": 16}),
@@ -73,10 +74,10 @@ def tokens_operations(pipeline: DiffusionPipeline, tokens: int) -> float:
 
 def draw(
     pipeline: DiffusionPipeline, requests: Requests, options: SamplingConfig, device: torch.device
-) -> tuple[float, np.ndarray]:
-    """Return how long sampling takes, and the circuits."""
-    made: list[np.ndarray] = []
-    seconds = timed(lambda: made.append(pipeline.sample(requests, 0, options).ids), device)
+) -> tuple[float, SampledCircuits]:
+    """Return how long sampling takes, and what it gives."""
+    made: list[SampledCircuits] = []
+    seconds = timed(lambda: made.append(pipeline.sample(requests, 0, options)), device)
     return seconds, made[0]
 
 
@@ -85,22 +86,29 @@ def main(repetitions: int, count: int) -> None:
     device = select_device("auto")
     options = SamplingConfig(order="left_to_right", guidance_scale=3.0, auto_batch_size=count)
     print(f"{count} circuits on {device}, guidance 3; {matrix_rate(device) / 1e9:,.0f} GFLOP/s in products of matrices")
-    print("| case | with a memory | whole passes | ratio | same circuits | GFLOP/s |\n|---|---:|---:|---:|---:|---:|")
+    titles = ["case", "with a memory", "whole passes", "ratio", "same circuits", "time that verifies", "GFLOP/s"]
+    print("|", " | ".join(titles), "|\n|---|" + (len(titles) - 1) * "---:|")
     for name, (preset, data) in CASES.items():
         pipeline, requests = build(preset, data, count, device)
         pipeline.sample(requests.take(np.arange(4)), 0, options)
         times: list[tuple[float, float]] = []
+        shares: list[float] = []
         same = 1.0
         for _ in range(repetitions):
             fast, circuits = draw(pipeline, requests, options, device)
             with whole_passes():
                 slow, others = draw(pipeline, requests, options, device)
             times.append((fast, slow))
-            same = min(same, float((circuits == others).all(axis=1).mean()))
+            same = min(same, float((circuits.ids == others.ids).all(axis=1).mean()))
+            verified = timed(partial(pipeline.task.verify, requests, circuits.report, pipeline.table), device)
+            shares.append(verified / fast)
         fast, slow = (statistics.median(side) for side in zip(*times, strict=True))
         ratio = statistics.median(one / other for other, one in times)
         done = tokens_operations(pipeline, 2 * 2 * count * pipeline.config.max_gates) / fast / 1e9
-        print(f"| {name} | {count / fast:,.0f} | {count / slow:,.0f} | {ratio:.1f} | {same:.2%} | {done:,.1f} |")
+        print(
+            f"| {name} | {count / fast:,.0f} | {count / slow:,.0f} | {ratio:.1f} | {same:.2%} "
+            f"| {statistics.median(shares):.1%} | {done:,.1f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ are still masked; which ones is decided by an order, given as the rank at which 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -110,7 +111,10 @@ class MaskedDiffusion:
             int64 ids [B, T].
         """
         device, count = allowed.device, len(generators)
-        uniform = torch.stack([torch.rand(2, num_steps, generator=g) for g in generators]).to(device)  # [B, 2, T]
+        uniform = torch.empty(count, 2, num_steps)
+        for row, generator in zip(uniform, generators, strict=True):
+            row.uniform_(generator=generator)
+        uniform = uniform.to(device)
         per_step = allowed if allowed.dim() == 3 else allowed[:, None].expand(-1, num_steps, -1)  # [B, T, V]
         ids = torch.zeros(count, num_steps, dtype=torch.int64, device=device)
         rank = torch.full_like(ids, num_steps)
@@ -121,13 +125,16 @@ class MaskedDiffusion:
         masked = num_steps - revealed
         priority = _priority(order or self.order, uniform[:, 0])
         calls = masked.clamp(max=sample_steps or num_steps)  # [B, 1]: a sample's own, whatever its batch needs
-        for call in range(int(calls.max())):
-            first, last = (masked * number // calls.clamp(min=1) for number in (call, call + 1))
-            to_reveal = last.clamp(max=masked) - first  # [B, 1]
+        numbers = torch.arange(num_steps + 1, device=device)
+        begins = (masked * numbers // calls.clamp(min=1)).clamp(max=masked)  # [B, T + 1]: revealed before each call
+        at_most = begins.diff(dim=1).amax(dim=0).tolist() if count else []  # asked for once: a device is waited for
+        for call, most in enumerate(itertools.takewhile(bool, at_most)):
+            first = begins[:, call, None]  # [B, 1]
+            to_reveal = begins[:, call + 1, None] - first
             if priority is None:
                 wanted = torch.arange(num_steps, device=device).expand(count, -1)
             else:  # the order is known before what is written, so no other step needs to be predicted
-                wanted = _first_by(priority.masked_fill(rank < num_steps, -torch.inf), int(to_reveal.max()))
+                wanted = _first_by(priority.masked_fill(rank < num_steps, -torch.inf), most)
             logits, unconditional = denoise(ids, rank, wanted)
             if unconditional is not None:
                 logits = guide_log_probabilities(logits, unconditional, guidance_scale)
@@ -135,9 +142,7 @@ class MaskedDiffusion:
             probabilities = logits.masked_fill(~may_be, -torch.inf).softmax(-1)  # [B, M, V]
             drawn = _inverse_cdf(probabilities, uniform[:, 1].gather(1, wanted))
             if priority is None:
-                surest = _first_by(
-                    probabilities.max(-1).values.masked_fill(rank < num_steps, -torch.inf), int(to_reveal.max())
-                )
+                surest = _first_by(probabilities.max(-1).values.masked_fill(rank < num_steps, -torch.inf), most)
                 wanted, drawn = surest, drawn.gather(1, surest)
             place = torch.arange(wanted.shape[1], device=device)
             reveal = place < to_reveal

@@ -16,14 +16,17 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import IncompatibleDatasetsError, memory_for
 from quantum_diffusion.evaluation.report.results import check_results_folder
-from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult, evaluate, write_results
-from quantum_diffusion.evaluation.target_evaluation import TargetResult, evaluate_targets, write_target_results
+from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult, evaluate
+from quantum_diffusion.evaluation.target_evaluation import TargetResult, evaluate_targets
 from quantum_diffusion.evaluation.training_data import find_training_data
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_metadata
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 
 logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Told (circuits so far, circuits wanted)."""
 
 _told_of_memory = memory_for(
     "evaluating",
@@ -54,12 +57,12 @@ class Evaluator:
         self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
 
-    def run(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult | TargetResult:
+    def run(self, progress: Progress | None = None) -> EvaluationResult | TargetResult:
         """Evaluate and write the results; returns them too. See `measure` and `write`."""
         return self.write(self.measure(progress))
 
     @_told_of_memory
-    def measure(self, progress: Callable[[int, int], None] | None = None) -> EvaluationResult | TargetResult:
+    def measure(self, progress: Progress | None = None) -> EvaluationResult | TargetResult:
         """Sample, verify and compare; writes nothing.
 
         Args:
@@ -68,15 +71,9 @@ class Evaluator:
         Raises:
             IncompatibleDatasetsError: No target is left to evaluate on; see `evaluate_targets`.
         """
-        config, pipeline = self.config, self.pipeline
-        trained_on = read_metadata(Path(config.model_dir)).get("dataset_sha256")
+        trained_on = read_metadata(Path(self.config.model_dir)).get("dataset_sha256")
         same = None if not trained_on else trained_on == self.dataset.fingerprint
-        if pipeline.task.encoder is None:
-            return evaluate(pipeline, self.dataset, config, progress, on_training_data=same)
-        training = None if same else find_training_data(Path(config.model_dir), Path(config.dataset))
-        if training is not None and training.missing is not None:
-            logger.warning("it is not checked whether training had the targets: %s", training.missing)
-        return evaluate_targets(pipeline, self.dataset, config, progress, same, training)
+        return MEASURES[self.pipeline.task.name](self, same, progress)
 
     @_told_of_memory
     def write(self, result: EvaluationResult | TargetResult) -> EvaluationResult | TargetResult:
@@ -85,11 +82,26 @@ class Evaluator:
         Raises:
             CheckpointError: The results cannot be written; earlier ones are unchanged.
         """
-        if isinstance(result, EvaluationResult):
-            write_results(result, self.folder, self.config)
-        else:
-            write_target_results(result, self.folder, self.config)
+        result.write(self.folder, self.config)
         return replace(result, folder=self.folder)
+
+    def _measure_labels(self, same: bool | None, progress: Progress | None) -> EvaluationResult:
+        return evaluate(self.pipeline, self.dataset, self.config, progress, on_training_data=same)
+
+    def _measure_targets(self, same: bool | None, progress: Progress | None) -> TargetResult:
+        config = self.config
+        training = None if same else find_training_data(Path(config.model_dir), Path(config.dataset))
+        if training is not None and training.missing is not None:
+            logger.warning("it is not checked whether training had the targets: %s", training.missing)
+        return evaluate_targets(self.pipeline, self.dataset, config, progress, same, training)
+
+
+MEASURES: dict[str, Callable[[Evaluator, bool | None, Progress | None], EvaluationResult | TargetResult]] = {
+    "SRV": Evaluator._measure_labels,
+    "UNITARY": Evaluator._measure_targets,
+    "STATE": Evaluator._measure_targets,
+}
+"""By the name of the task; told whether the model was trained on the data set."""
 
 
 def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:

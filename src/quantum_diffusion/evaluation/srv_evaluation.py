@@ -41,6 +41,10 @@ class EvaluationResult:
     folder: Path | None = None
     unit: ClassVar[str] = "prompt"
 
+    def write(self, folder: Path, config: EvaluationConfig) -> None:
+        """Write them into a folder; see `write_results`."""
+        write_results(self, folder, config)
+
 
 def evaluate(
     pipeline: DiffusionPipeline,

@@ -138,6 +138,10 @@ class TargetResult:
     folder: Path | None = None
     unit: ClassVar[str] = "target"
 
+    def write(self, folder: Path, config: EvaluationConfig) -> None:
+        """Write them into a folder; see `write_target_results`."""
+        write_target_results(self, folder, config)
+
 
 def evaluate_targets(
     pipeline: DiffusionPipeline,

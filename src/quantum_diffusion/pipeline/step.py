@@ -87,16 +87,17 @@ def make_gradients(
     Returns:
         float32 [5] on the device, what `StepResult` is made of: averaged over the team.
     """
-    for optimizer in state.optimizers:
-        optimizer.zero_grad(set_to_none=True)
     device = generator.device
     circuits = sum(map(len, group))
     sums = torch.zeros(4, device=device)  # total, diffusion, prefix, stop
-    for batch in group:
+    for number, batch in enumerate(group):
         rows = team.share(len(batch))
         own = (batch if rows is None else batch.take(rows)).to(device)
         noise = Noise(generator, rows, None if rows is None else len(batch))
         parts = loss_of(own, noise)
+        if number == 0:  # as late as can be: a CPU would give their memory to the forward pass, and ask for it again
+            for optimizer in state.optimizers:
+                optimizer.zero_grad(set_to_none=True)
         # Averaging over the team counts every process alike, however many of the batch's circuits it has.
         weight = len(batch) / circuits * (1.0 if rows is None else len(own) * team.size / len(batch))
         state.scaler.scale(parts["total"] * weight).backward()
