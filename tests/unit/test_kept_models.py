@@ -56,6 +56,7 @@ OTHER_VALUES = {
     "training.num_workers": 2,
     "training.profile_steps": 3,
     "training.num_threads": 1,
+    "training.cuda_graphs": False,
 }
 
 
