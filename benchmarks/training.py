@@ -18,7 +18,7 @@ from quantum_diffusion.config.schema import DatasetConfig, LoopConfig, TrainingC
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.dataset import BatchLoader, DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
-from quantum_diffusion.device import select_device
+from quantum_diffusion.device import multiplies_in_bfloat16, select_device
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.graphs import WARM_UP, make_steps
@@ -91,7 +91,7 @@ def torch_muon(preset: str, threads: int) -> Step:
 def cases_on_cpu() -> dict[str, Step]:
     """What a laptop trains, and each switch that claims to pay there."""
     threads = torch.get_num_threads()
-    f32, bf16 = ("training.training.precision=32",), ("training.training.precision=bf16",)
+    f32, auto = ("training.training.precision=32",), ("training.training.precision=auto",)
     return {
         "quick_test_srv (auto precision, 1 thread)": our_step("quick_test_srv", 1),
         "quick_test_srv (float32, 1 thread)": our_step("quick_test_srv", 1, f32),
@@ -100,9 +100,11 @@ def cases_on_cpu() -> dict[str, Step]:
         f"quick_test_unet (auto precision, {threads} threads)": our_step("quick_test_unet", threads),
         f"quick_test_unet (float32, {threads} threads)": our_step("quick_test_unet", threads, f32),
         f"paper U-Net, 3x16 (float32, {threads} threads)": our_step("paper_srv_stage_1", threads, f32, max_gates=16),
-        f"paper U-Net, 3x16 (bfloat16, {threads} threads)": our_step("paper_srv_stage_1", threads, bf16, max_gates=16),
-        "the same, channels first": channels_first(our_step("paper_srv_stage_1", threads, bf16, max_gates=16)),
-        "the same, optimizer not fused": unfused("paper_srv_stage_1", threads, bf16, 16),
+        f"paper U-Net, 3x16 (auto precision, {threads} threads)": our_step(
+            "paper_srv_stage_1", threads, auto, max_gates=16
+        ),
+        "the same, channels first": channels_first(our_step("paper_srv_stage_1", threads, auto, max_gates=16)),
+        "the same, optimizer not fused": unfused("paper_srv_stage_1", threads, auto, 16),
     }
 
 
@@ -139,7 +141,7 @@ def main(repetitions: int, seconds: float = 3.0) -> None:
                 circuits += sum(step() for _ in range(20 if DEVICE.type == "cuda" else 1))
                 wait(DEVICE)
             rates[name].append(circuits / (time.perf_counter() - started))
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, *([torch.bfloat16] if multiplies_in_bfloat16(DEVICE) else [])):
         print(f"{DEVICE}: {matrix_rate(DEVICE, dtype) / 1e12:,.3f} TFLOP/s in products of matrices of {dtype}")
     print("| case | circuits a second, median | least | most | TFLOP/s |\n|---|---:|---:|---:|---:|")
     for name, values in rates.items():

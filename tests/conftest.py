@@ -130,6 +130,23 @@ def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make
         yield make
 
 
+@pytest.fixture
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of two nodes on this computer, to which this process is connected."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        assert sum(node["Alive"] for node in ray.nodes()) == 2
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 def repeated(dataset: CircuitDataset, times: int) -> CircuitDataset:
     """Return a data set that has every circuit several times: as many steps in fewer epochs, each of which is saved."""
     parts = {name: np.concatenate([getattr(dataset, name)] * times) for name in ("tokens", "prompt_index", "sizes")}

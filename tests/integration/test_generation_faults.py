@@ -1,7 +1,6 @@
 """Generation that is killed, shared out, raced or short of memory writes the bytes of an undisturbed run."""
 
 import hashlib
-import importlib.util
 import os
 import random
 import signal
@@ -155,19 +154,8 @@ def test_without_ray_its_installation_is_explained(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.ray
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_ray_cluster_of_two_nodes_writes_the_same_bytes(tmp_path: Path) -> None:
-    import ray
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False)
-        assert sum(node["Alive"] for node in ray.nodes()) == 2
-        DatasetGenerator(configuration(tmp_path / "ray", engine="ray", n_jobs=-1)).write()
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    DatasetGenerator(configuration(tmp_path / "ray", engine="ray", n_jobs=-1)).write()
     DatasetGenerator(configuration(tmp_path / "local")).write()
     assert hashes(tmp_path / "ray") == hashes(tmp_path / "local")

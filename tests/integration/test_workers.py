@@ -1,6 +1,5 @@
 """Sampling on workers: evaluation and search have the figures of one process, and say as well what is wrong."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,6 @@ from quantum_diffusion.search.sampling import find_circuits
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 
-ENGINES = [
-    {"n_jobs": 2},
-    pytest.param(
-        {"n_jobs": 2, "engine": "ray"},
-        marks=[
-            pytest.mark.ray,
-            pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"),
-        ],
-    ),
-]
-
 
 def trained(make_config: MakeConfig, folder: Path, data: CircuitDataset) -> DiffusionPipeline:
     trainer = DiffusionTrainer(make_config(max_steps=2, general={"output_path": str(folder)}))
@@ -40,10 +28,20 @@ def trained(make_config: MakeConfig, folder: Path, data: CircuitDataset) -> Diff
     return load_pipeline(trainer.save_model(trainer.train()).folder)
 
 
-@pytest.mark.parametrize("workers", ENGINES)
-def test_any_number_of_workers_makes_the_same_circuits(
-    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, workers: dict[str, Any]
+def test_two_processes_make_the_same_circuits(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path) -> None:
+    check_workers(make_config, dataset, tmp_path, {"n_jobs": 2})
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_ray_cluster_of_two_nodes_makes_the_same_circuits(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path
 ) -> None:
+    check_workers(make_config, dataset, tmp_path, {"n_jobs": -1, "engine": "ray"})
+
+
+def check_workers(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, workers: dict[str, Any]) -> None:
+    """Evaluate and search with one process and with two workers."""
     of_srv = trained(make_config, tmp_path / "srv", dataset)
     settings = [
         EvaluationConfig(dataset="unused", model_dir="unused", num_samples=101, model_params=SamplingConfig(**options))
