@@ -20,7 +20,7 @@ from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.tasks.targets import TargetSamples
 from quantum_diffusion.training.training import DiffusionTrainer
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, repeated
 from tests.contracts.test_states import generate
 from tests.integration.test_training import InterruptAt, assert_same, train
 
@@ -79,7 +79,7 @@ def test_a_continued_run_is_the_whole_run(make_config: MakeConfig, tmp_path: Pat
 def test_a_tiny_run_learns_to_prepare(make_config: MakeConfig) -> None:
     data = generate(gate_set=("h", "x", "cx"), num_qubits=2, num_samples=60, max_gates=3)
     config = make_config(
-        num_epochs=80,
+        num_epochs=2,
         num_threads=1,
         batch_size=32,
         learning_rate=5e-3,
@@ -89,7 +89,7 @@ def test_a_tiny_run_learns_to_prepare(make_config: MakeConfig) -> None:
         scheduler_params={"suffix_share": 0.75, "order": "left_to_right"},
     )
     trainer = DiffusionTrainer(with_states(config, True))
-    untrained = sample(trainer.setup_model(data), data, len(data)).matches.mean()
+    untrained = sample(trainer.setup_model(repeated(data, 60)), data, len(data)).matches.mean()
     trainer.compile_model()
     pipeline = load_pipeline(trainer.save_model(trainer.train()).folder)
     trained = sample(pipeline, data, len(data)).matches.mean()
@@ -117,7 +117,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     size = [
         "training.model.params.width=32",
         "training.text_encoder.params.width=32",
-        "training.training.num_epochs=30",
+        "training.training.num_epochs=20",
     ]
     where = ["training.general.dataset=data", "training.general.output_path=model", "training.training.sample_every=10"]
     assert run_command("train", ["training=quick_test_state", *where, *size, "training.training.batch_size=20"]) == 0
