@@ -58,7 +58,7 @@ class Ours:
             dataset, BATCH, 0.0, time_multiple=self.pipeline.time_multiple, num_workers=self.loop.num_workers
         )[0]
         if DEVICE.type == "cuda":
-            self.loader.keep_on(DEVICE)
+            self.loader.keep_on(DEVICE, self.pipeline.decode)
         if self.loop.compile:
             self.pipeline.network["backbone"].compile()
         optimizers = make_optimizers(self.pipeline.network, self.loop.optimizer, self.loop.learning_rate, 0.0)

@@ -141,12 +141,14 @@ class Batch:
         prompt_ids: int32 [B], positions in the data set's prompts.
         sizes: int16 [B, 2], qubits and gates of each circuit.
         targets: float32 [B, 2, D, R] or None.
+        ids: int16 [B, T], the instructions of a model that the tokens are; None where they are still to be decoded.
     """
 
     tokens: torch.Tensor
     prompt_ids: torch.Tensor
     sizes: torch.Tensor
     targets: torch.Tensor | None = None
+    ids: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
@@ -154,7 +156,7 @@ class Batch:
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
         """All parts, in the order of the attributes."""
-        return self.tokens, self.prompt_ids, self.sizes, self.targets
+        return self.tokens, self.prompt_ids, self.sizes, self.targets, self.ids
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -180,4 +182,5 @@ class Batch:
 
     def _of_each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         tokens, prompt_ids, sizes = map(function, (self.tokens, self.prompt_ids, self.sizes))
-        return Batch(tokens, prompt_ids, sizes, None if self.targets is None else function(self.targets))
+        targets, ids = (None if part is None else function(part) for part in (self.targets, self.ids))
+        return Batch(tokens, prompt_ids, sizes, targets, ids)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from quantum_diffusion.arguments import check_count, check_kind, check_list, check_number, check_path
+from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.data.balancing import PromptBalance
 from quantum_diffusion.data.blocks import is_whole
 from quantum_diffusion.data.container import Batch, CircuitDataset
@@ -29,6 +30,12 @@ from quantum_diffusion.seeding import numpy_generator
 
 ForeignReader = Callable[[Path], CircuitDataset | None]
 """Reads a data set of another software; returns None where the path is none of its own."""
+
+
+Decode = Callable[[torch.Tensor], torch.Tensor]
+"""Makes instruction ids [B, T] of tokens [B, Q, T], on their device."""
+
+_DECODED_AT_ONCE = 2**16
 
 
 class DatasetLoader:
@@ -203,6 +210,7 @@ class BatchLoader:
         self.bucketed = bucketed
         self.time_multiple = time_multiple
         self._device: torch.device | None = None
+        self._decode: Decode | None = None
         self._kept: tuple[CircuitDataset, Batch | None] | None = None
         self._buckets = self._group_rows()
         self._balance = PromptBalance(self._buckets, dataset.prompt_index) if balance_prompts else None
@@ -216,12 +224,17 @@ class BatchLoader:
         order = np.argsort(bucket, kind="stable")
         return np.split(self.rows[order], np.flatnonzero(np.diff(bucket[order])) + 1)
 
-    def keep_on(self, device: torch.device) -> None:
+    def keep_on(self, device: torch.device, decode: Decode | None = None) -> None:
         """Keep the circuits on a device and gather batches there, where they fit into a quarter of its free memory.
 
         Batches of a data set that is too large for a CUDA device are made ahead, in memory that it copies by itself.
+
+        Args:
+            device: Where.
+            decode: What a model makes of tokens; called once for all circuits that are kept. None makes no ids.
         """
         self._device = device
+        self._decode = decode
         if device.type == "cuda":
             self.num_workers = max(1, self.num_workers)
 
@@ -281,16 +294,18 @@ class BatchLoader:
         return batch.pinned() if self._device is not None and self._device.type == "cuda" else batch
 
     def _cut(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:
-        tokens = batch.tokens
+        tokens, ids = batch.tokens, batch.ids
         if self.bucketed:
             sizes = self.dataset.sizes[rows].astype(np.int64)
             longest = max(int(sizes[:, 1].max()), 1)
             steps = -(-longest // self.time_multiple) * self.time_multiple  # of the bucket, not of this batch
             tokens = tokens[:, : sizes[:, 0].max(), :steps]
+            ids = None if ids is None else ids[:, :steps]
         missing = -tokens.shape[2] % self.time_multiple
         if missing:
             tokens = F.pad(tokens, (0, missing), value=self.dataset.gate_pool.padding_token)
-        return replace(batch, tokens=tokens.contiguous())
+            ids = None if ids is None else F.pad(ids, (0, missing), value=NO_GATE)
+        return replace(batch, tokens=tokens.contiguous(), ids=None if ids is None else ids.contiguous())
 
     def _on_device(self) -> Batch | None:
         """Return all circuits of the data set, where they are kept on a device, which gets them when first asked."""
@@ -299,8 +314,16 @@ class BatchLoader:
         if self._kept is None or self._kept[0] is not self.dataset:
             self._kept = None  # the circuits of an earlier epoch make room
             fits = sum(array.nbytes for array in self.dataset.arrays) <= _free_bytes(self._device) / 4
-            self._kept = self.dataset, _batch_of(self.dataset, slice(None)).to(self._device) if fits else None
+            self._kept = self.dataset, self._whole(self._device) if fits else None
         return self._kept[1]
+
+    def _whole(self, device: torch.device) -> Batch:
+        """Return all circuits on a device, decoded there."""
+        batch = _batch_of(self.dataset, slice(None)).to(device)
+        if self._decode is None:
+            return batch
+        blocks = batch.tokens.split(_DECODED_AT_ONCE)
+        return replace(batch, ids=torch.cat([self._decode(block).to(torch.int16) for block in blocks]))
 
 
 def _batch_of(dataset: CircuitDataset, rows: NDArray[np.int64] | slice) -> Batch:

@@ -66,7 +66,7 @@ def permute_qubits(batch: Batch, noise: Noise) -> Batch:
     source = place.argsort(dim=1)  # [B, Q]: new qubit q is the old qubit source[q]
     tokens = batch.tokens.gather(1, source[:, :, None].expand(batch.tokens.shape))
     if batch.targets is None:
-        return replace(batch, tokens=tokens)
+        return replace(batch, tokens=tokens, ids=None)
     side, width = batch.targets.shape[-2:]
     qubit = torch.arange(side.bit_length() - 1, device=noise.device)  # bucketed tokens lack rows, targets do not
     source = torch.cat([source, qubit[num_qubits:].expand(count, -1)], dim=1)
@@ -75,7 +75,7 @@ def permute_qubits(batch: Batch, noise: Noise) -> Batch:
     targets = batch.targets.gather(2, basis[:, None, :, None].expand(batch.targets.shape))
     if width > 1:  # a state has a single column, which stays
         targets = targets.gather(3, basis[:, None, None, :].expand(batch.targets.shape))
-    return replace(batch, tokens=tokens, targets=targets)
+    return replace(batch, tokens=tokens, ids=None, targets=targets)
 
 
 def invert(batch: Batch, noise: Noise) -> Batch:
@@ -86,9 +86,11 @@ def invert(batch: Batch, noise: Noise) -> Batch:
     source = torch.where(turned[:, None] & (step < length), length - 1 - step, step)
     tokens = batch.tokens.gather(2, source[:, None].expand(batch.tokens.shape))
     if batch.targets is None:
-        return replace(batch, tokens=tokens)
+        return replace(batch, tokens=tokens, ids=None)
     adjoint = batch.targets.mT * torch.tensor([1.0, -1.0], device=noise.device)[:, None, None]
-    return replace(batch, tokens=tokens, targets=torch.where(turned[:, None, None, None], adjoint, batch.targets))
+    return replace(
+        batch, tokens=tokens, ids=None, targets=torch.where(turned[:, None, None, None], adjoint, batch.targets)
+    )
 
 
 SYMMETRIES: dict[Symmetry, Callable[[Batch, Noise], Batch]] = {"permute_qubits": permute_qubits, "invert": invert}

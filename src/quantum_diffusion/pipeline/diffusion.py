@@ -165,6 +165,10 @@ class DiffusionPipeline:
 
     # ----------------------------------------------------------------------------------------- training
 
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return the instructions of cell tokens [B, Q, T], on their device: int64 [B, T]; what is no gate gives 0."""
+        return self._decoder(tokens)
+
     def training_loss(
         self,
         batch: Batch,
@@ -199,7 +203,7 @@ class DiffusionPipeline:
 
         @cache
         def ids() -> Tensor:
-            return self._decoder(batch.tokens)
+            return self.decode(batch.tokens) if batch.ids is None else batch.ids.long()
 
         found = self.adapter.loss(denoise, batch, ids, noise, low_variance)
         if prefix_logits is None or prefix_weight == 0:

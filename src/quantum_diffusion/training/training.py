@@ -134,7 +134,7 @@ class DiffusionTrainer:
         self._loaders = self._require_source().make_loaders(pipeline.time_multiple)
         if self.device.type == "cuda":
             for loader in filter(None, self._loaders):
-                loader.keep_on(self.device)
+                loader.keep_on(self.device, pipeline.decode)
         freeze(pipeline.network, loop.freeze)
         if loop.compile:
             pipeline.network["backbone"].compile()
