@@ -47,7 +47,7 @@ demo-unitary: install ## the same for circuits of given unitaries, none of them 
 
 test: check ## everything CI runs: the same as check
 
-check: style ## lint and all tests; under 10 minutes on two CPU cores
+check: style ## lint and all tests; under 10 minutes on two CPU cores, once installed
 	@# mypy runs on one core while the tests are collected
 	@echo "$(BIN)/mypy & $(TESTS)"; $(BIN)/mypy & types=$$!; $(TESTS); tests=$$?; \
 	wait $$types || { echo "error: mypy is not content, see above"; exit 1; }; exit $$tests
