@@ -25,7 +25,6 @@ from quantum_diffusion.pipeline.graphs import WARM_UP, make_steps
 from quantum_diffusion.pipeline.state import MovingAverage, TrainingState
 from quantum_diffusion.pipeline.step import LossModule
 from quantum_diffusion.pipeline.team import Team
-from quantum_diffusion.seeding import derive_seed
 from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
 DEVICE = select_device("auto")
@@ -58,7 +57,7 @@ def our_step(
     def step() -> int:
         torch.set_num_threads(threads)
         batch = batches[state.step % len(batches)]
-        steps.make([batch], derive_seed(0, "step", state.step), stop=False)
+        steps.make([batch], 0, stop=False)
         steps.finish(overflowed=False)
         state.step += 1
         return len(batch)

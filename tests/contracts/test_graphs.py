@@ -27,6 +27,7 @@ from quantum_diffusion.pipeline.step import LossModule
 from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
+from tests.contracts.test_compilation import ENCODERS
 from tests.integration.test_training import InterruptAt, Records, assert_same, train
 
 
@@ -99,6 +100,25 @@ def test_graphs_make_the_steps_that_plain_ones_are(
     for one, other in zip(state.averaged_network.parameters(), expected.averaged_network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
     assert all(isinstance(group["lr"], float) for one in state.optimizers for group in one.param_groups)
+
+
+def test_what_is_dropped_is_the_same_in_a_graph(
+    make_config: MakeConfig, with_graphs: Callable[[Any], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dropout draws from torch's own generator, twice in the step that a graph is compared in."""
+    values = {"gate_set": ["h", "cx", "x"], "num_qubits": 2, "max_gates": 4, "num_samples": 40, "n_jobs": 1}
+    data, _ = DatasetGenerator(DatasetConfig(condition_type="UNITARY", **values)).generate()
+    config = make_config(num_epochs=WARM_UP + 2, batch_size=16, general={"overwrite": True})
+    params = ENCODERS["convolution"]["params"] | {"dropout": 0.5}
+    encoder = {"unitary_encoder": {"type": "convolution", "params": params}}
+    config = TrainingConfig.model_validate(config.model_dump() | encoder)
+    plain, recorded = Records(), Records()
+    train(config, data, plain)
+    with_graphs(Recorded)
+    train(config, data, recorded)
+    assert Recorded.made
+    assert not [record for record in caplog.records if "graph" in record.message]
+    assert [one.loss for one in recorded.steps] == pytest.approx([one.loss for one in plain.steps], rel=1e-4)
 
 
 class Forgetful(Recorded):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 import torch
-from torch import nn
 
 from quantum_diffusion.config.schema import LoopConfig
 from quantum_diffusion.data.container import Batch
@@ -83,7 +82,6 @@ def fit(
     pace = _Pace()
     steps = make_steps(team.wrap(LossModule(pipeline, settings)), state, settings, team, pipeline.device)
     results = Results(0 if state.scaler.is_enabled() or pipeline.device.type != "cuda" else LAG)
-    has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in state.network.modules())
     state.network.train()
 
     def check(read: Sequence[StepResult]) -> None:
@@ -113,10 +111,8 @@ def fit(
         while state.step < total:
             batches = train_loader.epoch(state.epoch, first_batch=state.batch)
             for group in _groups(batches, settings.accumulate_batches):
-                if has_dropout:  # it draws from torch's own generator, which nothing else in training does
-                    torch.manual_seed(derive_seed(seed, "dropout", state.step, team.rank))
                 learning_rate = float(state.schedules[0].get_last_lr()[0])
-                values = steps.make(group, derive_seed(seed, "step", state.step), hooks.should_stop())
+                values = steps.make(group, seed, hooks.should_stop())
                 seen = state.samples_seen + sum(map(len, group))
                 results.add(MadeStep(state.step + 1, state.epoch, len(group), seen, learning_rate), values)
                 read = results.read()  # of this step, or of an earlier one

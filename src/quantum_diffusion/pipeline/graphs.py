@@ -185,7 +185,7 @@ class GraphedSteps(Steps):
 
     def _prepare(self, seed: int) -> None:
         """Put what is the step's own where graphs read it."""
-        self.generator.manual_seed(seed)
+        self.draw_from(seed)
         for place, group in zip(self._rates, self._groups(), strict=True):
             place.fill_(group["lr"])
         if self.state.average is not None:

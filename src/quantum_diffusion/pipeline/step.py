@@ -20,6 +20,7 @@ from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.augmentation import augment
 from quantum_diffusion.pipeline.state import Trainable, TrainingState
 from quantum_diffusion.pipeline.team import Team
+from quantum_diffusion.seeding import derive_seed
 
 LAG = 4
 """Steps after which, on CUDA, the result of one is read."""
@@ -149,17 +150,24 @@ class Steps:
         self.team = team
         self.device = device
         self.generator = torch.Generator(device)
+        self._has_dropout = any(isinstance(part, nn.Dropout) and part.p > 0 for part in state.network.modules())
 
     def make(self, batches: Sequence[Batch], seed: int, stop: bool) -> Tensor:
         """Compute the gradients of a step; see `make_gradients`.
 
         Args:
             batches: Of the step.
-            seed: Decides the step's noise.
+            seed: Of the run; with the number of the step it decides the step's noise.
             stop: Whether this process wants to stop after it.
         """
-        generator = self.generator.manual_seed(seed)
-        return make_gradients(self.loss_of, self.state, batches, generator, self.settings, self.team, stop)
+        self.draw_from(seed)
+        return make_gradients(self.loss_of, self.state, batches, self.generator, self.settings, self.team, stop)
+
+    def draw_from(self, seed: int) -> None:
+        """Let what a step draws begin where it does for this seed of the run and this step."""
+        self.generator.manual_seed(derive_seed(seed, "step", self.state.step))
+        if self._has_dropout:  # it draws from torch's own generator, which nothing else in training does
+            torch.manual_seed(derive_seed(seed, "dropout", self.state.step, self.team.rank))
 
     def finish(self, overflowed: bool) -> None:
         """Change the weights by the gradients; see `move_weights`."""
