@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from quantum_diffusion.cli import COMMANDS, run_command
 from quantum_diffusion.config.store import parse_arguments
@@ -20,6 +21,12 @@ from quantum_diffusion.jobs import Command, run_jobs
 BASIC = ["-m"]
 JOBLIB = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 LAUNCHERS = pytest.mark.parametrize("launcher", [BASIC, JOBLIB], ids=["basic", "joblib"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _with_new_workers() -> None:
+    """Stop joblib's workers that other tests have left: what they write goes to a file of those tests."""
+    get_reusable_executor().shutdown(wait=True)
 
 
 @pytest.fixture(autouse=True)
