@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from rates import matrix_rate, timed
+from rates import matrix_rate, operations, timed
 
 from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, TrainingConfig
 from quantum_diffusion.config.store import compose
@@ -66,12 +66,6 @@ def whole_passes() -> Iterator[None]:
         yield
 
 
-def tokens_operations(pipeline: DiffusionPipeline, tokens: int) -> float:
-    """Multiplications and additions of the backbone's matrices over so many tokens."""
-    weights = sum(p.numel() for p in pipeline.network["backbone"].parameters() if p.ndim == 2)
-    return 2.0 * weights * tokens
-
-
 def draw(
     pipeline: DiffusionPipeline, requests: Requests, options: SamplingConfig, device: torch.device
 ) -> tuple[float, SampledCircuits]:
@@ -90,7 +84,7 @@ def main(repetitions: int, count: int) -> None:
     print("|", " | ".join(titles), "|\n|---|" + (len(titles) - 1) * "---:|")
     for name, (preset, data) in CASES.items():
         pipeline, requests = build(preset, data, count, device)
-        pipeline.sample(requests.take(np.arange(4)), 0, options)
+        arithmetic = operations(partial(pipeline.sample, requests, 0, options))
         times: list[tuple[float, float]] = []
         shares: list[float] = []
         same = 1.0
@@ -104,7 +98,7 @@ def main(repetitions: int, count: int) -> None:
             shares.append(verified / fast)
         fast, slow = (statistics.median(side) for side in zip(*times, strict=True))
         ratio = statistics.median(one / other for other, one in times)
-        done = tokens_operations(pipeline, 2 * 2 * count * pipeline.config.max_gates) / fast / 1e9
+        done = arithmetic / fast / 1e9
         print(
             f"| {name} | {count / fast:,.0f} | {count / slow:,.0f} | {ratio:.1f} | {same:.2%} "
             f"| {statistics.median(shares):.1%} | {done:,.1f} |"

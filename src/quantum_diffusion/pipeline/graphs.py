@@ -20,7 +20,7 @@ from quantum_diffusion.config.schema import LoopConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.errors import first_line
 from quantum_diffusion.pipeline.state import TrainingState
-from quantum_diffusion.pipeline.step import Steps, make_gradients
+from quantum_diffusion.pipeline.step import LossModule, Steps, make_gradients
 from quantum_diffusion.pipeline.team import Team
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,8 @@ class GraphedSteps(Steps):
             self._restore(before)
             logger.warning("steps are launched kernel by kernel, not as one CUDA graph each: %s", why)
             return None
-        self._captured[shapes] = _Captured(graph, places, values, read_besides(self.loss_of))
+        assert isinstance(self.loss_of, LossModule)
+        self._captured[shapes] = _Captured(graph, places, values, self.loss_of.reads())
         self._made_by_graph = True
         return values.clone()
 
@@ -220,11 +221,6 @@ class GraphedSteps(Steps):
     def _restore(self, before: Sequence[Tensor]) -> None:
         for tensor, value in zip(self._tensors(), before, strict=True):
             tensor.copy_(value)
-
-
-def read_besides(loss_of: nn.Module) -> Any:
-    """Return what a loss has beside its network: tensors that it has made on the device, too."""
-    return [dict(vars(part)) for part in getattr(loss_of, "_pipeline", ())]
 
 
 def _difference(

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,11 @@ class LossModule(nn.Module):
             )
         parts = {"total": terms.total, "diffusion": terms.diffusion.detach()}
         return parts if terms.prefix is None else parts | {"prefix": terms.prefix.detach()}
+
+    def reads(self) -> dict[str, Any]:
+        """Return what the loss reads beside its network; some of it are tensors that it has made on the device."""
+        (pipeline,) = self._pipeline
+        return dict(vars(pipeline))
 
 
 def low_precision(settings: LoopConfig, device: torch.device) -> torch.dtype | None:
