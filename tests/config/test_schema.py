@@ -18,7 +18,7 @@ import quantum_diffusion
 from quantum_diffusion.cli import COMMANDS, describe_keys, help_text, usage
 from quantum_diffusion.config.schema import (
     GAUSSIAN_SAMPLERS,
-    TARGET_ENCODERS,
+    STEP_ENCODERS,
     DatasetConfig,
     GaussianParams,
     MaskedParams,
@@ -92,7 +92,7 @@ def test_every_key_has_a_meaning(section: str) -> None:
 def test_every_leaf_of_the_schema_is_described() -> None:
     described = {key.rpartition(".")[2] for name, schema in SECTIONS.items() for key, *_ in describe_keys(schema, name)}
     nested = {
-        *("general", "training", "model", "text_encoder", "scheduler", *TARGET_ENCODERS),
+        *("general", "training", "model", "text_encoder", "scheduler", *STEP_ENCODERS),
         *("params", "model_params", "edit"),
     }
     assert {name for _, name in FIELDS} - nested <= described
@@ -158,7 +158,7 @@ def _typed(value: Any) -> str:
 def test_every_key_is_read_by_code() -> None:
     """No option that nothing reads: each name occurs in code (not in texts), in the schema only in its properties."""
     package = Path(quantum_diffusion.__file__).parent
-    names = {*TARGET_ENCODERS}  # each task names its own
+    names = {*STEP_ENCODERS}  # each task names its own
     for file in package.rglob("*.py"):
         roots: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
         if file.parent.name == "schema":
@@ -185,13 +185,13 @@ def test_names_in_the_schema_are_the_names_in_the_code() -> None:
     assert set(get_args(loop.model_fields["lr_scheduler"].annotation)) == set(LR_SCHEDULES)
     assert get_args(Simplification) == tuple(SIMPLIFIERS)
     assert get_args(Symmetry) == tuple(SYMMETRIES)
-    assert {task.encoder for task in TASKS.values()} - {None} == set(TARGET_ENCODERS)
+    assert {task.step_encoder for task in TASKS.values()} == set(STEP_ENCODERS)
     assert {"auto", "cpu"} <= set(DEVICE_NAMES)
 
 
 def test_every_type_of_a_part_has_its_parameters() -> None:
     parts = [schema for schema in sections() if issubclass(schema, Part)]
-    assert len(parts) == 5
+    assert len(parts) == 6
     for part in parts:
         assert set(get_args(part.model_fields["type"].annotation)) == set(part.kinds)
 

@@ -5,26 +5,36 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from qiskit.quantum_info import Statevector
 
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO
 from quantum_diffusion.tasks.registry import TASKS
 
 TABLE = instruction_table(GatePool(["h", "cx", "t", "ccx"]), 3)
+CLIFFORD = instruction_table(GatePool(["h", "s", "cx"]), 3)
 STEPS, COUNT = 7, 30
 
 
-@pytest.mark.parametrize("name", LEFT_TO_DO)
+SHOWN = [(task, encoder) for task, encoders in LEFT_TO_DO.items() for encoder in encoders]
+
+
+@pytest.mark.parametrize(("name", "encoder"), SHOWN)
 @pytest.mark.parametrize("order", ["from the start", "from the end", "random", "several at once"])
-def test_step_by_step_is_all_at_once(name: str, order: str) -> None:
+def test_step_by_step_is_all_at_once(name: str, encoder: str, order: str) -> None:
+    table = CLIFFORD if encoder == "tableau" else TABLE
     rng = np.random.default_rng(0)
-    ids = random_ids(rng, TABLE, COUNT, 0, STEPS)
-    targets = torch.from_numpy(as_two_channels(TASKS[name].targets_of(ids[::-1].copy(), TABLE)))
-    left = LEFT_TO_DO[name](TABLE)
-    remainder = left.remainder(targets)
+    ids = random_ids(rng, table, COUNT, 0, STEPS)
+    targets = None
+    if TASKS[name].encoder is not None:
+        targets = torch.from_numpy(as_two_channels(TASKS[name].targets_of(ids[::-1].copy(), table)))
+    left = LEFT_TO_DO[name][encoder](table)
+    remainder = left.remainder(targets, COUNT, torch.device("cpu"))
     when = {"from the start": np.arange(STEPS), "from the end": np.arange(STEPS)[::-1]}.get(order)
     place = np.tile(when, (COUNT, 1)) if when is not None else rng.random((COUNT, STEPS)).argsort(axis=1)
     given = torch.from_numpy(ids.astype(np.int64))
@@ -34,5 +44,38 @@ def test_step_by_step_is_all_at_once(name: str, order: str) -> None:
         expected = left.for_steps(targets, given, rank)
         is_open = rank == STEPS
         torch.testing.assert_close(found[:, None].expand(expected.shape)[is_open], expected[is_open], atol=1e-5, rtol=0)
-    if name == "UNITARY":
-        assert torch.equal(left.remainder(targets).update(given, torch.full_like(given, STEPS)), left.at_start(targets))
+    if targets is not None and name == "UNITARY":
+        fresh = left.remainder(targets, COUNT, torch.device("cpu"))
+        assert torch.equal(fresh.update(given, torch.full_like(given, STEPS)), left.at_start(targets))
+
+
+@pytest.mark.parametrize(("name", "encoder"), SHOWN)
+def test_remainders_of_chosen_circuits_go_on_alone(name: str, encoder: str) -> None:
+    table = CLIFFORD if encoder == "tableau" else TABLE
+    ids = random_ids(np.random.default_rng(1), table, COUNT, 0, STEPS)
+    targets = None
+    if TASKS[name].encoder is not None:
+        targets = torch.from_numpy(as_two_channels(TASKS[name].targets_of(ids[::-1].copy(), table)))
+    remainder = LEFT_TO_DO[name][encoder](table).remainder(targets, COUNT, torch.device("cpu"))
+    given = torch.from_numpy(ids.astype(np.int64))
+    rank = torch.arange(STEPS).expand(COUNT, -1)
+    remainder.update(given, rank.where(rank < 3, STEPS))
+    rows = torch.tensor([4, 4, 0])
+    taken = remainder.take(rows)
+    later = rank.where(rank < 5, STEPS)
+    torch.testing.assert_close(taken.update(given[rows], later[rows]), remainder.update(given, later)[rows])
+
+
+@pytest.mark.parametrize("gates", [["h", "cx"], ["h", "cx", "t", "ccx"]])
+def test_shown_states_are_those_of_qiskit(gates: list[str]) -> None:
+    table = instruction_table(GatePool(gates), 3)
+    ids = random_ids(np.random.default_rng(2), table, COUNT, 0, STEPS)
+    left = LEFT_TO_DO["SRV"]["state"](table)
+    rank = torch.arange(STEPS).expand(COUNT, -1)
+    shown = left.for_steps(None, torch.from_numpy(ids.astype(np.int64)), rank)  # [B, T, 2, D]
+    for row in range(COUNT):
+        for known in range(STEPS):
+            circuit = circuits_from_ids(ids[row : row + 1, :known], table)[0]
+            expected = Statevector(QiskitBackend().to_native(circuit)).data
+            found = torch.complex(*shown[row, known]).numpy()
+            np.testing.assert_allclose(found, expected, atol=1e-6)

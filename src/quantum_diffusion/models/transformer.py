@@ -54,6 +54,11 @@ class Block(nn.Module):
         return torch.add(x, self.contract(hidden))
 
 
+def initial_places(max_steps: int, width: int) -> nn.Parameter:
+    """Return learned embeddings of time steps, [max_steps, width]."""
+    return nn.Parameter(torch.randn(max_steps, width) * 0.5)
+
+
 class ConditionPooling(nn.Module):
     """Condition [B, S, E] => one vector a circuit [B, d], an average with learned weights."""
 
@@ -110,7 +115,7 @@ class InstructionTransformer(nn.Module):
         self.num_instructions = num_instructions
         self.content = nn.Embedding(num_instructions, width)
         self.query = nn.Parameter(torch.randn(width) * 0.5)
-        self.places = nn.Parameter(torch.randn(max_steps, width) * 0.5)
+        self.places = initial_places(max_steps, width)
         nn.init.normal_(self.content.weight, std=0.5)
         self.condition = ConditionPooling(condition_dim, width)
         self.blocks = nn.ModuleList(Block(width, num_heads, feed_forward) for _ in range(depth))
@@ -220,6 +225,11 @@ class Memory:
     values: list[Tensor]
     rank: Tensor
 
+    def take(self, rows: Tensor) -> Memory:
+        """Return some rows, int64 [M]."""
+        keys, values = ([kept[rows] for kept in every] for every in (self.keys, self.values))
+        return Memory(self.condition[rows], keys, values, self.rank[rows])
+
 
 def _who_sees_memory(known: Tensor, new: Tensor, slots: Tensor, rank: Tensor, num_wanted: int) -> Tensor:
     """Attention pattern of tokens that are read with a memory; see `who_sees_whom` for that of whole circuits.
@@ -298,7 +308,7 @@ class CellTransformer(nn.Module):
         super().__init__()
         self.num_qubits = num_qubits
         self.join = nn.Linear(channels * num_qubits, width)
-        self.places = nn.Parameter(torch.randn(max_steps, width) * 0.5)
+        self.places = initial_places(max_steps, width)
         self.noise_level = TimeEmbedding(width)
         self.condition = ConditionPooling(condition_dim, width)
         self.blocks = nn.ModuleList(Block(width, num_heads, feed_forward) for _ in range(depth))

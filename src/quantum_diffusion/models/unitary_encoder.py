@@ -102,20 +102,22 @@ class MatrixEncoder(nn.Module):
         condition_dim: E.
         width: Hidden channels.
         depth: Residual blocks.
+        normalize: Normalise after the first layer.
     """
 
-    def __init__(self, *, num_qubits: int, condition_dim: int, width: int, depth: int) -> None:
+    def __init__(self, *, num_qubits: int, condition_dim: int, width: int, depth: int, normalize: bool = False) -> None:
         super().__init__()
         side = 2**num_qubits
         self.scale = side**0.5  # the entries' root mean square is 1 / scale
         self.join = nn.Linear(2 * side * side, width)
+        self.norm = nn.LayerNorm(width) if normalize else nn.Identity()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
         self.blocks = nn.ModuleList(FeedForward(width) for _ in range(depth))
         self.head = nn.Linear(width, condition_dim)
 
     def forward(self, unitaries: Tensor) -> Tensor:
         """Unitaries float [..., 2, D, D] => [..., E]."""
-        x = self.join(without_phase(unitaries).flatten(-3) * self.scale)
+        x = self.norm(self.join(without_phase(unitaries).flatten(-3) * self.scale))
         for norm, block in zip(self.norms, self.blocks, strict=True):
             x = x + block(norm(F.silu(x)))
         encoded: Tensor = self.head(F.silu(x))

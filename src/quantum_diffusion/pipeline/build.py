@@ -11,12 +11,16 @@ from pydantic import model_validator
 from torch import nn
 
 from quantum_diffusion.config.schema import (
+    MOST_AMPLITUDE_QUBITS,
     AmplitudesParams,
     Loss,
     MaskedParams,
     MatrixParams,
     ModelConfig,
     Objective,
+    PolicyParams,
+    PrefixEncoderConfig,
+    PrefixParams,
     SchedulerConfig,
     StateEncoderConfig,
     TextEncoderConfig,
@@ -31,6 +35,8 @@ from quantum_diffusion.errors import ConfigError, first_line, lacks_memory
 from quantum_diffusion.models import condition_encoder
 from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
+from quantum_diffusion.models.policy import InstructionPolicy
+from quantum_diffusion.models.prefix_encoder import PrefixEncoder
 from quantum_diffusion.models.state_encoder import StateEncoder
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
@@ -73,6 +79,8 @@ class PipelineConfig(Section):
     """How unitaries are encoded; None for other tasks."""
     state_encoder: StateEncoderConfig | None = None
     """How states are encoded; None for other tasks."""
+    prefix_encoder: PrefixEncoderConfig | None = None
+    """What steps are shown of what the gates before them make; None for tasks with targets."""
 
     @model_validator(mode="before")
     @classmethod
@@ -84,9 +92,8 @@ class PipelineConfig(Section):
     @property
     def shows_remaining(self) -> bool:
         """Whether every step is shown what the steps before it leave to do."""
-        encoder = TASKS[self.condition_type].encoder
-        params = None if encoder is None else getattr(self, encoder).params
-        return isinstance(params, MatrixParams | AmplitudesParams) and params.remaining
+        encoder = getattr(self, TASKS[self.condition_type].step_encoder)
+        return encoder is not None and bool(encoder.shows_steps)
 
 
 def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> PipelineConfig:
@@ -107,7 +114,7 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         text_encoder=config.text_encoder,
         scheduler=config.scheduler,
         condition_type=dataset.condition_type,
-        **({} if task.encoder is None else {task.encoder: getattr(config, task.encoder)}),
+        **{task.step_encoder: getattr(config, task.step_encoder)},
     )
 
 
@@ -138,9 +145,10 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     encoder = PromptEncoder(num_words=len(config.vocabulary), **config.text_encoder.params.model_dump())
     params = config.model.params
     modules: dict[str, nn.Module] = {"condition_encoder": encoder}
-    target = TASKS[config.condition_type].encoder
-    if target is not None:
-        modules[target] = _target_encoder(getattr(config, target).params, config.num_qubits, encoder.width)
+    task = TASKS[config.condition_type]
+    if task.encoder is not None or config.shows_remaining:
+        chosen = getattr(config, task.step_encoder)
+        modules[task.step_encoder] = _step_encoder(chosen, config.num_qubits, encoder.width)
     labels = config.num_qubits if config.prefix_head else 0
     if isinstance(params, UNetParams):
         modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
@@ -152,6 +160,13 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
             num_heads=params.num_heads,
             num_res_blocks=params.num_res_blocks,
             transformer_depths=params.transformer_depths,
+        )
+    elif isinstance(params, PolicyParams):
+        modules["backbone"] = InstructionPolicy(
+            num_instructions=num_instructions + 1,
+            max_steps=config.max_gates,
+            condition_dim=encoder.width,
+            **params.model_dump(),
         )
     elif isinstance(config.scheduler.params, MaskedParams):
         modules["backbone"] = InstructionTransformer(
@@ -175,17 +190,25 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     return modules
 
 
-def _target_encoder(params: Section, num_qubits: int, condition_dim: int) -> nn.Module:
-    """Build the encoder of unitaries or states."""
+def _step_encoder(
+    config: UnitaryEncoderConfig | StateEncoderConfig | PrefixEncoderConfig, num_qubits: int, condition_dim: int
+) -> nn.Module:
+    """Build what encodes targets, or what is left to do, or both."""
+    params = config.params
+    sizes: dict[str, Any] = {"num_qubits": num_qubits, "condition_dim": condition_dim}
     match params:
         case MatrixParams():
-            return MatrixEncoder(
-                num_qubits=num_qubits, condition_dim=condition_dim, width=params.width, depth=params.depth
-            )
+            return MatrixEncoder(**sizes, **params.model_dump(exclude={"remaining"}))
         case AmplitudesParams():
-            return StateEncoder(
-                num_qubits=num_qubits, condition_dim=condition_dim, width=params.width, depth=params.depth
-            )
+            return StateEncoder(**sizes, **params.model_dump(exclude={"remaining"}))
+        case PrefixParams():
+            if config.type != "tableau" and num_qubits > MOST_AMPLITUDE_QUBITS:
+                raise ConfigError(
+                    f"training.prefix_encoder.type={config.type} follows all 2^n amplitudes of a state: given "
+                    f"{num_qubits} qubits, it holds {MOST_AMPLITUDE_QUBITS} or less; use "
+                    "training.prefix_encoder.type=tableau (Clifford gates), or none"
+                )
+            return PrefixEncoder(kind=config.type, **sizes, **params.model_dump())
     if num_qubits > MOST_CONVOLUTION_QUBITS:
         raise ConfigError(
             f"training.unitary_encoder.type=convolution attends between all 4^n entries of a unitary: given "

@@ -38,7 +38,7 @@ from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.pipeline.workers import sample_on_workers
 from quantum_diffusion.seeding import derive_seed, sample_seeds
-from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO
+from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO, LeftToDo
 from quantum_diffusion.tasks.prefix_labels import PREFIX_LABELS
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
@@ -73,7 +73,12 @@ class DiffusionPipeline:
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
         self._prompt_words = tokenize_prompts(config.prompts, config.vocabulary)
         self._decoder = DeviceDecoder(self.table)
-        self._left = LEFT_TO_DO[self.task.name](self.table) if self.task.name in LEFT_TO_DO else None
+        self._left = self._left_to_do()
+
+    def _left_to_do(self) -> LeftToDo | None:
+        encoder = getattr(self.config, self.task.step_encoder)
+        make = None if encoder is None else LEFT_TO_DO[self.task.name].get(encoder.type)
+        return None if make is None else make(self.table)
 
     @cached_property
     def _prefix_labels(self) -> Callable[[Tensor], Tensor]:
@@ -156,10 +161,8 @@ class DiffusionPipeline:
         extra: tuple[Tensor, ...] = ()
         if self.config.shows_remaining:
             assert self._left is not None
-            assert self.task.encoder is not None
-            assert condition.targets is not None
             left = self._left.for_steps(condition.targets, circuits, level)
-            extra = (self.network[self.task.encoder](left),)  # [B, T, E]
+            extra = (self.network[self.task.step_encoder](left),)  # [B, T, E]
         output = self.network["backbone"](circuits, level, condition.tokens, *extra)
         return output if isinstance(output, tuple) else (output, None)
 
@@ -340,13 +343,13 @@ class DiffusionPipeline:
         condition = self.encode_condition(request, ~nothing)
         if scale != 1:
             condition = condition + self.encode_condition(request, nothing)
-        shows = self.config.shows_remaining and self.task.encoder is not None
+        shows = self.config.shows_remaining
         return Guided(
             predict=self._predict,
             backbone=self.network["backbone"],
             condition=condition,
             is_guided=scale != 1,
-            encoder=self.network[self.task.encoder] if shows and self.task.encoder else None,
+            encoder=self.network[self.task.step_encoder] if shows else None,
             left=self._left if shows else None,
         )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.models.transformer import InstructionTransformer
 from quantum_diffusion.pipeline.condition import Condition
 from quantum_diffusion.tasks.left_to_do import LeftToDo
@@ -43,12 +45,12 @@ class Guided:
 
         Takes (ids int64 [B, T], rank int64 [B, T], steps int64 [B, M]) and gives logits [B, M, V] of these steps.
         """
-        assert isinstance(self.backbone, InstructionTransformer)
-        backbone = self.backbone
-        memory = backbone.remember(self.condition.tokens, num_steps)
+        assert isinstance(self.backbone, InstructionTransformer | InstructionPolicy)
+        backbone, tokens = self.backbone, self.condition.tokens
+        memory: Any = backbone.remember(tokens, num_steps)
         remainder = None
-        if self.left is not None and self.condition.targets is not None:
-            remainder = self.left.remainder(self.condition.targets)
+        if self.left is not None:
+            remainder = self.left.remainder(self.condition.targets, len(tokens), tokens.device)
 
         def read(ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
             ids, rank, wanted = (self._doubled(x) for x in (ids, rank, wanted))

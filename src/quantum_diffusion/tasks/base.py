@@ -50,6 +50,7 @@ class Task(ABC):
         command: The command that answers such requests.
         encoder: Key of `training`, and name among a model's weights, of the encoder of targets; None for tasks whose
             prompts say everything.
+        step_encoder: The same of the encoder of what is left to do; that of targets where there are some.
         array: Name of the file that data sets keep targets in; None without.
         symmetries: Names of `training.training.augment` that keep labels right.
         words: Words of its prompts beyond those that every model knows.
@@ -60,6 +61,7 @@ class Task(ABC):
     asked: ClassVar[str]
     command: ClassVar[str]
     encoder: ClassVar[str | None] = None
+    step_encoder: ClassVar[str]
     array: ClassVar[str | None] = None
     symmetries: ClassVar[tuple[str, ...]] = ()
     labels_prefixes: ClassVar[bool] = False

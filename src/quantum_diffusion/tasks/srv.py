@@ -85,6 +85,7 @@ class SrvTask(Task):
     asked = "Schmidt rank vectors"
     command = "sample"
     labels_prefixes = True
+    step_encoder = "prefix_encoder"
 
     def num_candidates(self, config: DatasetConfig) -> int:
         """Return how many random circuits a shard draws."""

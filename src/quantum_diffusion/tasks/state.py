@@ -21,7 +21,7 @@ class StateTask(TargetTask):
     name = "STATE"
     asked = "states"
     command = "prepare"
-    encoder = "state_encoder"
+    encoder = step_encoder = "state_encoder"
     array = "S"
     symmetries = ("permute_qubits",)
     prompt_begin = PREPARE_PROMPT

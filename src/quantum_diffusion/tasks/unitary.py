@@ -24,7 +24,7 @@ class UnitaryTask(TargetTask):
     name = "UNITARY"
     asked = "unitaries"
     command = "compile"
-    encoder = "unitary_encoder"
+    encoder = step_encoder = "unitary_encoder"
     array = "U"
     symmetries = ("permute_qubits", "invert")
     prompt_begin = COMPILE_PROMPT

@@ -19,6 +19,9 @@ from quantum_diffusion.training.muon import Muon
 LR_SCHEDULES = ("constant", "one_cycle", "cosine")
 OPTIMIZERS = ("adam", "adamw", "muon")
 
+MUON_PARTS = ("backbone.", "unitary_encoder.", "state_encoder.", "prefix_encoder.")
+"""Parts of a network whose blocks Muon moves."""
+
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1 / 25e4
 
@@ -77,16 +80,17 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def make_optimizers(
-    network: nn.Module, name: str, learning_rate: float, weight_decay: float
+    network: nn.Module, name: str, learning_rate: float, weight_decay: float, adamw_rate: float = 1.0
 ) -> list[torch.optim.Optimizer]:
     """Return the optimizer of a network, or two of them for Muon.
 
     Args:
         network: Its trainable parameters are optimised.
         name: "adam", "adamw", or "muon": Muon (with updates scaled to AdamW's size) for the weight matrices of
-            transformer blocks, AdamW for everything else.
+            blocks, of the backbone and of what encodes its steps; AdamW for everything else.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay; not used by adam, nor on vectors.
+        adamw_rate: Peak learning rate beside Muon of what that does not move, as a share.
 
     Raises:
         ConfigError: The name is unknown.
@@ -96,7 +100,7 @@ def make_optimizers(
     trainable = [(key, p) for key, p in network.named_parameters() if p.requires_grad]
     if name == "adam":
         return [torch.optim.Adam([p for _, p in trainable], lr=learning_rate, fused=_can_fuse(network))]
-    matrices = [p for key, p in trainable if p.ndim == 2 and key.startswith("backbone.") and ".blocks." in key]
+    matrices = [p for key, p in trainable if p.ndim == 2 and key.startswith(MUON_PARTS) and ".blocks." in key]
     hidden = {id(p) for p in matrices} if name == "muon" else set()
     rest = [p for _, p in trainable if id(p) not in hidden]
     adamw = torch.optim.AdamW(
@@ -104,7 +108,7 @@ def make_optimizers(
             {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
         ],
-        lr=learning_rate,
+        lr=learning_rate * (adamw_rate if hidden else 1),
         betas=(0.9, 0.98),
         fused=_can_fuse(network),
     )

@@ -97,7 +97,7 @@ def check_settings(config: TrainingConfig, dataset: CircuitDataset) -> None:
             f"training.training.joint_dropout=true drops prompts together with targets, but {name!r} "
             f"holds none (condition_type {task.name}): set it to false"
         )
-    for encoder in sorted({other.encoder for other in TASKS.values() if other.encoder} - {task.encoder}):
+    for encoder in sorted({other.step_encoder for other in TASKS.values()} - {task.step_encoder}):
         if getattr(config, encoder) != TrainingConfig.model_fields[encoder].default:
             logger.warning(
                 "training.%s has no effect: the model learns %s, for %r is of condition_type %s",

@@ -138,7 +138,9 @@ class DiffusionTrainer:
         freeze(pipeline.network, loop.freeze)
         if loop.compile:
             pipeline.network["backbone"].compile()
-        optimizers = make_optimizers(pipeline.network, loop.optimizer, loop.learning_rate, loop.weight_decay)
+        optimizers = make_optimizers(
+            pipeline.network, loop.optimizer, loop.learning_rate, loop.weight_decay, loop.adamw_rate
+        )
         total = total_steps(loop, self._loaders[0])
         self._state = TrainingState(
             network=pipeline.network,

@@ -7,10 +7,14 @@ from quantum_diffusion.config.schema.datasets import DatasetConfig, Simplificati
 from quantum_diffusion.config.schema.evaluation import EvaluationConfig
 from quantum_diffusion.config.schema.folders import ExportConfig, InspectConfig, RunsConfig
 from quantum_diffusion.config.schema.models import (
+    MOST_AMPLITUDE_QUBITS,
     AmplitudesParams,
     ConvolutionParams,
     MatrixParams,
     ModelConfig,
+    PolicyParams,
+    PrefixEncoderConfig,
+    PrefixParams,
     PromptEncoderParams,
     StateEncoderConfig,
     TextEncoderConfig,
@@ -42,7 +46,7 @@ from quantum_diffusion.config.schema.sampling import (
 )
 from quantum_diffusion.config.schema.training import (
     SAME_MODEL,
-    TARGET_ENCODERS,
+    STEP_ENCODERS,
     GeneralConfig,
     Logger,
     LoopConfig,
@@ -54,9 +58,10 @@ from quantum_diffusion.config.validation import Section
 
 __all__ = [
     "GAUSSIAN_SAMPLERS",
+    "MOST_AMPLITUDE_QUBITS",
     "SAME_MODEL",
     "SECTIONS",
-    "TARGET_ENCODERS",
+    "STEP_ENCODERS",
     "AmplitudesParams",
     "BetaSchedule",
     "CompileConfig",
@@ -78,6 +83,9 @@ __all__ = [
     "ModelConfig",
     "Objective",
     "Order",
+    "PolicyParams",
+    "PrefixEncoderConfig",
+    "PrefixParams",
     "PrepareConfig",
     "PromptEncoderParams",
     "RunsConfig",

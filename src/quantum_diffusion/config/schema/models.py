@@ -72,14 +72,26 @@ class TransformerParams(Section):
         return self
 
 
+class PolicyParams(Section):
+    """A network without attention, for steps that are shown what is left to do (masked models)."""
+
+    width: Width = 256
+    """Channels of a step."""
+    depth: Blocks = 4
+    """Blocks."""
+    feed_forward: Annotated[int, Field(ge=1, le=64)] = 2
+    """Width of a block's hidden layer as a multiple of `width`."""
+
+
 class ModelConfig(Part):
     """The backbone (keys `training.model.*`)."""
 
-    kinds: ClassVar[Kinds] = {"unet": UNetParams, "transformer": TransformerParams}
+    kinds: ClassVar[Kinds] = {"unet": UNetParams, "transformer": TransformerParams, "policy": PolicyParams}
 
-    type: Literal["transformer", "unet"] = "transformer"
-    """Which backbone."""
-    params: UNetParams | TransformerParams = TransformerParams()
+    type: Literal["transformer", "unet", "policy"] = "transformer"
+    """Which backbone. policy looks at what is left to do alone, not at the gates before, and learns several times
+    faster; it is for models that show it to every step."""
+    params: UNetParams | TransformerParams | PolicyParams = TransformerParams()
     """Its parameters."""
 
 
@@ -119,6 +131,8 @@ class MatrixParams(Section):
     """Residual blocks."""
     remaining: bool = False
     """Show every step what the gates before it leave to do, U V^dagger (masked models)."""
+    normalize: bool = False
+    """Normalise after the first layer, which lets larger networks learn at high rates."""
 
 
 class ConvolutionParams(Section):
@@ -153,23 +167,70 @@ class AmplitudesParams(Section):
     models)."""
 
 
+class PrefixParams(Section):
+    """A feed-forward network over what the known beginning of a circuit makes of |0..0>."""
+
+    width: Width = 256
+    """Hidden channels."""
+    depth: BlocksOrNone = 2
+    """Residual blocks."""
+
+
+MOST_AMPLITUDE_QUBITS = 12
+"""Of models whose steps are shown the state that the known beginning makes: its amplitudes are one layer's input."""
+
+
+class PrefixEncoderConfig(Part):
+    """What steps are shown of what the gates before them make of |0..0> (keys `training.prefix_encoder.*`).
+
+    For masked models; only used where the data set holds Schmidt rank vectors.
+    """
+
+    kinds: ClassVar[Kinds] = dict.fromkeys(("none", "state", "srv", "pairs", "tableau"), PrefixParams)
+    show_nothing: ClassVar[str] = "type=none"
+
+    type: Literal["none", "state", "srv", "pairs", "tableau"] = "none"
+    """state: all amplitudes, and which qubits are entangled; srv: which qubits are entangled, alone; pairs: the reduced
+    states of all pairs of qubits, and which are entangled; tableau: the stabilizer tableau, for Clifford gates on more
+    qubits than a state can be shown of; none: nothing."""
+    params: PrefixParams = PrefixParams()
+    """Its parameters."""
+
+    @property
+    def shows_steps(self) -> bool:
+        """Whether every step is shown what is left to do."""
+        return self.type != "none"
+
+
 class StateEncoderConfig(Part):
     """The encoder of states (keys `training.state_encoder.*`); only used where the data set holds states."""
 
     kinds: ClassVar[Kinds] = {"amplitudes": AmplitudesParams}
+    show_nothing: ClassVar[str] = "params.remaining=false"
 
     type: Literal["amplitudes"] = "amplitudes"
     """Which encoder."""
     params: AmplitudesParams = AmplitudesParams()
     """Its parameters."""
 
+    @property
+    def shows_steps(self) -> bool:
+        """Whether every step is shown what is left to do."""
+        return self.params.remaining
+
 
 class UnitaryEncoderConfig(Part):
     """The encoder of unitaries (keys `training.unitary_encoder.*`); only used where the data set holds unitaries."""
 
     kinds: ClassVar[Kinds] = {"matrix": MatrixParams, "convolution": ConvolutionParams}
+    show_nothing: ClassVar[str] = "params.remaining=false"
 
     type: Literal["matrix", "convolution"] = "matrix"
     """Which encoder."""
     params: MatrixParams | ConvolutionParams = MatrixParams()
     """Its parameters."""
+
+    @property
+    def shows_steps(self) -> bool:
+        """Whether every step is shown what is left to do."""
+        return isinstance(self.params, MatrixParams) and self.params.remaining

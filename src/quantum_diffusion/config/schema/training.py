@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from quantum_diffusion.config.schema.models import (
     ModelConfig,
+    PrefixEncoderConfig,
     StateEncoderConfig,
     TextEncoderConfig,
     UnitaryEncoderConfig,
@@ -90,9 +91,11 @@ class LoopConfig(Section):
     num_epochs: Positive = 10
     """Passes over the training circuits."""
     optimizer: Literal["adam", "adamw", "muon"] = "adamw"
-    """muon treats the weight matrices of the backbone's transformer blocks with Muon and all else with AdamW."""
+    """muon treats the weight matrices of blocks with Muon and all else with AdamW."""
     learning_rate: Rate = 3e-3
     """Peak learning rate."""
+    adamw_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """With muon: learning rate of all that Muon does not move, as a share of learning_rate."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Decoupled weight decay of adamw and muon."""
     lr_scheduler: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
@@ -184,8 +187,8 @@ SAME_MODEL = (
 in them are alike."""
 
 
-TARGET_ENCODERS = ("unitary_encoder", "state_encoder")
-"""Sections that encode targets, of which a model has that of its task."""
+STEP_ENCODERS = ("unitary_encoder", "state_encoder", "prefix_encoder")
+"""Sections of what encodes targets, and what is left to do; a model has that of its task."""
 
 
 class TrainingConfig(Section):
@@ -197,6 +200,7 @@ class TrainingConfig(Section):
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     unitary_encoder: UnitaryEncoderConfig = UnitaryEncoderConfig()
     state_encoder: StateEncoderConfig = StateEncoderConfig()
+    prefix_encoder: PrefixEncoderConfig = PrefixEncoderConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
 
     @model_validator(mode="after")
@@ -213,7 +217,7 @@ class TrainingConfig(Section):
 def _masked_rules(loop: LoopConfig, model: ModelConfig) -> tuple[Rule, ...]:
     return (
         Rule(
-            model.type != "transformer",
+            model.type == "unet",
             f"model.type={model.type} predicts cells, but scheduler.type=masked works on instructions: "
             "use model.type=transformer, or scheduler.type=ddim",
         ),
@@ -262,14 +266,27 @@ def _gaussian_rules(loop: LoopConfig, sampler: Sampler, params: GaussianParams) 
 
 def _common_rules(config: TrainingConfig) -> tuple[Rule, ...]:
     loop, process = config.training, config.scheduler
-    showing = [name for name in TARGET_ENCODERS if getattr(getattr(config, name).params, "remaining", False)]
+    showing = [name for name in STEP_ENCODERS if getattr(config, name).shows_steps]
     asks_for_best = loop.save == "best" or loop.patience is not None
     by_accuracy = loop.best_metric == "sampled_accuracy"
     return (
         Rule(
             bool(showing) and not process.is_masked,
-            f"{''.join(showing[:1])}.params.remaining=true follows the gates that are revealed, but scheduler.type="
-            f"{process.type} denoises all at once: use masked, or remaining=false",
+            f"{''.join(showing[:1])} shows what the gates that are revealed leave to do, but scheduler.type="
+            f"{process.type} denoises all at once: use masked, or "
+            f"{''.join(f'{name}.{getattr(config, name).show_nothing}' for name in showing[:1])}",
+        ),
+        Rule(
+            config.model.type == "policy" and not (showing and process.is_masked),
+            "model.type=policy looks at nothing but what is left to do, which no step is shown here: use "
+            "scheduler.type=masked with unitary_encoder.params.remaining=true (unitaries), "
+            "state_encoder.params.remaining=true (states) or prefix_encoder.type=state (Schmidt rank vectors), or "
+            "model.type=transformer",
+        ),
+        Rule(
+            loop.adamw_rate != 1 and loop.optimizer != "muon",
+            f"training.adamw_rate={loop.adamw_rate} is for training.optimizer=muon, given {loop.optimizer}: leave it "
+            "out, or change learning_rate",
         ),
         Rule(
             by_accuracy and asks_for_best and loop.sample_every is None,

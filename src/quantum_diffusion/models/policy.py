@@ -1,0 +1,103 @@
+"""A backbone without attention: each instruction is predicted from its place, the prompt and what is left to do.
+
+Where what is left to do says all that the earlier gates matter for, a step need not look at these gates themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quantum_diffusion.models.transformer import ConditionPooling, initial_places
+
+
+class InstructionPolicy(nn.Module):
+    """Predicts every instruction of a circuit from what the steps revealed before it leave to do.
+
+    It is called as `InstructionTransformer` is, and takes a third of its time in training; in writing it has nothing
+    to remember.
+
+    Args:
+        num_instructions: Size of the vocabulary, "no gate" included.
+        max_steps: Largest T.
+        condition_dim: E.
+        width: Channels d.
+        depth: Blocks.
+        feed_forward: Hidden channels of a block as a multiple of `width`.
+    """
+
+    def __init__(
+        self, *, num_instructions: int, max_steps: int, condition_dim: int, width: int, depth: int, feed_forward: int
+    ) -> None:
+        super().__init__()
+        self.places = initial_places(max_steps, width)
+        self.condition = ConditionPooling(condition_dim, width)
+        self.step_condition = nn.Linear(condition_dim, width)
+        self.blocks = nn.ModuleList(_Block(width, feed_forward) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.predict = nn.Linear(width, num_instructions)
+
+    def forward(self, ids: Tensor, rank: Tensor, condition: Tensor, step_condition: Tensor) -> tuple[Tensor, None]:
+        """Predict instructions.
+
+        Args:
+            ids: int64 [B, T]; only its shape matters here.
+            rank: int64 [B, T], not looked at: `step_condition` says what follows from it.
+            condition: [B, S, E].
+            step_condition: [B, T, E], what the steps of smaller rank leave to do.
+
+        Returns:
+            float32 logits [B, T, V] of each step's instruction; None where other backbones have a prefix head.
+        """
+        x = self.places[: ids.shape[1]] + self.condition(condition)[:, None]
+        return self._logits(x + self.step_condition(step_condition)), None
+
+    def remember(self, condition: Tensor, num_steps: int) -> PolicyMemory:
+        """Return what `read` needs of a condition [B, S, E]."""
+        return PolicyMemory(self.condition(condition)[:, None])
+
+    def read(
+        self, memory: PolicyMemory, ids: Tensor, rank: Tensor, wanted: Tensor, step_condition: Tensor | None = None
+    ) -> Tensor:
+        """Predict some steps of circuits that are being written; see `InstructionTransformer.read`."""
+        assert step_condition is not None
+        x = self.places[wanted] + memory.condition + self.step_condition(step_condition)[:, None]
+        return self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        x = self.norm(x).float()
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.predict(x)
+        return logits
+
+
+@dataclass(eq=False)
+class PolicyMemory:
+    """What is asked for, [B, 1, d]; what was written before is in what is left to do."""
+
+    condition: Tensor
+
+    def take(self, rows: Tensor) -> PolicyMemory:
+        """Return some rows, int64 [M]."""
+        return PolicyMemory(self.condition[rows])
+
+
+class _Block(nn.Module):
+    """Pre-norm feed-forward; starts as zero."""
+
+    def __init__(self, width: int, feed_forward: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, feed_forward * width)
+        self.contract = nn.Linear(feed_forward * width, width)
+        nn.init.zeros_(self.contract.weight)
+        nn.init.zeros_(self.contract.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.contract(F.silu(self.expand(self.norm(x))))
+        return hidden

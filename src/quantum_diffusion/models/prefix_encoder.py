@@ -1,0 +1,95 @@
+"""What the known beginning of a circuit makes of |0...0>, to conditions of the steps behind it.
+
+A light network over one of four descriptions; which of them tells most is measured in RESULTS.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quantum_diffusion.models.layers import FeedForward
+from quantum_diffusion.models.unitary_encoder import without_phase
+from quantum_diffusion.tasks.evolution import entangled_in_states, entangled_in_tableaus
+
+_SCALE = 4.0
+"""Of amplitudes before the first projection; at the root of their number training did not start."""
+
+_TOLERANCE = 1e-4
+"""Largest minor of a state in 32 bits that counts as zero: what is shown is a hint, labels are exact elsewhere."""
+
+
+class PrefixEncoder(nn.Module):
+    """A feed-forward network over a description of what is made.
+
+    Args:
+        kind: "state", "srv", "pairs" or "tableau"; see `PrefixEncoderConfig`.
+        num_qubits: Q.
+        condition_dim: E.
+        width: Hidden channels.
+        depth: Residual blocks.
+    """
+
+    def __init__(self, *, kind: str, num_qubits: int, condition_dim: int, width: int, depth: int) -> None:
+        super().__init__()
+        self._describe, size = _DESCRIPTIONS[kind]
+        self.join = nn.Linear(size(num_qubits), width)
+        self.norm = nn.LayerNorm(width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(FeedForward(width) for _ in range(depth))
+        self.head = nn.Linear(width, condition_dim)
+
+    def forward(self, made: Tensor) -> Tensor:
+        """Describe states float [..., 2, D], or tableaus float [..., 2Q, Q] => [..., E]."""
+        x = self.norm(self.join(self._describe(made)))
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(F.silu(x)))
+        encoded: Tensor = self.head(F.silu(x))
+        return encoded
+
+
+def _entanglement(made: Tensor) -> Tensor:
+    """States float [..., 2, D] => float [..., Q]."""
+    return entangled_in_states(_states(made), _TOLERANCE).to(made.dtype)
+
+
+def _amplitudes(made: Tensor) -> Tensor:
+    """States => amplitudes without global phase, and entanglement, [..., 2 D + Q]."""
+    return torch.cat([without_phase(made[..., None]).flatten(-3) * _SCALE, _entanglement(made)], dim=-1)
+
+
+def _pairs(made: Tensor) -> Tensor:
+    """States => the 16 real numbers of the reduced state of each pair of qubits, and entanglement."""
+    states = _states(made)
+    num_qubits = states.shape[-1].bit_length() - 1
+    found = []
+    upper = torch.ones(4, 4, dtype=torch.bool, device=made.device).triu(1)
+    for high in range(num_qubits):
+        for low in range(high):
+            split = states.unflatten(-1, (-1, 2, 2 ** (high - low - 1), 2, 2**low))
+            halves = split.movedim((-4, -2), (-5, -4)).flatten(-3).flatten(-3, -2)  # [..., 4, D / 4]
+            reduced = halves @ halves.mH
+            off_diagonal = torch.view_as_real(reduced[..., upper]).flatten(-2) * 2
+            found += [reduced.diagonal(dim1=-2, dim2=-1).real, off_diagonal]
+    return torch.cat([*found, _entanglement(made)], dim=-1)
+
+
+def _tableau(made: Tensor) -> Tensor:
+    """Tableaus float [..., 2Q, Q] => their bits, and entanglement."""
+    return torch.cat([made.flatten(-2), entangled_in_tableaus(made).to(made.dtype)], dim=-1)
+
+
+def _states(made: Tensor) -> Tensor:
+    return torch.complex(made[..., 0, :], made[..., 1, :])
+
+
+_DESCRIPTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[int], int]]] = {
+    "state": (_amplitudes, lambda qubits: 2 * 2**qubits + qubits),
+    "srv": (_entanglement, lambda qubits: qubits),
+    "pairs": (_pairs, lambda qubits: 8 * qubits * (qubits - 1) + qubits),
+    "tableau": (_tableau, lambda qubits: 2 * qubits**2 + qubits),
+}
+"""By kind: what makes the description, and how many numbers of how many qubits it has."""
