@@ -124,7 +124,7 @@ def find_for_target(config: TargetSearchConfig) -> int:
     from quantum_diffusion import console
     from quantum_diffusion.search.compiling import find_for_target, write_compilation
 
-    with console.progress_bar("sampling", visible=True) as advance:
+    with console.progress_bar("searching", visible=True) as advance:
         found = find_for_target(config, advance)
     shown = found.circuits or ((found.best,) if found.best else ())
     is_saved = config.save_folder is not None and bool(shown)
@@ -135,13 +135,19 @@ def find_for_target(config: TargetSearchConfig) -> int:
         if shown:
             console.show_compilation(shown)
         nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
+        wanted = f"of infidelity {config.tolerance:g} or less to" if config.tolerance else "that are exactly"
+        effort = f"beam search, {counted(found.num_sampled, 'beginning')} looked at"
+        if found.search == "sampling":
+            effort = f"{found.num_exact} of {found.num_sampled} samples were exact, {found.num_invalid} invalid"
         console.out.print(
-            f"\ndistinct circuits that are exactly {config.target!r}: {len(found.circuits)}{nearest} "
-            f"({found.num_exact} of {found.num_sampled} samples were exact, {found.num_invalid} invalid; "
+            f"\ndistinct circuits {wanted} {config.target!r}: {len(found.circuits)}{nearest} ({effort}; "
             f"{found.seconds:.1f} s)"
         )
     if is_saved:
         console.out.print(f"written as OpenQASM 2, with a picture and a summary, to {config.save_folder}")
+    if found.interrupted:
+        print("interrupted: this is what was found until then", file=sys.stderr)
+        return INTERRUPTED
     return _complain(config, config.command, found, found.num_too_long)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # each command loads what it needs: torch takes seconds
     from quantum_diffusion.circuits.circuit import Circuit
     from quantum_diffusion.config.schema import DatasetConfig
     from quantum_diffusion.data.generation import GenerationReport
-    from quantum_diffusion.search.exact import CompiledCircuit
+    from quantum_diffusion.search.found import CompiledCircuit
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""

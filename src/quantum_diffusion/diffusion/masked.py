@@ -89,6 +89,8 @@ class MaskedDiffusion:
         allowed: Tensor,
         *,
         guidance_scale: float = 1.0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
         sample_steps: int | None = None,
         order: Order | None = None,
         start: Tensor | None = None,
@@ -102,6 +104,8 @@ class MaskedDiffusion:
             generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
             allowed: bool [B, V], instructions each sample may use, or bool [B, T, V], those of each step.
             guidance_scale: g of u + g (c - u) on log-probabilities.
+            temperature: What log-probabilities are divided by, after guidance.
+            top_p: The likeliest instructions of this probability together may be drawn, at least one; 1 is all.
             sample_steps: Calls of the network; None reveals one step a call.
             order: An `Order`; None takes the process's own.
             start: int64 [B, T], circuits whose known steps are revealed from the start; None without.
@@ -139,7 +143,9 @@ class MaskedDiffusion:
             if unconditional is not None:
                 logits = guide_log_probabilities(logits, unconditional, guidance_scale)
             may_be = per_step.gather(1, wanted[..., None].expand(-1, -1, per_step.shape[2]))
-            probabilities = logits.masked_fill(~may_be, -torch.inf).softmax(-1)  # [B, M, V]
+            probabilities = (logits.masked_fill(~may_be, -torch.inf) / temperature).softmax(-1)  # [B, M, V]
+            if top_p < 1:
+                probabilities = _likeliest(probabilities, top_p)
             drawn = _inverse_cdf(probabilities, uniform[:, 1].gather(1, wanted))
             if priority is None:
                 surest = _first_by(probabilities.max(-1).values.masked_fill(rank < num_steps, -torch.inf), most)
@@ -154,6 +160,13 @@ class MaskedDiffusion:
 def _first_by(priority: Tensor, count: int) -> Tensor:
     """Return the steps of largest priority, the first of equal ones first: [B, T] => int64 [B, count]."""
     return priority.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def _likeliest(probabilities: Tensor, share: float) -> Tensor:
+    """Keep the likeliest categories that make up a share together, at least one: [..., V] => [..., V]."""
+    ordered, place = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(probabilities).scatter(-1, place, ordered.masked_fill(before >= share, 0.0))
 
 
 def _priority(order: Order, uniform: Tensor) -> Tensor | None:

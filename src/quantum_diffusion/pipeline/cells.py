@@ -61,8 +61,9 @@ class CellsAdapter(ProcessAdapter):
     def check(self, options: SamplingConfig) -> None:
         """Refuse sampling options that the process does not have; see `ProcessAdapter.check`."""
         super().check(options)
-        if options.order is not None:
-            raise ConfigError("model_params.order is for masked models: this model denoises all steps at once")
+        for name in ("order", "temperature", "top_p"):
+            if getattr(options, name) is not None:
+                raise ConfigError(f"model_params.{name} is for masked models: this model denoises all steps at once")
         self.process.make_scheduler(options.scheduler or self.config.scheduler.type, self.sample_steps(options))
 
     # -------------------------------------------------------------------------------------- sizes of samples

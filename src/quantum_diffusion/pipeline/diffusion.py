@@ -33,7 +33,7 @@ from quantum_diffusion.pipeline.condition import Condition, Request
 from quantum_diffusion.pipeline.decoding import DeviceDecoder
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pipeline.fit import FitResult, fit
-from quantum_diffusion.pipeline.guided import Guided
+from quantum_diffusion.pipeline.guided import Guided, Reader
 from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.pipeline.workers import sample_on_workers
@@ -291,6 +291,19 @@ class DiffusionPipeline:
             return sample_on_workers(self, asked, seed, options, edit, first_sample, progress)
         report = self._sample(asked, seed, options, edit, first_sample, progress)
         return self.task.verify(asked, report, self.table)
+
+    @torch.inference_mode()
+    def reader(self, requests: Requests, options: SamplingConfig) -> Reader:
+        """Return what predicts the steps of circuits that someone else writes, one a request (masked models).
+
+        Args:
+            requests: From `requests`.
+            options: How to sample; of them the guidance counts.
+        """
+        self.check_sampling(options)
+        self.network.eval()
+        request = self._request(requests).take(np.arange(len(requests)), self.device)
+        return self._guided(request, self.resolved(options).guidance_scale or 0.0).reader(self.config.max_gates)
 
     @torch.inference_mode()
     def _sample(

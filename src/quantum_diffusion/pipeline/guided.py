@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.models.transformer import InstructionTransformer
 from quantum_diffusion.pipeline.condition import Condition
-from quantum_diffusion.tasks.left_to_do import LeftToDo
+from quantum_diffusion.tasks.left_to_do import LeftToDo, Remainder
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,26 +40,15 @@ class Guided:
         level = level if len(level) == 1 else self._doubled(level)
         return self._halves(self.predict(self._doubled(circuits), level, self.condition)[0])
 
-    def reader(self, num_steps: int) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]:
-        """Return what predicts chosen steps of circuits that are being written; it remembers those written before.
-
-        Takes (ids int64 [B, T], rank int64 [B, T], steps int64 [B, M]) and gives logits [B, M, V] of these steps.
-        """
+    def reader(self, num_steps: int) -> Reader:
+        """Return what predicts chosen steps of circuits that are being written, which have not begun yet."""
         assert isinstance(self.backbone, InstructionTransformer | InstructionPolicy)
-        backbone, tokens = self.backbone, self.condition.tokens
-        memory: Any = backbone.remember(tokens, num_steps)
+        tokens = self.condition.tokens
         remainder = None
         if self.left is not None:
             remainder = self.left.remainder(self.condition.targets, len(tokens), tokens.device)
-
-        def read(ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
-            ids, rank, wanted = (self._doubled(x) for x in (ids, rank, wanted))
-            shown = None
-            if remainder is not None and self.encoder is not None:
-                shown = self.encoder(remainder.update(ids, rank))  # [B, E]
-            return self._halves(backbone.read(memory, ids, rank, wanted, shown))
-
-        return read
+        memory = self.backbone.remember(tokens, num_steps)
+        return Reader(self.backbone, self.encoder, memory, remainder, self.is_guided)
 
     def _doubled(self, x: Tensor) -> Tensor:
         return torch.cat([x, x]) if self.is_guided else x
@@ -69,3 +58,64 @@ class Guided:
             return prediction, None
         asked, free = prediction.chunk(2)
         return asked, free
+
+
+@dataclass(eq=False)
+class Reader:
+    """Predictions of chosen steps of B circuits that are being written; remembers what was written before.
+
+    Attributes:
+        backbone: The part of the network that writes.
+        encoder: Encoder of what is left to do; None where steps are not shown it, as for `remainder`.
+        memory: What the backbone remembers; with guidance of 2 B rows, as in `Guided`.
+        remainder: What is left to do, as many rows.
+        is_guided: Whether steps are predicted with nothing asked, too.
+    """
+
+    backbone: InstructionTransformer | InstructionPolicy
+    encoder: nn.Module | None
+    memory: Any
+    remainder: Remainder | None
+    is_guided: bool
+
+    def __call__(self, ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predict steps.
+
+        Args:
+            ids: int64 [B, T].
+            rank: int64 [B, T], when each step was revealed; T for those that are not.
+            wanted: int64 [B, M], steps that are not.
+
+        Returns:
+            Logits [B, M, V], and those with nothing asked, None without guidance.
+        """
+        if self.is_guided:
+            ids, rank, wanted = (torch.cat([x, x]) for x in (ids, rank, wanted))
+        shown = None
+        if self.remainder is not None and self.encoder is not None:
+            shown = self.encoder(self.remainder.update(ids, rank))  # [B, E]
+        logits = self.backbone.read(self.memory, ids, rank, wanted, shown)
+        if not self.is_guided:
+            return logits, None
+        asked, free = logits.chunk(2)
+        return asked, free
+
+    @property
+    def missing(self) -> Tensor:
+        """What the gates that are missing have to be, float32 [B, 2, D, R]; see `Remainder.missing`."""
+        assert self.remainder is not None
+        return self.remainder.missing.chunk(2)[0] if self.is_guided else self.remainder.missing
+
+    def take(self, rows: Tensor) -> Reader:
+        """Return what goes on with some of the circuits, int64 [M]; one may be taken often."""
+        if self.is_guided:
+            rows = torch.cat([rows, rows + len(self.memory.condition) // 2])
+        remainder = None if self.remainder is None else self.remainder.take(rows)
+        return Reader(self.backbone, self.encoder, self.memory.take(rows), remainder, self.is_guided)
+
+    def continued(self, rows: Tensor, ids: Tensor) -> Reader:
+        """Return what goes on with some of the circuits after one more instruction each, int64 [M] both."""
+        taken = self.take(rows)
+        if taken.remainder is not None:
+            taken.remainder.append(torch.cat([ids, ids]) if self.is_guided else ids)
+        return taken

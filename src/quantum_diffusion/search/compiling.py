@@ -17,7 +17,8 @@ from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
 from quantum_diffusion.errors import CheckpointError, counted
 from quantum_diffusion.files import new_folder
-from quantum_diffusion.search.exact import Compilation, CompiledCircuit, find_exact
+from quantum_diffusion.search.exact import Compilation, find_exact
+from quantum_diffusion.search.found import CompiledCircuit
 from quantum_diffusion.search.sampling import check_save_folder, load_answering, read_edit
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
@@ -59,6 +60,10 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
         max_tries=config.max_tries,
         num_circuits=config.num_circuits,
         seed=config.seed,
+        search=config.search,
+        max_seconds=config.max_seconds,
+        tolerance=config.tolerance,
+        objective=config.objective,
         options=config.model_params,
         edit=edit,
         progress=progress,

@@ -1,57 +1,44 @@
-"""The search for circuits of one target: sample, simplify, simulate what is left, until enough exact ones are found.
+"""The search for circuits of one target: by beam where the model is shown what is left to do, else by sampling.
 
-A circuit is called exact only by the simulation of the very form in which it is returned.
+Both give candidates; what they are worth is found by simulation, in `search.found`.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.arguments import check_count, check_kind, check_whole
+from quantum_diffusion.arguments import check_count, check_kind, check_number, check_whole
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.circuits.matrices import EXACT
-from quantum_diffusion.circuits.normal_form import normal_form
-from quantum_diffusion.circuits.peephole import optimize
-from quantum_diffusion.circuits.phases import drop_phases
-from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
-from quantum_diffusion.config.schema import SamplingConfig
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids
+from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.editing import Edit, plan_edit
+from quantum_diffusion.search.beam import beam_search
+from quantum_diffusion.search.completions import Completions
+from quantum_diffusion.search.found import CompiledCircuit, Found
 from quantum_diffusion.search.reach import check_target_reach
+from quantum_diffusion.seeding import numpy_generator
+from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
 
 _MOST_AT_ONCE = 256
 """Circuits sampled before the search looks again whether it has enough; of 8 qubits their unitaries take 256 MB,
 and their comparison with the target a conjugated copy as large."""
 
-
-@dataclass(frozen=True)
-class CompiledCircuit:
-    """A simplified circuit and how far it is from its target.
-
-    Attributes:
-        circuit: The circuit, over the gates that were allowed.
-        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 of states), by
-            simulation in float64.
-    """
-
-    circuit: Circuit
-    infidelity: float
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the circuit is the target up to a global phase."""
-        return self.infidelity < EXACT
+_FIRST_WIDTH, _WIDENING = 8, 8
+"""Beginnings that the first beam keeps of each length, and how many times more the next one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +46,47 @@ class Compilation:
     """What a search for circuits of one target gave.
 
     Attributes:
-        circuits: Distinct circuits that are the target up to a global phase (infidelity below `EXACT`), fewest gates
-            first; at most as many as were wanted.
+        circuits: Distinct circuits that are the target up to a global phase (infidelity below `EXACT`, or at most the
+            tolerance that was asked for), cheapest first; at most as many as were wanted.
         best: The first of these; if there is none, the valid circuit of least infidelity. None if no sample was a
             circuit of at most `max_gates` gates.
         gates: The gates that were allowed.
-        num_sampled: Circuits sampled.
-        num_exact: Samples that were exact, of any length.
+        search: "beam" or "sampling".
+        num_sampled: Circuits sampled, or beginnings of circuits that a beam kept.
+        num_exact: Samples, or ends of a beam, that were exact, of any length.
         num_invalid: Samples that were no circuit, or none of the allowed gates.
-        num_too_long: Exact samples that were dropped for having more than `max_gates` gates when simplified.
+        num_too_long: Exact circuits that were dropped for having more than `max_gates` gates when simplified.
         seconds: Duration of the search.
+        interrupted: Whether it was interrupted, and this is the best until then.
     """
 
     circuits: tuple[CompiledCircuit, ...]
     best: CompiledCircuit | None
     gates: tuple[str, ...]
+    search: str
     num_sampled: int
     num_exact: int
     num_invalid: int
     num_too_long: int
     seconds: float
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """Some candidates of a search.
+
+    Attributes:
+        circuits: Valid circuits; whether they are exact is not known.
+        num_sampled: Circuits sampled for them, or beginnings that a beam kept.
+        progress: How much of `max_tries` is spent.
+        num_invalid: Samples that were no circuit.
+    """
+
+    circuits: Sequence[Circuit]
+    num_sampled: int
+    progress: int
+    num_invalid: int = 0
 
 
 @memory_for("looking for circuits of the target", "end other programs, or use a computer with more memory")
@@ -91,14 +99,19 @@ def find_exact(
     max_tries: int = 1024,
     num_circuits: int = 1,
     seed: int = 0,
+    search: SearchMethod = "auto",
+    max_seconds: float | None = None,
+    tolerance: float = 0.0,
+    objective: SearchObjective = "gates",
     options: SamplingConfig | None = None,
     edit: Edit | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Compilation:
-    """Sample until enough distinct circuits are exactly the target, up to a global phase.
+    """Search until enough distinct circuits are exactly the target, up to a global phase.
 
     Every circuit is simplified and simulated in its final form. `search.unitaries.target_unitary` and
-    `search.states.target_state` make a target from a circuit, a file or a name.
+    `search.states.target_state` make a target from a circuit, a file or a name. Ctrl-C ends the search with what it
+    has found until then.
 
     Args:
         pipeline: A model that is asked for targets.
@@ -106,13 +119,19 @@ def find_exact(
             little-endian.
         gates: Gates that circuits may use; None allows all of the model's that fit the target.
         max_gates: Longer circuits are dropped, counted after they are simplified; None keeps all.
-        max_tries: Most circuits to sample.
-        num_circuits: Distinct circuits wanted; the search ends when they are found.
+        max_tries: Most circuits to sample; of beams, the most beginnings that are kept of one length.
+        num_circuits: Distinct circuits wanted; the search ends when they are found, unless `max_seconds` is given.
         seed: Seed of the samples.
+        search: "beam" (masked models whose steps are shown what is left to do), "sampling", or "auto": a beam where it
+            can be.
+        max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it when enough are
+            found.
+        tolerance: Infidelity up to which a circuit counts; at 0 it has to be below `EXACT`.
+        objective: What makes a circuit cheap: "gates", "two_qubit_gates", "t_count" or "depth".
         options: How to sample; None takes the model's defaults.
         edit: What sampling may not choose freely; with gates to keep or a least number of them, circuits are not
             simplified. None leaves all of it free.
-        progress: Called with (circuits sampled, `max_tries`).
+        progress: Called with (how much of `max_tries` is spent, `max_tries`).
 
     Raises:
         ConfigError: The model is asked for something else, the target is none of its qubits, a number is out of range,
@@ -130,47 +149,152 @@ def find_exact(
     target = np.asarray(target, dtype=np.complex128)
     pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
+    _check_limits(max_seconds, tolerance)
 
     # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
     may_simplify = not (edit.keep or edit.min_gates)
     bounded = replace(edit, max_gates=min(most_gates, edit.max_gates or most_gates))
-    check_target_reach(task, target, pool.names, bounded, pipeline.table, pipeline.config.max_gates)
+    if tolerance <= EXACT:  # what no circuit is exactly, some may come near to
+        check_target_reach(task, target, pool.names, bounded, pipeline.table, pipeline.config.max_gates)
     if not may_simplify:
         edit = bounded  # what is not simplified stays as long as it is written, so the bound holds for writing, too
-    request = pipeline.requests([task.prompt(pool.names, pipeline.gate_pool)], [target])
-    columns = target.reshape(1, len(target), -1)
-    found: dict[Circuit, CompiledCircuit] = {}
-    best: CompiledCircuit | None = None
-    sampled = exact = invalid = too_long = 0
-    while len(found) < num_circuits and sampled < max_tries:
-        count = next_batch(num_circuits - len(found), sampled, max_tries)
-        samples = pipeline.sample(request.repeated(count), seed, options, edit=edit, first_sample=sampled)
-        valid = samples.circuits(samples.report.valid.nonzero()[0])
-        results = _verify(valid, pool, num_qubits, partial(task.distances, targets=columns), may_simplify)
-        sampled, invalid = sampled + count, invalid + count - len(results)
-        for result in results:
-            exact += result.is_exact
-            if len(result.circuit) > most_gates:
-                too_long += result.is_exact
-                continue
-            if result.is_exact:
-                found.setdefault(result.circuit, result)
-            if best is None or result.infidelity < best.infidelity:
-                best = result
-        if progress:
-            progress(sampled, max_tries)
-    shortest = sorted(found.values(), key=lambda one: (len(one.circuit), one.infidelity))[:num_circuits]
-    return Compilation(
-        circuits=tuple(shortest),
-        best=shortest[0] if shortest else best,
-        gates=pool.names,
-        num_sampled=sampled,
-        num_exact=exact,
-        num_invalid=invalid,
-        num_too_long=too_long,
-        seconds=time.perf_counter() - started,
+    options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options")
+    pipeline.check_sampling(options)
+    by_beam = _takes_beam(search, pipeline, options, edit)
+    found = Found(
+        task=task,
+        target=target,
+        pool=pool,
+        num_qubits=num_qubits,
+        most_gates=most_gates,
+        tolerance=tolerance,
+        objective=objective,
+        may_simplify=may_simplify,
     )
+    request = pipeline.requests([task.prompt(pool.names, pipeline.gate_pool)], [target])
+    deadline = None if max_seconds is None else started + max_seconds
+    if by_beam:
+        rounds = _beams(pipeline, request, found, options, edit, max_tries, seed, num_circuits, deadline is not None)
+    else:
+        rounds = _samples(pipeline, request, found, options, edit, max_tries, seed, num_circuits, deadline is not None)
+    sampled = invalid = 0
+    interrupted = True
+    with suppress(KeyboardInterrupt):
+        for candidates in rounds:
+            valid = found.add(candidates.circuits)
+            sampled += candidates.num_sampled
+            invalid += candidates.num_invalid + len(candidates.circuits) - valid
+            if progress:
+                progress(candidates.progress, max_tries)
+            if time.perf_counter() > deadline if deadline is not None else len(found) >= num_circuits:
+                break
+        interrupted = False
+    cheapest = found.cheapest(num_circuits)
+    return Compilation(
+        circuits=cheapest,
+        best=cheapest[0] if cheapest else found.best,
+        gates=pool.names,
+        search="beam" if by_beam else "sampling",
+        num_sampled=sampled,
+        num_exact=found.num_exact,
+        num_invalid=invalid,
+        num_too_long=found.num_too_long,
+        seconds=time.perf_counter() - started,
+        interrupted=interrupted,
+    )
+
+
+def _takes_beam(search: SearchMethod, pipeline: DiffusionPipeline, options: SamplingConfig, edit: Edit) -> bool:
+    """Tell whether to search by beam.
+
+    Raises:
+        ConfigError: That is asked for, and cannot be done.
+    """
+    if search == "sampling":
+        return False
+    edits = bool(edit.keep or edit.min_gates or edit.strength < 1)
+    if search == "beam" and edits:
+        raise ConfigError(
+            "search=beam writes circuits anew from the first gate on: leave out edit.keep, edit.strength and "
+            "edit.min_gates, or use search=sampling"
+        )
+    if search == "beam" and not pipeline.config.shows_remaining:
+        raise ConfigError(
+            "search=beam needs a model whose steps are shown what is left to do (scheduler.type=masked with "
+            f"{pipeline.task.step_encoder}.params.remaining=true): use search=sampling, or another model"
+        )
+    return pipeline.config.shows_remaining and not edits
+
+
+def _beams(
+    pipeline: DiffusionPipeline,
+    request: Requests,
+    found: Found,
+    options: SamplingConfig,
+    edit: Edit,
+    widest: int,
+    seed: int,
+    wanted: int,
+    goes_on: bool,
+) -> Iterator[_Round]:
+    """Search by wider and wider beams; where the search goes on, then by ones with noise, without end."""
+    plan = plan_edit(edit, pipeline.table, pipeline.config.max_gates)
+    request = replace(request, allowed=request.allowed & plan.allowed)
+    assert request.targets is not None
+    instructions = np.flatnonzero(request.allowed[0])
+    usable = tuple(instructions[instructions != NO_GATE].tolist())
+    completions = Completions(found.task, request.targets[0], usable, pipeline.table)
+    most = min(found.most_gates, plan.max_gates)
+
+    def most_gates() -> int:
+        """Circuits that are no shorter than those found are of no use where gates are what counts."""
+        cheapest = found.cheapest(wanted) if goes_on and found.objective == "gates" else ()
+        return min(most, len(cheapest[-1].circuit) - 1) if len(cheapest) == wanted else most
+
+    widths = [_FIRST_WIDTH]
+    while widths[-1] < widest:
+        widths.append(widths[-1] * _WIDENING)
+    noisy = ((width, number) for number in itertools.count() for width in widths[:-1] or widths)
+    for width, number in itertools.chain(((width, None) for width in widths), noisy if goes_on else ()):
+        if most_gates() < 0:
+            return
+        noise = None if number is None else numpy_generator(seed, "beam", number, width)
+        levels = beam_search(
+            pipeline,
+            request,
+            completions,
+            options,
+            width=min(width, widest),
+            most_gates=most_gates,
+            tolerance=found.tolerance,
+            noise=noise,
+        )
+        for level in levels:
+            circuits = circuits_from_ids(level.ids, pipeline.table, [found.num_qubits] * len(level.ids))
+            yield _Round(circuits, level.looked_at, min(width, widest))
+
+
+def _samples(
+    pipeline: DiffusionPipeline,
+    request: Requests,
+    found: Found,
+    options: SamplingConfig,
+    edit: Edit,
+    most: int,
+    seed: int,
+    wanted: int,
+    goes_on: bool,
+) -> Iterator[_Round]:
+    """Search by sampling, in batches that grow."""
+    sampled = 0
+    while sampled < most:
+        missing = wanted if goes_on else wanted - len(found)
+        count = next_batch(missing, sampled, most)
+        samples = pipeline.sample(request.repeated(count), seed, options, edit=edit, first_sample=sampled)
+        sampled += count
+        valid = samples.circuits(samples.report.valid.nonzero()[0])
+        yield _Round(valid, count, sampled, count - len(valid))
 
 
 def next_batch(missing: int, sampled: int, max_tries: int) -> int:
@@ -183,31 +307,6 @@ def next_batch(missing: int, sampled: int, max_tries: int) -> int:
     """
     # As many again as before, so that rare circuits are not looked for in small batches.
     return min(max(2 * missing + 6, sampled), _MOST_AT_ONCE, max_tries - sampled)
-
-
-def _verify(
-    circuits: Sequence[Circuit],
-    pool: GatePool,
-    num_qubits: int,
-    distances: Callable[..., NDArray[np.float64]],
-    may_simplify: bool,
-) -> list[CompiledCircuit]:
-    """Simulate circuits over a pool's gates, simplified where they may be, which brings in no other gate.
-
-    Results are equal where their normal forms are. `distances` returns the infidelity of circuits by their ids.
-    """
-    table = instruction_table(pool, num_qubits)
-    ids = ids_from_circuits(circuits, table, max(map(len, circuits), default=0))
-    simplified = normal_form(optimize(ids, table), table) if may_simplify else ids
-    ids, origin = np.unique(simplified, axis=0, return_inverse=True)
-    if may_simplify:
-        exact = distances(ids, table=table) < EXACT  # only these are worth the dearer rule
-        ids[exact] = normal_form(optimize(drop_phases(ids[exact], table), table), table)
-    results = [
-        CompiledCircuit(circuit, infidelity)
-        for circuit, infidelity in zip(circuits_from_ids(ids, table), distances(ids, table=table).tolist(), strict=True)
-    ]
-    return [results[row] for row in origin.reshape(-1)]
 
 
 def choose_gates(pool: GatePool, gates: Sequence[str] | None, num_qubits: int) -> GatePool:
@@ -252,3 +351,13 @@ def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_ci
     check_count(max_tries, "max_tries", 1)
     check_count(num_circuits, "num_circuits", 1)
     return max_gates or most_gates
+
+
+def _check_limits(max_seconds: float | None, tolerance: float) -> None:
+    check_number(tolerance, "tolerance")
+    if max_seconds is not None:
+        check_number(max_seconds, "max_seconds")
+    if max_seconds is not None and max_seconds <= 0:
+        raise ConfigError(f"max_seconds is {max_seconds}: give seconds, e.g. 10, or null for no limit")
+    if not 0 <= tolerance < 1:
+        raise ConfigError(f"tolerance is {tolerance}: give an infidelity of at least 0 and below 1, e.g. 0.01")

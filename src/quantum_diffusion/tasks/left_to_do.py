@@ -102,6 +102,16 @@ class Remainder(ABC):
                 setattr(taken, name, value[rows])
         return taken
 
+    def append(self, ids: Tensor) -> None:
+        """Let one more instruction int64 [B] follow the known beginning of each circuit, before `update` sees it."""
+        self.begin(ids)
+        self._begun += 1
+
+    @property
+    def missing(self) -> Tensor:
+        """What the gates that are missing have to be, in the form of `TargetTask.completing`: float32 [B, 2, D, R]."""
+        return self.shown()
+
     @abstractmethod
     def begin(self, ids: Tensor) -> None:
         """Take instructions int64 [B] into the known beginnings."""
@@ -227,6 +237,10 @@ class _StateRemainder(Remainder):
 
     def shown(self) -> Tensor:
         return torch.view_as_real(torch.cat([self._made, self._wanted], dim=2)).movedim(-1, 1)
+
+    @property
+    def missing(self) -> Tensor:
+        return torch.view_as_real(self._made).movedim(-1, 1)
 
 
 def _zero_states(targets: Tensor) -> Tensor:

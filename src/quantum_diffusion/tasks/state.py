@@ -43,6 +43,11 @@ class StateTask(TargetTask):
         """Extend states to more qubits, which stay in |0>; see `pad_state`."""
         return pad_state(targets, num_qubits)
 
+    def completing(self, unitaries: Matrix, target: Matrix) -> Matrix:
+        """Return the states that circuits take to the target, [N, D, 1]; see `TargetTask.completing`."""
+        completed: Matrix = unitaries.conj().swapaxes(1, 2) @ target
+        return completed
+
     def corner(self, target: Matrix, num_qubits: int) -> Matrix:
         """Return a state of its own qubits, the first ones."""
         return target[: 2**num_qubits]

@@ -162,6 +162,18 @@ class TargetTask(Task):
         return self.requests(circuits.prompts, corners, table)
 
     @abstractmethod
+    def completing(self, unitaries: Matrix, target: Matrix) -> Matrix:
+        """Return what short circuits complete: with which remainder of a target each of them ends it.
+
+        Args:
+            unitaries: complex128 [N, D, D] of the short circuits.
+            target: complex128 [D, R].
+
+        Returns:
+            complex128 [N, D, R], to be compared with `Remainder.missing`, up to a global phase.
+        """
+
+    @abstractmethod
     def corner(self, target: Matrix, num_qubits: int) -> Matrix:
         """Return a padded target [D, R] on the first qubits alone, [d, r]: a view."""
 

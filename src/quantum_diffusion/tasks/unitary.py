@@ -46,6 +46,10 @@ class UnitaryTask(TargetTask):
         """Extend unitaries to more qubits, on which they do nothing; see `pad_unitary`."""
         return pad_unitary(targets, num_qubits)
 
+    def completing(self, unitaries: Matrix, target: Matrix) -> Matrix:
+        """Return the unitaries themselves: they end what they are equal to; see `TargetTask.completing`."""
+        return unitaries
+
     def corner(self, target: Matrix, num_qubits: int) -> Matrix:
         """Return a unitary on the qubits that it acts on, the first ones."""
         return target[: 2**num_qubits, : 2**num_qubits]

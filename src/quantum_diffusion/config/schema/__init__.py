@@ -41,6 +41,8 @@ from quantum_diffusion.config.schema.sampling import (
     PrepareConfig,
     SampleConfig,
     SamplingConfig,
+    SearchMethod,
+    SearchObjective,
     TargetSearchConfig,
     Weights,
 )
@@ -93,6 +95,8 @@ __all__ = [
     "Sampler",
     "SamplingConfig",
     "SchedulerConfig",
+    "SearchMethod",
+    "SearchObjective",
     "Simplification",
     "StateEncoderConfig",
     "Symmetry",

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from quantum_diffusion.config.schema.values import Positive, Rate, Scale
+from quantum_diffusion.config.schema.values import Positive, Rate, Scale, Temperature, TopP
 from quantum_diffusion.config.validation import Kinds, Part, Section
 
 Objective = Literal["epsilon", "v", "x0"]
@@ -56,6 +56,11 @@ class MaskedParams(Section):
     """Order in which sampling fills time steps."""
     guidance_scale: Scale = 3.0
     """Guidance used in sampling unless another is asked for; 1 is none."""
+    temperature: Temperature = 1.0
+    """What log-probabilities are divided by in sampling, unless another is asked for: below 1, likely gates come more
+    often."""
+    top_p: TopP = 1.0
+    """Sampling draws among the likeliest gates of this probability together, unless another is asked for; 1 is all."""
     sample_steps: Positive | None = None
     """Sampling steps unless others are asked for; null fills one time step a step."""
 

@@ -19,11 +19,15 @@ from quantum_diffusion.config.schema.values import (
     Rate,
     Scale,
     Seed,
+    Temperature,
     Text,
+    TopP,
 )
 from quantum_diffusion.config.validation import Section
 
 Weights = Literal["averaged", "last"]
+SearchMethod = Literal["auto", "beam", "sampling"]
+SearchObjective = Literal["gates", "two_qubit_gates", "t_count", "depth"]
 
 
 class SamplingConfig(Section):
@@ -37,6 +41,12 @@ class SamplingConfig(Section):
     """Denoising steps; null takes the model's own default."""
     scheduler: Sampler | None = None
     """Sampler; null takes the one the model was trained with."""
+    temperature: Temperature | None = None
+    """What log-probabilities are divided by (masked models only): below 1, likely gates come more often, and fewer
+    different circuits; null takes the model's own default."""
+    top_p: TopP | None = None
+    """Draw among the likeliest gates of this probability together (masked models only); 1 is all, null takes the
+    model's own default."""
     order: Order | None = None
     """Order of filling (masked models only); null takes the model's own default."""
     weights: Weights = "averaged"
@@ -103,10 +113,22 @@ class TargetSearchConfig(Section):
     """Gates that circuits may use; null allows all of the model's that fit the target."""
     max_gates: Positive | None = None
     """Drop longer circuits, counted after simplification; null keeps all."""
+    search: SearchMethod = "auto"
+    """beam keeps the likeliest beginnings that leave different things to do, more and more of them, and looks up the
+    last gates (masked models whose steps are shown what is left to do); sampling writes whole circuits; auto takes a
+    beam where the model and edit allow it."""
     max_tries: Positive = 1024
-    """Most circuits to sample."""
+    """Most circuits to sample; of beams, the most beginnings that are kept of one length."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Time for the search, which goes on for cheaper circuits until then; null ends it when there are num_circuits. Of
+    Ctrl-C, the best until then is the result."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Infidelity up to which a circuit counts; 0 wants them exact (below 1e-6)."""
+    objective: SearchObjective = "gates"
+    """What the circuits are to have few of: gates; two_qubit_gates (one on k qubits counts k - 1 times); t_count (t and
+    tdg); depth."""
     num_circuits: Positive = 1
-    """Exact distinct circuits wanted."""
+    """Distinct circuits wanted."""
     save_folder: PathText | None = None
     """Where to write the circuits (OpenQASM 2), a picture and a summary; null only prints them."""
     seed: Seed = 0

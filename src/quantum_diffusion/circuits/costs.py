@@ -1,0 +1,37 @@
+"""What a circuit costs, in the ways that searches can be asked to keep low."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quantum_diffusion.circuits.circuit import Circuit
+
+
+def two_qubit_gates(circuit: Circuit) -> int:
+    """Return the gates on two qubits or more, one of k qubits counted k - 1 times."""
+    return sum(len(step.controls) + len(step.targets) - 1 for step in circuit.instructions)
+
+
+def t_count(circuit: Circuit) -> int:
+    """Return the gates t and tdg."""
+    return sum(step.gate in ("t", "tdg") for step in circuit.instructions)
+
+
+def depth(circuit: Circuit) -> int:
+    """Return the layers of gates that can be done at once."""
+    levels = [0] * circuit.num_qubits
+    for step in circuit.instructions:
+        qubits = (*step.controls, *step.targets)
+        level = 1 + max(levels[qubit] for qubit in qubits)
+        for qubit in qubits:
+            levels[qubit] = level
+    return max(levels, default=0)
+
+
+COSTS: dict[str, Callable[[Circuit], int]] = {
+    "gates": len,
+    "two_qubit_gates": two_qubit_gates,
+    "t_count": t_count,
+    "depth": depth,
+}
+"""By the names of `compile.objective`."""

@@ -1,0 +1,134 @@
+"""A table of all short circuits by what they do, where a search looks up how to end.
+
+Two matrices that are equal up to a global phase have equal keys; the other way round, simulation has to confirm it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
+from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels
+from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.models.unitary_encoder import without_phase
+from quantum_diffusion.tasks.targets import TargetTask
+
+_MOST_ENTRIES = 2**20
+"""Of the unitaries of all short circuits together: of 3 qubits and 21 instructions, up to three gates."""
+
+_MOST_OF_ONE_GATE = 2**24
+"""The same, where circuits of one gate alone are more than that; beyond it there is only the circuit without any."""
+
+_SCALE, _OFFSET = 211.3, 0.217
+"""Entries are rounded to whole numbers of 1 / `_SCALE`; none of those that common gates make is near a boundary."""
+
+
+class Completions:
+    """Short circuits over chosen instructions, and the remainders of a target that they end.
+
+    Args:
+        task: What the target is.
+        target: complex128 [D, R].
+        instructions: Numbers of the instructions to use, "no gate" not among them.
+        table: What they number.
+    """
+
+    def __init__(
+        self, task: TargetTask, target: Matrix, instructions: tuple[int, ...], table: InstructionTable
+    ) -> None:
+        short = _short_circuits(instructions, table)
+        completed = task.completing(short.unitaries, target)
+        own = completed is short.unitaries  # the same for every target
+        self._keys, self._rows = short.lookup if own else _lookup(completed)
+        self._ids = short.ids
+        self._completed = completed.reshape(len(completed), -1)
+
+    @property
+    def most_gates(self) -> int:
+        """Gates of the longest of them."""
+        return int(self._ids.shape[1])
+
+    def find(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], Ids]:
+        """Look up remainders by their keys, int64 [B]: the rows that are found, and a shortest end for each."""
+        place = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        rows = np.flatnonzero(self._keys[place] == keys)
+        return rows, self._ids[self._rows[place[rows]]]
+
+    def infidelities(self, missing: Tensor, most: int | None = None) -> NDArray[np.float64]:
+        """Return how far remainders float32 [B, 2, D, R] are from what the first circuits end, [B, N].
+
+        Args:
+            missing: The remainders.
+            most: How many circuits; the first has no gate. None takes all.
+        """
+        completed = self._completed[:most]
+        flat = from_two_channels(missing.cpu().numpy()).reshape(len(missing), -1)
+        norms = np.linalg.norm(flat, axis=1)[:, None] * np.linalg.norm(completed[0])  # those of all are equal
+        return np.asarray(1 - (np.abs(flat @ completed.conj().T) / norms) ** 2)
+
+    def find_near(self, missing: Tensor, tolerance: float) -> tuple[NDArray[np.int64], Ids]:
+        """Look up remainders as `find`, with a shortest end that comes near enough."""
+        near = self.infidelities(missing) <= tolerance
+        rows = np.flatnonzero(near.any(axis=1))
+        return rows, self._ids[near[rows].argmax(axis=1)]
+
+
+def phase_free_keys(matrices: Tensor) -> NDArray[np.int64]:
+    """Return a number for each matrix that does not depend on its global phase, nor on rounding but by chance.
+
+    Args:
+        matrices: float32 [N, 2, D, R], real and imaginary parts.
+    """
+    entries = (without_phase(matrices).flatten(1) * _SCALE + _OFFSET).round().long().cpu()
+    return np.asarray((entries * _weights(entries.shape[1])).sum(dim=1).numpy(), dtype=np.int64)
+
+
+@lru_cache(maxsize=8)
+def _weights(count: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(-(2**62), 2**62, count, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class _ShortCircuits:
+    """All circuits of few gates, shorter ones first: int16 [N, d], and their unitaries complex128 [N, D, D]."""
+
+    ids: Ids
+    unitaries: Matrix
+
+    @cached_property
+    def lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Keys of the unitaries in order, and a shortest circuit of each."""
+        return _lookup(self.unitaries)
+
+
+def _lookup(matrices: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the keys of matrices in order, and the first matrix of each."""
+    keys, first = np.unique(phase_free_keys(torch.from_numpy(as_two_channels(matrices))), return_index=True)
+    return keys, first
+
+
+@lru_cache(maxsize=64)
+def _short_circuits(instructions: tuple[int, ...], table: InstructionTable) -> _ShortCircuits:
+    """Return all circuits of few gates of some instructions."""
+    chosen = np.array(instructions, dtype=np.int16)
+    of_length = [np.full((1, 0), NO_GATE, dtype=np.int16)]
+    count = 1
+    while True:
+        longer = np.concatenate(
+            [np.repeat(of_length[-1], len(chosen), axis=0), np.tile(chosen, len(of_length[-1]))[:, None]], axis=1
+        )
+        count += len(longer)
+        most = _MOST_ENTRIES if len(of_length) > 1 else _MOST_OF_ONE_GATE
+        if not len(chosen) or count * 4**table.num_qubits > most:
+            break
+        of_length.append(longer)
+    depth = len(of_length) - 1
+    ids = np.concatenate([np.pad(some, ((0, 0), (0, depth - some.shape[1]))) for some in of_length])
+    return _ShortCircuits(ids, unitaries(ids, table))
