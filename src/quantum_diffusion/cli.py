@@ -290,7 +290,7 @@ COMMANDS = {
         lambda config: config.save_folder,
         "sample.save_folder=./circuits/${hydra:job.num}",
         summary="Give verified circuits for a Schmidt rank vector.",
-        example="sample.model_dir=./models/quick_test 'sample.srv=[1,2,2]'",
+        example="'sample.srv=[1,2,2]'",
     ),
     "compile": Command(
         "compile",
@@ -298,7 +298,7 @@ COMMANDS = {
         lambda config: config.save_folder,
         "compile.save_folder=./circuits/${hydra:job.num}",
         summary="Give verified circuits for a unitary.",
-        example="compile.model_dir=./models/unitary compile.target=qft:3",
+        example="compile.target=toffoli",
     ),
     "prepare": Command(
         "prepare",

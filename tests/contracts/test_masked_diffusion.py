@@ -309,3 +309,24 @@ def test_what_is_filled_in_follows_the_distribution_given_what_is_known() -> Non
     assert int(counts[1, 1]) == 0
     chi_square = float(((counts - expected)[possible] ** 2 / expected[possible]).sum())
     assert chi_square < 20.5, "5 degrees of freedom, p = 0.001"
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 0.6), (0.5, 0.9)])
+def test_temperature_and_top_p_shape_what_is_drawn(temperature: float, top_p: float) -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, 0.5, -2.0, 0.0, 1.5, -0.5][:VOCABULARY])
+    count = 4000
+
+    def denoise(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        return logits.expand(len(ids), 1, -1), None
+
+    found = MaskedDiffusion().sample(
+        of_wanted_steps(denoise), 1, generators(count), anything(count), temperature=temperature, top_p=top_p
+    )
+    wanted = (logits / temperature).softmax(0)
+    order = wanted.argsort(descending=True)
+    kept = order[: 1 + int((wanted[order].cumsum(0) < top_p).sum())]
+    expected = torch.zeros_like(wanted)
+    expected[kept] = wanted[kept]
+    share = torch.bincount(found[:, 0], minlength=VOCABULARY) / count
+    torch.testing.assert_close(share, expected / expected.sum(), atol=0.03, rtol=0)
+    assert not share[expected == 0].any()

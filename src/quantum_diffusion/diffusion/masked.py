@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.config.schema import Order
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.diffusion.noise import Noise
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(ids int64 [B, T], rank int64 [B, T]) -> logits [B, T, V] of each step given the steps of smaller rank."""
+Denoise = Callable[..., Tensor]
+"""(ids int64 [B, T], rank int64 [B, T]) -> logits [B, T, V] of each step given the steps of smaller rank. Where not all
+steps count, it is given those that do as a third argument, bool [B, T]; the logits of others may be anything."""
 
 GuidedDenoise = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(ids, rank, steps wanted int64 [B, M]) -> logits [B, M, V] of these steps, and those without prompt as second part
@@ -41,7 +43,7 @@ class MaskedDiffusion:
 
     Args:
         suffix_share: Share of training circuits that are masked from the end (revealed from the first gate to the
-            last), in [0, 1]; the others are masked in a random order.
+            last), in [0, 1]; the others are masked in a random order. At 1 a circuit ends with the first "no gate".
         order: Default order of revealing in sampling, an `Order`.
 
     Reference:
@@ -77,8 +79,25 @@ class MaskedDiffusion:
         Returns:
             [B], in nats.
         """
-        logits = denoise(ids, rank)
-        return F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(dim=1)
+        if not self.ends_at_no_gate:
+            return F.cross_entropy(denoise(ids, rank).transpose(1, 2), ids, reduction="none").mean(dim=1)
+        counts = self._up_to_the_end(ids)
+        losses = F.cross_entropy(denoise(ids, rank, counts).transpose(1, 2), ids, reduction="none")
+        return losses.masked_fill(~counts, 0.0).mean(dim=1)
+
+    @property
+    def ends_at_no_gate(self) -> bool:
+        """Whether every circuit is written from the first gate on: then the first "no gate" is its end.
+
+        What follows is known, is not learned, and is not asked for.
+        """
+        return self.suffix_share == 1
+
+    @staticmethod
+    def _up_to_the_end(ids: Tensor) -> Tensor:
+        """Tell which steps are gates or the first "no gate", bool [B, T]."""
+        ended = (ids == NO_GATE).cumsum(dim=1)
+        return (ended == 0) | ((ended == 1) & (ids == NO_GATE))
 
     @torch.inference_mode()
     def sample(
@@ -129,6 +148,9 @@ class MaskedDiffusion:
         masked = num_steps - revealed
         priority = _priority(order or self.order, uniform[:, 0])
         calls = masked.clamp(max=sample_steps or num_steps)  # [B, 1]: a sample's own, whatever its batch needs
+        is_free = known is None or not bool(known.any())
+        ends = self.ends_at_no_gate and (order or self.order) == "left_to_right" and is_free
+        ended = torch.zeros(count, 1, dtype=torch.bool, device=device)
         numbers = torch.arange(num_steps + 1, device=device)
         begins = (masked * numbers // calls.clamp(min=1)).clamp(max=masked)  # [B, T + 1]: revealed before each call
         at_most = begins.diff(dim=1).amax(dim=0).tolist() if count else []  # asked for once: a device is waited for
@@ -147,6 +169,11 @@ class MaskedDiffusion:
             if top_p < 1:
                 probabilities = _likeliest(probabilities, top_p)
             drawn = _inverse_cdf(probabilities, uniform[:, 1].gather(1, wanted))
+            if ends:
+                after = ended | ((drawn == NO_GATE).cumsum(dim=1) > 0)
+                drawn, ended = drawn.masked_fill(after, NO_GATE), after[:, -1:]
+                if device.type == "cpu" and bool(ended.all()):  # others would be waited for
+                    break
             if priority is None:
                 surest = _first_by(probabilities.max(-1).values.masked_fill(rank < num_steps, -torch.inf), most)
                 wanted, drawn = surest, drawn.gather(1, surest)

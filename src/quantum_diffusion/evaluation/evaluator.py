@@ -22,6 +22,7 @@ from quantum_diffusion.evaluation.training_data import find_training_data
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_metadata
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pretrained import model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,9 @@ class Evaluator:
         self.config = check_kind(config, EvaluationConfig, "config", PRESETS_HINT)
         self.folder = config.results_folder
         check_results_folder(self.folder)
+        self._folder = model_folder(config.model_dir, "evaluation")
         device = select_device(config.device)
-        self.pipeline = load_pipeline(Path(config.model_dir), device, config.model_params.weights)
+        self.pipeline = load_pipeline(self._folder, device, config.model_params.weights)
         self.pipeline.check_sampling(config.model_params)
         self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
@@ -71,7 +73,7 @@ class Evaluator:
         Raises:
             IncompatibleDatasetsError: No target is left to evaluate on; see `evaluate_targets`.
         """
-        trained_on = read_metadata(Path(self.config.model_dir)).get("dataset_sha256")
+        trained_on = read_metadata(self._folder).get("dataset_sha256")
         same = None if not trained_on else trained_on == self.dataset.fingerprint
         return MEASURES[self.pipeline.task.name](self, same, progress)
 
@@ -90,7 +92,7 @@ class Evaluator:
 
     def _measure_targets(self, same: bool | None, progress: Progress | None) -> TargetResult:
         config = self.config
-        training = None if same else find_training_data(Path(config.model_dir), Path(config.dataset))
+        training = None if same else find_training_data(self._folder, Path(config.dataset))
         if training is not None and training.missing is not None:
             logger.warning("it is not checked whether training had the targets: %s", training.missing)
         return evaluate_targets(self.pipeline, self.dataset, config, progress, same, training)

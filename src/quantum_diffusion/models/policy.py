@@ -55,6 +55,22 @@ class InstructionPolicy(nn.Module):
         x = self.places[: ids.shape[1]] + self.condition(condition)[:, None]
         return self._logits(x + self.step_condition(step_condition)), None
 
+    def at(self, steps: Tensor, condition: Tensor, step_condition: Tensor) -> Tensor:
+        """Predict some steps alone.
+
+        Args:
+            steps: bool [B, T], N of them.
+            condition: [B, S, E].
+            step_condition: [N, E], of these steps.
+
+        Returns:
+            float32 logits [B, T, V], zeros at all other steps.
+        """
+        circuit, place = steps.nonzero(as_tuple=True)
+        x = self.places[place] + self.condition(condition)[circuit] + self.step_condition(step_condition)
+        logits = self._logits(x)
+        return logits.new_zeros(*steps.shape, logits.shape[1]).index_put((circuit, place), logits)
+
     def remember(self, condition: Tensor, num_steps: int) -> PolicyMemory:
         """Return what `read` needs of a condition [B, S, E]."""
         return PolicyMemory(self.condition(condition)[:, None])

@@ -26,8 +26,9 @@ from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.editing import EditPlan
 from quantum_diffusion.pipeline.guided import Guided
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(noised circuits, noise level) -> prediction; what these are is the process's."""
+Denoise = Callable[..., Tensor]
+"""(noised circuits, noise level) -> prediction; what these are is the process's. Of a third argument, bool [B, T], a
+process may say which steps count."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import model_validator
 from torch import nn
 
+from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.config.schema import (
     MOST_AMPLITUDE_QUBITS,
     AmplitudesParams,
@@ -148,7 +149,7 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     task = TASKS[config.condition_type]
     if task.encoder is not None or config.shows_remaining:
         chosen = getattr(config, task.step_encoder)
-        modules[task.step_encoder] = _step_encoder(chosen, config.num_qubits, encoder.width)
+        modules[task.step_encoder] = _step_encoder(chosen, config, encoder.width)
     labels = config.num_qubits if config.prefix_head else 0
     if isinstance(params, UNetParams):
         modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
@@ -191,10 +192,10 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
 
 
 def _step_encoder(
-    config: UnitaryEncoderConfig | StateEncoderConfig | PrefixEncoderConfig, num_qubits: int, condition_dim: int
+    chosen: UnitaryEncoderConfig | StateEncoderConfig | PrefixEncoderConfig, config: PipelineConfig, condition_dim: int
 ) -> nn.Module:
     """Build what encodes targets, or what is left to do, or both."""
-    params = config.params
+    params, num_qubits = chosen.params, config.num_qubits
     sizes: dict[str, Any] = {"num_qubits": num_qubits, "condition_dim": condition_dim}
     match params:
         case MatrixParams():
@@ -202,13 +203,18 @@ def _step_encoder(
         case AmplitudesParams():
             return StateEncoder(**sizes, **params.model_dump(exclude={"remaining"}))
         case PrefixParams():
-            if config.type != "tableau" and num_qubits > MOST_AMPLITUDE_QUBITS:
+            if chosen.type == "tableau" and not GatePool(config.gate_pool).is_clifford:
                 raise ConfigError(
-                    f"training.prefix_encoder.type={config.type} follows all 2^n amplitudes of a state: given "
+                    f"training.prefix_encoder.type=tableau follows Clifford gates, but the data have "
+                    f"{list(config.gate_pool)}: use training.prefix_encoder.type=state, or none"
+                )
+            if chosen.type != "tableau" and num_qubits > MOST_AMPLITUDE_QUBITS:
+                raise ConfigError(
+                    f"training.prefix_encoder.type={chosen.type} follows all 2^n amplitudes of a state: given "
                     f"{num_qubits} qubits, it holds {MOST_AMPLITUDE_QUBITS} or less; use "
                     "training.prefix_encoder.type=tableau (Clifford gates), or none"
                 )
-            return PrefixEncoder(kind=config.type, **sizes, **params.model_dump())
+            return PrefixEncoder(kind=chosen.type, **sizes, **params.model_dump())
     if num_qubits > MOST_CONVOLUTION_QUBITS:
         raise ConfigError(
             f"training.unitary_encoder.type=convolution attends between all 4^n entries of a unitary: given "

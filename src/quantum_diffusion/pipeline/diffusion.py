@@ -26,6 +26,7 @@ from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import memory_for
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
+from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
@@ -156,14 +157,23 @@ class DiffusionPipeline:
         drawn = noise.uniform(count, 1 if jointly else self.num_conditions) < share
         return drawn.expand(shape)
 
-    def _predict(self, circuits: Tensor, level: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
-        """Return the backbone's prediction and its prefix head's, None without one."""
+    def _predict(
+        self, circuits: Tensor, level: Tensor, condition: Condition, counts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the backbone's prediction and its prefix head's, None without one.
+
+        Steps that do not count, bool [B, T], are spared where they can be: a GPU would have to be asked how many.
+        """
+        backbone = self.network["backbone"]
         extra: tuple[Tensor, ...] = ()
         if self.config.shows_remaining:
             assert self._left is not None
+            encoder = self.network[self.task.step_encoder]
             left = self._left.for_steps(condition.targets, circuits, level)
-            extra = (self.network[self.task.step_encoder](left),)  # [B, T, E]
-        output = self.network["backbone"](circuits, level, condition.tokens, *extra)
+            if counts is not None and circuits.device.type == "cpu" and isinstance(backbone, InstructionPolicy):
+                return backbone.at(counts, condition.tokens, encoder(left[counts])), None
+            extra = (encoder(left),)  # [B, T, E]
+        output = backbone(circuits, level, condition.tokens, *extra)
         return output if isinstance(output, tuple) else (output, None)
 
     # ----------------------------------------------------------------------------------------- training
@@ -199,9 +209,9 @@ class DiffusionPipeline:
 
         prefix_logits: Tensor | None = None
 
-        def denoise(circuits: Tensor, level: Tensor) -> Tensor:
+        def denoise(circuits: Tensor, level: Tensor, counts: Tensor | None = None) -> Tensor:
             nonlocal prefix_logits
-            prediction, prefix_logits = self._predict(circuits, level, condition)
+            prediction, prefix_logits = self._predict(circuits, level, condition, counts)
             return prediction
 
         @cache

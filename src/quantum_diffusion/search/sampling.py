@@ -22,6 +22,7 @@ from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pretrained import model_folder
 from quantum_diffusion.search.exact import next_batch
 from quantum_diffusion.search.files import read_circuit
 from quantum_diffusion.search.reach import check_srv_reach
@@ -85,20 +86,20 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     return FoundCircuits(sorted(chosen, key=len), sampled, exact)
 
 
-def load_answering(command: str, model_dir: str, device: str, options: SamplingConfig) -> DiffusionPipeline:
+def load_answering(command: str, model_dir: str | None, device: str, options: SamplingConfig) -> DiffusionPipeline:
     """Load a model for a command, and refuse one that is asked for something else.
 
     Args:
         command: `sample`, `compile` or another that a task names.
-        model_dir: Folder of the model.
+        model_dir: See `model_folder`.
         device: See `select_device`.
         options: Which of its weights.
 
     Raises:
         CheckpointError: The model cannot be loaded.
-        ConfigError: It answers another command, or the device is not there.
+        ConfigError: It answers another command, the device is not there, or there is no such pretrained model.
     """
-    pipeline = load_pipeline(Path(model_dir), select_device(device), options.weights)
+    pipeline = load_pipeline(model_folder(model_dir, command), select_device(device), options.weights)
     if pipeline.task.command != command:
         wanted = next(task.name for task in TASKS.values() if task.command == command)
         raise ConfigError(

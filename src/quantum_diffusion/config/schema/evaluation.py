@@ -22,7 +22,7 @@ class EvaluationConfig(Section):
     """Data set whose prompts are asked for. SRV models: the one trained on, its circuits decide what is novel;
     other models: the targets, best made with datasets.exclude."""
     model_dir: PathText
-    """Folder of a saved model."""
+    """Folder of a saved model, or pretrained:NAME of one that comes with the package."""
     num_samples: Positive = 1000
     """Circuits to sample, spread evenly over the prompts (SRV models)."""
     num_targets: Positive = 100
@@ -30,7 +30,7 @@ class EvaluationConfig(Section):
     samples_per_target: Positive = 128
     """Circuits to sample for each target (the same models)."""
     save_folder: PathText | None = None
-    """Where results go; null writes to `evaluation` inside model_dir."""
+    """Where results go; null writes to `evaluation` inside model_dir, or in this folder for pretrained models."""
     seed: Seed = 0
     """Seed of the samples and of the baselines."""
     device: Text = "auto"
@@ -44,4 +44,6 @@ class EvaluationConfig(Section):
     @property
     def results_folder(self) -> Path:
         """Where results go."""
-        return Path(self.save_folder) if self.save_folder else Path(self.model_dir) / "evaluation"
+        if self.save_folder:
+            return Path(self.save_folder)
+        return Path("." if self.model_dir.startswith("pretrained:") else self.model_dir) / "evaluation"

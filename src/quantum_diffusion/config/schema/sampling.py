@@ -80,8 +80,8 @@ class EditConfig(Section):
 class SampleConfig(Section):
     """What `quantum-diffusion sample` does (keys `sample.*`)."""
 
-    model_dir: PathText
-    """Folder of a saved model."""
+    model_dir: PathText | None = None
+    """Folder of a saved model, or pretrained:NAME; null takes pretrained:srv, which comes with the package."""
     srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
     """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
     num_circuits: Positive = 4
@@ -105,7 +105,7 @@ class TargetSearchConfig(Section):
 
     command: ClassVar[str]
 
-    model_dir: PathText
+    model_dir: PathText | None = None
     """Folder of a saved model that was trained on such targets."""
     target: PathText
     """What circuits have to do."""
@@ -144,8 +144,9 @@ class CompileConfig(TargetSearchConfig):
 
     command = "compile"
 
-    model_dir: PathText
-    """Folder of a saved model that was trained on unitaries."""
+    model_dir: PathText | None = None
+    """Folder of a saved model that was trained on unitaries, or pretrained:NAME; null takes pretrained:unitary_3q,
+    which comes with the package."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ghz or random; with qubits, qft:3,
     and for random gates, random:3:8."""
@@ -156,8 +157,9 @@ class PrepareConfig(TargetSearchConfig):
 
     command = "prepare"
 
-    model_dir: PathText
-    """Folder of a saved model that was trained on states."""
+    model_dir: PathText | None = None
+    """Folder of a saved model that was trained on states; no such model comes with the package, so it has to be
+    given."""
     target: PathText
     """State to prepare: path of a .npy vector or a .qasm circuit, or ghz, w, dicke:1, basis:101 or random; with qubits,
     ghz:3, w:3, dicke:4:2 (qubits, ones), and for random gates, random:3:8."""

@@ -1,0 +1,43 @@
+"""The trained models that come with the package, in `weights/`: what a command takes where none is named.
+
+Each folder has its card, README.md: data, recipe, figures and limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantum_diffusion.errors import ConfigError, unknown_name
+
+WEIGHTS = Path(__file__).parent / "weights"
+PREFIX = "pretrained:"
+DEFAULTS = {"sample": "srv", "compile": "unitary_3q"}
+"""The model that a command takes where none is named."""
+
+
+def pretrained_names() -> Sequence[str]:
+    """Return the names of the models that come with the package."""
+    return sorted(folder.name for folder in WEIGHTS.iterdir() if (folder / "config.yaml").is_file())
+
+
+def model_folder(model_dir: str | None, command: str) -> Path:
+    """Return where the model of a command lies.
+
+    Args:
+        model_dir: A folder, or pretrained:NAME; None takes the one that comes with the package.
+        command: The command, whose name is that of its section, too.
+
+    Raises:
+        ConfigError: There is no model of that name, or none for that command.
+    """
+    if model_dir is None and command not in DEFAULTS:
+        raise ConfigError(f"{command}.model_dir: is required, no model for {command} comes with the package: give one")
+    if model_dir is not None and not model_dir.startswith(PREFIX):
+        return Path(model_dir)
+    name = DEFAULTS[command] if model_dir is None else model_dir.removeprefix(PREFIX)
+    if name not in pretrained_names():
+        raise ConfigError(
+            f"{command}.model_dir: {unknown_name('model', name, pretrained_names())}; or give the folder of a model"
+        )
+    return WEIGHTS / name
