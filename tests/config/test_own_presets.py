@@ -14,6 +14,7 @@ from quantum_diffusion.config.presets import Presets, read_yaml
 from quantum_diffusion.config.schema import (
     GaussianParams,
     MaskedParams,
+    PolicyParams,
     SamplingConfig,
     TrainingConfig,
     TransformerParams,
@@ -67,7 +68,7 @@ def test_a_file_may_be_built_on_files_beside_it_and_on_a_chain_of_presets(folder
     (folder / "a.yaml").write_text("defaults: [training/mine.yaml]\ntraining: {batch_size: 7}\n")
     (folder / "b.yaml").write_text("training: {num_epochs: 9, batch_size: 8}\ndefaults: [_self_, a]\n")
     loop = training("training=b.yaml").training
-    assert (loop.num_epochs, loop.batch_size, loop.max_steps) == (6, 7, 3), "what comes later in defaults is on top"
+    assert (loop.num_epochs, loop.batch_size, loop.max_steps) == (1, 7, 3), "what comes later in defaults is on top"
 
 
 def test_a_saved_configuration_makes_itself_again(folder: Path) -> None:
@@ -91,7 +92,8 @@ def test_what_cfg_shows_is_whole_and_can_be_given_back(folder: Path, capsys: pyt
 def test_what_has_to_be_given_is_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("sample", ["--cfg", "job", "--resolve"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)["sample"]
-    assert shown["model_dir"] == shown["srv"] == "???"
+    assert shown["srv"] == "???"
+    assert shown["model_dir"] is None
     assert shown["model_params"] == SamplingConfig().model_dump(mode="json")
 
 
@@ -144,8 +146,8 @@ def test_a_list_needs_no_brackets_outside_of_a_sweep(section: str, given: str, p
 @pytest.mark.parametrize(
     ("overrides", "model", "process"),
     [
-        ([], TransformerParams(width=96), MaskedParams(suffix_share=0.75, order="left_to_right")),
-        (["training.scheduler.type=ddim"], TransformerParams(width=96), GaussianParams()),
+        ([], PolicyParams(width=192, depth=2), MaskedParams(suffix_share=1, order="left_to_right", guidance_scale=1.5)),
+        (["training.scheduler.type=ddim", "training.model.type=transformer"], TransformerParams(), GaussianParams()),
         (
             ["training.scheduler.type=unipc", "training.scheduler.params.sample_steps=7", "training.model.type=unet"],
             UNetParams(),
@@ -161,7 +163,8 @@ def test_a_list_needs_no_brackets_outside_of_a_sweep(section: str, given: str, p
 def test_another_type_of_a_part_drops_the_parameters_of_the_presets(
     overrides: list[str], model: Any, process: Any
 ) -> None:
-    config = training("training=quick_test_srv", "training.training.prefix_head_weight=0", *overrides)
+    shown = ["training.prefix_encoder.type=none"] if overrides else []
+    config = training("training=quick_test_srv", *shown, *overrides)
     assert config.model.params == model
     assert config.scheduler.params == process
 
@@ -174,7 +177,7 @@ def test_types_that_share_their_parameters_keep_them() -> None:
 def test_a_preset_may_change_the_type_of_the_one_it_is_built_on(folder: Path) -> None:
     (folder / "unet.yaml").write_text(
         "defaults: [quick_test_srv]\nmodel: {type: unet}\nscheduler: {type: ddim, params: {sample_steps: 9}}\n"
-        "training: {prefix_head_weight: 0}\n"
+        "prefix_encoder: {type: none}\n"
     )
     config = training("training=unet.yaml")
     assert config.model.params == UNetParams()

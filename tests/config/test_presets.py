@@ -19,6 +19,7 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.diffusion.noise import Noise
+from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.training.training import DiffusionTrainer
 
 REQUIRED = {
@@ -88,8 +89,17 @@ def test_every_preset_says_what_it_is(group: str, name: str) -> None:
 def test_every_training_preset_builds_a_pipeline_that_can_learn(name: str, size: tuple[int, int]) -> None:
     config = compose_preset("training", f"training={name}")
     assert isinstance(config, TrainingConfig)
-    pipeline = DiffusionTrainer(config).setup_model(tiny_dataset(*size))
-    loaders = DatasetLoader(0).get_dataloaders(tiny_dataset(*size), 2, 0.0, time_multiple=pipeline.time_multiple)
+    dataset = tiny_dataset(*size)
+    if config.model.type == "policy" and config.prefix_encoder.type == "none":
+        with pytest.raises(
+            ConfigError, match=r"for Schmidt rank vectors no step is shown it: set training\.prefix_enc"
+        ):
+            DiffusionTrainer(config).setup_model(dataset)
+        dataset = DatasetGenerator(
+            DatasetConfig(condition_type="UNITARY", num_samples=4, max_gates=4, n_jobs=1)
+        ).generate()[0]
+    pipeline = DiffusionTrainer(config).setup_model(dataset)
+    loaders = DatasetLoader(0).get_dataloaders(dataset, 2, 0.0, time_multiple=pipeline.time_multiple)
     batch = next(loaders[0].epoch(0)).to(pipeline.device)
     generator = torch.Generator(pipeline.device).manual_seed(0)
     loss = pipeline.training_loss(batch, Noise(generator), prefix_weight=config.training.prefix_head_weight)

@@ -196,7 +196,7 @@ REFUSED_SETTINGS: list[tuple[str, list[str], list[str]]] = [
 REFUSED_COMMANDS = [
     ("generate", ["datasets.gate_set=[h,cxx]"], ["gate 'cxx'", "mean 'cx'"]),
     ("train", [], ["train needs training.general.dataset: e.g. quantum-diffusion train training.general.dataset=./"]),
-    ("compile", [], ["compile needs compile.model_dir and compile.target: e.g. quantum-diffusion compile compile.mod"]),
+    ("compile", [], ["compile needs compile.target: e.g. quantum-diffusion compile compile.target=toffoli"]),
     ("generate", ["datasets.gate_set=[h,ccx]", "datasets.num_qubits=2"], ["'ccx'", "3 qubits", "num_qubits"]),
     ("generate", ["datasets.gate_set=[h,h]"], ["repeats ['h']"]),
     ("generate", ["datasets.coupling=[[0,9]]"], ["coupling edge [0, 9]"]),

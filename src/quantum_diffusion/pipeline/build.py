@@ -163,6 +163,12 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
             transformer_depths=params.transformer_depths,
         )
     elif isinstance(params, PolicyParams):
+        if not config.shows_remaining:
+            raise ConfigError(
+                f"training.model.type=policy looks at nothing but what is left to do, and for {task.asked} no step is "
+                f"shown it: set training.{task.step_encoder} (docs/training.md, What is left to do), or use "
+                "training.model.type=transformer"
+            )
         modules["backbone"] = InstructionPolicy(
             num_instructions=num_instructions + 1,
             max_steps=config.max_gates,
