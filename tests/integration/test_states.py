@@ -138,4 +138,6 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     answer = "error: this model answers states: use `quantum-diffusion prepare`, or train on a data set of datasets."
     assert capsys.readouterr().err.startswith(answer + "condition_type=UNITARY")
     assert run_command("prepare", []) == 1
-    assert "prepare needs prepare.model_dir and prepare.target" in capsys.readouterr().err
+    assert "prepare needs prepare.target: e.g. quantum-diffusion prepare" in capsys.readouterr().err
+    assert run_command("prepare", ["prepare.target=ghz:2"]) == 1
+    assert "prepare.model_dir: is required, no model for prepare comes with the package" in capsys.readouterr().err
