@@ -1,0 +1,80 @@
+"""The models that come with the package: they open, are small, have a card, and answer their commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qiskit import qasm2
+from qiskit.quantum_info import Operator
+
+from quantum_diffusion.circuits.prompts import srv_prompt
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.cli import run_command
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pretrained import DEFAULTS, WEIGHTS, model_folder, pretrained_names
+from quantum_diffusion.search.exact import find_exact
+from quantum_diffusion.tasks.targets import TargetTask
+
+MIB = 2**20
+
+
+def test_all_of_them_open_and_are_small() -> None:
+    names = pretrained_names()
+    assert set(DEFAULTS.values()) <= set(names)
+    total = 0
+    for name in names:
+        size = sum(file.stat().st_size for file in (WEIGHTS / name).rglob("*") if file.is_file())
+        assert size < 12 * MIB, name
+        total += size
+        pipeline = load_pipeline(WEIGHTS / name)
+        assert pipeline.task.command in DEFAULTS
+        for file in ("training_config.yaml", "metadata.yaml", "README.md"):
+            text = (WEIGHTS / name / file).read_text(encoding="utf-8")
+            assert not re.search(r"(^|[\s'\"=:])/\w+/", text), f"{name}/{file} has a path of one machine"
+        for words in ("## Data", "## Recipe", "## Figures", "## Limits"):
+            assert words in text
+    assert total < 40 * MIB
+
+
+@pytest.mark.parametrize("qubits", range(3, 9))
+def test_vectors_of_all_widths_are_answered(qubits: int) -> None:
+    pipeline = load_pipeline(model_folder(None, "sample"))
+    rng = np.random.default_rng(qubits)
+    prompts = []
+    while len(prompts) < 40:
+        label = rng.integers(1, 3, qubits).tolist()
+        if label.count(2) != 1:
+            prompts.append(srv_prompt(label))
+    assert pipeline.sample(prompts, 0).matches.mean() > 0.9
+
+
+def test_unitaries_are_compiled() -> None:
+    pipeline = load_pipeline(model_folder("pretrained:unitary_3q", "compile"))
+    assert isinstance(pipeline.task, TargetTask)
+    ids = random_ids(np.random.default_rng(0), pipeline.table, 12, 1, 9)
+    for target in pipeline.task.targets_of(ids, pipeline.table):
+        (found,) = find_exact(pipeline, target).circuits
+        assert Operator(qasm2.loads(found.circuit.to_qasm2())).equiv(Operator(target))
+
+
+def test_commands_need_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command("sample", ["sample.srv=[1,2,2]", "sample.device=cpu"]) == 0
+    assert "verified to have SRV [1, 2, 2]" in capsys.readouterr().out
+    assert run_command("compile", ["compile.target=toffoli", "compile.device=cpu"]) == 0
+    assert "that are exactly 'toffoli': 1 (beam search" in capsys.readouterr().out
+    assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 1
+    assert "unknown model 'unitary': did you mean 'unitary_3q'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_come_with_the_package_has_to_be_given() -> None:
+    with pytest.raises(ConfigError, match=r"prepare\.model_dir: is required"):
+        model_folder(None, "prepare")
+    assert model_folder("some/folder", "sample") == Path("some/folder")
