@@ -67,7 +67,7 @@ def beam_search(
         One level a length, from 0 gates on. As long as no circuit has been found, a level that comes closer to the
         target than those before has the beginning that does.
     """
-    device, steps = pipeline.device, pipeline.config.max_gates
+    device, steps, options = pipeline.device, pipeline.config.max_gates, pipeline.resolved(options)
     allowed = torch.from_numpy(request.allowed[0]).to(device)
     reader = pipeline.reader(request, options)
     ids = torch.zeros(1, steps, dtype=torch.int64, device=device)
