@@ -1,6 +1,6 @@
 """Whether what `find_exact` calls exact is exact by Qiskit: written as OpenQASM 2, read back, multiplied out.
 
-Run: python benchmarks/compile_exactness.py MODEL_FOLDER [--outputs 1000]; exits with status 1 when anything differs.
+Run: python benchmarks/compile_exactness.py [MODEL_FOLDER] [--outputs 1000]; exits with status 1 when anything differs.
 Targets are random circuits of the model's gates, of any number of qubits, each with a random choice of gates and, half
 of them, a bound on the gates.
 """
@@ -22,6 +22,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
+from quantum_diffusion.pretrained import model_folder
 from quantum_diffusion.search.exact import find_exact
 
 
@@ -39,7 +40,7 @@ def draw_target(rng: np.random.Generator, pipeline: CompilationDiffusionPipeline
 def main() -> int:
     """Compile, check and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?", default=model_folder(None, "compile"))
     parser.add_argument("--outputs", type=int, default=1000)
     parser.add_argument("--tries", type=int, default=256)
     arguments = parser.parse_args()

@@ -1,10 +1,11 @@
 """How many gates above the optimum compiled circuits have: all circuits of few gates are hashed, and two are joined.
 
-    python benchmarks/optimum.py MODEL TARGETS [NATURAL [OF_EACH_LENGTH [SECONDS]]]
+    python benchmarks/optimum.py [MODEL [TARGETS [NATURAL [OF_EACH_LENGTH [SECONDS]]]]]
 
-MODEL is a folder or pretrained:NAME, TARGETS a data set of unitaries that training left out. Every target may be
-compiled with all gates of the model. The least number of gates of a target is exact: a target of n gates is the
-product of a circuit of at most five and one of n - 5, and all of those are tried.
+MODEL is a folder or pretrained:NAME, TARGETS a data set of unitaries that training left out; without them the circuits
+of datasets=fast_unitary_3q_test are made. Every target may be compiled with all gates of the model. The least number
+of gates of a target is exact: a target of n gates is the product of a circuit of at most five and one of n - 5, and
+all of those are tried.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.circuits.instructions import InstructionTable
 from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.dataset import DatasetLoader
+from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.evaluation.metrics import wilson_interval
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pretrained import model_folder
@@ -31,6 +35,7 @@ from quantum_diffusion.search.completions import phase_free_keys
 from quantum_diffusion.search.exact import Compilation, find_exact
 from quantum_diffusion.tasks.targets import TargetTask
 
+TEST_SET = compose("datasets", DatasetConfig, ["datasets=fast_unitary_3q_test"])
 DEPTH = 5
 BLOCK = 2**15
 
@@ -107,11 +112,11 @@ def report(name: str, results: list[Compilation], own: NDArray[np.int64], optimu
 
 
 def main() -> None:
-    model, data, *numbers = sys.argv[1:]
+    model, data, *numbers = [*sys.argv[1:], *("pretrained:unitary_3q", "")[len(sys.argv) - 1 :]]
     natural, of_each, limit = [*map(float, numbers), *(300, 20, 2)[len(numbers) :]]
     torch.set_num_threads(1)
     pipeline = load_pipeline(model_folder(model, "compile"))
-    dataset = DatasetLoader().load_dataset(data)
+    dataset = DatasetLoader().load_dataset(data) if data else DatasetGenerator(TEST_SET).generate()[0]
     assert isinstance(pipeline.task, TargetTask)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(dataset))
