@@ -177,7 +177,7 @@ ATTACKS: list[tuple[str, str, str | None]] = [
     ("quantum-diffusion compile $COMPILE compile.target=.", ERROR, None),
     # presets of one's own
     (
-        "quantum-diffusion train training=m.yaml training.general.dataset=srv training.general.output_path=d1 training.model.params.width=16 training.model.params.num_heads=2",
+        "quantum-diffusion train training=m.yaml training.general.dataset=srv training.general.output_path=d1 training.model.params.width=16",
         WELL,
         "d1/model.safetensors",
     ),
@@ -195,7 +195,7 @@ ATTACKS: list[tuple[str, str, str | None]] = [
     ("quantum-diffusion train --config-dir=nowhere training=m $TRAIN", ERROR, None),
     ("quantum-diffusion train training=quick_test_srv training.model.type=unet $TRAIN", ERROR, None),
     (
-        "quantum-diffusion train training=quick_test_srv training.scheduler.type=ddim training.training.prefix_head_weight=0 $TRAIN training.general.output_path=d4",
+        "quantum-diffusion train training=quick_test_srv training.scheduler.type=ddim training.model.type=transformer training.prefix_encoder.type=none $TRAIN training.general.output_path=d4",
         WELL,
         "d4/model.safetensors",
     ),

@@ -278,7 +278,7 @@ def test_it_is_taken_off_what_is_left_to_do(gate: Gate) -> None:
     left = UnitariesLeft(table)
     for result in (
         left.for_steps(targets, torch.from_numpy(ids).long(), rank)[:, 1],
-        left.remainder(targets).update(torch.from_numpy(ids).long(), rank),
+        left.remainder(targets, len(ids), torch.device("cpu")).update(torch.from_numpy(ids).long(), rank),
     ):
         np.testing.assert_allclose(result, np.broadcast_to(identity, result.shape), atol=1e-6)
     targets = torch.from_numpy(as_two_channels(matrices[:, :, :1]))

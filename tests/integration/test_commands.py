@@ -188,7 +188,7 @@ print(compose("training", TrainingConfig, values).model.params)
     shown = [run(folder, sys.executable, flags, "-c", code).stdout for flags in ("-OO", "-q")]
     assert shown[0] == shown[1]
     assert "Train a model on a data set and save it." in shown[0]
-    assert "Folder of a saved model." in shown[0]
+    assert "Folder of a saved model, or pretrained:NAME" in shown[0]
     assert "width=24" in shown[0]
 
 

@@ -39,7 +39,7 @@ for command, *arguments in (
     ["generate", "datasets.num_samples=300", "datasets.num_qubits=2", "datasets.n_jobs=1", "datasets.output_path=ds"],
     ["train", "training=quick_test_srv", "training.general.dataset=ds", "training.general.output_path=model",
      "training.general.verbose=false", "training.training.max_steps=2", "training.training.batch_size=16",
-     "training.model.params={width: 16, depth: 1, num_heads: 2}"],
+     "training.model.params={width: 16, depth: 1}"],
     ["sample", "sample.model_dir=model", "sample.srv=[2,2]", "sample.num_circuits=1",
      "sample.save_folder=samples"],
     ["inspect", "inspect.dataset=ds", "inspect.save_folder=inspection"],

@@ -22,7 +22,7 @@ TRAIN = [
     "training.training.batch_size=16",
     "training.training.log_every=1",
     "training.training.learning_rate=0.01",
-    "training.model.params={width: 16, depth: 1, num_heads: 2}",
+    "training.model.params={width: 16, depth: 1}",
 ]
 LATE = r"error: job 1 \(training\.general\.dataset=\./data/late\): the data set [^\n]+ does not exist[^\n]*\n"
 
