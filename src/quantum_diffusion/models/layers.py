@@ -67,6 +67,34 @@ class FeedForward(nn.Module):
         return mapped
 
 
+class ResidualEncoder(nn.Module):
+    """A feed-forward network with residual blocks, from many numbers at once to one condition.
+
+    Args:
+        size: Numbers.
+        condition_dim: E.
+        width: Hidden channels.
+        depth: Residual blocks.
+        normalize: Normalise after the first layer.
+    """
+
+    def __init__(self, *, size: int, condition_dim: int, width: int, depth: int, normalize: bool = True) -> None:
+        super().__init__()
+        self.join = nn.Linear(size, width)
+        self.norm = nn.LayerNorm(width) if normalize else nn.Identity()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(FeedForward(width) for _ in range(depth))
+        self.head = nn.Linear(width, condition_dim)
+
+    def encode(self, numbers: Tensor) -> Tensor:
+        """Map [..., size] to [..., E]."""
+        x = self.norm(self.join(numbers))
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(F.silu(x)))
+        encoded: Tensor = self.head(F.silu(x))
+        return encoded
+
+
 class TimeEmbedding(nn.Module):
     """Embed diffusion steps: a row of a fixed sinusoidal table, then a learned feed-forward network.
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from quantum_diffusion.models.layers import FeedForward
+from quantum_diffusion.models.layers import ResidualEncoder
 from quantum_diffusion.models.unitary_encoder import without_phase
 from quantum_diffusion.tasks.evolution import entangled_in_tableaus
 
@@ -23,7 +22,7 @@ _TOLERANCE = 1e-5
 exact elsewhere. Of stabilizer states it is 0 or 1/4."""
 
 
-class PrefixEncoder(nn.Module):
+class PrefixEncoder(ResidualEncoder):
     """A feed-forward network over a description of what is made.
 
     Args:
@@ -35,21 +34,13 @@ class PrefixEncoder(nn.Module):
     """
 
     def __init__(self, *, kind: str, num_qubits: int, condition_dim: int, width: int, depth: int) -> None:
-        super().__init__()
-        self._describe, size = _DESCRIPTIONS[kind]
-        self.join = nn.Linear(size(num_qubits), width)
-        self.norm = nn.LayerNorm(width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
-        self.blocks = nn.ModuleList(FeedForward(width) for _ in range(depth))
-        self.head = nn.Linear(width, condition_dim)
+        describe, size = _DESCRIPTIONS[kind]
+        super().__init__(size=size(num_qubits), condition_dim=condition_dim, width=width, depth=depth)
+        self._describe = describe
 
     def forward(self, made: Tensor) -> Tensor:
         """Describe states float [..., 2, D], or tableaus float [..., 2Q, Q] => [..., E]."""
-        x = self.norm(self.join(self._describe(made)))
-        for norm, block in zip(self.norms, self.blocks, strict=True):
-            x = x + block(norm(F.silu(x)))
-        encoded: Tensor = self.head(F.silu(x))
-        return encoded
+        return self.encode(self._describe(made))
 
 
 def _entanglement(made: Tensor) -> Tensor:

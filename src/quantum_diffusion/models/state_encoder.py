@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from quantum_diffusion.models.layers import FeedForward
+from quantum_diffusion.models.layers import ResidualEncoder
 from quantum_diffusion.models.unitary_encoder import without_phase
 
 _SCALE = 4.0
 """Of amplitudes before the first projection; at the root of their number training did not start."""
 
 
-class StateEncoder(nn.Module):
+class StateEncoder(ResidualEncoder):
     """A feed-forward network over all amplitudes at once; it does not see a global phase of either state.
 
     Args:
@@ -23,18 +22,9 @@ class StateEncoder(nn.Module):
     """
 
     def __init__(self, *, num_qubits: int, condition_dim: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.join = nn.Linear(4 * 2**num_qubits, width)
-        self.norm = nn.LayerNorm(width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
-        self.blocks = nn.ModuleList(FeedForward(width) for _ in range(depth))
-        self.head = nn.Linear(width, condition_dim)
+        super().__init__(size=4 * 2**num_qubits, condition_dim=condition_dim, width=width, depth=depth)
 
     def forward(self, states: Tensor) -> Tensor:
         """States float [..., 2, D, 2], real and imaginary parts of what is made and what is wanted => [..., E]."""
         columns = states.movedim(-1, -3).unsqueeze(-1)  # [..., 2 states, 2 parts, D, 1]
-        x = self.norm(self.join(without_phase(columns).flatten(-4) * _SCALE))
-        for norm, block in zip(self.norms, self.blocks, strict=True):
-            x = x + block(norm(F.silu(x)))
-        encoded: Tensor = self.head(F.silu(x))
-        return encoded
+        return self.encode(without_phase(columns).flatten(-4) * _SCALE)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantum_diffusion.models.layers import FeedForward, GroupNorm, PositionEncoding2d, SelfAttention
+from quantum_diffusion.models.layers import FeedForward, GroupNorm, PositionEncoding2d, ResidualEncoder, SelfAttention
 
 
 class SelfTransformer(nn.Module):
@@ -94,7 +93,7 @@ class ConvolutionalUnitaryEncoder(nn.Module):
         return condition
 
 
-class MatrixEncoder(nn.Module):
+class MatrixEncoder(ResidualEncoder):
     """A feed-forward network over all entries of a unitary at once; it does not see a global phase.
 
     Args:
@@ -106,22 +105,15 @@ class MatrixEncoder(nn.Module):
     """
 
     def __init__(self, *, num_qubits: int, condition_dim: int, width: int, depth: int, normalize: bool = False) -> None:
-        super().__init__()
         side = 2**num_qubits
+        super().__init__(
+            size=2 * side * side, condition_dim=condition_dim, width=width, depth=depth, normalize=normalize
+        )
         self.scale = side**0.5  # the entries' root mean square is 1 / scale
-        self.join = nn.Linear(2 * side * side, width)
-        self.norm = nn.LayerNorm(width) if normalize else nn.Identity()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
-        self.blocks = nn.ModuleList(FeedForward(width) for _ in range(depth))
-        self.head = nn.Linear(width, condition_dim)
 
     def forward(self, unitaries: Tensor) -> Tensor:
         """Unitaries float [..., 2, D, D] => [..., E]."""
-        x = self.norm(self.join(without_phase(unitaries).flatten(-3) * self.scale))
-        for norm, block in zip(self.norms, self.blocks, strict=True):
-            x = x + block(norm(F.silu(x)))
-        encoded: Tensor = self.head(F.silu(x))
-        return encoded
+        return self.encode(without_phase(unitaries).flatten(-3) * self.scale)
 
 
 def without_phase(unitaries: Tensor) -> Tensor:

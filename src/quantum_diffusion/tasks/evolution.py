@@ -100,12 +100,11 @@ def entangled_in_tableaus(tableaus: Tensor) -> Tensor:
     return x.any(dim=-1) & z.any(dim=-1) & (x != z).any(dim=-1)
 
 
-def entangled_in_states(states: Tensor, tolerance: float = MINOR_TOLERANCE) -> Tensor:
+def entangled_in_states(states: Tensor) -> Tensor:
     """Tell which qubits are entangled, as `ranks_of_states`: the halves of such a qubit are not parallel.
 
     Args:
         states: Complex [..., D], normalized.
-        tolerance: Largest minor that counts as zero.
 
     Returns:
         bool [..., Q].
@@ -116,7 +115,7 @@ def entangled_in_states(states: Tensor, tolerance: float = MINOR_TOLERANCE) -> T
         zero, one = halves[..., 0, :].flatten(-2), halves[..., 1, :].flatten(-2)  # [..., D / 2]
         pivot = (zero.abs().square() + one.abs().square()).argmax(dim=-1, keepdim=True)
         minors = zero.gather(-1, pivot) * one - one.gather(-1, pivot) * zero
-        found.append((minors.abs() > tolerance).any(dim=-1))
+        found.append((minors.abs() > MINOR_TOLERANCE).any(dim=-1))
     return torch.stack(found, dim=-1)
 
 
