@@ -2,10 +2,11 @@
 
     python benchmarks/optimum.py [MODEL [TARGETS [NATURAL [OF_EACH_LENGTH [SECONDS]]]]]
 
-MODEL is a folder or pretrained:NAME, TARGETS a data set of unitaries that training left out; without them the circuits
-of datasets=fast_unitary_3q_test are made. Every target may be compiled with all gates of the model. The least number
-of gates of a target is exact: a target of n gates is the product of a circuit of at most five and one of n - 5, and
-all of those are tried.
+MODEL is a folder or pretrained:NAME, TARGETS a data set of targets that training left out; without them the circuits
+of datasets=fast_unitary_3q_test are made. Every target may use all gates of the model. The least number of gates of a
+target is exact where it is known: `evaluation.optimum` looks for circuits from both of its sides. Beside the search
+stand Qiskit's synthesis (for Cliffords of up to three qubits its synth_clifford_bm, of least cx) and random circuits of
+the targets' own lengths.
 """
 
 from __future__ import annotations
@@ -13,78 +14,61 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.circuits.instructions import InstructionTable
-from quantum_diffusion.circuits.matrices import as_two_channels
-from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.matrices import EXACT
+from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.evaluation.metrics import wilson_interval
+from quantum_diffusion.evaluation.optimum import Optimum
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pretrained import model_folder
-from quantum_diffusion.search.completions import phase_free_keys
-from quantum_diffusion.search.exact import Compilation, find_exact
+from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.targets import TargetTask
 
 TEST_SET = compose("datasets", DatasetConfig, ["datasets=fast_unitary_3q_test"])
-DEPTH = 5
-BLOCK = 2**15
+MOST_ENTRIES = 2**26
+"""Of the matrices that are made of those of one length: up to five gates of three qubits from either side."""
+RANDOM_TRIES = 1024
 
 
-class Optimum:
-    """All unitaries of at most `DEPTH` gates, by their keys."""
+@dataclass(frozen=True)
+class Answer:
+    """The shortest exact circuit that was found for a target, None without one, and how long that took."""
 
-    def __init__(self, table: InstructionTable) -> None:
-        gates = unitaries(np.arange(1, len(table) + 1, dtype=np.int16)[:, None], table).astype(np.complex64)
-        side = gates.shape[1]
-        self.levels: list[Matrix] = [np.eye(side, dtype=np.complex64)[None]]
-        self.keys: list[NDArray[np.int64]] = [keys_of(self.levels[0])]
-        for _ in range(DEPTH):
-            longer = np.concatenate(
-                [(gates @ block[:, None]).reshape(-1, side, side) for block in blocks(self.levels[-1], 1024)]
-            )
-            every, first = np.unique(keys_of(longer), return_index=True)
-            new = ~np.isin(every, np.concatenate(self.keys))
-            self.keys.append(every[new])
-            self.levels.append(longer[first[new]])
-
-    def least_gates(self, target: Matrix, own: int) -> int:
-        """Return the fewest gates of circuits of a unitary that has one of `own`; -1 where that is beyond the table."""
-        key = keys_of(target[None].astype(np.complex64))
-        for length, keys in enumerate(self.keys[: own + 1]):
-            if np.isin(key, keys)[0]:
-                return length
-        for length in range(1, min(own - DEPTH, DEPTH + 1)):
-            for block in blocks(self.levels[length], BLOCK):
-                rest = target.astype(np.complex64) @ block.conj().swapaxes(1, 2)
-                if np.isin(keys_of(rest), self.keys[DEPTH]).any():
-                    return DEPTH + length
-        return own if own <= 2 * DEPTH + 1 else -1
+    circuit: Circuit | None
+    seconds: float
 
 
-def blocks(matrices: Matrix, size: int) -> Iterator[Matrix]:
-    return (matrices[i : i + size] for i in range(0, len(matrices), size))
+def searched(pipeline: DiffusionPipeline, target: Matrix, max_seconds: float | None) -> Answer:
+    """Search by the model."""
+    result = find_exact(pipeline, target, max_seconds=max_seconds)
+    return Answer(result.circuits[0].circuit if result.circuits else None, result.seconds)
 
 
-def keys_of(matrices: Matrix) -> NDArray[np.int64]:
-    return np.concatenate(
-        [phase_free_keys(torch.from_numpy(as_two_channels(block))) for block in blocks(matrices, BLOCK)]
-    )
+def synthesized(task: TargetTask, target: Matrix, gates: Sequence[str]) -> Answer:
+    """Ask Qiskit."""
+    started = time.perf_counter()
+    circuit = task.by_qiskit(target, gates)
+    return Answer(circuit, time.perf_counter() - started)
 
 
-def report(name: str, results: list[Compilation], own: NDArray[np.int64], optimum: NDArray[np.int64]) -> dict[str, Any]:
-    """Print and return the figures of one way of searching."""
-    solved = np.array([bool(result.circuits) for result in results])
-    gates = np.array([len(result.circuits[0].circuit) if result.circuits else 0 for result in results])
+def report(name: str, answers: list[Answer], own: NDArray[np.int64], optimum: NDArray[np.int64]) -> dict[str, Any]:
+    """Print and return the figures of one way of searching; `optimum` is -1 where it is not known."""
+    solved = np.array([answer.circuit is not None for answer in answers])
+    gates = np.array([0 if answer.circuit is None else len(answer.circuit) for answer in answers])
     known = solved & (optimum >= 0)
     above = (gates - optimum)[known]
     assert (above >= 0).all(), "a circuit below the optimum: the table is wrong"
@@ -93,21 +77,27 @@ def report(name: str, results: list[Compilation], own: NDArray[np.int64], optimu
         "targets": len(solved),
         "solved": float(solved.mean()),
         "solved_95": wilson_interval(int(solved.sum()), len(solved)),
-        "seconds": float(np.mean([result.seconds for result in results])),
-        "most_seconds": float(max(result.seconds for result in results)),
-        "gates": float(gates[solved].mean()),
-        "own_gates": float(own[solved].mean()),
-        "shorter_than_own": float((gates < own)[solved].mean()),
-        "optimum_known": int(known.sum()),
-        "above_optimum": float(above.mean()),
-        "optimal": float((above == 0).mean()),
+        "seconds": float(np.mean([answer.seconds for answer in answers])),
+        "most_seconds": float(max(answer.seconds for answer in answers)),
     }
+    if solved.any():
+        figures |= {
+            "gates": float(gates[solved].mean()),
+            "own_gates": float(own[solved].mean()),
+            "shorter_than_own": float((gates < own)[solved].mean()),
+        }
+    if known.any():
+        figures |= {
+            "optimum_known": int(known.sum()),
+            "above_optimum": float(above.mean()),
+            "optimal": float((above == 0).mean()),
+        }
     print(
         ", ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
-        )
+        ),
+        flush=True,
     )
-    sys.stdout.flush()
     return figures
 
 
@@ -117,7 +107,8 @@ def main() -> None:
     torch.set_num_threads(1)
     pipeline = load_pipeline(model_folder(model, "compile"))
     dataset = DatasetLoader().load_dataset(data) if data else DatasetGenerator(TEST_SET).generate()[0]
-    assert isinstance(pipeline.task, TargetTask)
+    task, table = pipeline.task, pipeline.table
+    assert isinstance(task, TargetTask)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(dataset))
     lengths = dataset.sizes[order, 1].astype(np.int64)
@@ -126,21 +117,29 @@ def main() -> None:
         "balanced": np.concatenate([order[lengths == length][: int(of_each)] for length in np.unique(lengths)]),
     }
     started = time.perf_counter()
-    optimum = Optimum(pipeline.table)
-    counts = ", ".join(str(len(keys)) for keys in optimum.keys)
-    print(f"hashed {counts} unitaries of 0 to {DEPTH} gates in {time.perf_counter() - started:.0f} s", flush=True)
+    optimum = Optimum(task, table, np.ones(len(table) + 1, dtype=np.bool_), MOST_ENTRIES)
+    counts = ", ".join(map(str, optimum.sizes))
+    print(
+        f"0 to {optimum.depth} gates make {counts} others, hashed in {time.perf_counter() - started:.0f} s", flush=True
+    )
     found = []
     for name, rows in sets.items():
         labelled = dataset.labelled(rows)
-        targets = pipeline.task.targets_of(labelled.ids, labelled.table)
+        targets = task.targets_of(labelled.ids, labelled.table)
         own = dataset.sizes[rows, 1].astype(np.int64)
-        least = np.array(
-            [optimum.least_gates(target, int(length)) for target, length in zip(targets, own, strict=True)]
-        )
-        for seconds in (None, limit):
-            results = [find_exact(pipeline, target, max_seconds=seconds) for target in targets]
-            label = f"{name}, first found" if seconds is None else f"{name}, shortest in {seconds:g} s"
-            found.append(report(label, results, own, least))
+        least = [optimum.least_gates(target, length) for target, length in zip(targets, own.tolist(), strict=True)]
+        optima = np.array([-1 if gates is None else gates for gates in least])
+        for seconds, label in ((None, "first found"), (limit, f"shortest in {limit:g} s")):
+            answers = [searched(pipeline, target, seconds) for target in targets]
+            found.append(report(f"{name}, {label}", answers, own, optima))
+        if task.qiskit_competes:
+            answers = [synthesized(task, target, pipeline.gate_pool.names) for target in targets]
+            found.append(report(f"{name}, Qiskit", answers, own, optima))
+        solved = 0
+        for target, length in zip(targets, own.tolist(), strict=True):
+            tries = random_ids(rng, table, RANDOM_TRIES, length, length)
+            solved += bool((task.distances(tries, target[None], table) < EXACT).any())
+        print(f"{name}, {RANDOM_TRIES} random circuits: solved {solved / len(targets):.3g}", flush=True)
     print(json.dumps(found))
 
 

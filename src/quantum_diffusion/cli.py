@@ -112,8 +112,9 @@ def sample(config: SampleConfig) -> int:
         console.show_circuits(found.circuits)
         console.out.print(
             f"\n{counted(len(found.circuits), 'distinct circuit')} verified to have SRV {list(config.srv)} "
-            f"({found.num_exact} of {found.num_sampled} samples were exact)"
+            f"({found.num_exact} of {found.num_sampled} samples were exact; {found.seconds:.1f} s)"
         )
+    _show_kept(found)
     if is_saved:
         console.out.print(f"written as OpenQASM 2 to {config.save_folder}")
     return _complain(config, "sample", found)
@@ -143,11 +144,9 @@ def find_for_target(config: TargetSearchConfig) -> int:
             f"\ndistinct circuits {wanted} {config.target!r}: {len(found.circuits)}{nearest} ({effort}; "
             f"{found.seconds:.1f} s)"
         )
+    _show_kept(found)
     if is_saved:
         console.out.print(f"written as OpenQASM 2, with a picture and a summary, to {config.save_folder}")
-    if found.interrupted:
-        print("interrupted: this is what was found until then", file=sys.stderr)
-        return INTERRUPTED
     return _complain(config, config.command, found, found.num_too_long)
 
 
@@ -155,15 +154,25 @@ _MANY_ALIKE = 20
 """Exact samples of each circuit found, beyond which others are hardly to be expected."""
 
 
+def _show_kept(found: FoundCircuits | Compilation) -> None:
+    if found.kept:
+        from quantum_diffusion import console
+
+        console.out.print(f"the kept gates at the beginning {found.kept}")
+
+
 def _complain(
     config: SampleConfig | TargetSearchConfig, section: str, found: FoundCircuits | Compilation, num_too_long: int = 0
 ) -> int:
     """Return the exit status of a search; when it found fewer circuits than wanted, say why and what to do."""
+    if found.interrupted:
+        print("interrupted: this is what was found until then", file=sys.stderr)
+        return INTERRUPTED
     if len(found.circuits) >= config.num_circuits:
         return 0
     wanted, tries = counted(config.num_circuits, "circuit"), counted(found.num_sampled, "try", "tries")
     problem = f"found {len(found.circuits)} of {wanted} in {tries}"
-    mends = [f"raise {section}.max_tries"]
+    mends = [f"raise {section}.{'max_seconds' if config.max_seconds else 'max_tries'}"]
     num_alike = found.num_exact - num_too_long
     if found.circuits:
         problem += f", {counted(num_alike, 'exact sample')} gave no other"

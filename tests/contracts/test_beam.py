@@ -6,6 +6,7 @@ Models have random weights, so that a beam wide enough is a search through every
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from qiskit import qasm2
 from qiskit.quantum_info import Operator, Statevector
 
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.costs import COSTS
+from quantum_diffusion.circuits.costs import COSTS, cost_of
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.matrices import as_two_channels, matrix_keys
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, TrainingConfig
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import ConfigError
@@ -28,7 +30,7 @@ from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.search import exact
-from quantum_diffusion.search.completions import Completions, phase_free_keys
+from quantum_diffusion.search.completions import Completions, keys_of
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.targets import TargetTask
@@ -126,9 +128,10 @@ def test_bounds_objectives_and_numbers_of_circuits(make_config: MakeConfig) -> N
     assert without.circuits[0].circuit.gate_counts == {"cx": 3}
     with pytest.raises(ConfigError, match="no circuit of at most 2 gates"):
         find_exact(pipeline, target, gates=["h", "cx"], max_gates=2)
-    for name, cost in COSTS.items():
-        several = find_exact(pipeline, target, gates=["h", "cx"], objective=name, max_seconds=0.5, num_circuits=2)  # type: ignore[arg-type]
-        costs = [cost(one.circuit) for one in several.circuits]
+    objectives: list[Any] = [*COSTS, {"depth": 2, "two_qubit_gates": 0.5}]
+    for objective in objectives:
+        several = find_exact(pipeline, target, gates=["h", "cx"], objective=objective, max_seconds=0.5, num_circuits=2)
+        costs = [cost_of(objective)(one.circuit) for one in several.circuits]
         assert costs == sorted(costs)
         assert len({one.circuit for one in several.circuits}) == len(costs) > 1
 
@@ -172,12 +175,32 @@ def test_an_interrupt_gives_what_was_found(make_config: MakeConfig, monkeypatch:
     assert result.seconds < 30
 
 
+@pytest.mark.parametrize("task", ENCODERS)
+@pytest.mark.parametrize("model", ["policy", "transformer"])
+def test_a_beam_goes_on_from_kept_gates(make_config: MakeConfig, task: str, model: str) -> None:
+    pipeline = build(make_config, task, model)
+    for ids, target in zip(*targets(pipeline, 4), strict=True):
+        given = target if task == "UNITARY" else target[:, 0]
+        (own,) = circuits_from_ids(ids[None], pipeline.table)
+        edit = Edit(start=own, keep=(0, 1))
+        result = find_exact(pipeline, given, edit=edit, max_tries=4096)
+        (found,) = result.circuits
+        assert result.search == "beam"
+        assert found.is_exact
+        assert found.circuit.instructions[:2] == own.instructions[:2]
+        assert result.kept is not None
+        infidelity = float(re.findall(r"infidelity (\S+)", result.kept)[0])
+        beginning = Circuit(2, own.instructions[:2])
+        made = (Operator if task == "UNITARY" else Statevector)(qasm2.loads(beginning.to_qasm2())).data
+        assert infidelity == pytest.approx(1 - abs(np.vdot(made, given)) ** 2 / given.size ** (task == "UNITARY"), abs=1e-3)
+
+
 def test_beams_are_refused_where_they_cannot_be(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = build(make_config, "UNITARY", "transformer")
     start = Circuit(2, read_gates("h 0; cx 0 1"))
-    with pytest.raises(ConfigError, match=r"leave out edit\.keep"):
-        find_exact(pipeline, np.eye(4), search="beam", edit=Edit(start=start, keep=(0,)))
-    assert find_exact(pipeline, np.eye(4), edit=Edit(start=start, keep=(0,)), max_tries=4).search == "sampling"
+    with pytest.raises(ConfigError, match="keep none but the first gates"):
+        find_exact(pipeline, np.eye(4), search="beam", edit=Edit(start=start, keep=(1,)))
+    assert find_exact(pipeline, np.eye(4), edit=Edit(start=start, keep=(1,)), max_tries=4).search == "sampling"
     blind = pipeline.config.model_copy(update={"unitary_encoder": None})
     monkeypatch.setattr(pipeline, "config", blind)
     with pytest.raises(ConfigError, match="whose steps are shown what is left to do"):
@@ -196,16 +219,17 @@ def test_completions_complete(task: str) -> None:
     matrices = unitaries(beginnings, table)
     missing = target[None] @ matrices.conj().swapaxes(1, 2) if task == "UNITARY" else matrices[:, :, :1]
     turned = missing * np.exp(1j * np.random.default_rng(2).uniform(0, 6, len(missing)))[:, None, None]
-    rows, ends = completions.find(phase_free_keys(torch.from_numpy(as_two_channels(turned))))
+    rows, ends = completions.find(keys_of(torch.from_numpy(as_two_channels(turned))))
     whole = np.concatenate([beginnings[rows], ends], axis=1)
     assert len(rows) > 20
     assert (kind.distances(whole, target[None], table) < 1e-9).all()
 
 
-def test_keys_tell_unitaries_apart() -> None:
+def test_keys_tell_unitaries_apart_whatever_their_phase_and_rounding() -> None:
     table = instruction_table(GatePool(["h", "cx", "t", "ccx", "s"]), 3)
     matrices = unitaries(random_ids(np.random.default_rng(0), table, 20_000, 0, 12), table)
-    keys = phase_free_keys(torch.from_numpy(as_two_channels(matrices)))
+    turned = matrices * np.exp(1j * np.random.default_rng(1).uniform(0, 6, len(matrices)))[:, None, None]
+    keys = keys_of(torch.from_numpy(as_two_channels(turned)))  # in 32 bits
     expected = np.unique(matrix_keys(matrices), return_inverse=True)[1].reshape(-1)
-    pairs = np.unique(np.stack([keys, expected]), axis=1)
+    pairs = np.unique(np.stack([np.unique(keys, return_inverse=True)[1].reshape(-1), expected]), axis=1)
     assert len(np.unique(keys)) == len(np.unique(expected)) == pairs.shape[1]

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.circuits.costs import depth, two_qubit_gates
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.cli import run_command
-from quantum_diffusion.config.schema import EvaluationConfig, SampleConfig, SamplingConfig
+from quantum_diffusion.config.schema import EditConfig, EvaluationConfig, SampleConfig, SamplingConfig
+from quantum_diffusion.config.schema.sampling import Cost
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
@@ -176,3 +179,26 @@ def test_circuits_on_demand_are_verified_distinct_and_reproducible(model: Path) 
     assert steps == [(12, 100), (24, 100), (48, 100), (96, 100), (100, 100)], "what is rare is sought in larger batches"
     with pytest.raises(ConfigError, match="asks for 4 qubits"):
         find_circuits(settings.model_copy(update={"srv": (1, 1, 1, 1)}))
+
+
+def test_a_search_with_time_goes_on_for_cheaper_circuits(model: Path, tmp_path: Path) -> None:
+    settings = SampleConfig(model_dir=str(model), srv=(1, 1), num_circuits=3, max_tries=4, device="cpu")
+    objective: dict[Cost, float] = {"two_qubit_gates": 2, "depth": 1}
+    found = find_circuits(settings.model_copy(update={"max_seconds": 1.0, "objective": objective}))
+    assert found.num_sampled > 4, "seconds are what bounds it"
+    assert 1 <= found.seconds < 30
+    costs = [2 * two_qubit_gates(circuit) + depth(circuit) for circuit in found.circuits]
+    assert costs == sorted(costs)
+
+    def stop(_: int, __: int) -> None:
+        raise KeyboardInterrupt
+
+    stopped = find_circuits(settings.model_copy(update={"max_seconds": 60.0}), stop)
+    assert stopped.interrupted
+    assert stopped.num_sampled == 12
+    assert stopped.circuits
+
+    start = tmp_path / "start.qasm"
+    start.write_text(Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,)))).to_qasm2())
+    kept = find_circuits(settings.model_copy(update={"edit": EditConfig(start=str(start), keep=(0, 1))}))
+    assert kept.kept == "have the Schmidt rank vector [2, 2]"

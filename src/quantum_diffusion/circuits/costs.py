@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.errors import ConfigError, unknown_name
 
 
 def two_qubit_gates(circuit: Circuit) -> int:
@@ -34,4 +36,18 @@ COSTS: dict[str, Callable[[Circuit], int]] = {
     "t_count": t_count,
     "depth": depth,
 }
-"""By the names of `compile.objective`."""
+"""By the names of `compile.objective`, which may weigh several."""
+
+
+def cost_of(objective: str | Mapping[Any, float]) -> Callable[[Circuit], float]:
+    """Return what tells the cost of a circuit: by a name of `COSTS`, or as a sum of several times their weights.
+
+    Raises:
+        ConfigError: There is no such name.
+    """
+    weights = {objective: 1.0} if isinstance(objective, str) else objective
+    for name in weights:
+        if name not in COSTS:
+            raise ConfigError(f"objective: {unknown_name('cost', name, list(COSTS))}")
+    weighted = [(COSTS[name], weight) for name, weight in weights.items()]
+    return lambda circuit: sum(weight * cost(circuit) for cost, weight in weighted)

@@ -203,6 +203,8 @@ def _describe_kind(kind: Any, constraints: Sequence[Any]) -> str:
         constraints = [*constraints, *(c for o in own for c in (o.metadata if isinstance(o, FieldInfo) else [o]))]
     if get_origin(kind) is Literal:
         return ", ".join(str(choice) for choice in get_args(kind))
+    if get_origin(kind) is dict:
+        return f"{{name: {_describe_kind(get_args(kind)[1], ())}}} of these"
     if get_origin(kind) is tuple:
         return f"list of {_describe_kind(get_args(kind)[0], ())}"
     limits = [text.format(f"{getattr(c, name):g}") for name, text in _LIMITS for c in constraints if hasattr(c, name)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -29,6 +29,7 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import IncompatibleDatasetsError
 from quantum_diffusion.evaluation import target_metrics as metrics
 from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
+from quantum_diffusion.evaluation.optimum import Optimum
 from quantum_diffusion.evaluation.report.results import write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
@@ -190,6 +191,7 @@ def evaluate_targets(
     # Circuits found are in normal form, so what they are compared with is too.
     own_forms = gate_count(normal_form(targets.ids, targets.table))
     qiskit = [targets.task.by_qiskit(*pair) for pair in zip(targets.corners, targets.gates, strict=True)]
+    optima = least_gates(targets, found)
     best_of, random_best_of = (
         {str(k): metrics.best_of_k(successes, samples, k) for k in metrics.tries(samples)}
         for successes in (exact, random)
@@ -210,6 +212,7 @@ def evaluate_targets(
         if targets.task.qiskit_competes
         else None,
         against_qiskit=metrics.compare_gates(found, [None if circuit is None else len(circuit) for circuit in qiskit]),
+        against_optimum=metrics.compare_gates(found, optima),
         infidelity_edges=metrics.INFIDELITY_EDGES,
         infidelity_counts=metrics.histogram(tries.infidelities),
         best_infidelity_counts=metrics.histogram(tries.infidelities.min(axis=1)),
@@ -356,6 +359,25 @@ def exact_circuits(
         chosen = chosen[targets.task.distances(chosen, wanted, table) < EXACT]
         shortest.append(circuits_from_ids(chosen, table, [width] * len(chosen)))
     return counts, shortest
+
+
+def least_gates(targets: Targets, found: Sequence[int | None]) -> list[int | None]:
+    """Return the fewest gates of circuits of each target over its allowed gates, None where they are not known.
+
+    Args:
+        targets: M targets, each of which has a circuit of its own.
+        found: Gates of the shortest circuit found, None without one; as long M.
+    """
+    optima: list[int | None] = []
+    tables: dict[bytes, Optimum] = {}
+    for target, allowed, own, shortest in zip(
+        targets.matrices, targets.requests.allowed, gate_count(targets.ids).tolist(), found, strict=True
+    ):
+        key = allowed.tobytes()
+        if key not in tables:
+            tables[key] = Optimum(targets.task, targets.table, allowed)
+        optima.append(tables[key].least_gates(target, min(own, own if shortest is None else shortest)))
+    return optima
 
 
 # ------------------------------------------------------------------------------------------------- results

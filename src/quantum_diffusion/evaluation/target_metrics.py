@@ -86,6 +86,8 @@ class TargetMetrics(SampledFigures):
         qiskit_rate: Share of the targets for which Qiskit finds an exact circuit of the allowed gates; None for states,
             for which it does not look with chosen gates.
         against_qiskit: The shortest exact circuits beside Qiskit's.
+        against_optimum: The shortest exact circuits beside the fewest gates that circuits of the allowed gates need,
+            where these are known; see `evaluation.optimum`.
         infidelity_edges: Bounds of the bins of both histograms; a bin has its lower bound.
         infidelity_counts: Histogram of all samples; invalid ones have infidelity 1.
         best_infidelity_counts: Histogram of the best sample of each target.
@@ -113,6 +115,7 @@ class TargetMetrics(SampledFigures):
     against_own: GateComparison
     qiskit_rate: float | None
     against_qiskit: GateComparison
+    against_optimum: GateComparison
     infidelity_edges: tuple[float, ...]
     infidelity_counts: list[int]
     best_infidelity_counts: list[int]

@@ -89,6 +89,11 @@ class EditPlan:
     strength: float
     bounds_length: bool
 
+    @property
+    def beginning(self) -> Ids:
+        """The kept gates before the first that is not kept, int16 [n]."""
+        return self.ids[: int(self.kept.cumprod().sum())]
+
     def check_samples(self, allowed: NDArray[np.bool_], table: InstructionTable) -> None:
         """Refuse samples that cannot be made, since their prompt or number of qubits forbids what the edit demands.
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids
+from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.guided import Reader
-from quantum_diffusion.search.completions import Completions, phase_free_keys
+from quantum_diffusion.search.completions import Completions, keys_of
 from quantum_diffusion.tasks.samples import Requests
 
 _CANDIDATES = 4
@@ -48,9 +49,10 @@ def beam_search(
     width: int,
     most_gates: Callable[[], int],
     tolerance: float,
+    beginning: Ids,
     noise: np.random.Generator | None = None,
 ) -> Iterator[Level]:
-    """Write circuits for one request from their first gate on, all beginnings of a length at a time.
+    """Write circuits for one request gate by gate, all beginnings of a length at a time.
 
     Args:
         pipeline: A masked model whose steps are shown what is left to do.
@@ -60,21 +62,25 @@ def beam_search(
         width: Beginnings that are kept of each length.
         most_gates: Returns the most gates that a circuit may have; asked before each length.
         tolerance: Infidelity up to which a circuit counts; 0 wants exact ones.
+        beginning: int16 [n], the instructions that every circuit begins with.
         noise: Adds Gumbel noise to the likelihoods: other beginnings each time, the likely ones most often (Kool et
             al., arXiv 1903.06059). None keeps the likeliest.
 
     Yields:
-        One level a length, from 0 gates on. As long as no circuit has been found, a level that comes closer to the
-        target than those before has the beginning that does.
+        One level a length, from that of `beginning` on. As long as no circuit has been found, a level that comes closer
+        to the target than those before has the beginning that does.
     """
     device, steps, options = pipeline.device, pipeline.config.max_gates, pipeline.resolved(options)
     allowed = torch.from_numpy(request.allowed[0]).to(device)
     reader = pipeline.reader(request, options)
     ids = torch.zeros(1, steps, dtype=torch.int64, device=device)
+    for step, gate in enumerate(torch.from_numpy(beginning).long().to(device)):
+        ids[0, step] = gate
+        reader = reader.continued(torch.zeros(1, dtype=torch.int64, device=device), gate[None])
     score = torch.zeros(1, device=device)
-    seen = keys = phase_free_keys(reader.missing)
+    seen = keys = keys_of(reader.missing)
     closest = 2.0
-    for length in range(steps + 1):
+    for length in range(len(beginning), steps + 1):
         if length > most_gates():
             return
         ends = completions.find_near(reader.missing, tolerance) if tolerance else completions.find(keys)
@@ -96,7 +102,7 @@ def beam_search(
         _, place = chances.flatten().topk(min(_CANDIDATES * width, int(chances.isfinite().sum())))
         parents, gates = place // chances.shape[1], place % chances.shape[1]
         longer = reader.continued(parents, gates)
-        keys = phase_free_keys(longer.missing)
+        keys = keys_of(longer.missing)
         kept = _new_and_different(keys, seen)[:width]
         keys, seen = keys[kept], np.union1d(seen, keys[kept])
         chosen = torch.from_numpy(kept).to(device)
@@ -126,7 +132,7 @@ def _joined(ids: Tensor, length: int, rows: NDArray[np.int64], ends: Ids, most_g
     return whole[short, : ids.shape[1]]
 
 
-def _new_and_different(keys: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.int64]:
+def _new_and_different(keys: Keys, seen: Keys) -> NDArray[np.int64]:
     """Return where each key that was not seen comes first, in the order of the keys."""
     first = np.sort(np.unique(keys, return_index=True)[1])
     fresh: NDArray[np.int64] = first[~np.isin(keys[first], seen)]

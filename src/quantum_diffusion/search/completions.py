@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
-from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels
+from quantum_diffusion.circuits.keys import Keys
+from quantum_diffusion.circuits.matrices import from_two_channels, matrix_keys
 from quantum_diffusion.circuits.simulate import unitaries
-from quantum_diffusion.models.unitary_encoder import without_phase
 from quantum_diffusion.tasks.targets import TargetTask
 
 _MOST_ENTRIES = 2**20
@@ -25,9 +24,6 @@ _MOST_ENTRIES = 2**20
 
 _MOST_OF_ONE_GATE = 2**24
 """The same, where circuits of one gate alone are more than that; beyond it there is only the circuit without any."""
-
-_SCALE, _OFFSET = 211.3, 0.217
-"""Entries are rounded to whole numbers of 1 / `_SCALE`; none of those that common gates make is near a boundary."""
 
 
 class Completions:
@@ -55,8 +51,8 @@ class Completions:
         """Gates of the longest of them."""
         return int(self._ids.shape[1])
 
-    def find(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], Ids]:
-        """Look up remainders by their keys, int64 [B]: the rows that are found, and a shortest end for each."""
+    def find(self, keys: Keys) -> tuple[NDArray[np.int64], Ids]:
+        """Look up remainders by their keys, uint64 [B]: the rows that are found, and a shortest end for each."""
         place = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
         rows = np.flatnonzero(self._keys[place] == keys)
         return rows, self._ids[self._rows[place[rows]]]
@@ -80,19 +76,9 @@ class Completions:
         return rows, self._ids[near[rows].argmax(axis=1)]
 
 
-def phase_free_keys(matrices: Tensor) -> NDArray[np.int64]:
-    """Return a number for each matrix that does not depend on its global phase, nor on rounding but by chance.
-
-    Args:
-        matrices: float32 [N, 2, D, R], real and imaginary parts.
-    """
-    entries = (without_phase(matrices).flatten(1) * _SCALE + _OFFSET).round().long().cpu()
-    return np.asarray((entries * _weights(entries.shape[1])).sum(dim=1).numpy(), dtype=np.int64)
-
-
-@lru_cache(maxsize=8)
-def _weights(count: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(-(2**62), 2**62, count, dtype=np.int64))
+def keys_of(matrices: Tensor) -> Keys:
+    """Return a key for each matrix float32 [N, 2, D, R], equal where they are equal up to a global phase."""
+    return matrix_keys(from_two_channels(matrices.cpu().numpy()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +89,14 @@ class _ShortCircuits:
     unitaries: Matrix
 
     @cached_property
-    def lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def lookup(self) -> tuple[Keys, NDArray[np.int64]]:
         """Keys of the unitaries in order, and a shortest circuit of each."""
         return _lookup(self.unitaries)
 
 
-def _lookup(matrices: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _lookup(matrices: Matrix) -> tuple[Keys, NDArray[np.int64]]:
     """Return the keys of matrices in order, and the first matrix of each."""
-    keys, first = np.unique(phase_free_keys(torch.from_numpy(as_two_channels(matrices))), return_index=True)
+    keys, first = np.unique(matrix_keys(matrices), return_index=True)
     return keys, first
 
 

@@ -24,18 +24,15 @@ from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.editing import Edit, plan_edit
+from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
+from quantum_diffusion.search.budget import Budget, sample_batches
 from quantum_diffusion.search.completions import Completions
 from quantum_diffusion.search.found import CompiledCircuit, Found
 from quantum_diffusion.search.reach import check_target_reach
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
-
-_MOST_AT_ONCE = 256
-"""Circuits sampled before the search looks again whether it has enough; of 8 qubits their unitaries take 256 MB,
-and their comparison with the target a conjugated copy as large."""
 
 _FIRST_WIDTH, _WIDENING = 8, 8
 """Beginnings that the first beam keeps of each length, and how many times more the next one does."""
@@ -57,6 +54,7 @@ class Compilation:
         num_invalid: Samples that were no circuit, or none of the allowed gates.
         num_too_long: Exact circuits that were dropped for having more than `max_gates` gates when simplified.
         seconds: Duration of the search.
+        kept: What the kept gates at the beginning do, in words; None where none are.
         interrupted: Whether it was interrupted, and this is the best until then.
     """
 
@@ -69,6 +67,7 @@ class Compilation:
     num_invalid: int
     num_too_long: int
     seconds: float
+    kept: str | None = None
     interrupted: bool = False
 
 
@@ -87,6 +86,20 @@ class _Round:
     num_sampled: int
     progress: int
     num_invalid: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A search that has been checked: the model, what it is asked for and how, and what has been found."""
+
+    pipeline: DiffusionPipeline
+    request: Requests
+    found: Found
+    options: SamplingConfig
+    edit: Edit
+    plan: EditPlan
+    seed: int
+    budget: Budget
 
 
 @memory_for("looking for circuits of the target", "end other programs, or use a computer with more memory")
@@ -119,7 +132,8 @@ def find_exact(
             little-endian.
         gates: Gates that circuits may use; None allows all of the model's that fit the target.
         max_gates: Longer circuits are dropped, counted after they are simplified; None keeps all.
-        max_tries: Most circuits to sample; of beams, the most beginnings that are kept of one length.
+        max_tries: Most circuits to sample, where there is no `max_seconds`; of beams, the most beginnings that are
+            kept of one length.
         num_circuits: Distinct circuits wanted; the search ends when they are found, unless `max_seconds` is given.
         seed: Seed of the samples.
         search: "beam" (masked models whose steps are shown what is left to do), "sampling", or "auto": a beam where it
@@ -127,7 +141,8 @@ def find_exact(
         max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it when enough are
             found.
         tolerance: Infidelity up to which a circuit counts; at 0 it has to be below `EXACT`.
-        objective: What makes a circuit cheap: "gates", "two_qubit_gates", "t_count" or "depth".
+        objective: What makes a circuit cheap: "gates", "two_qubit_gates", "t_count" or "depth", or several of them
+            with their weights.
         options: How to sample; None takes the model's defaults.
         edit: What sampling may not choose freely; with gates to keep or a least number of them, circuits are not
             simplified. None leaves all of it free.
@@ -135,7 +150,7 @@ def find_exact(
 
     Raises:
         ConfigError: The model is asked for something else, the target is none of its qubits, a number is out of range,
-            or an option or an edit is not for this model.
+            the objective is unknown, or an option or an edit is not for this model.
         GateSetError: A gate is unknown, none of the model's, or wider than the target.
     """
     started = time.perf_counter()
@@ -149,7 +164,8 @@ def find_exact(
     target = np.asarray(target, dtype=np.complex128)
     pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
-    _check_limits(max_seconds, tolerance)
+    _check_tolerance(tolerance)
+    budget = Budget.from_now(num_circuits, max_tries, max_seconds)
 
     # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
@@ -173,21 +189,22 @@ def find_exact(
         may_simplify=may_simplify,
     )
     request = pipeline.requests([task.prompt(pool.names, pipeline.gate_pool)], [target])
-    deadline = None if max_seconds is None else started + max_seconds
-    if by_beam:
-        rounds = _beams(pipeline, request, found, options, edit, max_tries, seed, num_circuits, deadline is not None)
-    else:
-        rounds = _samples(pipeline, request, found, options, edit, max_tries, seed, num_circuits, deadline is not None)
+    assert request.targets is not None
+    plan = plan_edit(edit, pipeline.table, pipeline.config.max_gates)
+    kept = None
+    if len(plan.beginning):
+        kept = task.outcome_of(plan.beginning, num_qubits, request.targets[0], pipeline.table)
+    state = _Search(pipeline, request, found, options, edit, plan, seed, budget)
     sampled = invalid = 0
     interrupted = True
     with suppress(KeyboardInterrupt):
-        for candidates in rounds:
+        for candidates in _beams(state) if by_beam else _samples(state):
             valid = found.add(candidates.circuits)
             sampled += candidates.num_sampled
             invalid += candidates.num_invalid + len(candidates.circuits) - valid
             if progress:
-                progress(candidates.progress, max_tries)
-            if time.perf_counter() > deadline if deadline is not None else len(found) >= num_circuits:
+                progress(min(candidates.progress, max_tries), max_tries)
+            if budget.is_spent(found):
                 break
         interrupted = False
     cheapest = found.cheapest(num_circuits)
@@ -201,6 +218,7 @@ def find_exact(
         num_invalid=invalid,
         num_too_long=found.num_too_long,
         seconds=time.perf_counter() - started,
+        kept=kept,
         interrupted=interrupted,
     )
 
@@ -213,11 +231,12 @@ def _takes_beam(search: SearchMethod, pipeline: DiffusionPipeline, options: Samp
     """
     if search == "sampling":
         return False
-    edits = bool(edit.keep or edit.min_gates or edit.strength < 1)
+    goes_on = sorted(edit.keep) == list(range(len(edit.keep)))  # with kept gates, if any, that are the first
+    edits = bool(not goes_on or edit.min_gates or edit.strength < 1)
     if search == "beam" and edits:
         raise ConfigError(
-            "search=beam writes circuits anew from the first gate on: leave out edit.keep, edit.strength and "
-            "edit.min_gates, or use search=sampling"
+            "search=beam writes circuits from their beginning on: leave out edit.strength and edit.min_gates, keep "
+            "none but the first gates, or use search=sampling"
         )
     if search == "beam" and not pipeline.config.shows_remaining:
         raise ConfigError(
@@ -227,20 +246,11 @@ def _takes_beam(search: SearchMethod, pipeline: DiffusionPipeline, options: Samp
     return pipeline.config.shows_remaining and not edits
 
 
-def _beams(
-    pipeline: DiffusionPipeline,
-    request: Requests,
-    found: Found,
-    options: SamplingConfig,
-    edit: Edit,
-    widest: int,
-    seed: int,
-    wanted: int,
-    goes_on: bool,
-) -> Iterator[_Round]:
-    """Search by wider and wider beams; where the search goes on, then by ones with noise, without end."""
-    plan = plan_edit(edit, pipeline.table, pipeline.config.max_gates)
-    request = replace(request, allowed=request.allowed & plan.allowed)
+def _beams(search: _Search) -> Iterator[_Round]:
+    """Search by wider and wider beams; where there is a deadline, then by ones with noise, without end."""
+    pipeline, found, budget = search.pipeline, search.found, search.budget
+    plan = search.plan
+    request = replace(search.request, allowed=search.request.allowed & plan.allowed)
     assert request.targets is not None
     instructions = np.flatnonzero(request.allowed[0])
     usable = tuple(instructions[instructions != NO_GATE].tolist())
@@ -249,64 +259,42 @@ def _beams(
 
     def most_gates() -> int:
         """Circuits that are no shorter than those found are of no use where gates are what counts."""
-        cheapest = found.cheapest(wanted) if goes_on and found.objective == "gates" else ()
-        return min(most, len(cheapest[-1].circuit) - 1) if len(cheapest) == wanted else most
+        cheapest = found.cheapest(budget.wanted) if budget.is_timed and found.objective == "gates" else ()
+        return min(most, len(cheapest[-1].circuit) - 1) if len(cheapest) == budget.wanted else most
 
     widths = [_FIRST_WIDTH]
-    while widths[-1] < widest:
+    while widths[-1] < budget.max_tries:
         widths.append(widths[-1] * _WIDENING)
     noisy = ((width, number) for number in itertools.count() for width in widths[:-1] or widths)
-    for width, number in itertools.chain(((width, None) for width in widths), noisy if goes_on else ()):
+    for width, number in itertools.chain(((width, None) for width in widths), noisy if budget.is_timed else ()):
         if most_gates() < 0:
             return
-        noise = None if number is None else numpy_generator(seed, "beam", number, width)
+        noise = None if number is None else numpy_generator(search.seed, "beam", number, width)
         levels = beam_search(
             pipeline,
             request,
             completions,
-            options,
-            width=min(width, widest),
+            search.options,
+            width=min(width, budget.max_tries),
             most_gates=most_gates,
             tolerance=found.tolerance,
+            beginning=plan.beginning,
             noise=noise,
         )
         for level in levels:
             circuits = circuits_from_ids(level.ids, pipeline.table, [found.num_qubits] * len(level.ids))
-            yield _Round(circuits, level.looked_at, min(width, widest))
+            yield _Round(circuits, level.looked_at, min(width, budget.max_tries))
 
 
-def _samples(
-    pipeline: DiffusionPipeline,
-    request: Requests,
-    found: Found,
-    options: SamplingConfig,
-    edit: Edit,
-    most: int,
-    seed: int,
-    wanted: int,
-    goes_on: bool,
-) -> Iterator[_Round]:
+def _samples(search: _Search) -> Iterator[_Round]:
     """Search by sampling, in batches that grow."""
     sampled = 0
-    while sampled < most:
-        missing = wanted if goes_on else wanted - len(found)
-        count = next_batch(missing, sampled, most)
-        samples = pipeline.sample(request.repeated(count), seed, options, edit=edit, first_sample=sampled)
-        sampled += count
+    for samples in sample_batches(
+        search.pipeline, search.request, search.options, search.edit, search.seed, search.budget, search.found
+    ):
+        sampled += len(samples)
         valid = samples.circuits(samples.report.valid.nonzero()[0])
-        yield _Round(valid, count, sampled, count - len(valid))
-
-
-def next_batch(missing: int, sampled: int, max_tries: int) -> int:
-    """Return how many circuits a search samples before it looks again whether it has enough.
-
-    Args:
-        missing: Circuits still to be found.
-        sampled: Circuits sampled so far.
-        max_tries: Most circuits to sample.
-    """
-    # As many again as before, so that rare circuits are not looked for in small batches.
-    return min(max(2 * missing + 6, sampled), _MOST_AT_ONCE, max_tries - sampled)
+        yield _Round(valid, len(samples), sampled, len(samples) - len(valid))
 
 
 def choose_gates(pool: GatePool, gates: Sequence[str] | None, num_qubits: int) -> GatePool:
@@ -353,11 +341,7 @@ def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_ci
     return max_gates or most_gates
 
 
-def _check_limits(max_seconds: float | None, tolerance: float) -> None:
+def _check_tolerance(tolerance: float) -> None:
     check_number(tolerance, "tolerance")
-    if max_seconds is not None:
-        check_number(max_seconds, "max_seconds")
-    if max_seconds is not None and max_seconds <= 0:
-        raise ConfigError(f"max_seconds is {max_seconds}: give seconds, e.g. 10, or null for no limit")
     if not 0 <= tolerance < 1:
         raise ConfigError(f"tolerance is {tolerance}: give an infidelity of at least 0 and below 1, e.g. 0.01")

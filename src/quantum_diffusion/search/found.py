@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.costs import COSTS
+from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.matrices import EXACT
@@ -75,6 +75,9 @@ class Found:
     num_too_long: int = 0
     _circuits: dict[Circuit, CompiledCircuit] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._cost = cost_of(self.objective)
+
     def __len__(self) -> int:
         """Return how many distinct circuits count."""
         return len(self._circuits)
@@ -97,10 +100,9 @@ class Found:
 
     def cheapest(self, count: int) -> tuple[CompiledCircuit, ...]:
         """Return so many circuits, or fewer where fewer were found, cheapest first."""
-        cost = COSTS[self.objective]
 
         def order(found: CompiledCircuit) -> tuple[float, ...]:
-            return cost(found.circuit), len(found.circuit), found.infidelity
+            return self._cost(found.circuit), len(found.circuit), found.infidelity
 
         return tuple(sorted(self._circuits.values(), key=order)[:count])
 

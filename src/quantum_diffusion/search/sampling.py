@@ -5,14 +5,17 @@ Only circuits that simulation confirms are returned; how many samples that took 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits import files
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig
 from quantum_diffusion.device import select_device
@@ -21,9 +24,9 @@ from quantum_diffusion.files import new_folder
 from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pretrained import model_folder
-from quantum_diffusion.search.exact import next_batch
+from quantum_diffusion.search.budget import Budget, sample_batches
 from quantum_diffusion.search.files import read_circuit
 from quantum_diffusion.search.reach import check_srv_reach
 from quantum_diffusion.tasks.registry import TASKS
@@ -34,19 +37,27 @@ class FoundCircuits:
     """What a search gave.
 
     Attributes:
-        circuits: Distinct verified circuits, fewest gates first.
+        circuits: Distinct verified circuits, cheapest first.
         num_sampled: Circuits sampled.
         num_exact: Samples that had the Schmidt rank vector asked for.
+        seconds: Duration of the search.
+        kept: What the kept gates at the beginning do, in words; None where none are.
+        interrupted: Whether it was interrupted, and these are the circuits until then.
     """
 
     circuits: list[Circuit]
     num_sampled: int
     num_exact: int
+    seconds: float = field(default=0.0, compare=False)
+    kept: str | None = None
+    interrupted: bool = False
 
 
 @memory_for("looking for circuits", "end other programs, or use a computer with more memory")
 def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | None = None) -> FoundCircuits:
     """Sample until `num_circuits` distinct circuits are verified or `max_tries` samples are spent.
+
+    With `max_seconds` it samples until then, for cheaper ones. Ctrl-C ends the search with what it has found so far.
 
     Args:
         config: What to look for.
@@ -70,20 +81,27 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
             f"training (circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
     check_srv_reach(config.srv, edit, pipeline.table, pipeline.config.max_gates)
-    request = pipeline.requests([prompt])
+    beginning = plan_edit(edit, pipeline.table, pipeline.config.max_gates).beginning
+    kept = None
+    if len(beginning):
+        kept = pipeline.task.outcome_of(beginning, len(config.srv), None, pipeline.table)
+    started, cost = time.perf_counter(), cost_of(config.objective)
+    budget = Budget.from_now(config.num_circuits, config.max_tries, config.max_seconds)
     found: dict[Circuit, None] = {}
     sampled = exact = 0
-    while len(found) < config.num_circuits and sampled < config.max_tries:
-        count = next_batch(config.num_circuits - len(found), sampled, config.max_tries)
-        samples = pipeline.sample(
-            request.repeated(count), config.seed, config.model_params, edit=edit, first_sample=sampled
-        )
-        found |= dict.fromkeys(samples.circuits(samples.matches.nonzero()[0]))
-        sampled, exact = sampled + count, exact + int(samples.matches.sum())
-        if progress:
-            progress(sampled, config.max_tries)
-    chosen = list(found)[: config.num_circuits]
-    return FoundCircuits(sorted(chosen, key=len), sampled, exact)
+    interrupted = True
+    with suppress(KeyboardInterrupt):
+        request = pipeline.requests([prompt])
+        for samples in sample_batches(pipeline, request, config.model_params, edit, config.seed, budget, found):
+            found |= dict.fromkeys(samples.circuits(samples.matches.nonzero()[0]))
+            sampled, exact = sampled + len(samples), exact + int(samples.matches.sum())
+            if progress:
+                progress(min(sampled, config.max_tries), config.max_tries)
+            if budget.is_spent(found):
+                break
+        interrupted = False
+    cheapest = sorted(found, key=lambda circuit: (cost(circuit), len(circuit)))[: config.num_circuits]
+    return FoundCircuits(cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
 
 
 def load_answering(command: str, model_dir: str | None, device: str, options: SamplingConfig) -> DiffusionPipeline:

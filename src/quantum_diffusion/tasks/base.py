@@ -143,6 +143,17 @@ class Task(ABC):
             table: The instructions the ids number.
         """
 
+    @abstractmethod
+    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+        """Say in a few words what a circuit does of what is asked for.
+
+        Args:
+            ids: int16 [T].
+            num_qubits: Qubits that it was asked to have.
+            target: complex128 [D, R]; None for tasks without.
+            table: The instructions the ids number.
+        """
+
 
 def on_qubits(num_qubits: NDArray[np.int64], table: InstructionTable) -> NDArray[np.bool_]:
     """Tell which instructions stay on the first qubits that each circuit has, bool [N, K+1]."""

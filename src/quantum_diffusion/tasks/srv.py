@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact, gate_count
 from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
@@ -152,6 +152,11 @@ class SrvTask(Task):
             ranks=ranks,
             wanted=wanted,
         )
+
+    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+        """Name the Schmidt rank vector of a circuit; see `Task.outcome_of`."""
+        ranks = schmidt_rank_vectors(ids[None], table)[0, :num_qubits].tolist()
+        return f"have the Schmidt rank vector {ranks}"
 
 
 @lru_cache(maxsize=8)

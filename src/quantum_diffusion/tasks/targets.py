@@ -224,3 +224,8 @@ class TargetTask(Task):
             table=table,
             infidelities=np.where(report.valid, self.distances(ids, requests.targets, table), 1.0),
         )
+
+    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+        """Give the distance of a circuit from its target; see `Task.outcome_of`."""
+        assert target is not None
+        return f"are at infidelity {self.distances(ids[None], target[None], table)[0]:.3g} from the target"

@@ -5,9 +5,11 @@ The commands sample, compile and prepare read them; evaluation samples by the sa
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from quantum_diffusion.config.schema.processes import GuidanceMode, Order, Sampler
 from quantum_diffusion.config.schema.values import (
@@ -18,16 +20,35 @@ from quantum_diffusion.config.schema.values import (
     Positive,
     Rate,
     Scale,
+    Seconds,
     Seed,
     Temperature,
     Text,
     TopP,
 )
 from quantum_diffusion.config.validation import Section
+from quantum_diffusion.errors import unknown_name
 
 Weights = Literal["averaged", "last"]
 SearchMethod = Literal["auto", "beam", "sampling"]
-SearchObjective = Literal["gates", "two_qubit_gates", "t_count", "depth"]
+Cost = Literal["gates", "two_qubit_gates", "t_count", "depth"]
+
+
+def _check_objective(value: Any) -> Any:
+    names = value if isinstance(value, Mapping) and value else [value]
+    for name in names:
+        if name not in get_args(Cost):
+            raise ValueError(
+                unknown_name("cost", name, get_args(Cost)) + "; or weigh several, e.g. {gates:1,two_qubit_gates:3}"
+            )
+    for name, weight in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise ValueError(f"the weight of {name} is {weight!r}: give a number of at least 0")
+    return value
+
+
+SearchObjective = Annotated[Cost | dict[Cost, float], BeforeValidator(_check_objective)]
+"""What makes a circuit cheap: one cost, or several with their weights."""
 
 
 class SamplingConfig(Section):
@@ -87,7 +108,13 @@ class SampleConfig(Section):
     num_circuits: Positive = 4
     """Verified distinct circuits wanted."""
     max_tries: Positive = 1024
-    """Most circuits to sample."""
+    """Most circuits to sample; with max_seconds there is no such bound."""
+    max_seconds: Seconds | None = None
+    """Time for the search, which goes on for cheaper circuits until then; null ends it when there are num_circuits. Of
+    Ctrl-C, the best until then is the result."""
+    objective: SearchObjective = "gates"
+    """What the circuits are to have few of: gates; two_qubit_gates (one on k qubits counts k - 1 times); t_count (t and
+    tdg); depth; or several with weights, {gates:1,t_count:10}. Of those found, the cheapest are given."""
     max_gates: Positive | None = None
     """Most gates; the model writes within this bound. null is the model's own limit."""
     save_folder: PathText | None = None
@@ -118,15 +145,16 @@ class TargetSearchConfig(Section):
     last gates (masked models whose steps are shown what is left to do); sampling writes whole circuits; auto takes a
     beam where the model and edit allow it."""
     max_tries: Positive = 1024
-    """Most circuits to sample; of beams, the most beginnings that are kept of one length."""
-    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Most circuits to sample, where there is no max_seconds; of beams, the most beginnings that are kept of one
+    length."""
+    max_seconds: Seconds | None = None
     """Time for the search, which goes on for cheaper circuits until then; null ends it when there are num_circuits. Of
     Ctrl-C, the best until then is the result."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Infidelity up to which a circuit counts; 0 wants them exact (below 1e-6)."""
     objective: SearchObjective = "gates"
     """What the circuits are to have few of: gates; two_qubit_gates (one on k qubits counts k - 1 times); t_count (t and
-    tdg); depth."""
+    tdg); depth; or several with weights, {gates:1,t_count:10}."""
     num_circuits: Positive = 1
     """Distinct circuits wanted."""
     save_folder: PathText | None = None

@@ -86,6 +86,11 @@ def _target_rows(metrics: TargetMetrics) -> list[Row]:
                 f"of the shortest exact circuits; {_beside(own, 'those of the targets')}",
             )
         )
+    optimum = metrics.against_optimum
+    if optimum.mean_gates is not None and optimum.mean_gates_other is not None:
+        above = optimum.mean_gates - optimum.mean_gates_other
+        meaning = f"gates above the fewest possible, where these are known ({counted(optimum.num_targets, 'target')})"
+        rows.append(("  above optimum", f"{above:.2f}", meaning))
     if metrics.qiskit_rate is not None:
         meaning = "of the targets: its synthesis is exact with the same gates"
         rows.append(("Qiskit", percent(metrics.qiskit_rate), meaning))
