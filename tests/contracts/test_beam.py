@@ -192,7 +192,9 @@ def test_a_beam_goes_on_from_kept_gates(make_config: MakeConfig, task: str, mode
         infidelity = float(re.findall(r"infidelity (\S+)", result.kept)[0])
         beginning = Circuit(2, own.instructions[:2])
         made = (Operator if task == "UNITARY" else Statevector)(qasm2.loads(beginning.to_qasm2())).data
-        assert infidelity == pytest.approx(1 - abs(np.vdot(made, given)) ** 2 / given.size ** (task == "UNITARY"), abs=1e-3)
+        assert infidelity == pytest.approx(
+            1 - abs(np.vdot(made, given)) ** 2 / given.size ** (task == "UNITARY"), abs=1e-3
+        )
 
 
 def test_beams_are_refused_where_they_cannot_be(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

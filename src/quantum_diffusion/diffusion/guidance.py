@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def guide_plain(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+def guide_plain(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
     """u + g (c - u). Reference: Ho and Salimans, arXiv 2207.12598, eq. 6 with w = g - 1."""
     return unconditional + scale * (conditional - unconditional)
 
@@ -29,7 +29,7 @@ def guide_rescaled(conditional: Tensor, unconditional: Tensor, scale: float, phi
     return phi * rescaled + (1 - phi) * guided
 
 
-def guide_log_probabilities(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+def guide_log_probabilities(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
     """Plain guidance of categorical distributions; logits [..., V] in, log-probabilities [..., V] out."""
     guided = guide_plain(conditional.log_softmax(-1), unconditional.log_softmax(-1), scale)
     return torch.log_softmax(guided, -1)

@@ -108,6 +108,7 @@ class MaskedDiffusion:
         allowed: Tensor,
         *,
         guidance_scale: float = 1.0,
+        guidance_growth: float = 0.0,
         temperature: float = 1.0,
         top_p: float = 1.0,
         sample_steps: int | None = None,
@@ -123,6 +124,7 @@ class MaskedDiffusion:
             generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
             allowed: bool [B, V], instructions each sample may use, or bool [B, T, V], those of each step.
             guidance_scale: g of u + g (c - u) on log-probabilities.
+            guidance_growth: Steps that have to be known before guidance has its full scale; until then it grows from 1.
             temperature: What log-probabilities are divided by, after guidance.
             top_p: The likeliest instructions of this probability together may be drawn, at least one; 1 is all.
             sample_steps: Calls of the network; None reveals one step a call.
@@ -163,7 +165,11 @@ class MaskedDiffusion:
                 wanted = _first_by(priority.masked_fill(rank < num_steps, -torch.inf), most)
             logits, unconditional = denoise(ids, rank, wanted)
             if unconditional is not None:
-                logits = guide_log_probabilities(logits, unconditional, guidance_scale)
+                scale: float | Tensor = guidance_scale
+                if guidance_growth:
+                    grown = ((revealed + first) / guidance_growth).clamp(max=1)
+                    scale = 1 + (guidance_scale - 1) * grown[..., None]  # [B, 1, 1]
+                logits = guide_log_probabilities(logits, unconditional, scale)
             may_be = per_step.gather(1, wanted[..., None].expand(-1, -1, per_step.shape[2]))
             probabilities = (logits.masked_fill(~may_be, -torch.inf) / temperature).softmax(-1)  # [B, M, V]
             if top_p < 1:

@@ -36,6 +36,7 @@ from quantum_diffusion.errors import ConfigError, first_line, lacks_memory
 from quantum_diffusion.models import condition_encoder
 from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
+from quantum_diffusion.models.gates_left import GatesLeft
 from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.models.prefix_encoder import PrefixEncoder
 from quantum_diffusion.models.state_encoder import StateEncoder
@@ -69,6 +70,8 @@ class PipelineConfig(Section):
     loss: Loss
     prefix_head: bool
     """Whether the backbone has an auxiliary head for the labels of prefixes."""
+    tells_gates: bool = False
+    """Whether steps may be told how many gates are left."""
     bucketed: bool
     """Whether training cut batches to their circuits' size."""
     model: ModelConfig
@@ -110,6 +113,7 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         objective=config.training.objective,
         loss=config.training.loss,
         prefix_head=config.training.prefix_head_weight > 0,
+        tells_gates=config.training.tell_gates > 0,
         bucketed=config.training.batching == "bucketed",
         model=config.model,
         text_encoder=config.text_encoder,
@@ -150,6 +154,13 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     if task.encoder is not None or config.shows_remaining:
         chosen = getattr(config, task.step_encoder)
         modules[task.step_encoder] = _step_encoder(chosen, config, encoder.width)
+    if config.tells_gates:
+        if not config.shows_remaining:
+            raise ConfigError(
+                f"training.training.tell_gates tells steps that are shown what is left to do; for {task.asked} none "
+                f"is: set training.{task.step_encoder} (docs/training.md, What is left to do), or tell_gates=0"
+            )
+        modules["gates_left"] = GatesLeft(max_gates=config.max_gates, condition_dim=encoder.width)
     labels = config.num_qubits if config.prefix_head else 0
     if isinstance(params, UNetParams):
         modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)

@@ -61,7 +61,7 @@ class CellsAdapter(ProcessAdapter):
     def check(self, options: SamplingConfig) -> None:
         """Refuse sampling options that the process does not have; see `ProcessAdapter.check`."""
         super().check(options)
-        for name in ("order", "temperature", "top_p"):
+        for name in ("order", "guidance_growth", "temperature", "top_p"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"model_params.{name} is for masked models: this model denoises all steps at once")
         self.process.make_scheduler(options.scheduler or self.config.scheduler.type, self.sample_steps(options))

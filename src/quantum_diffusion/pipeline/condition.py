@@ -18,11 +18,14 @@ class Request:
         prompts: int64 [P, S], tokenised prompts.
         index: int64 [B], position of each circuit's prompt among them.
         targets: float32 [B, 2, D, R]; None for tasks without.
+        num_gates: int64 [B], how many gates circuits are to have, `UNKNOWN` where that is open; None for models that
+            are not told.
     """
 
     prompts: Tensor
     index: Tensor
     targets: Tensor | None = None
+    num_gates: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -30,8 +33,8 @@ class Request:
     def take(self, rows: NDArray[np.int64], device: torch.device) -> Request:
         """Return some rows, on a device."""
         used, index = torch.unique(self.index[rows], return_inverse=True)
-        chosen = None if self.targets is None else self.targets[rows].to(device)
-        return Request(self.prompts[used].to(device), index.to(device), chosen)
+        targets, num_gates = (None if x is None else x[rows].to(device) for x in (self.targets, self.num_gates))
+        return Request(self.prompts[used].to(device), index.to(device), targets, num_gates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +44,15 @@ class Condition:
     Attributes:
         tokens: Float [B, S, E].
         targets: float32 [B, 2, D, R], zeros where they were dropped; None for tasks without.
+        num_gates: int64 [B]; see `Request`.
     """
 
     tokens: Tensor
     targets: Tensor | None = None
+    num_gates: Tensor | None = None
 
     def __add__(self, other: Condition) -> Condition:
         """Join the rows of two conditions."""
-        tokens = torch.cat([self.tokens, other.tokens])
-        if self.targets is None or other.targets is None:
-            return Condition(tokens)
-        return Condition(tokens, torch.cat([self.targets, other.targets]))
+        pairs = [(self.targets, other.targets), (self.num_gates, other.num_gates)]
+        joined = [None if one is None or two is None else torch.cat([one, two]) for one, two in pairs]
+        return Condition(torch.cat([self.tokens, other.tokens]), *joined)

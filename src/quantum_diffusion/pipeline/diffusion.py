@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from quantum_diffusion.arguments import check_kind, check_texts
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.instructions import NO_GATE, instruction_table
 from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedParams, SamplingConfig
@@ -26,6 +26,7 @@ from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import memory_for
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
+from quantum_diffusion.models.gates_left import UNKNOWN
 from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
@@ -39,7 +40,7 @@ from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.pipeline.workers import sample_on_workers
 from quantum_diffusion.seeding import derive_seed, sample_seeds
-from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO, LeftToDo
+from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO, LeftToDo, known_gates
 from quantum_diffusion.tasks.prefix_labels import PREFIX_LABELS
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
@@ -142,12 +143,12 @@ class DiffusionPipeline:
         null = encoder.null_condition(*tokens.shape[:2])
         tokens = torch.where(dropped[:, 0, None, None], null, tokens)
         if request.targets is None or self.task.encoder is None:
-            return Condition(tokens)
+            return Condition(tokens, None, request.num_gates)
         shown = torch.where(dropped[:, 1, None, None, None], 0.0, request.targets)
         encoded: Tensor = self.network[self.task.encoder](shown if self._left is None else self._left.at_start(shown))
         if encoded.dim() == 2:
             encoded = encoded[:, None]
-        return Condition(torch.cat([tokens, encoded], dim=1), shown)
+        return Condition(torch.cat([tokens, encoded], dim=1), shown, request.num_gates)
 
     def _draw_dropped(self, count: int, share: float, jointly: bool, noise: Noise) -> Tensor:
         """Draw which parts of conditions are dropped, bool [count, num_conditions]."""
@@ -170,9 +171,14 @@ class DiffusionPipeline:
             assert self._left is not None
             encoder = self.network[self.task.step_encoder]
             left = self._left.for_steps(condition.targets, circuits, level)
+            told: Tensor | None = None
+            if condition.num_gates is not None:
+                told = self.network["gates_left"](condition.num_gates, known_gates(circuits, level))  # [B, T, E]
             if counts is not None and circuits.device.type == "cpu" and isinstance(backbone, InstructionPolicy):
-                return backbone.at(counts, condition.tokens, encoder(left[counts])), None
-            extra = (encoder(left),)  # [B, T, E]
+                shown = encoder(left[counts])
+                return backbone.at(counts, condition.tokens, shown if told is None else shown + told[counts]), None
+            shown = encoder(left)  # [B, T, E]
+            extra = (shown if told is None else shown + told,)
         output = backbone(circuits, level, condition.tokens, *extra)
         return output if isinstance(output, tuple) else (output, None)
 
@@ -188,6 +194,7 @@ class DiffusionPipeline:
         noise: Noise,
         *,
         condition_dropout: float = 0.0,
+        tell_gates: float = 0.0,
         joint_dropout: bool = False,
         low_variance: bool = True,
         prefix_weight: float = 0.0,
@@ -198,12 +205,22 @@ class DiffusionPipeline:
             batch: Circuits, on the pipeline's device.
             noise: Source of all randomness of the step, on the pipeline's device.
             condition_dropout: Share of prompts (and of targets) that are dropped.
+            tell_gates: Share of circuits of which it is told how many gates they have, for models that can be.
             joint_dropout: Drop both or none, instead of each on its own.
             low_variance: Spread noise levels evenly over the batch (Gaussian processes).
             prefix_weight: Weight of the auxiliary head's loss.
         """
         self._prompt_words = self._prompt_words.to(batch.prompt_ids.device)  # moves in the first step alone
-        request = Request(self._prompt_words, batch.prompt_ids.long(), batch.targets)
+
+        @cache
+        def ids() -> Tensor:
+            return self.decode(batch.tokens) if batch.ids is None else batch.ids.long()
+
+        num_gates = None
+        if self.config.tells_gates:
+            is_told = noise.uniform(len(batch)) < tell_gates
+            num_gates = torch.where(is_told, (ids() != NO_GATE).sum(dim=1), UNKNOWN)
+        request = Request(self._prompt_words, batch.prompt_ids.long(), batch.targets, num_gates)
         dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
         condition = self.encode_condition(request, dropped)
 
@@ -213,10 +230,6 @@ class DiffusionPipeline:
             nonlocal prefix_logits
             prediction, prefix_logits = self._predict(circuits, level, condition, counts)
             return prediction
-
-        @cache
-        def ids() -> Tensor:
-            return self.decode(batch.tokens) if batch.ids is None else batch.ids.long()
 
         found = self.adapter.loss(denoise, batch, ids, noise, low_variance)
         if prefix_logits is None or prefix_weight == 0:
@@ -332,7 +345,7 @@ class DiffusionPipeline:
         plan = plan_edit(edit, self.table, self.config.max_gates)
         rows = Rows(asked.num_qubits, asked.allowed & plan.allowed, sample_seeds(seed, len(asked), first_sample))
         plan.check_samples(rows.allowed, self.table)
-        request = self._request(asked)
+        request = self._request(asked, plan.num_gates)
         ids = np.zeros((len(asked), self.config.max_gates), dtype=np.int16)
         reasons = np.empty(len(asked), dtype=object)
         done = 0
@@ -352,13 +365,14 @@ class DiffusionPipeline:
                 progress(done, len(asked))
         return DecodeReport(ids, reasons == VALID, tuple(reasons))
 
-    def _request(self, asked: Requests) -> Request:
+    def _request(self, asked: Requests, num_gates: int | None = None) -> Request:
         # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
         distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(asked.prompts))}
         words = tokenize_prompts(list(distinct), self.config.vocabulary, min_length=self._prompt_words.shape[1])
         index = torch.tensor([distinct[prompt] for prompt in asked.prompts])
         targets = None if asked.targets is None else torch.from_numpy(as_two_channels(asked.targets))
-        return Request(words, index, targets)
+        told = UNKNOWN if num_gates is None else num_gates
+        return Request(words, index, targets, torch.full_like(index, told) if self.config.tells_gates else None)
 
     def _guided(self, request: Request, scale: float) -> Guided:
         """Return the network with a request, and beside it, unless the scale is 1, with nothing asked."""
@@ -374,6 +388,7 @@ class DiffusionPipeline:
             is_guided=scale != 1,
             encoder=self.network[self.task.step_encoder] if shows else None,
             left=self._left if shows else None,
+            gates_left=self.network["gates_left"] if self.config.tells_gates else None,
         )
 
 

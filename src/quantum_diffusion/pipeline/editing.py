@@ -90,6 +90,11 @@ class EditPlan:
     bounds_length: bool
 
     @property
+    def num_gates(self) -> int | None:
+        """How many gates circuits are to have, None where that is not fixed."""
+        return self.min_gates if self.min_gates == self.max_gates else None
+
+    @property
     def beginning(self) -> Ids:
         """The kept gates before the first that is not kept, int16 [n]."""
         return self.ids[: int(self.kept.cumprod().sum())]

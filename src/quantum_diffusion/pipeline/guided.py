@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.models.transformer import InstructionTransformer
 from quantum_diffusion.pipeline.condition import Condition
@@ -26,6 +27,7 @@ class Guided:
         is_guided: Whether it is.
         encoder: Encoder of what is left to do; None where steps are not shown it, as for the next.
         left: What is left to do.
+        gates_left: Encoder of how many gates are left; None for models that are not told.
     """
 
     predict: Callable[[Tensor, Tensor, Condition], tuple[Tensor, Tensor | None]]
@@ -34,6 +36,7 @@ class Guided:
     is_guided: bool
     encoder: nn.Module | None = None
     left: LeftToDo | None = None
+    gates_left: nn.Module | None = None
 
     def __call__(self, circuits: Tensor, level: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict whole circuits [B, ...] at their noise level, [B, ...] or [1]."""
@@ -48,7 +51,8 @@ class Guided:
         if self.left is not None:
             remainder = self.left.remainder(self.condition.targets, len(tokens), tokens.device)
         memory = self.backbone.remember(tokens, num_steps)
-        return Reader(self.backbone, self.encoder, memory, remainder, self.is_guided)
+        num_gates = None if self.gates_left is None else self.condition.num_gates
+        return Reader(self.backbone, self.encoder, memory, remainder, self.is_guided, self.gates_left, num_gates)
 
     def _doubled(self, x: Tensor) -> Tensor:
         return torch.cat([x, x]) if self.is_guided else x
@@ -70,6 +74,8 @@ class Reader:
         memory: What the backbone remembers; with guidance of 2 B rows, as in `Guided`.
         remainder: What is left to do, as many rows.
         is_guided: Whether steps are predicted with nothing asked, too.
+        gates_left: Encoder of how many gates are left; None for models that are not told.
+        num_gates: int64, as many rows as `memory`: how many gates circuits are to have; see `Request`.
     """
 
     backbone: InstructionTransformer | InstructionPolicy
@@ -77,6 +83,8 @@ class Reader:
     memory: Any
     remainder: Remainder | None
     is_guided: bool
+    gates_left: nn.Module | None = None
+    num_gates: Tensor | None = None
 
     def __call__(self, ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict steps.
@@ -94,6 +102,9 @@ class Reader:
         shown = None
         if self.remainder is not None and self.encoder is not None:
             shown = self.encoder(self.remainder.update(ids, rank))  # [B, E]
+            if self.gates_left is not None:
+                written = ((rank < ids.shape[1]) & (ids != NO_GATE)).sum(dim=1)
+                shown = shown + self.gates_left(self.num_gates, written)
         logits = self.backbone.read(self.memory, ids, rank, wanted, shown)
         if not self.is_guided:
             return logits, None
@@ -111,7 +122,8 @@ class Reader:
         if self.is_guided:
             rows = torch.cat([rows, rows + len(self.memory.condition) // 2])
         remainder = None if self.remainder is None else self.remainder.take(rows)
-        return Reader(self.backbone, self.encoder, self.memory.take(rows), remainder, self.is_guided)
+        num_gates = None if self.num_gates is None else self.num_gates[rows]
+        return replace(self, memory=self.memory.take(rows), remainder=remainder, num_gates=num_gates)
 
     def continued(self, rows: Tensor, ids: Tensor) -> Reader:
         """Return what goes on with some of the circuits after one more instruction each, int64 [M] both."""

@@ -67,6 +67,7 @@ class SequenceAdapter(ProcessAdapter):
             rows.generators(),
             torch.from_numpy(per_step).to(device),
             guidance_scale=options.guidance_scale,
+            guidance_growth=options.guidance_growth or 0.0,
             temperature=1.0 if options.temperature is None else options.temperature,
             top_p=1.0 if options.top_p is None else options.top_p,
             sample_steps=self.sample_steps(options),

@@ -53,6 +53,7 @@ class Trainable(Protocol):
         noise: Noise,
         *,
         condition_dropout: float = 0.0,
+        tell_gates: float = 0.0,
         joint_dropout: bool = False,
         low_variance: bool = True,
         prefix_weight: float = 0.0,
@@ -63,6 +64,7 @@ class Trainable(Protocol):
             batch: Circuits, on the same device.
             noise: Source of all randomness of the step, on the same device.
             condition_dropout: Share of conditions that are dropped.
+            tell_gates: Share of circuits of which the network is told how many gates they have.
             joint_dropout: Drop all parts of a condition or none, instead of each on its own.
             low_variance: Spread noise levels evenly over the batch.
             prefix_weight: Weight of the auxiliary head's loss.

@@ -50,6 +50,7 @@ class LossModule(nn.Module):
                 augment(batch, self._settings.augment, noise),
                 noise,
                 condition_dropout=self._settings.condition_dropout,
+                tell_gates=self._settings.tell_gates,
                 joint_dropout=self._settings.joint_dropout,
                 low_variance=self._settings.low_variance_timesteps,
                 prefix_weight=self._settings.prefix_head_weight,

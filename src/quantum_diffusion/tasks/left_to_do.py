@@ -302,6 +302,12 @@ def known_lengths(rank: Tensor) -> tuple[Tensor, Tensor]:
     return from_start, from_end
 
 
+def known_gates(ids: Tensor, rank: Tensor) -> Tensor:
+    """Return how many gates each step knows, wherever they stand: int64 [B, T]; see `LeftToDo.for_steps`."""
+    earlier = rank[:, None, :] < rank[:, :, None]  # [B, T, T]
+    return (earlier & (ids != NO_GATE)[:, None, :]).sum(dim=2)
+
+
 _SHOWN_STATE = partial(MadeByBeginning, evolution=partial(StateEvolution, dtype=torch.complex64))
 
 LEFT_TO_DO: dict[str, dict[str, Callable[[InstructionTable], LeftToDo]]] = {

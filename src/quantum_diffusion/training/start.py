@@ -66,5 +66,5 @@ def _take_weights(origin: DiffusionPipeline, pipeline: DiffusionPipeline, source
 def _architecture(pipeline: DiffusionPipeline) -> dict[str, Any]:
     """What decides the shapes of a pipeline's weights, under the keys by which users know it."""
     config = pipeline.config.model_dump(mode="json")
-    names = ("model", "text_encoder", "scheduler", "num_qubits", "max_gates", "prefix_head")
+    names = ("model", "text_encoder", "scheduler", "num_qubits", "max_gates", "prefix_head", "tells_gates")
     return {name: config[name] for name in names}

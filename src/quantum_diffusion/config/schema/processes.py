@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from quantum_diffusion.config.schema.values import Positive, Rate, Scale, Temperature, TopP
+from quantum_diffusion.config.schema.values import Growth, Positive, Rate, Scale, Temperature, TopP
 from quantum_diffusion.config.validation import Kinds, Part, Section
 
 Objective = Literal["epsilon", "v", "x0"]
@@ -56,6 +56,9 @@ class MaskedParams(Section):
     """Order in which sampling fills time steps."""
     guidance_scale: Scale = 3.0
     """Guidance used in sampling unless another is asked for; 1 is none."""
+    guidance_growth: Growth = 0.0
+    """Gates over which guidance grows to its full strength in sampling, unless other are asked for; 0 guides all gates
+    alike."""
     temperature: Temperature = 1.0
     """What log-probabilities are divided by in sampling, unless another is asked for: below 1, likely gates come more
     often."""

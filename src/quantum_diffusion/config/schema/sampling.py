@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from quantum_diffusion.config.schema.processes import GuidanceMode, Order, Sampler
 from quantum_diffusion.config.schema.values import (
     Engine,
+    Growth,
     Jobs,
     NonNegative,
     PathText,
@@ -56,6 +57,9 @@ class SamplingConfig(Section):
 
     guidance_scale: Scale | None = None
     """Strength of the prompt; 1 is none, null takes the model's own default."""
+    guidance_growth: Growth | None = None
+    """Gates over which guidance grows to its full strength (masked models only): the first are drawn more freely, so
+    that circuits differ more; 0 guides all alike, null takes the model's own default."""
     guidance_mode: GuidanceMode | None = None
     """plain or rescaled (Gaussian models only); null takes the model's own default."""
     sample_steps: Positive | None = None

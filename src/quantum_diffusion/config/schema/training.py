@@ -110,6 +110,9 @@ class LoopConfig(Section):
     """Weight of an auxiliary head that predicts the label after every prefix (transformer only); 0 leaves it out."""
     condition_dropout: Fraction = 0.1
     """Share of prompts (and of targets: unitaries or states) that training drops, for guidance."""
+    tell_gates: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the circuits of which the model is told how many gates they have (models whose steps are shown what is
+    left to do); then it can be asked for circuits of exactly so many. 0 leaves it out."""
     joint_dropout: bool = False
     """Drop prompt and target of a circuit together, instead of each on its own (data sets with targets)."""
     ema_decay: Fraction | None = 0.999

@@ -70,6 +70,7 @@ Heads = Annotated[int, Field(ge=1, le=1024)]
 Channels = Annotated[int, Field(ge=2, le=4096)]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Growth = Annotated[float, Field(ge=0, le=1000)]
 Scale = Annotated[float, Field(ge=0, le=100)]
 Temperature = Annotated[float, Field(ge=0.01, le=100)]
 TopP = Annotated[float, Field(gt=0, le=1)]
