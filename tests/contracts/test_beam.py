@@ -235,3 +235,18 @@ def test_keys_tell_unitaries_apart_whatever_their_phase_and_rounding() -> None:
     expected = np.unique(matrix_keys(matrices), return_inverse=True)[1].reshape(-1)
     pairs = np.unique(np.stack([np.unique(keys, return_inverse=True)[1].reshape(-1), expected]), axis=1)
     assert len(np.unique(keys)) == len(np.unique(expected)) == pairs.shape[1]
+
+
+@pytest.mark.parametrize("gates", [["x"], ["swap"], ["h"], ["x", "z"], ["cx"]])
+def test_tables_of_few_gates_end_where_nothing_new_is_made(gates: list[str]) -> None:
+    pool = GatePool(gates)
+    table = instruction_table(pool, 1 if max(gate.num_qubits for gate in pool) == 1 else 2)
+    kind = TASKS["UNITARY"]
+    assert isinstance(kind, TargetTask)
+    numbers = tuple(range(1, len(table) + 1))
+    completions = Completions(kind, np.eye(2**table.num_qubits, dtype=np.complex128), numbers, table)
+    every = unitaries(random_ids(np.random.default_rng(0), table, 2000, 0, 12), table)
+    rows, ends = completions.find(matrix_keys(every.conj().swapaxes(1, 2)))
+    assert completions.most_gates <= 4
+    assert len(rows) == 2000, "so few gates make a small group, all of which is known"
+    assert len(np.unique(ends, axis=0)) == len(np.unique(matrix_keys(every)))

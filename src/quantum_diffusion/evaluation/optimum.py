@@ -5,20 +5,14 @@ It says how good found circuits are where targets are small; for others it does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, InstructionTable
-from quantum_diffusion.circuits.keys import Keys
-from quantum_diffusion.circuits.matrices import matrix_keys
+from quantum_diffusion.circuits.reachable import reach
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.tasks.targets import TargetTask
-
-_AT_ONCE = 2**22
-"""Entries of the matrices that are made at once."""
 
 
 class Optimum:
@@ -38,7 +32,8 @@ class Optimum:
         numbers = np.flatnonzero(allowed)
         self._gates = unitaries(numbers[numbers != NO_GATE, None].astype(np.int16), table).astype(np.complex64)
         self._most_entries = most_entries
-        self._made = list(self._levels(task.targets_of(np.zeros((1, 1), dtype=np.int16), table), self._gates))
+        start = task.targets_of(np.full((1, 1), NO_GATE, dtype=np.int16), table)[0].astype(np.complex64)
+        self._made = [reached.keys for reached in reach(start, self._gates, most_entries)]
 
     @property
     def depth(self) -> int:
@@ -61,30 +56,12 @@ class Optimum:
             The fewest; None where they are more than was looked at.
         """
         excluded = -1
-        for undone, keys in enumerate(self._levels(target[None], self._gates.conj().swapaxes(1, 2))):
+        inverses = self._gates.conj().swapaxes(1, 2)
+        for undone, reached in enumerate(reach(target.astype(np.complex64), inverses, self._most_entries)):
             for made in range(excluded + 1 - undone, self.depth + 1):
-                if np.isin(keys, self._made[made]).any():
+                if np.isin(reached.keys, self._made[made]).any():
                     return made + undone
             excluded = self.depth + undone
             if known <= excluded + 1:
                 return known
         return None
-
-    def _levels(self, start: Matrix, gates: NDArray[np.complexfloating]) -> Iterator[Keys]:
-        """Yield the keys of what 0, 1, 2, ... gates make of a start, [1, D, R], that fewer do not make."""
-        matrices: NDArray[np.complexfloating] = start.astype(np.complex64)
-        keys = seen = matrix_keys(matrices)
-        yield keys
-        while 0 < (entries := matrices.size * len(gates)) <= self._most_entries:
-            pieces = np.array_split(matrices, -(-entries // _AT_ONCE))
-            longer, found = [], []
-            for piece in pieces:
-                made = (gates @ piece[:, None]).reshape(-1, *start.shape[1:])
-                every, first = np.unique(matrix_keys(made), return_index=True)
-                new = ~np.isin(every, seen)
-                longer.append(made[first[new]])
-                found.append(every[new])
-            keys, first = np.unique(np.concatenate(found), return_index=True)
-            matrices = np.concatenate(longer)[first]
-            seen = np.union1d(seen, keys)
-            yield keys

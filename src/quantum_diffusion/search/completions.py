@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable
 from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.circuits.matrices import from_two_channels, matrix_keys
+from quantum_diffusion.circuits.reachable import reach
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.tasks.targets import TargetTask
 
 _MOST_ENTRIES = 2**20
-"""Of the unitaries of all short circuits together: of 3 qubits and 21 instructions, up to three gates."""
+"""Of the unitaries of all circuits of a length, whose distinct ones are kept: of 3 qubits and 21 instructions, those of
+up to three gates."""
 
 _MOST_OF_ONE_GATE = 2**24
-"""The same, where circuits of one gate alone are more than that; beyond it there is only the circuit without any."""
+"""The same for circuits of one gate, where these are more; beyond it there is only the circuit without any."""
 
 
 class Completions:
@@ -83,7 +85,7 @@ def keys_of(matrices: Tensor) -> Keys:
 
 @dataclass(frozen=True, eq=False)
 class _ShortCircuits:
-    """All circuits of few gates, shorter ones first: int16 [N, d], and their unitaries complex128 [N, D, D]."""
+    """Circuits of few gates, shorter ones first: int16 [N, d], and their unitaries complex128 [N, D, D]."""
 
     ids: Ids
     unitaries: Matrix
@@ -102,19 +104,17 @@ def _lookup(matrices: Matrix) -> tuple[Keys, NDArray[np.int64]]:
 
 @lru_cache(maxsize=64)
 def _short_circuits(instructions: tuple[int, ...], table: InstructionTable) -> _ShortCircuits:
-    """Return all circuits of few gates of some instructions."""
+    """Return circuits of few gates of some instructions: for each unitary that they make, a shortest one."""
     chosen = np.array(instructions, dtype=np.int16)
-    of_length = [np.full((1, 0), NO_GATE, dtype=np.int16)]
-    count = 1
-    while True:
-        longer = np.concatenate(
-            [np.repeat(of_length[-1], len(chosen), axis=0), np.tile(chosen, len(of_length[-1]))[:, None]], axis=1
-        )
-        count += len(longer)
-        most = _MOST_ENTRIES if len(of_length) > 1 else _MOST_OF_ONE_GATE
-        if not len(chosen) or count * 4**table.num_qubits > most:
-            break
-        of_length.append(longer)
-    depth = len(of_length) - 1
-    ids = np.concatenate([np.pad(some, ((0, 0), (0, depth - some.shape[1]))) for some in of_length])
-    return _ShortCircuits(ids, unitaries(ids, table))
+    gates, identity = unitaries(chosen[:, None], table), np.eye(2**table.num_qubits, dtype=np.complex128)
+    most = _MOST_ENTRIES if len(chosen) * identity.size <= _MOST_ENTRIES else _MOST_OF_ONE_GATE
+    of_length = [np.zeros((1, 0), dtype=np.int16)]
+    made = []
+    for length, reached in enumerate(reach(identity, gates, most)):
+        if length:
+            last = chosen[reached.gates][:, None]
+            of_length.append(np.concatenate([of_length[-1][reached.parents], last], axis=1))
+        made.append(reached.matrices)
+    longest = len(of_length) - 1
+    ids = np.concatenate([np.pad(some, ((0, 0), (0, longest - some.shape[1]))) for some in of_length])
+    return _ShortCircuits(ids, np.concatenate(made))
