@@ -107,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pipeline = load_pipeline(model_folder(model, "compile"))
     dataset = DatasetLoader().load_dataset(data) if data else DatasetGenerator(TEST_SET).generate()[0]
-    task, table = pipeline.task, pipeline.table
+    task, table = pipeline.task, dataset.labelled(np.arange(0)).table
     assert isinstance(task, TargetTask)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(dataset))

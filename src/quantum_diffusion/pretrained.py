@@ -12,7 +12,7 @@ from quantum_diffusion.errors import ConfigError, unknown_name
 
 WEIGHTS = Path(__file__).parent / "weights"
 PREFIX = "pretrained:"
-DEFAULTS = {"sample": "srv", "compile": "unitary_3q"}
+DEFAULTS = {"sample": "srv", "compile": "unitary_3q", "prepare": "state"}
 """The model that a command takes where none is named."""
 
 
@@ -29,10 +29,8 @@ def model_folder(model_dir: str | None, command: str) -> Path:
         command: The command, whose name is that of its section, too.
 
     Raises:
-        ConfigError: There is no model of that name, or none for that command.
+        ConfigError: There is no model of that name.
     """
-    if model_dir is None and command not in DEFAULTS:
-        raise ConfigError(f"{command}.model_dir: is required, no model for {command} comes with the package: give one")
     if model_dir is not None and not model_dir.startswith(PREFIX):
         return Path(model_dir)
     name = DEFAULTS[command] if model_dir is None else model_dir.removeprefix(PREFIX)

@@ -69,12 +69,12 @@ def test_commands_need_no_model(
     assert "verified to have SRV [1, 2, 2]" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=toffoli", "compile.device=cpu"]) == 0
     assert "that are exactly 'toffoli': 1 (beam search" in capsys.readouterr().out
+    assert run_command("prepare", ["prepare.target=ghz:5", "prepare.device=cpu"]) == 0
+    assert "that are exactly 'ghz:5': 1 (beam search" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 1
     assert "unknown model 'unitary': did you mean 'unitary_3q'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_come_with_the_package_has_to_be_given() -> None:
-    with pytest.raises(ConfigError, match=r"prepare\.model_dir: is required"):
-        model_folder(None, "prepare")
+def test_folders_are_taken_as_they_are() -> None:
     assert model_folder("some/folder", "sample") == Path("some/folder")

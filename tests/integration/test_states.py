@@ -139,5 +139,3 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err.startswith(answer + "condition_type=UNITARY")
     assert run_command("prepare", []) == 1
     assert "prepare needs prepare.target: e.g. quantum-diffusion prepare" in capsys.readouterr().err
-    assert run_command("prepare", ["prepare.target=ghz:2"]) == 1
-    assert "prepare.model_dir: is required, no model for prepare comes with the package" in capsys.readouterr().err

@@ -190,8 +190,8 @@ class PrepareConfig(TargetSearchConfig):
     command = "prepare"
 
     model_dir: PathText | None = None
-    """Folder of a saved model that was trained on states; no such model comes with the package, so it has to be
-    given."""
+    """Folder of a saved model that was trained on states, or pretrained:NAME; null takes pretrained:state, which comes
+    with the package."""
     target: PathText
     """State to prepare: path of a .npy vector or a .qasm circuit, or ghz, w, dicke:1, basis:101 or random; with qubits,
     ghz:3, w:3, dicke:4:2 (qubits, ones), and for random gates, random:3:8."""
