@@ -23,6 +23,10 @@ class ConfigError(QuantumDiffusionError):
     """A preset, key or value of the configuration is wrong, or a combination is impossible."""
 
 
+class TooManyQubitsError(ConfigError):
+    """What is asked for has more qubits than the model."""
+
+
 class DatasetFormatError(QuantumDiffusionError):
     """A data set folder is missing, damaged, foreign or not what its own description says."""
 

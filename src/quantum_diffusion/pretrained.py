@@ -12,8 +12,8 @@ from quantum_diffusion.errors import ConfigError, unknown_name
 
 WEIGHTS = Path(__file__).parent / "weights"
 PREFIX = "pretrained:"
-DEFAULTS = {"sample": "srv", "compile": "unitary_3q", "prepare": "state"}
-"""The model that a command takes where none is named."""
+DEFAULTS = {"sample": ("srv",), "compile": ("unitary_3q", "unitary_4q"), "prepare": ("state",)}
+"""The models that a command takes where none is named: the first that has the qubits of what is asked for."""
 
 
 def pretrained_names() -> Sequence[str]:
@@ -22,20 +22,27 @@ def pretrained_names() -> Sequence[str]:
 
 
 def model_folder(model_dir: str | None, command: str) -> Path:
-    """Return where the model of a command lies.
+    """Return where the model of a command lies; of several that it may take, the first. See `model_folders`."""
+    return model_folders(model_dir, command)[0]
+
+
+def model_folders(model_dir: str | None, command: str) -> Sequence[Path]:
+    """Return where the models of a command lie, those of fewer qubits first.
 
     Args:
-        model_dir: A folder, or pretrained:NAME; None takes the one that comes with the package.
+        model_dir: A folder, or pretrained:NAME; None takes those that come with the package.
         command: The command, whose name is that of its section, too.
 
     Raises:
         ConfigError: There is no model of that name.
     """
-    if model_dir is not None and not model_dir.startswith(PREFIX):
-        return Path(model_dir)
-    name = DEFAULTS[command] if model_dir is None else model_dir.removeprefix(PREFIX)
+    if model_dir is None:
+        return [WEIGHTS / name for name in DEFAULTS[command]]
+    if not model_dir.startswith(PREFIX):
+        return [Path(model_dir)]
+    name = model_dir.removeprefix(PREFIX)
     if name not in pretrained_names():
         raise ConfigError(
             f"{command}.model_dir: {unknown_name('model', name, pretrained_names())}; or give the folder of a model"
         )
-    return WEIGHTS / name
+    return [WEIGHTS / name]

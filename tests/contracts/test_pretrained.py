@@ -13,7 +13,6 @@ from qiskit.quantum_info import Operator
 from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.cli import run_command
-from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pretrained import DEFAULTS, WEIGHTS, model_folder, pretrained_names
 from quantum_diffusion.search.exact import find_exact
@@ -24,7 +23,7 @@ MIB = 2**20
 
 def test_all_of_them_open_and_are_small() -> None:
     names = pretrained_names()
-    assert set(DEFAULTS.values()) <= set(names)
+    assert {name for models in DEFAULTS.values() for name in models} == set(names)
     total = 0
     for name in names:
         size = sum(file.stat().st_size for file in (WEIGHTS / name).rglob("*") if file.is_file())
@@ -52,8 +51,9 @@ def test_vectors_of_all_widths_are_answered(qubits: int) -> None:
     assert pipeline.sample(prompts, 0).matches.mean() > 0.9
 
 
-def test_unitaries_are_compiled() -> None:
-    pipeline = load_pipeline(model_folder("pretrained:unitary_3q", "compile"))
+@pytest.mark.parametrize("name", DEFAULTS["compile"])
+def test_unitaries_are_compiled(name: str) -> None:
+    pipeline = load_pipeline(model_folder(f"pretrained:{name}", "compile"))
     assert isinstance(pipeline.task, TargetTask)
     ids = random_ids(np.random.default_rng(0), pipeline.table, 12, 1, 9)
     for target in pipeline.task.targets_of(ids, pipeline.table):
@@ -69,6 +69,10 @@ def test_commands_need_no_model(
     assert "verified to have SRV [1, 2, 2]" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=toffoli", "compile.device=cpu"]) == 0
     assert "that are exactly 'toffoli': 1 (beam search" in capsys.readouterr().out
+    assert run_command("compile", ["compile.target=ghz:4", "compile.device=cpu"]) == 0
+    assert "that are exactly 'ghz:4': 1 (beam search" in capsys.readouterr().out
+    assert run_command("compile", ["compile.target=ghz:5"]) == 1
+    assert "the target has 5 qubits, but the model writes circuits of at most 4" in capsys.readouterr().err
     assert run_command("prepare", ["prepare.target=ghz:5", "prepare.device=cpu"]) == 0
     assert "that are exactly 'ghz:5': 1 (beam search" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.files import numbered, write_circuits
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
-from quantum_diffusion.errors import CheckpointError, counted
+from quantum_diffusion.errors import CheckpointError, TooManyQubitsError, counted
 from quantum_diffusion.files import new_folder
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pretrained import model_folders
 from quantum_diffusion.search.exact import Compilation, find_exact
 from quantum_diffusion.search.found import CompiledCircuit
 from quantum_diffusion.search.sampling import check_save_folder, load_answering, read_edit
@@ -44,14 +47,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     check_kind(config, (CompileConfig, PrepareConfig), "config", PRESETS_HINT)
     check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
-    pipeline = load_answering(config.command, config.model_dir, config.device, config.model_params)
-    target = READERS[config.command](
-        config.target,
-        pipeline.config.num_qubits,
-        gates=config.gates or pipeline.gate_pool.names,
-        num_gates=config.max_gates or pipeline.config.max_gates,
-        seed=config.seed,
-    )
+    pipeline, target = _open_smallest(config)
     return find_exact(
         pipeline,
         target,
@@ -68,6 +64,28 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
         edit=edit,
         progress=progress,
     )
+
+
+def _open(config: TargetSearchConfig, folder: Path) -> tuple[DiffusionPipeline, Matrix]:
+    """Return a model and the target on its qubits."""
+    pipeline = load_answering(config.command, folder, config.device, config.model_params)
+    target = READERS[config.command](
+        config.target,
+        pipeline.config.num_qubits,
+        gates=config.gates or pipeline.gate_pool.names,
+        num_gates=config.max_gates or pipeline.config.max_gates,
+        seed=config.seed,
+    )
+    return pipeline, target
+
+
+def _open_smallest(config: TargetSearchConfig) -> tuple[DiffusionPipeline, Matrix]:
+    """Return the first of the models of a command that has the target's qubits, and the target."""
+    *smaller, largest = model_folders(config.model_dir, config.command)
+    for folder in smaller:
+        with suppress(TooManyQubitsError):
+            return _open(config, folder)
+    return _open(config, largest)
 
 
 def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:

@@ -71,7 +71,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     check_kind(config, SampleConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "sample.save_folder")
     edit = read_edit(config.edit, config.max_gates)
-    pipeline = load_answering("sample", config.model_dir, config.device, config.model_params)
+    pipeline = load_answering("sample", model_folder(config.model_dir, "sample"), config.device, config.model_params)
     prompt = srv_prompt(list(config.srv))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:
@@ -104,20 +104,20 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     return FoundCircuits(cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
 
 
-def load_answering(command: str, model_dir: str | None, device: str, options: SamplingConfig) -> DiffusionPipeline:
+def load_answering(command: str, folder: Path, device: str, options: SamplingConfig) -> DiffusionPipeline:
     """Load a model for a command, and refuse one that is asked for something else.
 
     Args:
         command: `sample`, `compile` or another that a task names.
-        model_dir: See `model_folder`.
+        folder: Where it lies.
         device: See `select_device`.
         options: Which of its weights.
 
     Raises:
         CheckpointError: The model cannot be loaded.
-        ConfigError: It answers another command, the device is not there, or there is no such pretrained model.
+        ConfigError: It answers another command, or the device is not there.
     """
-    pipeline = load_pipeline(model_folder(model_dir, command), select_device(device), options.weights)
+    pipeline = load_pipeline(folder, select_device(device), options.weights)
     if pipeline.task.command != command:
         wanted = next(task.name for task in TASKS.values() if task.command == command)
         raise ConfigError(

@@ -18,7 +18,7 @@ from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.matrices import from_two_channels, qubits_of_unitary
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, unknown_name
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, unknown_name
 from quantum_diffusion.search.files import is_path, read_target_file
 from quantum_diffusion.seeding import numpy_generator
 
@@ -85,9 +85,13 @@ def target_unitary(
 
 
 def check_size(given: int, most: int) -> None:
-    """Refuse a target of more qubits than a model has."""
+    """Refuse a target of more qubits than a model has.
+
+    Raises:
+        TooManyQubitsError: It has.
+    """
     if given > most:
-        raise ConfigError(
+        raise TooManyQubitsError(
             f"the target has {given} qubits, but the model writes circuits of at most {most}: give a smaller target, "
             "or train on more qubits"
         )
