@@ -15,8 +15,8 @@ from torch import Tensor
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels, infidelities, pad_state
+from quantum_diffusion.circuits.instructions import compact, gate_count, instruction_table
+from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels, infidelities, matrix_keys, pad_state
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import statevectors
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
@@ -34,7 +34,7 @@ from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.search.reach import check_target_reach
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.tasks.left_to_do import StatesLeft
-from quantum_diffusion.tasks.state import StateTask
+from quantum_diffusion.tasks.state import StateTask, without_returns
 from tests.conftest import read_gates
 
 POOL = GatePool(["h", "cx", "t", "x", "ccx"])
@@ -319,3 +319,29 @@ def test_what_a_circuit_makes_is_never_refused() -> None:
 def test_gates_of_a_textbook_state_make_it() -> None:
     ghz = Circuit(3, read_gates("h 0; cx 0 1; cx 1 2"))
     np.testing.assert_allclose(target_state(ghz, 3), target_state("ghz:3", 3), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("gates", "qubits"),
+    [(["h", "cx", "z", "x", "ccx", "swap"], 3), (["h", "t", "cx", "sdg"], 3), (["h", "cx"], 2), (["x", "z"], 1)],
+)
+def test_what_leads_back_to_a_state_is_left_out(gates: list[str], qubits: int) -> None:
+    table = instruction_table(GatePool(gates), qubits)
+    ids = random_ids(np.random.default_rng(0), table, 20_000, 0, 14)
+    before = TASK.targets_of(ids, table)
+    for shorter in (without_returns(ids, table), TASK.simplify(ids, table)):
+        assert infidelities(before, TASK.targets_of(shorter, table)).max() < 1e-12
+        assert (gate_count(shorter) <= gate_count(ids)).all()
+    once = without_returns(ids, table)
+    assert gate_count(once).mean() < 0.9 * gate_count(ids).mean()
+    np.testing.assert_array_equal(without_returns(once, table), once)
+    visited = np.stack([matrix_keys(TASK.targets_of(once[:, :step], table)) for step in range(15)], axis=1)
+    for row, length in enumerate(gate_count(once).tolist()):
+        assert len(np.unique(visited[row, : length + 1])) == length + 1
+
+
+def test_a_data_set_of_states_has_no_idle_gates_and_keeps_to_its_prompts(data: CircuitDataset) -> None:
+    circuits = data.labelled(np.arange(len(data)))
+    np.testing.assert_array_equal(without_returns(circuits.ids, circuits.table), compact(circuits.ids))
+    for prompt, circuit in zip(circuits.prompts, circuits_from_ids(circuits.ids, circuits.table), strict=True):
+        assert set(circuit.gate_counts) <= set(TASK.gates_of(prompt, data.gate_pool))

@@ -5,6 +5,7 @@ Everything that holds for both is written once, for matrices of D = 2^n rows and
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def matrix_keys(matrices: NDArray[np.complexfloating]) -> Keys:
     Args:
         matrices: complex [N, D, R]; single precision will do.
     """
-    flat = matrices.reshape(len(matrices), -1)
+    flat = matrices.reshape(len(matrices), math.prod(matrices.shape[1:]))
     first = np.argmax(np.abs(flat) > _NOT_ZERO, axis=1)  # its phase is made that of 1
     pivot = flat[np.arange(len(flat)), first]
     turned = flat * (pivot.conj() / np.abs(pivot))[:, None]

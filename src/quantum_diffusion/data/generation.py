@@ -51,7 +51,7 @@ _STALLED_SHARE = 1e-4
 """The search ends when as many shards as this many rounds give less than this share of new circuits."""
 
 _BLOCK_CIRCUITS = 2**16
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Changes when the same settings give other circuits; see "Numerics" in CHANGELOG.md."""
 
 _SETTINGS_THAT_DO_NOT_MATTER = ("n_jobs", "engine", "max_memory", "output_path", "overwrite")

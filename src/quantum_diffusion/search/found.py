@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.circuits.normal_form import normal_form
-from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.phases import drop_phases
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SearchObjective
@@ -86,7 +85,8 @@ class Found:
         """Simplify and simulate candidates over the pool's gates; returns how many there were."""
         columns = self.target.reshape(1, len(self.target), -1)
         distances = partial(self.task.distances, targets=columns)
-        results = _verify(candidates, self.pool, self.num_qubits, distances, self.may_simplify)
+        simplify = self.task.simplify if self.may_simplify else None
+        results = _verify(candidates, self.pool, self.num_qubits, distances, simplify)
         for result in results:
             self.num_exact += result.is_exact
             if len(result.circuit) > self.most_gates:
@@ -112,19 +112,20 @@ def _verify(
     pool: GatePool,
     num_qubits: int,
     distances: Callable[..., NDArray[np.float64]],
-    may_simplify: bool,
+    simplify: Callable[[Ids, InstructionTable], Ids] | None,
 ) -> list[CompiledCircuit]:
     """Simulate circuits over a pool's gates, simplified where they may be, which brings in no other gate.
 
-    Results are equal where their normal forms are. `distances` returns the infidelity of circuits by their ids.
+    Results are equal where their normal forms are. `distances` returns the infidelity of circuits by their ids;
+    `simplify` is None where they may not be.
     """
     table = instruction_table(pool, num_qubits)
     ids = ids_from_circuits(circuits, table, max(map(len, circuits), default=0))
-    simplified = normal_form(optimize(ids, table), table) if may_simplify else ids
+    simplified = ids if simplify is None else normal_form(simplify(ids, table), table)
     ids, origin = np.unique(simplified, axis=0, return_inverse=True)
-    if may_simplify:
+    if simplify is not None:
         exact = distances(ids, table=table) < EXACT  # only these are worth the dearer rule
-        ids[exact] = normal_form(optimize(drop_phases(ids[exact], table), table), table)
+        ids[exact] = normal_form(simplify(drop_phases(ids[exact], table), table), table)
     results = [
         CompiledCircuit(circuit, infidelity)
         for circuit, infidelity in zip(circuits_from_ids(ids, table), distances(ids, table=table).tolist(), strict=True)

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable
-from quantum_diffusion.circuits.matrices import EXACT, pad_state, qubits_of_state
+from quantum_diffusion.circuits.gates import GatePool, Matrix
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact, instruction_table
+from quantum_diffusion.circuits.matrices import EXACT, matrix_keys, pad_state, qubits_of_state
+from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.prompts import PREPARE_PROMPT
-from quantum_diffusion.circuits.simulate import statevectors
+from quantum_diffusion.circuits.simulate import apply_step, statevectors
+from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.tasks.base import Labels
 from quantum_diffusion.tasks.targets import TargetTask
 
 
@@ -26,6 +29,18 @@ class StateTask(TargetTask):
     symmetries = ("permute_qubits",)
     prompt_begin = PREPARE_PROMPT
     words = ("prepare",)
+
+    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
+        """Draw circuits as for unitaries, and leave out what does nothing to |0...0>; see `Task.draw`."""
+        ids, labels = super().draw(config, rng)
+        if config.optimize == "none":
+            return ids, labels
+        # Other rules might bring in gates that a circuit's prompt does not allow.
+        return without_returns(ids, instruction_table(GatePool(config.gate_set), config.num_qubits)), labels
+
+    def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
+        """Return circuits that make the same states with fewer gates; see `without_returns`."""
+        return optimize(without_returns(super().simplify(ids, table), table), table)
 
     def qubits_of(self, target: Any) -> int:
         """Return the number of qubits of a state; see `qubits_of_state`."""
@@ -64,3 +79,35 @@ class StateTask(TargetTask):
         split = np.moveaxis(target.reshape((2,) * num_qubits), axes, range(len(axes))).reshape(2 ** len(part), -1)
         # The overlap with a product is at most the largest Schmidt coefficient.
         return 1 - float(np.linalg.norm(split, 2)) ** 2 > EXACT
+
+
+def without_returns(ids: Ids, table: InstructionTable) -> Ids:
+    """Leave out every stretch of a circuit that leads from a state back to it, up to a global phase.
+
+    Gates that do nothing to |0...0> are the simplest of these, such as a controlled one whose control is |0>.
+
+    Args:
+        ids: int16 [N, T].
+        table: The instructions the ids number.
+
+    Returns:
+        int16 [N, T], gates at the front.
+    """
+    count, steps = ids.shape
+    states = np.zeros((count, 2**table.num_qubits, 1), dtype=np.complex128)
+    states[:, 0] = 1
+    keys = [matrix_keys(states)]
+    for step in range(steps):
+        apply_step(states, ids[:, step], table)
+        keys.append(matrix_keys(states))
+    seen = np.stack(keys, axis=1)  # [N, T + 1], the state before each step and at the end
+    stays = np.zeros((count, steps), dtype=np.bool_)
+    place = np.zeros(count, dtype=np.int64)
+    rows = np.arange(count)
+    while len(rows):
+        alike = seen[rows] == seen[rows, place][:, None]
+        place = steps - alike[:, ::-1].argmax(axis=1)  # where that state is left for good
+        rows, place = rows[place < steps], place[place < steps]
+        stays[rows, place] = True
+        place += 1
+    return compact(np.where(stays, ids, NO_GATE).astype(np.int16))

@@ -20,6 +20,7 @@ from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact
 from quantum_diffusion.circuits.invariants import Invariant
 from quantum_diffusion.circuits.matrices import EXACT, infidelities, pieces
+from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.prompts import gates_prompt, parse_gates_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport
 from quantum_diffusion.config.schema import DatasetConfig
@@ -100,6 +101,10 @@ class TargetTask(Task):
     def check_prompt(self, prompt: str, pool: GatePool, num_qubits: int) -> None:
         """Refuse a prompt that lists no gates of the pool; see `Task.check_prompt`."""
         self.gates_of(prompt, pool)
+
+    def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
+        """Return circuits int16 [N, T] with fewer gates that do the same of what the task asks for; see `optimize`."""
+        return optimize(ids, table)
 
     # --------------------------------------------------------------------------------------------- sampling
 
