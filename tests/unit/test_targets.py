@@ -15,7 +15,7 @@ import pytest
 import scipy.linalg
 from qiskit import QuantumCircuit, qasm2, qasm3
 from qiskit.circuit import Parameter
-from qiskit.circuit.library import MCXGate, QFTGate
+from qiskit.circuit.library import CCZGate, CSwapGate, MCXGate, QFTGate, ZGate
 from qiskit.quantum_info import Operator, Statevector, random_unitary
 
 from quantum_diffusion.circuits.circuit import Circuit
@@ -38,10 +38,30 @@ def many_gates() -> QuantumCircuit:
 
 
 @pytest.mark.parametrize(
-    ("name", "gate"), [("qft", QFTGate(4)), ("qft:2", QFTGate(2)), ("toffoli", MCXGate(2)), ("toffoli:4", MCXGate(3))]
+    ("name", "gate"),
+    [
+        ("qft", QFTGate(4)),
+        ("qft:2", QFTGate(2)),
+        ("toffoli", MCXGate(2)),
+        ("toffoli:4", MCXGate(3)),
+        ("ccz", CCZGate()),
+        ("ccz:4", ZGate().control(3, annotated=False)),
+        ("fredkin", CSwapGate()),
+    ],
 )
 def test_names(name: str, gate: Any) -> None:
     np.testing.assert_allclose(target_unitary(name, 4), Operator(gate).data, atol=1e-12)
+
+
+def test_the_peres_gate_and_the_adder_compute() -> None:
+    for value in range(8):
+        a, b, c = value & 1, value >> 1 & 1, value >> 2
+        column = target_unitary("peres", 4)[:, value]
+        assert column[a | (a ^ b) << 1 | (c ^ a & b) << 2] == 1
+        for d in (0, 1):
+            column = target_unitary("adder", 4)[:, value | d << 3]
+            carry, total = divmod(a + b + c, 2)
+            assert column[a | (a ^ b) << 1 | total << 2 | (d ^ carry) << 3] == 1
 
 
 @pytest.mark.parametrize("num_qubits", [1, 2, 3, 5])
@@ -207,6 +227,8 @@ def refusal(target: Any, num_qubits: int = 3) -> str:
         ("random:3:4:5", "random:3:8 (qubits, gates)"),
         ("qft:4", "the target has 4 qubits, but the model writes circuits of at most 3"),
         ("toffoli:9999", "the target has 9999 qubits"),
+        ("fredkin:3", "cannot read the target 'fredkin:3': expected fredkin"),
+        ("adder", "the target has 4 qubits, but the model writes circuits of at most 3"),
     ],
 )
 def test_names_that_are_refused(name: str, said: str) -> None:

@@ -48,11 +48,11 @@ class Compilation:
         best: The first of these; if there is none, the valid circuit of least infidelity. None if no sample was a
             circuit of at most `max_gates` gates.
         gates: The gates that were allowed.
-        search: "beam" or "sampling".
         num_sampled: Circuits sampled, or beginnings of circuits that a beam kept.
         num_exact: Samples, or ends of a beam, that were exact, of any length.
         num_invalid: Samples that were no circuit, or none of the allowed gates.
         num_too_long: Exact circuits that were dropped for having more than `max_gates` gates when simplified.
+        search: "beam" or "sampling".
         seconds: Duration of the search.
         kept: What the kept gates at the beginning do, in words; None where none are.
         interrupted: Whether it was interrupted, and this is the best until then.
@@ -61,12 +61,12 @@ class Compilation:
     circuits: tuple[CompiledCircuit, ...]
     best: CompiledCircuit | None
     gates: tuple[str, ...]
-    search: str
     num_sampled: int
     num_exact: int
     num_invalid: int
     num_too_long: int
-    seconds: float
+    search: str = "sampling"
+    seconds: float = 0.0
     kept: str | None = None
     interrupted: bool = False
 
@@ -195,30 +195,36 @@ def find_exact(
     if len(plan.beginning):
         kept = task.outcome_of(plan.beginning, num_qubits, request.targets[0], pipeline.table)
     state = _Search(pipeline, request, found, options, edit, plan, seed, budget)
+    rounds = _beams(state) if by_beam else _samples(state)
+    result = _run(rounds, found, budget, progress)
+    return replace(result, search="beam" if by_beam else "sampling", kept=kept, seconds=time.perf_counter() - started)
+
+
+def _run(
+    rounds: Iterator[_Round], found: Found, budget: Budget, progress: Callable[[int, int], None] | None
+) -> Compilation:
+    """Take candidates until the budget is spent, or the search is interrupted."""
     sampled = invalid = 0
     interrupted = True
     with suppress(KeyboardInterrupt):
-        for candidates in _beams(state) if by_beam else _samples(state):
+        for candidates in rounds:
             valid = found.add(candidates.circuits)
             sampled += candidates.num_sampled
             invalid += candidates.num_invalid + len(candidates.circuits) - valid
             if progress:
-                progress(min(candidates.progress, max_tries), max_tries)
+                progress(min(candidates.progress, budget.max_tries), budget.max_tries)
             if budget.is_spent(found):
                 break
         interrupted = False
-    cheapest = found.cheapest(num_circuits)
+    cheapest = found.cheapest(budget.wanted)
     return Compilation(
         circuits=cheapest,
         best=cheapest[0] if cheapest else found.best,
-        gates=pool.names,
-        search="beam" if by_beam else "sampling",
+        gates=found.pool.names,
         num_sampled=sampled,
         num_exact=found.num_exact,
         num_invalid=invalid,
         num_too_long=found.num_too_long,
-        seconds=time.perf_counter() - started,
-        kept=kept,
         interrupted=interrupted,
     )
 

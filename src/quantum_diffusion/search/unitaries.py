@@ -22,7 +22,8 @@ from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooMany
 from quantum_diffusion.search.files import is_path, read_target_file
 from quantum_diffusion.seeding import numpy_generator
 
-TOFFOLI_QUBITS = 3
+OF_THREE_QUBITS = {"toffoli": 3, "ccz": 3}
+"""Names that stand for a gate of three qubits, unless a number of qubits is given."""
 
 
 def target_unitary(
@@ -38,6 +39,11 @@ def target_unitary(
             - `qft:Q`: the quantum Fourier transform of Q qubits,
             - `toffoli:Q`: x on the last qubit where all others are 1; of three qubits unless Q is given,
             - `ghz:Q`: h on qubit 0, then cx from each qubit to the next, which prepares a GHZ state,
+            - `ccz:Q`: -1 where all qubits are 1; of three qubits unless Q is given,
+            - `fredkin`: qubits 1 and 2 swapped where qubit 0 is 1,
+            - `peres`: ccx from qubits 0 and 1 to 2, then cx from 0 to 1,
+            - `adder`: of the bits of qubits 0 to 2, their sum in qubit 2 and their carry added to qubit 3; qubit 1 gets
+              the sum of the first two,
             - `random:Q:G`: G random gates.
 
             What is not given (`qft`) is taken from the other arguments.
@@ -101,11 +107,15 @@ def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: 
     name, *numbers = text.split(":")
     if name not in _NAMES:
         raise ConfigError(f"{unknown_name('target', text, _NAMES)}; or the path of a .npy or .qasm file")
-    most_numbers = 2 if name == "random" else 1
+    most_numbers = 2 if name == "random" else 0 if name in _CIRCUITS else 1
     if len(numbers) > most_numbers or not all(re.fullmatch(r"[1-9]\d{0,3}", number, re.ASCII) for number in numbers):
-        form = "random:3:8 (qubits, gates)" if name == "random" else f"{name}:3 (qubits)"
-        raise ConfigError(f"cannot read the target {text!r}: expected {name} or e.g. {form}")
-    default = TOFFOLI_QUBITS if name == "toffoli" else num_qubits
+        forms = [name, "e.g. random:3:8 (qubits, gates)", f"e.g. {name}:3 (qubits)"]
+        expected = forms[0] if name in _CIRCUITS else f"{name} or {forms[1 if name == 'random' else 2]}"
+        raise ConfigError(f"cannot read the target {text!r}: expected {expected}")
+    if name in _CIRCUITS:
+        check_size(_CIRCUITS[name].num_qubits, num_qubits)
+        return QiskitBackend().unitary(_CIRCUITS[name])
+    default = OF_THREE_QUBITS.get(name, num_qubits)
     width, length = [*map(int, numbers), *(default, num_gates)[len(numbers) :]]
     check_size(width, num_qubits)
     if name == "random":
@@ -125,6 +135,10 @@ def _toffoli(num_qubits: int) -> Matrix:
     return matrix
 
 
+def _ccz(num_qubits: int) -> Matrix:
+    return np.diag(np.where(np.arange(2**num_qubits) == 2**num_qubits - 1, -1, 1)).astype(np.complex128)
+
+
 def _ghz(num_qubits: int) -> Matrix:
     return QiskitBackend().unitary(ghz_circuit(num_qubits))
 
@@ -135,8 +149,21 @@ def ghz_circuit(num_qubits: int) -> Circuit:
     return Circuit(num_qubits, (Instruction("h", (), (0,)), *chain))
 
 
-_FORMULAS: dict[str, Callable[[int], Matrix]] = {"qft": _qft, "toffoli": _toffoli, "ghz": _ghz}
-_NAMES = (*_FORMULAS, "random")
+def _controlled(*steps: tuple[int, ...]) -> tuple[Instruction, ...]:
+    """Return x gates by their qubits, the target last."""
+    names = {2: "cx", 3: "ccx"}
+    return tuple(Instruction(names[len(qubits)], qubits[:-1], qubits[-1:]) for qubits in steps)
+
+
+_FORMULAS: dict[str, Callable[[int], Matrix]] = {"qft": _qft, "toffoli": _toffoli, "ccz": _ccz, "ghz": _ghz}
+_CIRCUITS = {
+    "fredkin": Circuit(3, (Instruction("cswap", (0,), (1, 2)),)),
+    "peres": Circuit(3, _controlled((0, 1, 2), (0, 1))),
+    "adder": Circuit(4, _controlled((0, 1, 3), (0, 1), (1, 2, 3), (1, 2))),
+}
+"""Targets of a fixed number of qubits, by a circuit that is one of them."""
+
+_NAMES = (*_FORMULAS, *_CIRCUITS, "random")
 
 
 def random_circuit(num_qubits: int, num_gates: int, gates: Sequence[str], seed: int) -> Circuit:
