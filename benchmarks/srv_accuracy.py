@@ -55,9 +55,11 @@ def main() -> None:
         report("free", qubits, parts, pipeline, time.perf_counter() - started)
         usual = sorted(int(n) for n, seen in lengths.items() if seen >= sum(lengths.values()) / 200)
         by_length: dict[int, list[str]] = {}
+        rounds = -(-count // len(prompts))
         for number, prompt in enumerate(asked):
             enough = [n for n in usual if n >= prompt.count("2")]
-            by_length.setdefault(enough[number // len(prompts) % len(enough)], []).append(prompt)
+            place = (number // len(prompts) + 0.5) * len(enough) / rounds
+            by_length.setdefault(enough[int(place)], []).append(prompt)
         started = time.perf_counter()
         parts = [
             pipeline.sample(chosen, 0, options, edit=Edit(min_gates=n, max_gates=n)) for n, chosen in by_length.items()
