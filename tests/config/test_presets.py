@@ -95,8 +95,9 @@ def test_every_training_preset_builds_a_pipeline_that_can_learn(name: str, size:
             ConfigError, match=r"for Schmidt rank vectors no step is shown it: set training\.prefix_enc"
         ):
             DiffusionTrainer(config).setup_model(dataset)
+        asked = "STATE" if config.state_encoder.shows_steps else "UNITARY"
         dataset = DatasetGenerator(
-            DatasetConfig(condition_type="UNITARY", num_samples=4, max_gates=4, n_jobs=1)
+            DatasetConfig(condition_type=asked, num_samples=4, max_gates=4, n_jobs=1)
         ).generate()[0]
     pipeline = DiffusionTrainer(config).setup_model(dataset)
     loaders = DatasetLoader(0).get_dataloaders(dataset, 2, 0.0, time_multiple=pipeline.time_multiple)

@@ -76,7 +76,7 @@ def test_commands_need_no_model(
     assert run_command("prepare", ["prepare.target=ghz:5", "prepare.device=cpu"]) == 0
     assert "that are exactly 'ghz:5': 1 (beam search" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 1
-    assert "unknown model 'unitary': did you mean 'unitary_3q'" in capsys.readouterr().err
+    assert "unknown model 'unitary': did you mean 'unitary_4q'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
