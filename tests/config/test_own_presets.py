@@ -146,7 +146,11 @@ def test_a_list_needs_no_brackets_outside_of_a_sweep(section: str, given: str, p
 @pytest.mark.parametrize(
     ("overrides", "model", "process"),
     [
-        ([], PolicyParams(width=192, depth=2), MaskedParams(suffix_share=1, order="left_to_right", guidance_scale=1.5)),
+        (
+            [],
+            PolicyParams(width=192, depth=2),
+            MaskedParams(suffix_share=1, order="left_to_right", guidance_scale=2, guidance_growth=10),
+        ),
         (["training.scheduler.type=ddim", "training.model.type=transformer"], TransformerParams(), GaussianParams()),
         (
             ["training.scheduler.type=unipc", "training.scheduler.params.sample_steps=7", "training.model.type=unet"],

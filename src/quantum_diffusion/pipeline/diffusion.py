@@ -166,21 +166,33 @@ class DiffusionPipeline:
         Steps that do not count, bool [B, T], are spared where they can be: a GPU would have to be asked how many.
         """
         backbone = self.network["backbone"]
-        extra: tuple[Tensor, ...] = ()
-        if self.config.shows_remaining:
-            assert self._left is not None
-            encoder = self.network[self.task.step_encoder]
-            left = self._left.for_steps(condition.targets, circuits, level)
-            told: Tensor | None = None
-            if condition.num_gates is not None:
-                told = self.network["gates_left"](condition.num_gates, known_gates(circuits, level))  # [B, T, E]
-            if counts is not None and circuits.device.type == "cpu" and isinstance(backbone, InstructionPolicy):
-                shown = encoder(left[counts])
-                return backbone.at(counts, condition.tokens, shown if told is None else shown + told[counts]), None
-            shown = encoder(left)  # [B, T, E]
-            extra = (shown if told is None else shown + told,)
-        output = backbone(circuits, level, condition.tokens, *extra)
+        if not self.config.shows_remaining:
+            output = backbone(circuits, level, condition.tokens)
+        elif counts is not None and circuits.device.type == "cpu" and isinstance(backbone, InstructionPolicy):
+            return backbone.at(counts, condition.tokens, self._shown(circuits, level, condition, counts)), None
+        else:
+            output = backbone(circuits, level, condition.tokens, self._shown(circuits, level, condition))
         return output if isinstance(output, tuple) else (output, None)
+
+    def _shown(self, ids: Tensor, rank: Tensor, condition: Condition, chosen: Tensor | None = None) -> Tensor:
+        """Encode what steps are shown: what is left to do, and how many gates are where that is told.
+
+        Args:
+            ids: int64 [B, T].
+            rank: int64 [B, T].
+            condition: B rows.
+            chosen: bool [B, T], N of the steps; None takes all.
+
+        Returns:
+            [B, T, E], or [N, E].
+        """
+        assert self._left is not None
+        left = self._left.for_steps(condition.targets, ids, rank)
+        shown: Tensor = self.network[self.task.step_encoder](left if chosen is None else left[chosen])
+        if condition.num_gates is None:
+            return shown
+        told: Tensor = self.network["gates_left"](condition.num_gates, known_gates(ids, rank))
+        return shown + (told if chosen is None else told[chosen])
 
     # ----------------------------------------------------------------------------------------- training
 
