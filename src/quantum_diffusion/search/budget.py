@@ -1,4 +1,4 @@
-"""What a search may spend, and the samples that it draws until it is spent.
+"""What a search may spend, the samples that it draws until it is spent, and what it was given to begin with.
 
 Searches by label and by target share it; a beam spends the same budget on beginnings of circuits.
 """
@@ -13,7 +13,7 @@ from quantum_diffusion.arguments import check_number
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.editing import Edit, EditPlan
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 _MOST_AT_ONCE = 256
@@ -71,6 +71,14 @@ class Budget:
         missing = self.wanted if self.is_timed else self.wanted - len(found)
         count = min(max(2 * missing + 6, sampled), _MOST_AT_ONCE)
         return count if self.is_timed else min(count, self.max_tries - sampled)
+
+
+def outcome_of_kept(pipeline: DiffusionPipeline, request: Requests, plan: EditPlan) -> str | None:
+    """Say what the kept gates at the beginning do of a request, one row; None where none are kept there."""
+    if not len(plan.beginning):
+        return None
+    target = None if request.targets is None else request.targets[0]
+    return pipeline.task.outcome_of(plan.beginning, int(request.num_qubits[0]), target, pipeline.table)
 
 
 def sample_batches(

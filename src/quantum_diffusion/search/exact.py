@@ -26,7 +26,7 @@ from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
-from quantum_diffusion.search.budget import Budget, sample_batches
+from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batches
 from quantum_diffusion.search.completions import Completions
 from quantum_diffusion.search.found import CompiledCircuit, Found
 from quantum_diffusion.search.reach import check_target_reach
@@ -189,11 +189,8 @@ def find_exact(
         may_simplify=may_simplify,
     )
     request = pipeline.requests([task.prompt(pool.names, pipeline.gate_pool)], [target])
-    assert request.targets is not None
     plan = plan_edit(edit, pipeline.table, pipeline.config.max_gates)
-    kept = None
-    if len(plan.beginning):
-        kept = task.outcome_of(plan.beginning, num_qubits, request.targets[0], pipeline.table)
+    kept = outcome_of_kept(pipeline, request, plan)
     state = _Search(pipeline, request, found, options, edit, plan, seed, budget)
     rounds = _beams(state) if by_beam else _samples(state)
     result = _run(rounds, found, budget, progress)

@@ -26,7 +26,7 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pretrained import model_folder
-from quantum_diffusion.search.budget import Budget, sample_batches
+from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batches
 from quantum_diffusion.search.files import read_circuit
 from quantum_diffusion.search.reach import check_srv_reach
 from quantum_diffusion.tasks.registry import TASKS
@@ -81,17 +81,14 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
             f"training (circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
     check_srv_reach(config.srv, edit, pipeline.table, pipeline.config.max_gates)
-    beginning = plan_edit(edit, pipeline.table, pipeline.config.max_gates).beginning
-    kept = None
-    if len(beginning):
-        kept = pipeline.task.outcome_of(beginning, len(config.srv), None, pipeline.table)
+    request = pipeline.requests([prompt])
+    kept = outcome_of_kept(pipeline, request, plan_edit(edit, pipeline.table, pipeline.config.max_gates))
     started, cost = time.perf_counter(), cost_of(config.objective)
     budget = Budget.from_now(config.num_circuits, config.max_tries, config.max_seconds)
     found: dict[Circuit, None] = {}
     sampled = exact = 0
     interrupted = True
     with suppress(KeyboardInterrupt):
-        request = pipeline.requests([prompt])
         for samples in sample_batches(pipeline, request, config.model_params, edit, config.seed, budget, found):
             found |= dict.fromkeys(samples.circuits(samples.matches.nonzero()[0]))
             sampled, exact = sampled + len(samples), exact + int(samples.matches.sum())
