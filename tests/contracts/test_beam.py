@@ -49,9 +49,10 @@ def build(
     model: str = "policy",
     gates: tuple[str, ...] = ("h", "cx", "t"),
     qubits: int = 2,
+    suffix_share: float = 0,
 ) -> DiffusionPipeline:
     sizes = {"width": 16, "depth": 1, "feed_forward": 1} | ({} if model == "policy" else {"num_heads": 2})
-    values = make_config().model_dump()
+    values = make_config(scheduler_params={"suffix_share": suffix_share}).model_dump()
     values |= ENCODERS[task] | {"model": {"type": model, "params": sizes}}
     settings = DatasetConfig(
         gate_set=gates, num_qubits=qubits, condition_type=task, num_samples=30, max_gates=STEPS, n_jobs=1

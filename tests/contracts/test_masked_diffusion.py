@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quantum_diffusion.config.schema import Order
-from quantum_diffusion.diffusion.masked import MaskedDiffusion, of_wanted_steps
+from quantum_diffusion.config.schema import StepOrder
+from quantum_diffusion.diffusion.masked import Draw, MaskedDiffusion, of_wanted_steps
 from quantum_diffusion.diffusion.noise import Noise
 
 STEPS = 5
@@ -74,7 +74,7 @@ def test_the_loss_is_the_mean_over_all_noise_levels() -> None:
     torch.testing.assert_close(process.loss(denoise, ids, rank), slow)
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("order", get_args(StepOrder))
 @pytest.mark.parametrize("sample_steps", [None, 1, 2, 3, STEPS, 10 * STEPS])
 def test_an_oracle_writes_its_circuit(order: str, sample_steps: int | None) -> None:
     target = torch.randint(0, VOCABULARY, (6, STEPS), generator=torch.Generator().manual_seed(0))
@@ -109,11 +109,11 @@ def test_confidence_reveals_the_surest_step_first() -> None:
         logits[0, :, 3] = sureness
         return logits, None
 
-    MaskedDiffusion(order="confidence").sample(of_wanted_steps(denoise), STEPS, generators(1), anything(1))
+    MaskedDiffusion().sample(of_wanted_steps(denoise), STEPS, generators(1), anything(1), order="confidence")
     assert seen == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("order", get_args(StepOrder))
 def test_forbidden_instructions_are_never_drawn(order: str) -> None:
     allowed = torch.rand(200, VOCABULARY, generator=torch.Generator().manual_seed(2)) < 0.5
     allowed[:, 0] |= ~allowed.any(dim=1)
@@ -128,9 +128,9 @@ def test_forbidden_instructions_are_never_drawn(order: str) -> None:
             STEPS,
             generators(200),
             allowed,
+            Draw(guidance_scale=3.0),
             sample_steps=steps,
             order=order,
-            guidance_scale=3.0,
         )
         assert bool(allowed.gather(1, found).all())
 
@@ -167,7 +167,7 @@ def test_samples_follow_the_distribution(order: str) -> None:
     assert chi_square < 24.3, "7 degrees of freedom, p = 0.001"
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("order", get_args(StepOrder))
 def test_a_sample_does_not_depend_on_its_batch(order: str) -> None:
     weight = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0))
 
@@ -178,7 +178,12 @@ def test_a_sample_does_not_depend_on_its_batch(order: str) -> None:
 
     def draw(first: int, count: int) -> Tensor:
         return MaskedDiffusion().sample(
-            of_wanted_steps(denoise), STEPS, generators(count, first), anything(count), guidance_scale=2.0, order=order
+            of_wanted_steps(denoise),
+            STEPS,
+            generators(count, first),
+            anything(count),
+            Draw(guidance_scale=2.0),
+            order=order,
         )
 
     assert torch.equal(draw(0, 10), torch.cat([draw(0, 1), draw(1, 6), draw(7, 3)]))
@@ -193,7 +198,7 @@ def test_guidance_sharpens_the_difference_to_no_prompt() -> None:
         free.expand(count, 1, 3),
     )
     allowed = torch.ones(count, 3, dtype=torch.bool)
-    found = MaskedDiffusion().sample(of_wanted_steps(answers), 1, generators(count), allowed, guidance_scale=2.0)
+    found = MaskedDiffusion().sample(of_wanted_steps(answers), 1, generators(count), allowed, Draw(guidance_scale=2.0))
     expected = torch.tensor([0.5**2 / 0.4, 0.3**2 / 0.4, 0.2**2 / 0.2])
     expected = count * expected / expected.sum()
     counts = torch.bincount(found.flatten(), minlength=3)
@@ -208,7 +213,7 @@ def draw_known(count: int, share: float = 0.5) -> tuple[Tensor, Tensor]:
     return torch.randint(0, VOCABULARY, (count, STEPS), generator=rng), known
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("order", get_args(StepOrder))
 @pytest.mark.parametrize("sample_steps", [None, 1, 2, 3, 10 * STEPS])
 def test_known_steps_are_seen_from_the_start_and_never_change(order: str, sample_steps: int | None) -> None:
     target = torch.randint(0, VOCABULARY, (40, STEPS), generator=torch.Generator().manual_seed(0))
@@ -246,7 +251,7 @@ def test_known_steps_are_seen_from_the_start_and_never_change(order: str, sample
         assert bool((later < STEPS).sum(1)[unfinished].gt(was_revealed.sum(1)[unfinished]).all())
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("order", get_args(StepOrder))
 def test_a_sample_with_known_steps_does_not_depend_on_its_batch(order: str) -> None:
     weight = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0))
     start, known = draw_known(12)
@@ -274,7 +279,7 @@ def test_a_sample_with_known_steps_does_not_depend_on_its_batch(order: str) -> N
         assert torch.equal(together[known], start[known])
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("order", get_args(StepOrder))
 def test_each_step_keeps_to_its_own_instructions(order: str) -> None:
     allowed = torch.rand(200, STEPS, VOCABULARY, generator=torch.Generator().manual_seed(2)) < 0.4
     allowed[..., 0] |= ~allowed.any(dim=2)
@@ -284,7 +289,7 @@ def test_each_step_keeps_to_its_own_instructions(order: str) -> None:
         return wanted, -wanted
 
     found = MaskedDiffusion().sample(
-        of_wanted_steps(denoise), STEPS, generators(200), allowed, order=order, guidance_scale=3.0
+        of_wanted_steps(denoise), STEPS, generators(200), allowed, Draw(guidance_scale=3.0), order=order
     )
     assert bool(allowed.gather(2, found[..., None]).all())
 
@@ -320,7 +325,7 @@ def test_temperature_and_top_p_shape_what_is_drawn(temperature: float, top_p: fl
         return logits.expand(len(ids), 1, -1), None
 
     found = MaskedDiffusion().sample(
-        of_wanted_steps(denoise), 1, generators(count), anything(count), temperature=temperature, top_p=top_p
+        of_wanted_steps(denoise), 1, generators(count), anything(count), Draw(temperature=temperature, top_p=top_p)
     )
     wanted = (logits / temperature).softmax(0)
     order = wanted.argsort(descending=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantum_diffusion.config.schema import Order
+from quantum_diffusion.config.schema import StepOrder
 from quantum_diffusion.diffusion.masked import MaskedDiffusion, of_wanted_steps
 from quantum_diffusion.models.layers import GROUPS
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
@@ -155,10 +155,10 @@ def test_bfloat16_autocast_runs(name: str) -> None:
 # ------------------------------------------------------------------------------------------------- with a memory
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("order", get_args(StepOrder))
 @pytest.mark.parametrize(("sample_steps", "with_known"), [(None, False), (None, True), (3, True)])
 def test_reading_with_a_memory_writes_the_same_circuits(
-    order: Order, sample_steps: int | None, with_known: bool
+    order: StepOrder, sample_steps: int | None, with_known: bool
 ) -> None:
     """Whole passes over all steps are the oracle; with a condition a step, as what is left to do is."""
     steps, count = 9, 40

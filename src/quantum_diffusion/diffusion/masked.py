@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from quantum_diffusion.circuits.instructions import NO_GATE
-from quantum_diffusion.config.schema import Order
+from quantum_diffusion.config.schema import StepOrder
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.diffusion.noise import Noise
 
@@ -38,21 +39,58 @@ def of_wanted_steps(denoise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | N
     return at_wanted
 
 
+EndsDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(ids, rank) -> logits [B, 2, V] of the first and the last step that are not revealed, and those without prompt."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How instructions are drawn from what a network predicts.
+
+    Attributes:
+        guidance_scale: g of u + g (c - u) on log-probabilities.
+        guidance_growth: Steps that have to be known before guidance has its full scale; until then it grows from 1.
+        temperature: What log-probabilities are divided by, after guidance.
+        top_p: The likeliest instructions of this probability together may be drawn, at least one; 1 is all.
+    """
+
+    guidance_scale: float = 1.0
+    guidance_growth: float = 0.0
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def probabilities(self, logits: Tensor, unconditional: Tensor | None, known: Tensor, may_be: Tensor) -> Tensor:
+        """Return how likely each instruction is to be drawn, [B, M, V].
+
+        Args:
+            logits: [B, M, V].
+            unconditional: The same with nothing asked, None without guidance.
+            known: int64 [B, 1], how many steps are known.
+            may_be: bool [B, M, V], instructions that may be drawn.
+        """
+        if unconditional is not None:
+            scale: float | Tensor = self.guidance_scale
+            if self.guidance_growth:
+                grown = (known / self.guidance_growth).clamp(max=1)
+                scale = 1 + (self.guidance_scale - 1) * grown[..., None]  # [B, 1, 1]
+            logits = guide_log_probabilities(logits, unconditional, scale)
+        probabilities = (logits.masked_fill(~may_be, -torch.inf) / self.temperature).softmax(-1)
+        return probabilities if self.top_p == 1 else _likeliest(probabilities, self.top_p)
+
+
 class MaskedDiffusion:
     """The process: how circuits are masked in training and revealed in sampling.
 
     Args:
         suffix_share: Share of training circuits that are masked from the end (revealed from the first gate to the
             last), in [0, 1]; the others are masked in a random order. At 1 a circuit ends with the first "no gate".
-        order: Default order of revealing in sampling, an `Order`.
 
     Reference:
         Austin et al., arXiv 2107.03006 (absorbing state); Hoogeboom et al., arXiv 2110.02037 (order-agnostic bound).
     """
 
-    def __init__(self, suffix_share: float = 0.0, order: Order = "random") -> None:
+    def __init__(self, suffix_share: float = 0.0) -> None:
         self.suffix_share = suffix_share
-        self.order = order
 
     def draw_rank(self, count: int, steps: int, noise: Noise) -> Tensor:
         """Draw the order in which each training circuit is revealed: int64 [count, steps], a permutation a row."""
@@ -106,13 +144,10 @@ class MaskedDiffusion:
         num_steps: int,
         generators: Sequence[torch.Generator],
         allowed: Tensor,
+        draw: Draw | None = None,
         *,
-        guidance_scale: float = 1.0,
-        guidance_growth: float = 0.0,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
         sample_steps: int | None = None,
-        order: Order | None = None,
+        order: StepOrder = "random",
         start: Tensor | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
@@ -123,23 +158,17 @@ class MaskedDiffusion:
             num_steps: T.
             generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
             allowed: bool [B, V], instructions each sample may use, or bool [B, T, V], those of each step.
-            guidance_scale: g of u + g (c - u) on log-probabilities.
-            guidance_growth: Steps that have to be known before guidance has its full scale; until then it grows from 1.
-            temperature: What log-probabilities are divided by, after guidance.
-            top_p: The likeliest instructions of this probability together may be drawn, at least one; 1 is all.
+            draw: How instructions are drawn; None draws them as they are predicted.
             sample_steps: Calls of the network; None reveals one step a call.
-            order: An `Order`; None takes the process's own.
+            order: Which steps are revealed first.
             start: int64 [B, T], circuits whose known steps are revealed from the start; None without.
             known: bool [B, T], these steps, which never change; None for none.
 
         Returns:
             int64 ids [B, T].
         """
-        device, count = allowed.device, len(generators)
-        uniform = torch.empty(count, 2, num_steps)
-        for row, generator in zip(uniform, generators, strict=True):
-            row.uniform_(generator=generator)
-        uniform = uniform.to(device)
+        device, count, draw = allowed.device, len(generators), draw or Draw()
+        uniform = _uniform(generators, num_steps, device)
         per_step = allowed if allowed.dim() == 3 else allowed[:, None].expand(-1, num_steps, -1)  # [B, T, V]
         ids = torch.zeros(count, num_steps, dtype=torch.int64, device=device)
         rank = torch.full_like(ids, num_steps)
@@ -148,10 +177,10 @@ class MaskedDiffusion:
             rank = torch.where(known, known.cumsum(1) - 1, rank)  # as if revealed first, from left to right
         revealed = (rank < num_steps).sum(dim=1, keepdim=True)  # [B, 1]
         masked = num_steps - revealed
-        priority = _priority(order or self.order, uniform[:, 0])
+        priority = _priority(order, uniform[:, 0])
         calls = masked.clamp(max=sample_steps or num_steps)  # [B, 1]: a sample's own, whatever its batch needs
         is_free = known is None or not bool(known.any())
-        ends = self.ends_at_no_gate and (order or self.order) == "left_to_right" and is_free
+        ends = self.ends_at_no_gate and order == "left_to_right" and is_free
         ended = torch.zeros(count, 1, dtype=torch.bool, device=device)
         numbers = torch.arange(num_steps + 1, device=device)
         begins = (masked * numbers // calls.clamp(min=1)).clamp(max=masked)  # [B, T + 1]: revealed before each call
@@ -163,17 +192,8 @@ class MaskedDiffusion:
                 wanted = torch.arange(num_steps, device=device).expand(count, -1)
             else:  # the order is known before what is written, so no other step needs to be predicted
                 wanted = _first_by(priority.masked_fill(rank < num_steps, -torch.inf), most)
-            logits, unconditional = denoise(ids, rank, wanted)
-            if unconditional is not None:
-                scale: float | Tensor = guidance_scale
-                if guidance_growth:
-                    grown = ((revealed + first) / guidance_growth).clamp(max=1)
-                    scale = 1 + (guidance_scale - 1) * grown[..., None]  # [B, 1, 1]
-                logits = guide_log_probabilities(logits, unconditional, scale)
             may_be = per_step.gather(1, wanted[..., None].expand(-1, -1, per_step.shape[2]))
-            probabilities = (logits.masked_fill(~may_be, -torch.inf) / temperature).softmax(-1)  # [B, M, V]
-            if top_p < 1:
-                probabilities = _likeliest(probabilities, top_p)
+            probabilities = draw.probabilities(*denoise(ids, rank, wanted), revealed + first, may_be)
             drawn = _inverse_cdf(probabilities, uniform[:, 1].gather(1, wanted))
             if ends:
                 after = ended | ((drawn == NO_GATE).cumsum(dim=1) > 0)
@@ -189,6 +209,60 @@ class MaskedDiffusion:
             rank = rank.scatter(1, wanted, torch.where(reveal, revealed + first + place, rank.gather(1, wanted)))
         return ids
 
+    @staticmethod
+    @torch.inference_mode()
+    def sample_from_ends(
+        ends: EndsDenoise,
+        num_steps: int,
+        generators: Sequence[torch.Generator],
+        allowed: Tensor,
+        has_end: Tensor,
+        draw: Draw,
+    ) -> Tensor:
+        """Reveal circuits gate by gate, each the first or the last that is missing, whichever the network is surer of.
+
+        Args:
+            ends: The network with its condition.
+            num_steps: T.
+            generators: As in `sample`.
+            allowed: bool [B, T, V], instructions that each sample may use for its gate number t, in the order in which
+                they are revealed.
+            has_end: bool [B], samples of which the last gate may be revealed; of others it is always the first.
+            draw: How instructions are drawn.
+
+        Returns:
+            int64 ids [B, T], the gates before all "no gate".
+        """
+        device, count = allowed.device, len(generators)
+        uniform = _uniform(generators, num_steps, device)[:, 1]
+        ids = torch.zeros(count, num_steps, dtype=torch.int64, device=device)
+        rank = torch.full_like(ids, num_steps)
+        begun = torch.zeros(count, 1, dtype=torch.int64, device=device)
+        ended = torch.zeros(count, 1, dtype=torch.bool, device=device)
+        for step in range(num_steps):
+            known = torch.full_like(begun, step)
+            may_be = allowed[:, step, None].expand(-1, 2, -1)
+            probabilities = draw.probabilities(*ends(ids, rank), known, may_be)  # [B, 2, V]
+            surest = probabilities.max(-1).values
+            at_end = ((surest[:, 1] > surest[:, 0]) & has_end)[:, None]
+            chosen = torch.where(at_end[..., None], probabilities[:, 1:], probabilities[:, :1])
+            drawn = _inverse_cdf(chosen, uniform[:, step, None]).masked_fill(ended, NO_GATE)
+            place = torch.where(at_end, num_steps - 1 - (known - begun), begun)
+            ids, rank = ids.scatter(1, place, drawn), rank.scatter(1, place, known)
+            begun = begun + ~at_end
+            ended = ended | (drawn == NO_GATE)
+            if device.type == "cpu" and bool(ended.all()):  # others would be waited for
+                break
+        return ids.gather(1, (ids == NO_GATE).to(torch.int8).argsort(dim=1, stable=True))
+
+
+def _uniform(generators: Sequence[torch.Generator], num_steps: int, device: torch.device) -> Tensor:
+    """Draw two numbers of [0, 1) for each step of each sample, [B, 2, T]."""
+    uniform = torch.empty(len(generators), 2, num_steps)
+    for row, generator in zip(uniform, generators, strict=True):
+        row.uniform_(generator=generator)
+    return uniform.to(device)
+
 
 def _first_by(priority: Tensor, count: int) -> Tensor:
     """Return the steps of largest priority, the first of equal ones first: [B, T] => int64 [B, count]."""
@@ -202,7 +276,7 @@ def _likeliest(probabilities: Tensor, share: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, place, ordered.masked_fill(before >= share, 0.0))
 
 
-def _priority(order: Order, uniform: Tensor) -> Tensor | None:
+def _priority(order: StepOrder, uniform: Tensor) -> Tensor | None:
     """Which steps to reveal first, [B, T] (largest first); None asks the network's confidence."""
     if order == "left_to_right":
         return -torch.arange(uniform.shape[1], dtype=uniform.dtype, device=uniform.device).expand_as(uniform)

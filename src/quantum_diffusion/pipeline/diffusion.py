@@ -24,7 +24,7 @@ from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedPa
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.diffusion.noise import Noise
-from quantum_diffusion.errors import memory_for
+from quantum_diffusion.errors import ConfigError, memory_for
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
 from quantum_diffusion.models.gates_left import UNKNOWN
 from quantum_diffusion.models.policy import InstructionPolicy
@@ -76,11 +76,24 @@ class DiffusionPipeline:
         self._prompt_words = tokenize_prompts(config.prompts, config.vocabulary)
         self._decoder = DeviceDecoder(self.table)
         self._left = self._left_to_do()
+        self.check_sampling(SamplingConfig())
 
     def _left_to_do(self) -> LeftToDo | None:
         encoder = getattr(self.config, self.task.step_encoder)
         make = None if encoder is None else LEFT_TO_DO[self.task.name].get(encoder.type)
         return None if make is None else make(self.table)
+
+    @property
+    def writes_from_ends(self) -> bool:
+        """Whether circuits can be written from both of their ends: what is left to do is all that is looked at."""
+        is_policy = isinstance(self.network["backbone"], InstructionPolicy)
+        return is_policy and self._left is not None and self._left.has_two_ends and self.process.ends_at_no_gate
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        inverse = torch.from_numpy(self.table.inverse.astype(np.int64))
+        inverse[NO_GATE] = NO_GATE
+        return inverse
 
     @cached_property
     def _prefix_labels(self) -> Callable[[Tensor], Tensor]:
@@ -273,6 +286,19 @@ class DiffusionPipeline:
             ConfigError: The message names the option.
         """
         self.adapter.check(options)
+        if self.resolved(options).order != "surer_end":
+            return
+        if not self.writes_from_ends:
+            raise ConfigError(
+                "order=surer_end is for policies for unitaries with scheduler.params.suffix_share=1, and this is a "
+                f"{self.config.model.type} for {self.task.asked}: train with scheduler.params.order=left_to_right, or "
+                "give model_params.order=left_to_right"
+            )
+        if options.sample_steps is not None and options.sample_steps < self.config.max_gates:
+            raise ConfigError(
+                f"model_params.sample_steps={options.sample_steps}, but order=surer_end writes one gate a step: leave "
+                "it out, or give model_params.order=left_to_right, too"
+            )
 
     def resolved(self, options: SamplingConfig) -> SamplingConfig:
         """Return the options with the model's own defaults where they leave one open."""
@@ -401,6 +427,7 @@ class DiffusionPipeline:
             encoder=self.network[self.task.step_encoder] if shows else None,
             left=self._left if shows else None,
             gates_left=self.network["gates_left"] if self.config.tells_gates else None,
+            inverse=self._inverse.to(self.device) if self.writes_from_ends else None,
         )
 
 

@@ -28,6 +28,8 @@ class Guided:
         encoder: Encoder of what is left to do; None where steps are not shown it, as for the next.
         left: What is left to do.
         gates_left: Encoder of how many gates are left; None for models that are not told.
+        inverse: int64 [V], the inverse of each instruction, -1 where there is none; None for models that cannot write
+            from the end.
     """
 
     predict: Callable[[Tensor, Tensor, Condition], tuple[Tensor, Tensor | None]]
@@ -37,11 +39,12 @@ class Guided:
     encoder: nn.Module | None = None
     left: LeftToDo | None = None
     gates_left: nn.Module | None = None
+    inverse: Tensor | None = None
 
     def __call__(self, circuits: Tensor, level: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict whole circuits [B, ...] at their noise level, [B, ...] or [1]."""
         level = level if len(level) == 1 else self._doubled(level)
-        return self._halves(self.predict(self._doubled(circuits), level, self.condition)[0])
+        return _halves(self.predict(self._doubled(circuits), level, self.condition)[0], self.is_guided)
 
     def reader(self, num_steps: int) -> Reader:
         """Return what predicts chosen steps of circuits that are being written, which have not begun yet."""
@@ -52,16 +55,12 @@ class Guided:
             remainder = self.left.remainder(self.condition.targets, len(tokens), tokens.device)
         memory = self.backbone.remember(tokens, num_steps)
         num_gates = None if self.gates_left is None else self.condition.num_gates
-        return Reader(self.backbone, self.encoder, memory, remainder, self.is_guided, self.gates_left, num_gates)
+        return Reader(
+            self.backbone, self.encoder, memory, remainder, self.is_guided, self.gates_left, num_gates, self.inverse
+        )
 
     def _doubled(self, x: Tensor) -> Tensor:
         return torch.cat([x, x]) if self.is_guided else x
-
-    def _halves(self, prediction: Tensor) -> tuple[Tensor, Tensor | None]:
-        if not self.is_guided:
-            return prediction, None
-        asked, free = prediction.chunk(2)
-        return asked, free
 
 
 @dataclass(eq=False)
@@ -76,6 +75,7 @@ class Reader:
         is_guided: Whether steps are predicted with nothing asked, too.
         gates_left: Encoder of how many gates are left; None for models that are not told.
         num_gates: int64, as many rows as `memory`: how many gates circuits are to have; see `Request`.
+        inverse: As in `Guided`.
     """
 
     backbone: InstructionTransformer | InstructionPolicy
@@ -85,6 +85,7 @@ class Reader:
     is_guided: bool
     gates_left: nn.Module | None = None
     num_gates: Tensor | None = None
+    inverse: Tensor | None = None
 
     def __call__(self, ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict steps.
@@ -101,15 +102,57 @@ class Reader:
             ids, rank, wanted = (torch.cat([x, x]) for x in (ids, rank, wanted))
         shown = None
         if self.remainder is not None and self.encoder is not None:
-            shown = self.encoder(self.remainder.update(ids, rank))  # [B, E]
-            if self.gates_left is not None:
-                written = ((rank < ids.shape[1]) & (ids != NO_GATE)).sum(dim=1)
-                shown = shown + self.gates_left(self.num_gates, written)
-        logits = self.backbone.read(self.memory, ids, rank, wanted, shown)
-        if not self.is_guided:
-            return logits, None
-        asked, free = logits.chunk(2)
-        return asked, free
+            shown = self._shown(self.remainder.update(ids, rank), ids, rank)
+        return _halves(self.backbone.read(self.memory, ids, rank, wanted, shown), self.is_guided)
+
+    def at_ends(self, ids: Tensor, rank: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predict the first and the last gate of those that are missing, for models that can write from the end.
+
+        The last gate of a circuit is the inverse of the first one of the inverse circuit. Both are predicted as the
+        gate after as many as are known: what is left to do is all that matters here.
+
+        Args:
+            ids: int64 [B, T], circuits of which a beginning and an end are known.
+            rank: int64 [B, T], T for the steps between.
+
+        Returns:
+            Logits [B, 2, V], and those with nothing asked, None without guidance. Those of a last gate whose inverse is
+            no instruction say nothing.
+        """
+        assert self.remainder is not None
+        assert self.inverse is not None
+        if self.is_guided:
+            ids, rank = torch.cat([ids, ids]), torch.cat([rank, rank])
+        place = (rank < ids.shape[1]).sum(dim=1, keepdim=True).clamp(max=ids.shape[1] - 1)
+        sides = self.remainder.update(ids, rank), self.remainder.from_end()
+        first, last = (
+            self.backbone.read(self.memory, ids, rank, place, self._shown(side, ids, rank)) for side in sides
+        )
+        last = last[..., self.inverse.clamp(min=0)]
+        return _halves(torch.cat([first, last], dim=1), self.is_guided)
+
+    def can_end(self, allowed: Tensor) -> Tensor:
+        """Tell of which circuits the last gate can be predicted: the inverse of each gate allowed is allowed, too.
+
+        Args:
+            allowed: bool [B, V], instructions that each may use.
+
+        Returns:
+            bool [B].
+        """
+        if self.inverse is None:
+            return torch.zeros_like(allowed[:, 0])
+        inverse_allowed = allowed[:, self.inverse.clamp(min=0)] & (self.inverse >= 0)
+        return (inverse_allowed | ~allowed).all(dim=1)
+
+    def _shown(self, left: Tensor, ids: Tensor, rank: Tensor) -> Tensor:
+        """Encode what is left to do, and how many gates are where that is told: [B, E]."""
+        assert self.encoder is not None
+        shown: Tensor = self.encoder(left)
+        if self.gates_left is not None:
+            written = ((rank < ids.shape[1]) & (ids != NO_GATE)).sum(dim=1)
+            shown = shown + self.gates_left(self.num_gates, written)
+        return shown
 
     @property
     def missing(self) -> Tensor:
@@ -125,9 +168,22 @@ class Reader:
         num_gates = None if self.num_gates is None else self.num_gates[rows]
         return replace(self, memory=self.memory.take(rows), remainder=remainder, num_gates=num_gates)
 
-    def continued(self, rows: Tensor, ids: Tensor) -> Reader:
-        """Return what goes on with some of the circuits after one more instruction each, int64 [M] both."""
+    def continued(self, rows: Tensor, ids: Tensor, at_end: Tensor | None = None) -> Reader:
+        """Return what goes on with some of the circuits after one more instruction each, int64 [M] both.
+
+        Those of which `at_end`, bool [M], is true stand before the known end; see `Remainder.append`.
+        """
         taken = self.take(rows)
         if taken.remainder is not None:
-            taken.remainder.append(torch.cat([ids, ids]) if self.is_guided else ids)
+            if self.is_guided:
+                ids, at_end = torch.cat([ids, ids]), None if at_end is None else torch.cat([at_end, at_end])
+            taken.remainder.append(ids, at_end)
         return taken
+
+
+def _halves(prediction: Tensor, is_guided: bool) -> tuple[Tensor, Tensor | None]:
+    """Return what is predicted with a request, and without; the latter is None without guidance."""
+    if not is_guided:
+        return prediction, None
+    asked, free = prediction.chunk(2)
+    return asked, free

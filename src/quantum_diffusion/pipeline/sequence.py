@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from quantum_diffusion.circuits.instructions import InstructionTable
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import MaskedParams, SamplingConfig
 from quantum_diffusion.data.container import Batch
-from quantum_diffusion.diffusion.masked import MaskedDiffusion
+from quantum_diffusion.diffusion.masked import Draw, MaskedDiffusion
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.pipeline.adapter import Denoise, ProcessAdapter, ProcessLoss, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig
@@ -31,7 +32,7 @@ class SequenceAdapter(ProcessAdapter):
         super().__init__(config, table, network)
         params = config.scheduler.params
         assert isinstance(params, MaskedParams)
-        self.process = MaskedDiffusion(params.suffix_share, params.order)
+        self.process = MaskedDiffusion(params.suffix_share)
 
     def loss(
         self, denoise: Denoise, batch: Batch, ids: Callable[[], Tensor], noise: Noise, low_variance: bool
@@ -58,21 +59,26 @@ class SequenceAdapter(ProcessAdapter):
         self, guided: Guided, rows: Rows, options: SamplingConfig, plan: EditPlan, device: torch.device
     ) -> DecodeReport:
         """Reveal circuits step by step; see `ProcessAdapter.sample`."""
-        assert options.guidance_scale is not None, "options are decided"
+        chosen = options.model_dump(include={field.name for field in fields(Draw)}, exclude_none=True)
+        draw, num_steps = Draw(**chosen), self.config.max_gates
         per_step = plan.step_allowances(rows.allowed)
-        start = np.repeat(plan.ids[None].astype(np.int64), len(rows), axis=0)
-        ids = self.process.sample(
-            guided.reader(self.config.max_gates),
-            self.config.max_gates,
-            rows.generators(),
-            torch.from_numpy(per_step).to(device),
-            guidance_scale=options.guidance_scale,
-            guidance_growth=options.guidance_growth or 0.0,
-            temperature=1.0 if options.temperature is None else options.temperature,
-            top_p=1.0 if options.top_p is None else options.top_p,
-            sample_steps=self.sample_steps(options),
-            order=options.order,
-            start=torch.from_numpy(start).to(device),
-            known=torch.from_numpy(plan.known_steps(per_step, rows.seeds)).to(device),
-        )
+        known = plan.known_steps(per_step, rows.seeds)
+        allowed, reader = torch.from_numpy(per_step).to(device), guided.reader(num_steps)
+        assert options.order is not None, "options are decided"
+        if options.order == "surer_end" and not known.any():
+            has_end = reader.can_end(allowed.any(dim=1))
+            ids = self.process.sample_from_ends(reader.at_ends, num_steps, rows.generators(), allowed, has_end, draw)
+        else:
+            start = np.repeat(plan.ids[None].astype(np.int64), len(rows), axis=0)
+            ids = self.process.sample(
+                reader,
+                num_steps,
+                rows.generators(),
+                allowed,
+                draw,
+                sample_steps=self.sample_steps(options),
+                order="left_to_right" if options.order == "surer_end" else options.order,
+                start=torch.from_numpy(start).to(device),
+                known=torch.from_numpy(known).to(device),
+            )
         return DecodeReport(ids.cpu().numpy().astype(np.int16), np.ones(len(ids), dtype=np.bool_), (VALID,) * len(ids))

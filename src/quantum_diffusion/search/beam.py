@@ -1,6 +1,6 @@
-"""Beam search: the likeliest beginnings of a circuit that leave different things to do, until one is the end.
+"""Beam search: the likeliest parts of a circuit that leave different things to do, until nothing is left.
 
-Beginnings that leave the same are merged, whatever order their gates came in. How circuits end is looked up.
+Parts that leave the same are merged, whatever order their gates came in. The last few gates are looked up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids
+from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_count
 from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
@@ -28,11 +28,11 @@ _CANDIDATES = 4
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """What a beam found with beginnings of one length.
+    """What a beam found with parts of one length.
 
     Attributes:
         ids: int16 [M, T], whole circuits, which simulation has still to confirm.
-        looked_at: Beginnings that were kept at this length.
+        looked_at: Parts that were kept at this length.
     """
 
     ids: Ids
@@ -52,31 +52,35 @@ def beam_search(
     beginning: Ids,
     noise: np.random.Generator | None = None,
 ) -> Iterator[Level]:
-    """Write circuits for one request gate by gate, all beginnings of a length at a time.
+    """Write circuits for one request gate by gate, all parts of a length at a time.
+
+    A part is a beginning; with `order=surer_end`, where the model can, a beginning and an end: each grows by the gate
+    that the model is surer of, the first or the last of those that are missing.
 
     Args:
         pipeline: A masked model whose steps are shown what is left to do.
         request: One row.
         completions: Of its target and its instructions.
-        options: How to sample; of them the guidance counts.
-        width: Beginnings that are kept of each length.
+        options: How to sample; of them the guidance and the order count.
+        width: Parts that are kept of each length.
         most_gates: Returns the most gates that a circuit may have; asked before each length.
         tolerance: Infidelity up to which a circuit counts; 0 wants exact ones.
         beginning: int16 [n], the instructions that every circuit begins with.
-        noise: Adds Gumbel noise to the likelihoods: other beginnings each time, the likely ones most often (Kool et
-            al., arXiv 1903.06059). None keeps the likeliest.
+        noise: Adds Gumbel noise to the likelihoods: other parts each time, the likely ones most often (Kool et al.,
+            arXiv 1903.06059). None keeps the likeliest.
 
     Yields:
         One level a length, from that of `beginning` on. As long as no circuit has been found, a level that comes closer
-        to the target than those before has the beginning that does.
+        to the target than those before has the part that does.
     """
     device, steps, options = pipeline.device, pipeline.config.max_gates, pipeline.resolved(options)
     allowed = torch.from_numpy(request.allowed[0]).to(device)
     reader = pipeline.reader(request, options)
-    ids = torch.zeros(1, steps, dtype=torch.int64, device=device)
-    for step, gate in enumerate(torch.from_numpy(beginning).long().to(device)):
-        ids[0, step] = gate
-        reader = reader.continued(torch.zeros(1, dtype=torch.int64, device=device), gate[None])
+    parts = _Parts(*(torch.zeros(1, size, dtype=torch.int64, device=device) for size in (steps, 1)))
+    from_ends = options.order == "surer_end" and bool(reader.can_end(allowed[None]))
+    first = torch.zeros(1, dtype=torch.int64, device=device)
+    for gate in torch.from_numpy(beginning).long().to(device):
+        parts, reader = parts.continued(first, gate[None], first > 0), reader.continued(first, gate[None])
     score = torch.zeros(1, device=device)
     seen = keys = keys_of(reader.missing)
     closest = 2.0
@@ -84,52 +88,100 @@ def beam_search(
         if length > most_gates():
             return
         ends = completions.find_near(reader.missing, tolerance) if tolerance else completions.find(keys)
-        found = _joined(ids, length, *ends, most_gates())
+        found = parts.joined(*ends, most_gates())
         if len(found):
             closest = 0.0
-        elif closest and len(ids):
+        elif closest and len(parts):
             infidelity = completions.infidelities(reader.missing, 1)[:, 0]
             if infidelity.min() < closest:
-                closest, found = float(infidelity.min()), ids[[int(infidelity.argmin())]].cpu().numpy().astype(np.int16)
-        yield Level(found, len(ids))
-        if length == steps or not len(ids):
+                closest, nearest = float(infidelity.min()), np.array([int(infidelity.argmin())])
+                found = parts.joined(nearest, np.zeros((1, 0), dtype=np.int16), steps)
+        yield Level(found, len(parts))
+        if length == steps or not len(parts):
             return
-        likelihood = score[:, None] + _log_probabilities(reader, ids, length, allowed, options)
+        likelihood, at_end = _log_probabilities(reader, parts, length, allowed, options, from_ends)
+        likelihood = score[:, None] + likelihood
         chances = likelihood
         if noise is not None:
             uniform = torch.from_numpy(noise.uniform(1e-9, 1, tuple(likelihood.shape))).to(likelihood)
             chances = likelihood - (-uniform.log()).log()
         _, place = chances.flatten().topk(min(_CANDIDATES * width, int(chances.isfinite().sum())))
         parents, gates = place // chances.shape[1], place % chances.shape[1]
-        longer = reader.continued(parents, gates)
+        longer = reader.continued(parents, gates, at_end[parents])
         keys = keys_of(longer.missing)
         kept = _new_and_different(keys, seen)[:width]
         keys, seen = keys[kept], np.union1d(seen, keys[kept])
         chosen = torch.from_numpy(kept).to(device)
-        ids = ids[parents[chosen]].scatter(1, torch.full((len(kept), 1), length, device=device), gates[chosen, None])
+        parents, gates = parents[chosen], gates[chosen]
+        parts = parts.continued(parents, gates, at_end[parents])
         score, reader = likelihood.flatten()[place[chosen]], longer.take(chosen)
 
 
-def _log_probabilities(reader: Reader, ids: Tensor, length: int, allowed: Tensor, options: SamplingConfig) -> Tensor:
-    """Return how likely each instruction is next, [W, V]; "no gate" never is, nor what is not allowed."""
-    steps = torch.arange(ids.shape[1], device=ids.device)
-    rank = torch.where(steps < length, steps, ids.shape[1]).expand(len(ids), -1)
-    wanted = torch.full((len(ids), 1), length, device=ids.device)
-    logits, free = reader(ids, rank, wanted)
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What is known of W circuits: the first gates and the last ones.
+
+    Attributes:
+        ids: int64 [W, T], the first gates at the start, the last ones at the end, "no gate" between.
+        begun: int64 [W, 1], how many are at the start.
+    """
+
+    ids: Tensor
+    begun: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def continued(self, rows: Tensor, gates: Tensor, at_end: Tensor) -> _Parts:
+        """Return some of them, int64 [M], each with one gate more: after its first ones, or before its last ones."""
+        ids, begun, at_end = self.ids[rows], self.begun[rows], at_end[:, None]
+        num_last = (ids != NO_GATE).sum(dim=1, keepdim=True) - begun
+        place = torch.where(at_end, ids.shape[1] - 1 - num_last, begun)
+        return _Parts(ids.scatter(1, place, gates[:, None]), begun + ~at_end)
+
+    def joined(self, rows: NDArray[np.int64], between: Ids, most_gates: int) -> Ids:
+        """Return some of them, each with what lies between, of at most so many gates together: int16 [M, T]."""
+        ids, begun = self.ids.cpu().numpy()[rows].astype(np.int16), self.begun.cpu().numpy()[rows]
+        steps = ids.shape[1]
+        is_first = np.arange(steps) < begun
+        first, last = np.where(is_first, ids, NO_GATE), np.where(is_first, NO_GATE, ids)
+        whole = compact(np.concatenate([first, between, last], axis=1))
+        short: NDArray[np.bool_] = gate_count(whole) <= most_gates
+        return whole[short, :steps]
+
+
+def _log_probabilities(
+    reader: Reader, parts: _Parts, length: int, allowed: Tensor, options: SamplingConfig, from_ends: bool
+) -> tuple[Tensor, Tensor]:
+    """Return how likely each instruction is next, and where it is meant.
+
+    Args:
+        reader: The model.
+        parts: W of them.
+        length: Their gates.
+        allowed: bool [V]; what is not allowed is never likely, nor is "no gate".
+        options: How to sample.
+        from_ends: Whether the gate may be the last one of those missing, instead of the first.
+
+    Returns:
+        float32 [W, V], and bool [W], whether it is the last.
+    """
+    ids, steps = parts.ids, parts.ids.shape[1]
+    numbers = torch.arange(steps, device=ids.device)
+    known = (numbers < parts.begun) | (numbers >= steps - length + parts.begun)
+    rank = torch.where(known, numbers, steps)
+    if from_ends:
+        logits, free = reader.at_ends(ids, rank)
+    else:
+        logits, free = reader(ids, rank, torch.full((len(ids), 1), length, device=ids.device))
     if free is not None:
         logits = guide_log_probabilities(logits, free, options.guidance_scale or 1.0)
     open_to = allowed.clone()
     open_to[NO_GATE] = False
-    return logits[:, 0].masked_fill(~open_to, -torch.inf).log_softmax(-1)
-
-
-def _joined(ids: Tensor, length: int, rows: NDArray[np.int64], ends: Ids, most_gates: int) -> Ids:
-    """Return some beginnings, each with its end, where they have at most so many gates together: int16 [M, T]."""
-    whole = np.zeros((len(rows), ids.shape[1] + ends.shape[1]), dtype=np.int16)
-    whole[:, : ids.shape[1]] = ids.cpu().numpy()[rows]
-    whole[:, length : length + ends.shape[1]] = ends
-    short: NDArray[np.bool_] = (whole != NO_GATE).sum(axis=1) <= most_gates
-    return whole[short, : ids.shape[1]]
+    likely = logits.masked_fill(~open_to, -torch.inf).log_softmax(-1)  # [W, 1 or 2, V]
+    surest = likely.max(-1).values
+    at_end = surest[:, -1] > surest[:, 0]
+    return torch.where(at_end[:, None], likely[:, -1], likely[:, 0]), at_end
 
 
 def _new_and_different(keys: Keys, seen: Keys) -> NDArray[np.int64]:

@@ -26,7 +26,12 @@ class LeftToDo(ABC):
 
     Args:
         table: The model's instructions.
+
+    Attributes:
+        has_two_ends: Whether what is left can be looked at from its end, too; see `Remainder.from_end`.
     """
+
+    has_two_ends = False
 
     @abstractmethod
     def __init__(self, table: InstructionTable) -> None: ...
@@ -102,15 +107,33 @@ class Remainder(ABC):
                 setattr(taken, name, value[rows])
         return taken
 
-    def append(self, ids: Tensor) -> None:
-        """Let one more instruction int64 [B] follow the known beginning of each circuit, before `update` sees it."""
-        self.begin(ids)
-        self._begun += 1
+    def append(self, ids: Tensor, at_end: Tensor | None = None) -> None:
+        """Add one more instruction to the known ones of each circuit, before `update` sees it.
+
+        Args:
+            ids: int64 [B].
+            at_end: bool [B], circuits where it stands before the known end; None lets all follow the known beginning.
+        """
+        if at_end is None:
+            self.begin(ids)
+            self._begun += 1
+            return
+        self.begin(ids.masked_fill(at_end, NO_GATE))
+        self.end(ids.masked_fill(~at_end, NO_GATE))
+        self._begun += ~at_end[:, None]
+        self._ended += at_end[:, None]
 
     @property
     def missing(self) -> Tensor:
         """What the gates that are missing have to be, in the form of `TargetTask.completing`: float32 [B, 2, D, R]."""
         return self.shown()
+
+    def from_end(self) -> Tensor:
+        """Return what is left as it is shown to circuits of the inverse, which begin with the inverse of the last gate.
+
+        Only where `LeftToDo.has_two_ends`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def begin(self, ids: Tensor) -> None:
@@ -151,6 +174,8 @@ class _Gates:
 class UnitariesLeft(LeftToDo):
     """Of a unitary U: W^dagger U V^dagger, where V is the known beginning and W the known end; [..., 2, D, D]."""
 
+    has_two_ends = True
+
     def __init__(self, table: InstructionTable) -> None:
         self._gates = _Gates(table)
 
@@ -189,6 +214,9 @@ class _UnitaryRemainder(Remainder):
 
     def shown(self) -> Tensor:
         return torch.view_as_real(self._remaining).movedim(-1, 1)
+
+    def from_end(self) -> Tensor:
+        return torch.view_as_real(self._remaining.mH.resolve_conj()).movedim(-1, 1)
 
 
 class StatesLeft(LeftToDo):

@@ -34,6 +34,7 @@ from quantum_diffusion.config.schema.processes import (
     Order,
     Sampler,
     SchedulerConfig,
+    StepOrder,
 )
 from quantum_diffusion.config.schema.sampling import (
     CompileConfig,
@@ -99,6 +100,7 @@ __all__ = [
     "SearchObjective",
     "Simplification",
     "StateEncoderConfig",
+    "StepOrder",
     "Symmetry",
     "TargetSearchConfig",
     "TextEncoderConfig",

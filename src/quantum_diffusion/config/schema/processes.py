@@ -17,7 +17,8 @@ Loss = Literal["mse", "cross_entropy"]
 GaussianSampler = Literal["ddim", "ddpm", "dpmsolver++", "unipc"]
 Sampler = Literal["masked", GaussianSampler]
 BetaSchedule = Literal["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"]
-Order = Literal["random", "left_to_right", "confidence"]
+StepOrder = Literal["random", "left_to_right", "confidence"]
+Order = Literal[StepOrder, "surer_end"]
 GuidanceMode = Literal["plain", "rescaled"]
 GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
 
@@ -53,7 +54,8 @@ class MaskedParams(Section):
     suffix_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of training circuits whose gates are masked from the end instead of at random places."""
     order: Order = "random"
-    """Order in which sampling fills time steps."""
+    """Order in which sampling fills time steps: random; left_to_right; confidence, the step that the network is surest
+    of; or surer_end, the first or the last gate that is missing (model.type=policy for unitaries)."""
     guidance_scale: Scale = 3.0
     """Guidance used in sampling unless another is asked for; 1 is none."""
     guidance_growth: Growth = 0.0

@@ -73,7 +73,9 @@ class SamplingConfig(Section):
     """Draw among the likeliest gates of this probability together (masked models only); 1 is all, null takes the
     model's own default."""
     order: Order | None = None
-    """Order of filling (masked models only); null takes the model's own default."""
+    """Order of filling (masked models only): random; left_to_right; confidence, the step that the network is surest of;
+    or surer_end, the first or the last gate that is missing, of which a beam makes use, too (policies for unitaries;
+    left to right where gates are kept). null takes the model's own default."""
     weights: Weights = "averaged"
     """Weights to sample with: the average over training, or the last ones; the same for models without average. Read
     where a command loads the model; in Python it is load_pipeline that takes it, pipeline.sample does not."""
