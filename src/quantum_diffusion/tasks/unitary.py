@@ -68,7 +68,7 @@ class UnitaryTask(TargetTask):
 
     def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
         """Return the circuit of some gates that Qiskit finds for a unitary; see `synthesize`."""
-        from quantum_diffusion.circuits.backends.qiskit import synthesize  # only evaluations need it
+        from quantum_diffusion.circuits.backends.synthesis import synthesize  # only evaluations need it
 
         return synthesize(target, gates)
 

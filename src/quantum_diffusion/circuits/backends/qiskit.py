@@ -1,6 +1,7 @@
 """Qiskit as a backend: exchange of circuits, independent unitaries and labels, transpilation, drawings.
 
-The only module that imports qiskit, and only inside functions, since that takes most of a second.
+This and `synthesis` beside it are the only modules that import qiskit, and only inside functions, since that takes
+most of a second.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 _RANK_TOLERANCE = 1e-7
 """Singular values below this are rounding: they are amplitudes, so float64 leaves about 1e-16."""
 
-_OVERLAP_TOLERANCE = 1e-9
+OVERLAP_TOLERANCE = 1e-9
+"""How far |tr(V^dagger U)| / D may be from 1 for equal unitaries, up to rounding and a global phase."""
+
 _STATE_BYTES = 64 * 2**20
 """Memory for one block of state vectors."""
 
@@ -242,7 +245,7 @@ def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
     if level not in (1, 2, 3):
         raise ValueError(f"expected optimization level 1, 2 or 3, given {level}")
     # Routing would leave out swaps and return the permutation beside the circuit.
-    settings = {"basis_gates": _basis(table.pool.names), "routing_method": "none", "seed_transpiler": 0}
+    settings = {"basis_gates": basis_gates(table.pool.names), "routing_method": "none", "seed_transpiler": 0}
     levels = [generate_preset_pass_manager(optimization_level=lower, **settings) for lower in range(level, 0, -1)]
     backend = QiskitBackend()
     number = {_key(instruction): row for row, instruction in reversed([*enumerate(table.instructions, start=1)])}
@@ -281,45 +284,6 @@ def _simulated(kind: Callable[[QuantumCircuit], Any], native: QuantumCircuit, fa
 def _reason(problem: Exception) -> str:
     """Return the first line of an error; Qiskit puts its messages in quotes."""
     return first_line(problem).strip("'\"")
-
-
-def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit | None:
-    """Let Qiskit find a circuit of some gates for a unitary, up to a global phase.
-
-    Qiskit decomposes most unitaries into rotations, which no such gates make; it manages some Clifford unitaries, and
-    others where the gates hold t. What it returns is verified.
-
-    Args:
-        unitary: complex128 [D, D].
-        gates: Names of the gates that may be used.
-
-    Returns:
-        The shortest of its circuits; None where none is exact.
-    """
-    from qiskit import QuantumCircuit
-    from qiskit.circuit.library import UnitaryGate
-    from qiskit.exceptions import QiskitError
-    from qiskit.quantum_info import Clifford, Operator
-    from qiskit.synthesis import synth_clifford_full, synth_clifford_greedy
-    from qiskit.transpiler import generate_preset_pass_manager
-
-    num_qubits = len(unitary).bit_length() - 1
-    whole = QuantumCircuit(num_qubits)
-    whole.append(UnitaryGate(unitary, check_input=False), range(num_qubits))
-    candidates = [whole]
-    with contextlib.suppress(QiskitError):  # it is no Clifford unitary
-        clifford = Clifford.from_operator(Operator(unitary))
-        candidates += [synth_clifford_full(clifford), synth_clifford_greedy(clifford)]
-    # Higher levels leave out swaps and return the permutation beside the circuit.
-    transpiler = generate_preset_pass_manager(optimization_level=1, basis_gates=_basis(gates), seed_transpiler=0)
-    found = []
-    for candidate in candidates:
-        with contextlib.suppress(QiskitError, GateSetError):  # it needs other gates
-            circuit = QiskitBackend().from_native(transpiler.run(candidate))
-            overlap = abs(np.vdot(QiskitBackend().unitary(circuit), unitary)) / len(unitary)
-            if overlap > 1 - _OVERLAP_TOLERANCE and set(circuit.gate_counts) <= set(gates):
-                found.append(circuit)
-    return min(found, key=len, default=None)
 
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -413,7 +377,7 @@ def _act_alike(one: Ids, other: Ids, table: InstructionTable) -> NDArray[np.bool
     for start in range(0, len(one), block):
         part = slice(start, start + block)
         overlap = np.einsum("nd,nd->n", random_images(one[part], table).conj(), random_images(other[part], table))
-        alike[part] = np.abs(overlap) > 1 - _OVERLAP_TOLERANCE
+        alike[part] = np.abs(overlap) > 1 - OVERLAP_TOLERANCE
     return alike
 
 
@@ -444,7 +408,7 @@ def _own_gate(gate: Gate) -> Any:
     return qasm2.loads(Circuit(gate.num_qubits, (instruction,)).to_qasm2()).data[0].operation
 
 
-def _basis(names: Iterable[str]) -> list[str]:
+def basis_gates(names: Iterable[str]) -> list[str]:
     """Return the gates that Qiskit's transpiler may use: it refuses names that are not its own."""
     return [name for name in names if name in _standard_gates()]
 

@@ -1,0 +1,86 @@
+"""What Qiskit makes of a unitary with given gates, to compare the model's circuits with.
+
+Qiskit decomposes unitaries into one-qubit gates and cx; where the pool's few gates are not these, it comes near, by
+thousands of gates. So it is asked to go on only where every one-qubit gate is a short circuit of the pool's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.circuits.backends.qiskit import OVERLAP_TOLERANCE, QiskitBackend, basis_gates
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.keys import Keys
+from quantum_diffusion.circuits.matrices import matrix_keys
+from quantum_diffusion.circuits.reachable import reach
+from quantum_diffusion.errors import GateSetError
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+
+_LONGEST = 14
+"""Gates of the longest one-qubit circuits that are tried: with h, s, t and their inverses, some 8,000 unitaries."""
+
+
+def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit | None:
+    """Let Qiskit find a circuit of some gates for a unitary, up to a global phase.
+
+    It manages some Clifford unitaries, and others where the gates hold t. What it returns is verified.
+
+    Args:
+        unitary: complex128 [D, D].
+        gates: Names of the gates that may be used.
+
+    Returns:
+        The shortest of its circuits; None where none is exact.
+    """
+    from qiskit import QuantumCircuit
+    from qiskit.circuit.library import UnitaryGate
+    from qiskit.exceptions import QiskitError
+    from qiskit.quantum_info import Clifford, Operator
+    from qiskit.synthesis import synth_clifford_full, synth_clifford_greedy
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    num_qubits = len(unitary).bit_length() - 1
+    whole = QuantumCircuit(num_qubits)
+    whole.append(UnitaryGate(unitary, check_input=False), range(num_qubits))
+    candidates = [whole] if _is_within(whole, tuple(gates)) else []
+    with contextlib.suppress(QiskitError):  # it is no Clifford unitary
+        clifford = Clifford.from_operator(Operator(unitary))
+        candidates += [synth_clifford_full(clifford), synth_clifford_greedy(clifford)]
+    # Higher levels leave out swaps and return the permutation beside the circuit.
+    transpiler = generate_preset_pass_manager(optimization_level=1, basis_gates=basis_gates(gates), seed_transpiler=0)
+    found = []
+    for candidate in candidates:
+        with contextlib.suppress(QiskitError, GateSetError):  # it needs other gates
+            circuit = QiskitBackend().from_native(transpiler.run(candidate))
+            overlap = abs(np.vdot(QiskitBackend().unitary(circuit), unitary)) / len(unitary)
+            if overlap > 1 - OVERLAP_TOLERANCE and set(circuit.gate_counts) <= set(gates):
+                found.append(circuit)
+    return min(found, key=len, default=None)
+
+
+def _is_within(circuit: QuantumCircuit, gates: tuple[str, ...]) -> bool:
+    """Tell whether all one-qubit gates that Qiskit would write are short circuits of some gates."""
+    from qiskit.quantum_info import Operator
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    decomposed = generate_preset_pass_manager(1, basis_gates=["u", "cx"], seed_transpiler=0).run(circuit)
+    needed = [Operator(step.operation).data for step in decomposed.data if step.operation.num_qubits == 1]
+    return not needed or bool(np.isin(matrix_keys(np.stack(needed)), _on_one_qubit(gates)).all())
+
+
+@lru_cache(maxsize=64)
+def _on_one_qubit(gates: tuple[str, ...]) -> Keys:
+    """Return the keys of what short circuits of some gates do on one qubit."""
+    matrices = [GATES[name].matrix() for name in gates if GATES[name].num_qubits == 1]
+    made = reach(np.eye(2, dtype=np.complex128), np.array(matrices, np.complex128).reshape(-1, 2, 2), 2**24)
+    return np.concatenate([length.keys for length in islice(made, _LONGEST + 1)])
