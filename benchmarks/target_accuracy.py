@@ -4,9 +4,9 @@
         [--temperatures 1,0.4] [--orders surer_end] [--line] [--json FILE]
 
 MODEL is a folder or pretrained:NAME of unitaries or of states, TARGETS a data set that training left out. Natural
-targets are as long as random circuits are; of the balanced ones there are at most so many of each length. Targets that
-are equal up to a global phase count once. Samples may use the gates of their target's prompt, searches all of the
-model's; with --line only neighbours of the line 0, 1, 2, ... may be joined by a gate.
+targets are as long as random circuits are; of the balanced ones there are at most so many of each length, and 0 takes
+none. Targets that are equal up to a global phase count once. Samples may use the gates of their target's prompt,
+searches all of the model's; with --line only neighbours of the line 0, 1, 2, ... may be joined by a gate.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ def main() -> None:
 
     figures: list[dict[str, Any]] = []
     for name, rows in sets.items():
+        if not len(rows):
+            continue
         for chosen in orders:
             for temperature in map(float, args.temperatures.split(",")):
                 options = SamplingConfig.model_validate({"order": chosen, "temperature": temperature})

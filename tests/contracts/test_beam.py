@@ -251,3 +251,22 @@ def test_tables_of_few_gates_end_where_nothing_new_is_made(gates: list[str]) -> 
     assert completions.most_gates <= 4
     assert len(rows) == 2000, "so few gates make a small group, all of which is known"
     assert len(np.unique(ends, axis=0)) == len(np.unique(matrix_keys(every)))
+
+
+def test_a_gate_that_is_kept_twice_is_kept(make_config: MakeConfig) -> None:
+    pipeline = build(make_config, "UNITARY")
+    edit = Edit(start=Circuit(2, read_gates("h 0; cx 0 1")), keep=(0, 0))
+    assert find_exact(pipeline, np.eye(4), search="beam", edit=edit, max_tries=64).search == "beam"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"search": "beams"}, "search 'beams'.* beam"),
+        ({"seed": -1}, "seed"),
+        ({"max_seconds": float("inf")}, "max_seconds is inf: give seconds"),
+    ],
+)
+def test_odd_arguments_are_refused(make_config: MakeConfig, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        find_exact(build(make_config, "UNITARY"), np.eye(4), **given)

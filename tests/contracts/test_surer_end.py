@@ -129,6 +129,24 @@ def test_each_gate_is_written_where_the_network_is_surer(growth: float) -> None:
     assert not any(asked_ends)
 
 
+def test_rounding_does_not_decide_between_sides_that_are_alike() -> None:
+    """What is left may be its own inverse; rounding depends on the batch, and circuits must not."""
+    count, vocabulary = 20, 5
+    base = torch.randn(vocabulary, generator=torch.Generator().manual_seed(2))
+    asked: list[int] = []
+
+    def ends(ids: Tensor, rank: Tensor) -> tuple[Tensor, None]:
+        asked.append(int((rank.flip(1) < STEPS).cumprod(1).sum()))
+        return base + 1e-6 * torch.randn(count, 2, vocabulary), None
+
+    allowed = torch.ones(count, STEPS, vocabulary, dtype=torch.bool)
+    allowed[:, :, NO_GATE] = False
+    everywhere = torch.ones(count, dtype=torch.bool)
+    MaskedDiffusion.sample_from_ends(ends, STEPS, generators(count), allowed, everywhere, Draw())
+    assert len(asked) == STEPS
+    assert not any(asked)
+
+
 def test_samples_obey_prompts_and_bounds_and_do_not_depend_on_their_batch(make_config: MakeConfig) -> None:
     pipeline = build(make_config, "UNITARY", gates=CLOSED, suffix_share=1)
     request = ask(pipeline, 30, "['h', 's', 'sdg']")

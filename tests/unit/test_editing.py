@@ -102,6 +102,9 @@ def test_edits_are_read_from_files(tmp_path: Path) -> None:
     edit = read_edit(config, max_gates=5)
     assert edit == Edit(start=START, keep=(0, 2), coupling=LINE, fixed_qubits=(2,), min_gates=1, max_gates=5)
     assert read_edit(EditConfig()) == Edit()
+    with pytest.raises(ConfigError, match=r"edit.start='.*start.qasm' is given, but nothing of it is kept: give"):
+        read_edit(EditConfig(start=str(file), fixed_qubits=(2,)))
+    assert read_edit(EditConfig(start=str(file), strength=0.5)) == Edit(start=START, strength=0.5)
     with pytest.raises(ConfigError, match=r"edit.start='.*missing.qasm': there is no such file"):
         read_edit(EditConfig(start=str(tmp_path / "missing.qasm")))
     file.write_text("OPENQASM 2.0;\nqreg q[1];\nU(0,0,1) q[0];\n")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import InstructionTable, instruction_table
-from quantum_diffusion.circuits.invariants import INVARIANTS, broken_invariants, may_entangle
+from quantum_diffusion.circuits.invariants import INVARIANTS, broken_by_state, broken_invariants, may_entangle
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import ids_from_circuits
@@ -152,3 +152,36 @@ def test_every_gate_is_in_a_group_of_its_own_kind() -> None:
         members = [name for name, gate in GATES.items() if invariant.has(name, 4)]
         assert all(GATES[name].inverse in members for name in members)
         assert 0 < len(members) < len(GATES), "else the row says nothing"
+
+
+def test_no_state_is_told_from_those_that_its_gates_make() -> None:
+    rng = np.random.default_rng(1)
+    for number in range(1500):
+        table = whole_table(int(rng.integers(1, 5)))
+        fitting = len(table.pool)
+        chosen = rng.permutation(fitting)[: int(rng.integers(1, (fitting if number % 2 else min(4, fitting)) + 1))]
+        gates = [table.pool.names[index] for index in chosen]
+        usable = np.flatnonzero(np.isin(table.gate_index, chosen))
+        ids = rng.choice(usable, (1, int(rng.integers(0, 20)))).astype(np.int16)
+        state = unitaries(ids, table)[0][:, 0] * np.exp(2j * np.pi * rng.random())
+        noise = rng.normal(size=(2, len(state)))
+        noise = noise[0] + 1j * noise[1]
+        noise -= state * np.vdot(state, noise)
+        off = np.sqrt(LARGEST) * noise / np.linalg.norm(noise)  # as far away as a target may be
+        target = (state, state.astype(np.complex64), np.sqrt(1 - LARGEST) * state + off)[number % 3]
+        assert broken_by_state(target, gates) == [], (gates, table.num_qubits, ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "gates", "states"),
+    [
+        ("h 0; s 0; cx 0 1", ["h", "cx", "x", "z", "ccx", "swap"], "real states"),
+        ("h 0; cx 0 1", ["h", "s", "swap"], "products of single qubits"),
+        ("h 0; cx 0 1", ["x", "cx", "t", "swap"], "basis states"),
+        ("x 0", ["z", "cx", "swap"], "|0...0>"),
+    ],
+)
+def test_states_that_gates_cannot_make_are_told(text: str, gates: list[str], states: str) -> None:
+    state = unitary(text, 3)[:, 0]
+    assert states in {group.states for group in broken_by_state(np.exp(0.4j) * state, gates)}
+    assert broken_by_state(state, ["h", "s", "x", "cx"]) == []

@@ -30,10 +30,14 @@ class Invariant:
         members: What they are, as in "circuits of these gates are always ...".
         misfit: Takes a matrix, complex128 [D, D] of squared Frobenius norm D. Returns 0 for members; above 2e-6 only
             where the infidelity with every member is above 1e-6.
+        states: What members make of |0...0>, in words; None where these are no special states.
+        misfit_of_state: The same as `misfit` for states, complex128 [D] of norm 1; None as for `states`.
     """
 
     members: str
     misfit: Callable[[Matrix], float]
+    states: str | None = None
+    misfit_of_state: Callable[[Matrix], float] | None = None
 
     def has(self, gate: str, num_qubits: int) -> bool:
         """Tell whether a gate on some of the qubits is a member; a circuit of such gates is one, too."""
@@ -51,6 +55,19 @@ def broken_invariants(target: Matrix, gates: Sequence[str]) -> list[Invariant]:
     scaled = target * (np.sqrt(len(target)) / np.linalg.norm(target))
     common = [invariant for invariant in INVARIANTS if all(invariant.has(gate, num_qubits) for gate in gates)]
     return [invariant for invariant in common if invariant.misfit(scaled) > _SURE]
+
+
+def broken_by_state(state: Matrix, gates: Sequence[str]) -> list[Invariant]:
+    """Return the groups of all circuits of some gates that do not make a state of |0...0>; see `broken_invariants`.
+
+    Args:
+        state: complex [D].
+        gates: Names of gates that may act on its qubits.
+    """
+    num_qubits = len(state).bit_length() - 1
+    scaled = state / np.linalg.norm(state)
+    common = [invariant for invariant in INVARIANTS if all(invariant.has(gate, num_qubits) for gate in gates)]
+    return [group for group in common if group.misfit_of_state and group.misfit_of_state(scaled) > _SURE]
 
 
 def may_entangle(gates: Sequence[str], num_qubits: int) -> bool:
@@ -133,6 +150,28 @@ def _pauli_misfit(matrix: Matrix) -> float:
     return float(1 - abs((entries * (1 - 2 * signs)).sum()) / len(matrix))
 
 
+# ------------------------------------------------------------- what members make of |0...0>, as `misfit_of_state`
+
+
+def _real_state(state: Matrix) -> float:
+    return float(1 - abs((state**2).sum())) / 2
+
+
+def _basis_state(state: Matrix) -> float:
+    return float(1 - abs(state).max() ** 2)
+
+
+def _zero_state(state: Matrix) -> float:
+    return float(1 - abs(state[0]) ** 2)
+
+
+def _product_state(state: Matrix) -> float:
+    num_qubits = len(state).bit_length() - 1
+    halves = [np.moveaxis(state.reshape((2,) * num_qubits), axis, 0).reshape(2, -1) for axis in range(num_qubits)]
+    # The overlap with a product is at most the largest Schmidt coefficient.
+    return max(1 - float(np.linalg.norm(half, 2)) ** 2 for half in halves)
+
+
 # ---------------------------------------------- groups that permute the basis states, and change their phases
 
 
@@ -208,21 +247,26 @@ def _phases_of_sums(steps: int) -> Callable[[Matrix], float]:
     return misfit
 
 
-_LOCAL = Invariant("products of gates on single qubits, up to swaps", _local)
-_MONOMIAL = Invariant("permutations of the basis states, up to phases", _monomial)
+_BASIS, _ZERO, _REAL = ("basis states", _basis_state), ("|0...0>", _zero_state), ("real states", _real_state)
+"""In words, and as `misfit_of_state`."""
+
+_LOCAL = Invariant(
+    "products of gates on single qubits, up to swaps", _local, "products of single qubits", _product_state
+)
+_MONOMIAL = Invariant("permutations of the basis states, up to phases", _monomial, *_BASIS)
 
 INVARIANTS = (
     _LOCAL,
-    Invariant("diagonal", _diagonal),
+    Invariant("diagonal", _diagonal, *_ZERO),
     _MONOMIAL,
-    Invariant("permutations of the basis states without phases", _permutation),
-    Invariant("flips of bits, up to phases", _flips),
-    Invariant("flips and swaps of bits, up to phases", _moves_bits),
-    Invariant("permutations whose output bits are sums (XOR) of input bits, up to phases", _affine),
-    Invariant("such that |0...0> stays as it is", _keeps_zero),
-    Invariant("such that the number of qubits in 1 stays as it is", _keeps_weight),
-    Invariant("real, up to a global phase", _real),
-    Invariant("real with determinant 1, up to a global phase", _rotation),
+    Invariant("permutations of the basis states without phases", _permutation, *_BASIS),
+    Invariant("flips of bits, up to phases", _flips, *_BASIS),
+    Invariant("flips and swaps of bits, up to phases", _moves_bits, *_BASIS),
+    Invariant("permutations whose output bits are sums (XOR) of input bits, up to phases", _affine, *_BASIS),
+    Invariant("such that |0...0> stays as it is", _keeps_zero, *_ZERO),
+    Invariant("such that the number of qubits in 1 stays as it is", _keeps_weight, *_ZERO),
+    Invariant("real, up to a global phase", _real, *_REAL),
+    Invariant("real with determinant 1, up to a global phase", _rotation, *_REAL),
     Invariant("Clifford", _clifford),
     Invariant("permutations with signs that are sums (XOR) of bits", _phases_of_sums(2)),
     Invariant("permutations with phases that cx and t can make", _phases_of_sums(8)),

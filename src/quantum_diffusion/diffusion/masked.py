@@ -43,6 +43,11 @@ EndsDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(ids, rank) -> logits [B, 2, V] of the first and the last step that are not revealed, and those without prompt."""
 
 
+SURER = 1e-3
+"""By how much a network has to be surer of the end. Both sides are alike where what is left is its own inverse: then
+rounding, which depends on the batch, must not decide."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """How instructions are drawn from what a network predicts.
@@ -244,7 +249,7 @@ class MaskedDiffusion:
             may_be = allowed[:, step, None].expand(-1, 2, -1)
             probabilities = draw.probabilities(*ends(ids, rank), known, may_be)  # [B, 2, V]
             surest = probabilities.max(-1).values
-            at_end = ((surest[:, 1] > surest[:, 0]) & has_end)[:, None]
+            at_end = ((surest[:, 1] > surest[:, 0] + SURER) & has_end)[:, None]
             chosen = torch.where(at_end[..., None], probabilities[:, 1:], probabilities[:, :1])
             drawn = _inverse_cdf(chosen, uniform[:, step, None]).masked_fill(ended, NO_GATE)
             place = torch.where(at_end, num_steps - 1 - (known - begun), begun)

@@ -17,6 +17,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_
 from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
+from quantum_diffusion.diffusion.masked import SURER
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.guided import Reader
 from quantum_diffusion.search.completions import Completions, keys_of
@@ -107,7 +108,7 @@ def beam_search(
             chances = likelihood - (-uniform.log()).log()
         _, place = chances.flatten().topk(min(_CANDIDATES * width, int(chances.isfinite().sum())))
         parents, gates = place // chances.shape[1], place % chances.shape[1]
-        longer = reader.continued(parents, gates, at_end[parents])
+        longer = reader.continued(parents, gates, at_end[parents] if from_ends else None)
         keys = keys_of(longer.missing)
         kept = _new_and_different(keys, seen)[:width]
         keys, seen = keys[kept], np.union1d(seen, keys[kept])
@@ -180,7 +181,7 @@ def _log_probabilities(
     open_to[NO_GATE] = False
     likely = logits.masked_fill(~open_to, -torch.inf).log_softmax(-1)  # [W, 1 or 2, V]
     surest = likely.max(-1).values
-    at_end = surest[:, -1] > surest[:, 0]
+    at_end = surest[:, -1] > surest[:, 0] + SURER
     return torch.where(at_end[:, None], likely[:, -1], likely[:, 0]), at_end
 
 

@@ -5,6 +5,7 @@ Searches by label and by target share it; a beam spends the same budget on begin
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Budget:
         if max_seconds is None:
             return cls(wanted, max_tries)
         check_number(max_seconds, "max_seconds")
-        if max_seconds <= 0:
+        if not 0 < max_seconds < math.inf:
             raise ConfigError(f"max_seconds is {max_seconds}: give seconds, e.g. 10, or null for no limit")
         return cls(wanted, max_tries, time.perf_counter() + max_seconds)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
-from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for
+from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for, unknown_name
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
@@ -166,6 +166,9 @@ def find_exact(
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
     _check_tolerance(tolerance)
     budget = Budget.from_now(num_circuits, max_tries, max_seconds)
+    check_count(seed, "seed")
+    if search not in get_args(SearchMethod):
+        raise ConfigError(unknown_name("search", search, get_args(SearchMethod)))
 
     # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
@@ -234,7 +237,7 @@ def _takes_beam(search: SearchMethod, pipeline: DiffusionPipeline, options: Samp
     """
     if search == "sampling":
         return False
-    goes_on = sorted(edit.keep) == list(range(len(edit.keep)))  # with kept gates, if any, that are the first
+    goes_on = sorted({*edit.keep}) == list(range(len({*edit.keep})))  # with kept gates, if any, that are the first
     edits = bool(not goes_on or edit.min_gates or edit.strength < 1)
     if search == "beam" and edits:
         raise ConfigError(

@@ -111,8 +111,7 @@ def check_target_reach(
     broken = task.broken_invariants(target, used)
     if broken:
         raise ConfigError(
-            f"no circuit of {_listed(used, 'and')} is the target: all of them are {broken[0].members}, and the target "
-            f"is not: "
+            f"no circuit of {_listed(used, 'and')} is the target: {task.words_of(broken[0])}, and the target is not: "
             f"{_mend(broken, used, _names(np.flatnonzero(possible), table), num_qubits, section)}"
         )
     mend = _more_gates(f"{section}.max_gates", plan)

@@ -141,6 +141,11 @@ def read_edit(config: EditConfig, max_gates: int | None = None) -> Edit:
             start = QiskitBackend().from_native(read_circuit(Path(config.start)))
         except QuantumDiffusionError as problem:
             raise type(problem)(f"edit.start={config.start!r}: {problem}") from problem
+        if not config.keep and config.strength == 1:
+            raise ConfigError(
+                f"edit.start={config.start!r} is given, but nothing of it is kept: give the gates that stay as "
+                "edit.keep, e.g. [0,1], or the share of the others that is redone as edit.strength"
+            )
     return Edit(start=start, max_gates=max_gates, **config.model_dump(exclude={"start"}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact, instruction_table
+from quantum_diffusion.circuits.invariants import Invariant, broken_by_state
 from quantum_diffusion.circuits.matrices import EXACT, matrix_keys, pad_state, qubits_of_state
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.prompts import PREPARE_PROMPT
@@ -71,6 +73,14 @@ class StateTask(TargetTask):
         """Tell whether a qubit of the target is not in |0>; see `TargetTask.acts_on`."""
         ones = target.reshape(-1, 2, 2**qubit)[:, 1]
         return float(np.linalg.norm(ones) ** 2) > EXACT
+
+    def broken_invariants(self, target: Matrix, gates: Sequence[str]) -> list[Invariant]:
+        """Return the groups of all circuits of some gates that do not make a state; see `circuits.invariants`."""
+        return broken_by_state(target.reshape(-1), gates)
+
+    def words_of(self, group: Invariant) -> str:
+        """Say what circuits of a group make of |0...0>; see `TargetTask.words_of`."""
+        return f"all of them make {group.states}"
 
     def joins(self, target: Matrix, part: NDArray[np.integer]) -> bool:
         """Tell whether the target entangles some qubits with the others; see `TargetTask.joins`."""

@@ -211,6 +211,10 @@ class TargetTask(Task):
         """Return what all circuits of some gates have in common and the target has not, as far as is known."""
         return []
 
+    def words_of(self, group: Invariant) -> str:
+        """Say what the circuits of one of `broken_invariants` are."""
+        return f"all of them are {group.members}"
+
     def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
         """Return the circuit of some gates that Qiskit finds for a target, None where it finds none or never looks."""
         return None
