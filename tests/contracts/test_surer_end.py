@@ -193,7 +193,7 @@ def test_a_wide_beam_from_both_ends_finds_the_shortest_circuits(make_config: Mak
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Reader, "continued", spy)
-        for ids, target in zip(*targets(pipeline, 6), strict=True):
+        for ids, target in zip(*targets(pipeline, 3), strict=True):
             result = find_exact(pipeline, target, search="beam", max_tries=4096, max_seconds=0.5, options=options)
             (found,) = result.circuits
             assert len(found.circuit) == least_gates(pipeline, target, 5)
