@@ -81,7 +81,7 @@ def searched(
     assert isinstance(pipeline.task, TargetTask)
     options = SamplingConfig.model_validate({"order": order})
     results = [
-        find_exact(pipeline, target if pipeline.task.name == "UNITARY" else target[:, 0], options=options, edit=edit)
+        find_exact(pipeline, target, options=options, edit=edit)
         for target in pipeline.task.targets_of(labelled.ids, labelled.table)
     ]
     lengths = dataset.sizes[rows, 1].astype(np.int64)

@@ -30,6 +30,18 @@ def unitary(text: str, num_qubits: int) -> Matrix:
     return unitaries(ids_from_circuits([Circuit(num_qubits, read_gates(text))], table, 40), table)[0]
 
 
+def drawn(rng: np.random.Generator, number: int) -> tuple[list[str], Matrix]:
+    """Draw gates, few of them every other time, and what a circuit of them does, up to a phase."""
+    table = whole_table(int(rng.integers(1, 5)))
+    fitting = len(table.pool)
+    most = fitting if number % 2 else min(4, fitting)  # few gates have most in common
+    chosen = rng.permutation(fitting)[: int(rng.integers(1, most + 1))]
+    usable = np.flatnonzero(np.isin(table.gate_index, chosen))
+    ids = rng.choice(usable, (1, int(rng.integers(0, 20)))).astype(np.int16)
+    matrix = unitaries(ids, table)[0] * np.exp(2j * np.pi * rng.random())
+    return [table.pool.names[index] for index in chosen], matrix
+
+
 def disturbed(matrix: Matrix, rng: np.random.Generator) -> Matrix:
     """Return another unitary, as far away as a target may be from an exact circuit."""
     noise = rng.normal(size=(2, *matrix.shape))
@@ -42,17 +54,10 @@ def disturbed(matrix: Matrix, rng: np.random.Generator) -> Matrix:
 def test_no_circuit_is_told_from_circuits_of_its_gates() -> None:
     rng = np.random.default_rng(0)
     for number in range(1500):
-        table = whole_table(int(rng.integers(1, 5)))
-        fitting = len(table.pool)
-        most = fitting if number % 2 else min(4, fitting)  # few gates have most in common
-        chosen = rng.permutation(fitting)[: int(rng.integers(1, most + 1))]
-        gates = [table.pool.names[index] for index in chosen]
-        usable = np.flatnonzero(np.isin(table.gate_index, chosen))
-        ids = rng.choice(usable, (1, int(rng.integers(0, 20)))).astype(np.int16)
-        exact = unitaries(ids, table)[0] * np.exp(2j * np.pi * rng.random())
+        gates, exact = drawn(rng, number)
         targets = exact, exact.astype(np.complex64), exact + rng.normal(scale=1e-7, size=exact.shape)
         target = (*targets, disturbed(exact, rng))[number % 4]
-        assert broken_invariants(target, gates) == [], (gates, table.num_qubits, ids)
+        assert broken_invariants(target, gates) == [], (gates, exact)
 
 
 @pytest.mark.parametrize(
@@ -157,19 +162,14 @@ def test_every_gate_is_in_a_group_of_its_own_kind() -> None:
 def test_no_state_is_told_from_those_that_its_gates_make() -> None:
     rng = np.random.default_rng(1)
     for number in range(1500):
-        table = whole_table(int(rng.integers(1, 5)))
-        fitting = len(table.pool)
-        chosen = rng.permutation(fitting)[: int(rng.integers(1, (fitting if number % 2 else min(4, fitting)) + 1))]
-        gates = [table.pool.names[index] for index in chosen]
-        usable = np.flatnonzero(np.isin(table.gate_index, chosen))
-        ids = rng.choice(usable, (1, int(rng.integers(0, 20)))).astype(np.int16)
-        state = unitaries(ids, table)[0][:, 0] * np.exp(2j * np.pi * rng.random())
+        gates, exact = drawn(rng, number)
+        state = exact[:, 0]
         noise = rng.normal(size=(2, len(state)))
         noise = noise[0] + 1j * noise[1]
         noise -= state * np.vdot(state, noise)
         off = np.sqrt(LARGEST) * noise / np.linalg.norm(noise)  # as far away as a target may be
         target = (state, state.astype(np.complex64), np.sqrt(1 - LARGEST) * state + off)[number % 3]
-        assert broken_by_state(target, gates) == [], (gates, table.num_qubits, ids)
+        assert broken_by_state(target, gates) == [], (gates, exact)
 
 
 @pytest.mark.parametrize(

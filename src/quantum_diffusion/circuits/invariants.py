@@ -53,8 +53,7 @@ def broken_invariants(target: Matrix, gates: Sequence[str]) -> list[Invariant]:
     """
     num_qubits = len(target).bit_length() - 1
     scaled = target * (np.sqrt(len(target)) / np.linalg.norm(target))
-    common = [invariant for invariant in INVARIANTS if all(invariant.has(gate, num_qubits) for gate in gates)]
-    return [invariant for invariant in common if invariant.misfit(scaled) > _SURE]
+    return [group for group in _common(gates, num_qubits) if group.misfit(scaled) > _SURE]
 
 
 def broken_by_state(state: Matrix, gates: Sequence[str]) -> list[Invariant]:
@@ -66,8 +65,13 @@ def broken_by_state(state: Matrix, gates: Sequence[str]) -> list[Invariant]:
     """
     num_qubits = len(state).bit_length() - 1
     scaled = state / np.linalg.norm(state)
-    common = [invariant for invariant in INVARIANTS if all(invariant.has(gate, num_qubits) for gate in gates)]
+    common = _common(gates, num_qubits)
     return [group for group in common if group.misfit_of_state and group.misfit_of_state(scaled) > _SURE]
+
+
+def _common(gates: Sequence[str], num_qubits: int) -> list[Invariant]:
+    """Return the groups that all circuits of some gates are in."""
+    return [group for group in INVARIANTS if all(group.has(gate, num_qubits) for gate in gates)]
 
 
 def may_entangle(gates: Sequence[str], num_qubits: int) -> bool:

@@ -43,7 +43,7 @@ EndsDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(ids, rank) -> logits [B, 2, V] of the first and the last step that are not revealed, and those without prompt."""
 
 
-SURER = 1e-3
+_SURER = 1e-3
 """By how much a network has to be surer of the end. Both sides are alike where what is left is its own inverse: then
 rounding, which depends on the batch, must not decide."""
 
@@ -248,8 +248,7 @@ class MaskedDiffusion:
             known = torch.full_like(begun, step)
             may_be = allowed[:, step, None].expand(-1, 2, -1)
             probabilities = draw.probabilities(*ends(ids, rank), known, may_be)  # [B, 2, V]
-            surest = probabilities.max(-1).values
-            at_end = ((surest[:, 1] > surest[:, 0] + SURER) & has_end)[:, None]
+            at_end = (end_is_surer(probabilities) & has_end)[:, None]
             chosen = torch.where(at_end[..., None], probabilities[:, 1:], probabilities[:, :1])
             drawn = _inverse_cdf(chosen, uniform[:, step, None]).masked_fill(ended, NO_GATE)
             place = torch.where(at_end, num_steps - 1 - (known - begun), begun)
@@ -259,6 +258,20 @@ class MaskedDiffusion:
             if device.type == "cpu" and bool(ended.all()):  # others would be waited for
                 break
         return ids.gather(1, (ids == NO_GATE).to(torch.int8).argsort(dim=1, stable=True))
+
+
+def end_is_surer(sides: Tensor) -> Tensor:
+    """Tell where a network is surer of the last of the gates that are missing than of the first.
+
+    Args:
+        sides: [B, 2, V], how likely each is to be which instruction, as probabilities or their logarithms; [B, 1, V]
+            where only the first one is predicted.
+
+    Returns:
+        bool [B].
+    """
+    surest = sides.max(-1).values
+    return surest[:, -1] > surest[:, 0] + _SURER
 
 
 def _uniform(generators: Sequence[torch.Generator], num_steps: int, device: torch.device) -> Tensor:

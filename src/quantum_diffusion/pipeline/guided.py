@@ -124,9 +124,11 @@ class Reader:
         if self.is_guided:
             ids, rank = torch.cat([ids, ids]), torch.cat([rank, rank])
         place = (rank < ids.shape[1]).sum(dim=1, keepdim=True).clamp(max=ids.shape[1] - 1)
-        sides = self.remainder.update(ids, rank), self.remainder.from_end()
+        from_start, from_end = self.remainder.update(ids, rank), self.remainder.from_end()
+        assert from_end is not None
         first, last = (
-            self.backbone.read(self.memory, ids, rank, place, self._shown(side, ids, rank)) for side in sides
+            self.backbone.read(self.memory, ids, rank, place, self._shown(side, ids, rank))
+            for side in (from_start, from_end)
         )
         last = last[..., self.inverse.clamp(min=0)]
         return _halves(torch.cat([first, last], dim=1), self.is_guided)

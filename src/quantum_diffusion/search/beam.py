@@ -17,7 +17,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, compact, gate_
 from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
-from quantum_diffusion.diffusion.masked import SURER
+from quantum_diffusion.diffusion.masked import end_is_surer
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.guided import Reader
 from quantum_diffusion.search.completions import Completions, keys_of
@@ -180,8 +180,7 @@ def _log_probabilities(
     open_to = allowed.clone()
     open_to[NO_GATE] = False
     likely = logits.masked_fill(~open_to, -torch.inf).log_softmax(-1)  # [W, 1 or 2, V]
-    surest = likely.max(-1).values
-    at_end = surest[:, -1] > surest[:, 0] + SURER
+    at_end = end_is_surer(likely)
     return torch.where(at_end[:, None], likely[:, -1], likely[:, 0]), at_end
 
 

@@ -128,12 +128,12 @@ class Remainder(ABC):
         """What the gates that are missing have to be, in the form of `TargetTask.completing`: float32 [B, 2, D, R]."""
         return self.shown()
 
-    def from_end(self) -> Tensor:
+    def from_end(self) -> Tensor | None:
         """Return what is left as it is shown to circuits of the inverse, which begin with the inverse of the last gate.
 
-        Only where `LeftToDo.has_two_ends`.
+        None where it cannot be looked at so; see `LeftToDo.has_two_ends`.
         """
-        raise NotImplementedError
+        return None
 
     @abstractmethod
     def begin(self, ids: Tensor) -> None:
