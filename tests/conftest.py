@@ -35,6 +35,7 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
         "num_res_blocks": [1, 1],
         "transformer_depths": [1, 1],
     },
+    "policy": {"width": 16, "depth": 2},
 }
 
 MakeConfig = Callable[..., TrainingConfig]
@@ -102,6 +103,7 @@ def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make
         general: dict[str, Any] | None = None,
         model_params: dict[str, Any] | None = None,
         scheduler_params: dict[str, Any] | None = None,
+        sections: dict[str, Any] | None = None,
         **loop: Any,
     ) -> TrainingConfig:
         gaussian = {} if scheduler == "masked" else {"num_train_timesteps": 50, "sample_steps": 5}
@@ -121,7 +123,7 @@ def make_config(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make
             "model": {"type": model, "params": TINY_MODELS[model] | (model_params or {})},
             "text_encoder": {"params": {"width": 16, "depth": 1, "num_heads": 2}},
             "scheduler": {"type": scheduler, "params": gaussian | (scheduler_params or {})},
-        }
+        } | (sections or {})
         return validate(TrainingConfig, values, "training")
 
     with pytest.MonkeyPatch.context() as patched:

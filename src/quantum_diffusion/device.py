@@ -25,6 +25,11 @@ def multiplies_in_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def answers_at_once(device: torch.device) -> bool:
+    """Tell whether a number can be asked of a device without waiting for all it was given to do."""
+    return device.type == "cpu"
+
+
 def select_device(name: str | torch.device) -> torch.device:
     """Turn a configured device name into a torch device that exists here.
 

@@ -19,8 +19,8 @@ from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
+from quantum_diffusion.pipeline import diffusion, graphs
 from quantum_diffusion.pipeline import fit as loop
-from quantum_diffusion.pipeline import graphs
 from quantum_diffusion.pipeline.graphs import WARM_UP, CudaGraph, GraphedSteps, make_steps
 from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.pipeline.step import LossModule
@@ -61,14 +61,50 @@ CASES: dict[str, dict[str, Any]] = {
     "masked": {"optimizer": "muon", "lr_scheduler": "cosine", "prefix_head_weight": 0.5, "condition_dropout": 0.2},
     "gaussian": {"model": "unet", "scheduler": "ddim", "optimizer": "adam", "lr_scheduler": "one_cycle"},
     "accumulated": {"optimizer": "adamw", "ema_decay": None, "accumulate_batches": 2, "gradient_clip": None},
+    "policy": {
+        "model": "policy",
+        "scheduler_params": {"suffix_share": 1},
+        "sections": {"prefix_encoder": {"type": "state", "params": {"width": 16, "depth": 1}}},
+        "optimizer": "muon",
+        "tell_gates": 0.5,
+    },
+    "policy of unitaries": {
+        "model": "policy",
+        "scheduler_params": {"suffix_share": 1},
+        "sections": {"unitary_encoder": {"type": "matrix", "params": {"width": 16, "depth": 1, "remaining": True}}},
+        "augment": ["permute_qubits"],
+    },
 }
+
+
+TASKS_OF_CASES = {"policy of unitaries": "UNITARY", "dropout": "UNITARY", "states": "STATE"}
+"""The others learn Schmidt rank vectors."""
+
+
+@pytest.fixture
+def data_of(dataset: CircuitDataset) -> Callable[[str], CircuitDataset]:
+    """Return the data set of a case."""
+
+    def make(case: str) -> CircuitDataset:
+        if case not in TASKS_OF_CASES:
+            return dataset
+        values = {"gate_set": ["h", "cx", "x"], "num_qubits": 2, "max_gates": 4, "num_samples": 40, "n_jobs": 1}
+        return DatasetGenerator(DatasetConfig(condition_type=TASKS_OF_CASES[case], **values)).generate()[0]
+
+    return make
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("case", CASES)
 def test_graphs_make_the_steps_that_plain_ones_are(
-    make_config: MakeConfig, dataset: CircuitDataset, with_graphs: Callable[[Any], None], case: str, device: str
+    make_config: MakeConfig,
+    data_of: Callable[[str], CircuitDataset],
+    with_graphs: Callable[[Any], None],
+    case: str,
+    device: str,
 ) -> None:
+    dataset = data_of(case)
+
     def config(cuda_graphs: bool) -> TrainingConfig:
         general = {"overwrite": True, "device": device}
         return make_config(**CASES[case], num_epochs=3, batch_size=5, cuda_graphs=cuda_graphs, general=general)
@@ -103,11 +139,13 @@ def test_graphs_make_the_steps_that_plain_ones_are(
 
 
 def test_what_is_dropped_is_the_same_in_a_graph(
-    make_config: MakeConfig, with_graphs: Callable[[Any], None], caplog: pytest.LogCaptureFixture
+    make_config: MakeConfig,
+    data_of: Callable[[str], CircuitDataset],
+    with_graphs: Callable[[Any], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Dropout draws from torch's own generator, twice in the step that a graph is compared in."""
-    values = {"gate_set": ["h", "cx", "x"], "num_qubits": 2, "max_gates": 4, "num_samples": 40, "n_jobs": 1}
-    data, _ = DatasetGenerator(DatasetConfig(condition_type="UNITARY", **values)).generate()
+    data = data_of("dropout")
     config = make_config(num_epochs=WARM_UP + 2, batch_size=16, general={"overwrite": True})
     params = ENCODERS["convolution"]["params"] | {"dropout": 0.5}
     encoder = {"unitary_encoder": {"type": "convolution", "params": params}}
@@ -208,11 +246,11 @@ class AsksNothing(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("case", [*CASES, "states"])
-def test_a_step_asks_nothing(make_config: MakeConfig, dataset: CircuitDataset, case: str) -> None:
-    data = dataset
-    if case == "states":
-        values = {"gate_set": ["h", "cx", "t"], "num_qubits": 2, "max_gates": 4, "num_samples": 40, "n_jobs": 1}
-        data, _ = DatasetGenerator(DatasetConfig(condition_type="STATE", **values)).generate()
+def test_a_step_asks_nothing(
+    make_config: MakeConfig, data_of: Callable[[str], CircuitDataset], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setattr(diffusion, "answers_at_once", lambda device: False)
+    data = data_of(case)
     trainer = DiffusionTrainer(make_config(**CASES.get(case, {"augment": ["permute_qubits"]})))
     pipeline = trainer.setup_model(data)
     state = trainer.compile_model()

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import Ids, gate_count, instruction_table
-from quantum_diffusion.circuits.keys import row_keys
-from quantum_diffusion.circuits.matrices import as_two_channels, matrix_keys, pieces
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
+from quantum_diffusion.circuits.matrices import as_two_channels, pieces
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.container import CircuitDataset
@@ -230,23 +229,31 @@ class DatasetGenerator:
             return None
 
         def keys(ids: Ids) -> NDArray[np.uint64]:
-            if self.task.array is None:
-                return row_keys(np.pad(ids, ((0, 0), (0, steps - ids.shape[1]))))
-            return self._of_targets(matrix_keys, ids)
+            padded = np.pad(ids, ((0, 0), (0, steps - ids.shape[1])))
+            return self._in_pieces(self.task.keys_of, padded, columns=1)
 
         steps = max(self._excluded.max_gates, self.config.max_gates)
         known = np.unique(keys(decode_tokens(self._excluded.tokens, self.table.pool).ids))
         return lambda ids: np.isin(keys(ids), known)
 
-    def _of_targets(self, function: Callable[[NDArray[np.complex128]], NDArray[Any]], ids: Ids) -> NDArray[Any]:
-        """Return what a function makes of what the circuits do, complex128 [N, D, R]."""
-        entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
+    def _in_pieces(
+        self, function: Callable[[Ids, InstructionTable], NDArray[Any]], ids: Ids, columns: int
+    ) -> NDArray[Any]:
+        """Apply a function of circuits that needs complex [N, D, columns] for N of them."""
 
         def of_piece(piece: slice) -> NDArray[Any]:
-            return function(self.task.targets_of(ids[piece], self.table))
+            return function(ids[piece], self.table)
 
         with ThreadPoolExecutor(num_workers("local", self.config.n_jobs)) as threads:
-            return np.concatenate(list(threads.map(of_piece, pieces(len(ids), entries))))
+            cut = pieces(len(ids), 2**self.config.num_qubits * columns)
+            return np.concatenate(list(threads.map(of_piece, cut)))
+
+    def _stored_targets(self, ids: Ids) -> NDArray[np.float32] | None:
+        """Return what circuits do as it is stored, float32 [N, 2, D, R]; None for tasks without targets."""
+        columns = self.task.columns(self.config.num_qubits)
+        if not columns:
+            return None
+        return self._in_pieces(lambda some, table: as_two_channels(self.task.targets_of(some, table)), ids, columns)
 
     @property
     def _usual_round(self) -> int:
@@ -308,7 +315,7 @@ class DatasetGenerator:
                 sizes=sizes,
                 gate_pool=self.table.pool,
                 condition_type=self.task.name,
-                targets=self._of_targets(as_two_channels, ids) if entries else None,
+                targets=self._stored_targets(ids),
             )
 
 

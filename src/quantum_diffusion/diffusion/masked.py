@@ -16,6 +16,7 @@ from torch import Tensor
 
 from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.config.schema import StepOrder
+from quantum_diffusion.device import answers_at_once
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.diffusion.noise import Noise
 
@@ -203,7 +204,7 @@ class MaskedDiffusion:
             if ends:
                 after = ended | ((drawn == NO_GATE).cumsum(dim=1) > 0)
                 drawn, ended = drawn.masked_fill(after, NO_GATE), after[:, -1:]
-                if device.type == "cpu" and bool(ended.all()):  # others would be waited for
+                if answers_at_once(device) and bool(ended.all()):
                     break
             if priority is None:
                 surest = _first_by(probabilities.max(-1).values.masked_fill(rank < num_steps, -torch.inf), most)
@@ -255,7 +256,7 @@ class MaskedDiffusion:
             ids, rank = ids.scatter(1, place, drawn), rank.scatter(1, place, known)
             begun = begun + ~at_end
             ended = ended | (drawn == NO_GATE)
-            if device.type == "cpu" and bool(ended.all()):  # others would be waited for
+            if answers_at_once(device) and bool(ended.all()):
                 break
         return ids.gather(1, (ids == NO_GATE).to(torch.int8).argsort(dim=1, stable=True))
 

@@ -66,13 +66,13 @@ def _pairs(made: Tensor) -> Tensor:
     states = _states(made)
     num_qubits = states.shape[-1].bit_length() - 1
     found = []
-    upper = torch.ones(4, 4, dtype=torch.bool, device=made.device).triu(1)
+    row, column = torch.triu_indices(4, 4, 1, device=made.device)
     for high in range(num_qubits):
         for low in range(high):
             split = states.unflatten(-1, (-1, 2, 2 ** (high - low - 1), 2, 2**low))
             halves = split.movedim((-4, -2), (-5, -4)).flatten(-3).flatten(-3, -2)  # [..., 4, D / 4]
             reduced = halves @ halves.mH
-            off_diagonal = torch.view_as_real(reduced[..., upper]).flatten(-2) * 2
+            off_diagonal = torch.view_as_real(reduced[..., row, column]).flatten(-2) * 2
             found += [reduced.diagonal(dim1=-2, dim2=-1).real, off_diagonal]
     return torch.cat([*found, _entanglement(made)], dim=-1)
 

@@ -23,6 +23,7 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedParams, SamplingConfig
 from quantum_diffusion.data.container import Batch
 from quantum_diffusion.data.dataset import BatchLoader
+from quantum_diffusion.device import answers_at_once
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError, memory_for
 from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
@@ -181,7 +182,7 @@ class DiffusionPipeline:
         backbone = self.network["backbone"]
         if not self.config.shows_remaining:
             output = backbone(circuits, level, condition.tokens)
-        elif counts is not None and circuits.device.type == "cpu" and isinstance(backbone, InstructionPolicy):
+        elif counts is not None and answers_at_once(circuits.device) and isinstance(backbone, InstructionPolicy):
             return backbone.at(counts, condition.tokens, self._shown(circuits, level, condition, counts)), None
         else:
             output = backbone(circuits, level, condition.tokens, self._shown(circuits, level, condition))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable
+from quantum_diffusion.circuits.keys import Keys, row_keys
 from quantum_diffusion.circuits.tokenizer import DecodeReport
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
@@ -100,6 +101,15 @@ class Task(ABC):
     def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
         """Return what circuits do, complex128 [N, D, R]; of no columns for tasks without targets."""
         return np.empty((len(ids), 2**table.num_qubits, 0), dtype=np.complex128)
+
+    def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
+        """Return a key a circuit, uint64 [N]: who knows a circuit knows an answer to what those of equal keys ask.
+
+        Args:
+            ids: int16 [N, T], gates at the front.
+            table: The instructions the ids number.
+        """
+        return row_keys(ids)
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
         """Extend targets complex [..., d, r] to more qubits, [..., D, R]; of no columns for tasks without."""

@@ -19,7 +19,8 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact
 from quantum_diffusion.circuits.invariants import Invariant
-from quantum_diffusion.circuits.matrices import EXACT, infidelities, pieces
+from quantum_diffusion.circuits.keys import Keys
+from quantum_diffusion.circuits.matrices import EXACT, infidelities, matrix_keys, pieces
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.prompts import gates_prompt, parse_gates_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport
@@ -101,6 +102,10 @@ class TargetTask(Task):
     def check_prompt(self, prompt: str, pool: GatePool, num_qubits: int) -> None:
         """Refuse a prompt that lists no gates of the pool; see `Task.check_prompt`."""
         self.gates_of(prompt, pool)
+
+    def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
+        """Return a key of what each circuit does, equal up to a global phase; see `Task.keys_of`."""
+        return matrix_keys(self.targets_of(ids, table))
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
         """Return circuits int16 [N, T] with fewer gates that do the same of what the task asks for; see `optimize`."""

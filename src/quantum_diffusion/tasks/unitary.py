@@ -12,9 +12,10 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable
 from quantum_diffusion.circuits.invariants import Invariant, broken_invariants
-from quantum_diffusion.circuits.matrices import EXACT, pad_unitary, qubits_of_unitary
+from quantum_diffusion.circuits.keys import Keys
+from quantum_diffusion.circuits.matrices import EXACT, matrix_keys, pad_unitary, qubits_of_unitary
 from quantum_diffusion.circuits.prompts import COMPILE_PROMPT
-from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.circuits.simulate import random_images, unitaries
 from quantum_diffusion.tasks.targets import TargetTask
 
 
@@ -41,6 +42,10 @@ class UnitaryTask(TargetTask):
     def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
         """Return the unitaries of circuits, complex128 [N, D, D]."""
         return unitaries(ids, table)
+
+    def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
+        """Return keys of what unitaries make of one random state, which tells them apart; see `Task.keys_of`."""
+        return matrix_keys(random_images(ids, table)[:, :, None])
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
         """Extend unitaries to more qubits, on which they do nothing; see `pad_unitary`."""
