@@ -28,7 +28,7 @@ from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.training.training import DiffusionTrainer
 from tests.conftest import MakeConfig
 from tests.contracts.test_compilation import ENCODERS
-from tests.integration.test_training import InterruptAt, Records, assert_same, train
+from tests.integration.test_training import POLICY, InterruptAt, Records, assert_same, train
 
 
 class Recorded:
@@ -61,13 +61,7 @@ CASES: dict[str, dict[str, Any]] = {
     "masked": {"optimizer": "muon", "lr_scheduler": "cosine", "prefix_head_weight": 0.5, "condition_dropout": 0.2},
     "gaussian": {"model": "unet", "scheduler": "ddim", "optimizer": "adam", "lr_scheduler": "one_cycle"},
     "accumulated": {"optimizer": "adamw", "ema_decay": None, "accumulate_batches": 2, "gradient_clip": None},
-    "policy": {
-        "model": "policy",
-        "scheduler_params": {"suffix_share": 1},
-        "sections": {"prefix_encoder": {"type": "state", "params": {"width": 16, "depth": 1}}},
-        "optimizer": "muon",
-        "tell_gates": 0.5,
-    },
+    "policy": {"model": "policy", **POLICY, "optimizer": "muon", "tell_gates": 0.5},
     "policy of unitaries": {
         "model": "policy",
         "scheduler_params": {"suffix_share": 1},
@@ -107,7 +101,7 @@ def test_graphs_make_the_steps_that_plain_ones_are(
 
     def config(cuda_graphs: bool) -> TrainingConfig:
         general = {"overwrite": True, "device": device}
-        return make_config(**CASES[case], num_epochs=3, batch_size=5, cuda_graphs=cuda_graphs, general=general)
+        return make_config(**CASES[case], num_epochs=4, batch_size=5, cuda_graphs=cuda_graphs, general=general)
 
     class OnCuda(Recorded):
         """torch's own, counted."""

@@ -101,14 +101,17 @@ def test_data_sets_of_several_sizes_are_joined(data: CircuitDataset) -> None:
         merge_datasets([data, generate(condition_type="UNITARY")])
 
 
-def test_a_data_set_has_the_targets_of_its_task(data: CircuitDataset) -> None:
+def test_a_data_set_has_the_targets_of_its_task(data: CircuitDataset, tmp_path: Path) -> None:
     for wrong, message in (
         ({"condition_type": "STATES"}, "unknown condition_type 'STATES': did you mean 'STATE'"),
         ({"condition_type": "SRV"}, "circuits of condition_type SRV have no targets"),
-        ({"targets": None}, "circuits of condition_type STATE have a target a circuit"),
     ):
         with pytest.raises(ConfigError, match=message):
             replace(data, **wrong)
+    with pytest.raises(DatasetFormatError, match="condition_type STATE keep a target a circuit"):
+        save_dataset(replace(data, targets=None), tmp_path / "data", {})
+    assert not (tmp_path / "data").exists()
+    assert merge_datasets([data, replace(data.take(np.arange(3)), targets=None)]).targets is None
 
 
 def test_genqc_has_no_such_task(data: CircuitDataset, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import pytest
 import torch
 
 from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.config.store import dataset_preset
+from quantum_diffusion.data.dataset import BatchLoader
+from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.stream import CircuitStream
+from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
@@ -47,10 +52,68 @@ def test_epochs_are_fresh_and_keep_away_from_validation() -> None:
         assert (stream(seed=1).epoch(number).tokens != epoch.tokens).any()
 
 
-def test_unitaries_can_be_streamed() -> None:
-    epoch = stream(condition_type="UNITARY", gate_set=("h", "cx", "x"), balance_max=None).epoch(1)
-    assert epoch.targets is not None
-    assert len(epoch.targets) == 300
+@pytest.mark.parametrize("condition_type", ["UNITARY", "STATE"])
+def test_models_make_the_targets_of_streamed_circuits(make_config: MakeConfig, condition_type: str) -> None:
+    gates = ("h", "cx", "ccx", "t")
+    epoch = stream(condition_type=condition_type, gate_set=gates, balance_max=None).epoch(1)
+    assert epoch.targets is None
+    assert len(epoch) == 300
+    circuits = epoch.labelled(np.arange(300))
+    exact = as_two_channels(epoch.task.targets_of(circuits.ids, circuits.table))
+    encoder = f"{condition_type.lower()}_encoder"
+    types = {"unitary_encoder": ("matrix", "convolution"), "state_encoder": ("amplitudes",)}[encoder]
+    for kind in types:
+        params = {} if kind == "convolution" else {"width": 16, "depth": 1, "remaining": True}
+        pipeline = DiffusionTrainer(make_config(sections={encoder: {"type": kind, "params": params}})).setup_model(
+            epoch
+        )
+        made = pipeline._targets_of(torch.from_numpy(circuits.ids.astype(np.int64)))
+        np.testing.assert_allclose(made, exact, atol=1e-6)
+        losses = []
+        for dataset in (epoch, replace(epoch, targets=exact)):
+            batch = next(BatchLoader(dataset, np.arange(300), 300, 0, shuffle=False).epoch(0))
+            noise = Noise(torch.Generator().manual_seed(0))
+            losses.append(pipeline.training_loss(batch, noise, condition_dropout=0.2).total.item())
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_epochs_are_made_ahead() -> None:
+    def loader(one: CircuitStream, **limits: int) -> BatchLoader:
+        return one.loaders(64, 0, **limits)[0]
+
+    one, other = stream(n_jobs=2), stream()
+    ahead, waiting = loader(one, num_epochs=3), loader(other, num_epochs=3)
+    for number in range(3):
+        batches = ahead.epoch(number)
+        first = next(batches)
+        assert (one._ahead is None) == (number == 2), "nothing follows the last epoch"
+        assert other._ahead is None
+        for mine, theirs in zip([first, *batches], waiting.epoch(number), strict=True):
+            assert torch.equal(mine.tokens, theirs.tokens)
+    made = [one.epoch(number).tokens for number in range(2)]
+    np.testing.assert_array_equal(made, [other.epoch(number).tokens for number in range(2)])
+    next(loader(one, num_epochs=3, max_batches=5).epoch(0))
+    assert one._ahead is None, "an epoch has five batches"
+
+
+def test_what_is_made_ahead_ends_with_training() -> None:
+    one = stream(n_jobs=2, num_samples=40_000, num_qubits=5, max_gates=20, balance_max=None)
+    batches = one.loaders(64, 0, num_epochs=3)[0].epoch(0)
+    next(batches)
+    assert one._ahead is not None
+    thread = one._ahead._thread
+    batches.close()
+    assert one._ahead is None
+    assert not thread.is_alive()
+
+
+def test_a_fault_in_what_is_made_ahead_is_told_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = stream(n_jobs=2)
+    loader = one.loaders(64, 0, num_epochs=2)[0]
+    monkeypatch.setattr(DatasetGenerator, "generate", lambda *given, **options: 1 / 0)
+    list(loader.epoch(0))
+    with pytest.raises(ZeroDivisionError):
+        next(loader.epoch(1))
 
 
 def test_too_few_circuits_and_two_conditions_are_refused() -> None:

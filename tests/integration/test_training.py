@@ -24,6 +24,7 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError, TrainingDivergedError
 from quantum_diffusion.pipeline import fit as loop
+from quantum_diffusion.pipeline import step
 from quantum_diffusion.pipeline.adapter import Rows
 from quantum_diffusion.pipeline.callbacks import EpochRecord, FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_checkpoint
@@ -40,6 +41,13 @@ from tests.processes import Forked
 
 GAUSSIAN = ("ddim", "ddpm", "dpmsolver++", "unipc")
 LOSSES = (("epsilon", "mse"), ("v", "mse"), ("x0", "mse"), ("x0", "cross_entropy"))
+
+
+POLICY: dict[str, Any] = {
+    "scheduler_params": {"suffix_share": 1},
+    "sections": {"prefix_encoder": {"type": "state", "params": {"width": 16, "depth": 1}}},
+}
+"""What a policy for Schmidt rank vectors needs."""
 
 
 def train(
@@ -822,7 +830,7 @@ def test_sampling_options_of_another_process_are_refused(make_config: MakeConfig
             masked.sample([prompt], 0)
 
 
-@pytest.mark.parametrize(("model", "scheduler"), [("transformer", "masked"), ("unet", "ddim")])
+@pytest.mark.parametrize(("model", "scheduler"), [("transformer", "masked"), ("policy", "masked"), ("unet", "ddim")])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_every_device_computes_what_the_cpu_does(
     make_config: MakeConfig,
@@ -854,13 +862,16 @@ def test_every_device_computes_what_the_cpu_does(
         def places(self, count: int) -> Tensor:
             return self._noise.places(count).to(self.device)
 
-    monkeypatch.setattr(loop, "Noise", DrawnOnTheCpu)
+    for module in (step, loop):  # of training and of validation
+        monkeypatch.setattr(module, "Noise", DrawnOnTheCpu)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # its 10 bits would be the difference
     losses: dict[str, list[float]] = {}
     for place, name in (("cpu", "first"), (device, "second")):
         records = Records()
         general = {"device": place, "output_path": str(tmp_path / name)}
-        state, _ = train(make_config(model, scheduler, general=general), dataset, records)
+        options = POLICY if model == "policy" else {}
+        config = make_config(model, scheduler, general=general, optimizer="adamw", **options)  # Muon has 16 bits there
+        state, _ = train(config, dataset, records)
         assert next(state.network.parameters()).device.type == place
         losses[name] = [record.loss for record in records.steps] + [r.validation_loss or 0.0 for r in records.epochs]
     assert drawn

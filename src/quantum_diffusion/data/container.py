@@ -40,7 +40,7 @@ class CircuitDataset:
         gate_pool: The gates behind the tokens.
         condition_type: Name of the task that labelled the circuits.
         targets: float32 [N, 2, D, R], real and imaginary parts of what circuits do, unitaries (R = D) or states
-            (R = 1); None for tasks whose prompts say everything.
+            (R = 1); None for tasks whose prompts say everything, and where models make them of the circuits.
     """
 
     tokens: NDArray[np.int8]
@@ -54,9 +54,8 @@ class CircuitDataset:
     def __post_init__(self) -> None:
         if self.condition_type not in TASKS:
             raise ConfigError(unknown_name("condition_type", self.condition_type, TASKS))
-        if (self.task.array is None) != (self.targets is None):
-            wanted = "no targets" if self.task.array is None else "a target a circuit"
-            raise ConfigError(f"circuits of condition_type {self.condition_type} have {wanted}: give them so")
+        if self.task.array is None and self.targets is not None:
+            raise ConfigError(f"circuits of condition_type {self.condition_type} have no targets: give them so")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -140,7 +139,7 @@ class Batch:
             the device.
         prompt_ids: int32 [B], positions in the data set's prompts.
         sizes: int16 [B, 2], qubits and gates of each circuit.
-        targets: float32 [B, 2, D, R] or None.
+        targets: float32 [B, 2, D, R]; None as in `CircuitDataset`.
         ids: int16 [B, T], the instructions of a model that the tokens are; None where they are still to be decoded.
     """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -248,7 +248,7 @@ class BatchLoader:
         """Circuits of an epoch."""
         return len(self.rows)
 
-    def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, first_batch: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of one epoch.
 
         Args:

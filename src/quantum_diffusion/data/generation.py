@@ -158,15 +158,22 @@ class DatasetGenerator:
             save_blocks(self._blocks(drafts), report.num_circuits, path, self.settings)
         return report
 
-    def generate(self, progress: ProgressCallback | None = None) -> tuple[CircuitDataset, GenerationReport]:
-        """Make the data set in memory; see `write`. Not for condition_type BOTH, which makes two."""
+    def generate(
+        self, progress: ProgressCallback | None = None, *, with_targets: bool = True
+    ) -> tuple[CircuitDataset, GenerationReport]:
+        """Make the data set in memory; see `write`. Not for condition_type BOTH, which makes two.
+
+        Args:
+            progress: See `write`.
+            with_targets: Whether circuits get the targets that data sets of their task keep.
+        """
         assert len(self.parts) == 1
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder, self._told_of_memory():
             drafts = _Drafts(Path(folder), self.config.max_gates)
             counts = self._select(Path(folder), drafts, progress)
             report = self._report(drafts, counts, started)
-            dataset = join_blocks(list(self._blocks(drafts)))
+            dataset = join_blocks(list(self._blocks(drafts, with_targets)))
         return dataset, report
 
     # ------------------------------------------------------------------------------------------- details
@@ -297,7 +304,7 @@ class DatasetGenerator:
             longest=drafts.longest(),
         )
 
-    def _blocks(self, drafts: _Drafts) -> Iterator[CircuitDataset]:
+    def _blocks(self, drafts: _Drafts, with_targets: bool = True) -> Iterator[CircuitDataset]:
         """Turn the drafts into pieces of the data set."""
         labels, _ = drafts.label_counts()
         texts = [self.task.label_prompt(label, self.config) for label in labels]
@@ -315,7 +322,7 @@ class DatasetGenerator:
                 sizes=sizes,
                 gate_pool=self.table.pool,
                 condition_type=self.task.name,
-                targets=self._stored_targets(ids),
+                targets=self._stored_targets(ids) if with_targets else None,
             )
 
 

@@ -61,7 +61,7 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
     kept = _without_repetitions(_token_keys(parts, shape), sizes, prompt_index)
     tokens = np.full((len(kept), *shape), parts[0].gate_pool.padding_token, dtype=np.int8)
     task, targets = parts[0].task, None
-    if parts[0].targets is not None:
+    if all(part.targets is not None for part in parts):
         targets = np.zeros((len(kept), 2, 2 ** shape[0], task.columns(shape[0])), dtype=np.float32)
     starts = np.cumsum([0, *map(len, parts)])
     bounds = np.searchsorted(kept, starts)

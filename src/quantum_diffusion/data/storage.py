@@ -90,13 +90,18 @@ def save_blocks(blocks: Iterable[CircuitDataset], num_circuits: int, path: Path,
         settings: Plain values that tell how the data was made; kept in `config.yaml`.
 
     Raises:
-        DatasetFormatError: The folder cannot be written (disk full, no permission), or holds something else.
+        DatasetFormatError: The folder cannot be written (disk full, no permission), or holds something else; or
+            the circuits lack the targets that data sets of their task keep.
     """
     check_replaceable(path)
+    rest = iter(blocks)
+    first = next(rest)
+    if first.task.array is not None and first.targets is None:
+        raise DatasetFormatError(
+            f"data sets of condition_type {first.condition_type} keep a target a circuit: give them"
+        )
     with new_folder(path, DatasetFormatError) as folder, contextlib.ExitStack() as open_files:
         (folder / ARRAYS_FOLDER).mkdir(parents=True)
-        rest = iter(blocks)
-        first = next(rest)
         (folder / _PROMPTS).write_text(json.dumps(list(first.prompts), indent=0), encoding="utf-8")
         files: dict[str, BinaryIO] = {}
         for key in ("x", "y", "z", first.task.array):

@@ -84,6 +84,14 @@ class DiffusionPipeline:
         make = None if encoder is None else LEFT_TO_DO[self.task.name].get(encoder.type)
         return None if make is None else make(self.table)
 
+    @cached_property
+    def _targets_of(self) -> Callable[[Tensor], Tensor | None]:
+        """What makes the targets of circuits that are trained on without, such as those of a stream."""
+        if self.task.array is None:
+            return lambda ids: None
+        make = next(iter(LEFT_TO_DO[self.task.name].values()))
+        return (self._left or make(self.table)).targets_of
+
     @property
     def writes_from_ends(self) -> bool:
         """Whether circuits can be written from both of their ends: what is left to do is all that is looked at."""
@@ -246,7 +254,8 @@ class DiffusionPipeline:
         if self.config.tells_gates:
             is_told = noise.uniform(len(batch)) < tell_gates
             num_gates = torch.where(is_told, (ids() != NO_GATE).sum(dim=1), UNKNOWN)
-        request = Request(self._prompt_words, batch.prompt_ids.long(), batch.targets, num_gates)
+        targets = self._targets_of(ids()) if batch.targets is None else batch.targets
+        request = Request(self._prompt_words, batch.prompt_ids.long(), targets, num_gates)
         dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
         condition = self.encode_condition(request, dropped)
 

@@ -40,6 +40,10 @@ class LeftToDo(ABC):
         """Return what is left of targets [B, 2, D, R] while no step is known."""
         return targets
 
+    def targets_of(self, ids: Tensor) -> Tensor | None:
+        """Return the targets that circuits int64 [B, T] are, float32 [B, 2, D, R]; None for tasks without."""
+        return None
+
     @abstractmethod
     def for_steps(self, targets: Tensor | None, ids: Tensor, rank: Tensor) -> Tensor:
         """Return what each step would have to do if the gates known before it were taken off the target.
@@ -179,6 +183,13 @@ class UnitariesLeft(LeftToDo):
     def __init__(self, table: InstructionTable) -> None:
         self._gates = _Gates(table)
 
+    def targets_of(self, ids: Tensor) -> Tensor:
+        """Return the unitaries of circuits; see `LeftToDo.targets_of`."""
+        made = self._gates(ids[:, 0])
+        for step in range(1, ids.shape[1]):
+            made = self._gates(ids[:, step]) @ made
+        return torch.view_as_real(made).movedim(-1, 1)
+
     def for_steps(self, targets: Tensor | None, ids: Tensor, rank: Tensor) -> Tensor:
         """Return W^dagger U V^dagger of each step, float32 [B, T, 2, D, D]; see `LeftToDo.for_steps`."""
         assert targets is not None
@@ -227,6 +238,13 @@ class StatesLeft(LeftToDo):
 
     def __init__(self, table: InstructionTable) -> None:
         self._gates = _Gates(table)
+
+    def targets_of(self, ids: Tensor) -> Tensor:
+        """Return the states that circuits make; see `LeftToDo.targets_of`."""
+        made = self._gates(ids[:, 0])[:, :, :1]
+        for step in range(1, ids.shape[1]):
+            made = self._gates(ids[:, step]) @ made
+        return torch.view_as_real(made).movedim(-1, 1)
 
     def at_start(self, targets: Tensor) -> Tensor:
         """Return |0> beside the targets: [B, 2, D, 1] => [B, 2, D, 2]."""

@@ -138,7 +138,7 @@ def _open_stream(config: TrainingConfig, team: Team) -> Source:
             "max_padded, or make a data set"
         )
     stream = CircuitStream(
-        _stream_config(config), general.seed, loop.validation_fraction, partial(_made_by_first, team)
+        _stream_config(config), general.seed, loop.validation_fraction, partial(_made_by_first, team), team.is_first
     )
 
     def make_loaders(time_multiple: int) -> Loaders:
@@ -148,6 +148,8 @@ def _open_stream(config: TrainingConfig, team: Team) -> Source:
             balance_prompts=loop.balance_prompts,
             time_multiple=time_multiple,
             num_workers=loop.num_workers,
+            num_epochs=loop.num_epochs,
+            max_batches=None if loop.max_steps is None else loop.max_steps * loop.accumulate_batches,
         )
 
     return Source(stream.epoch(0), stream.fingerprint, make_loaders)
