@@ -31,6 +31,7 @@ from quantum_diffusion.config.store import compose
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.storage import save_dataset
+from quantum_diffusion.device import select_device
 from quantum_diffusion.evaluation.metrics import circuit_keys, dataset_keys, wilson_interval
 from quantum_diffusion.pipeline.callbacks import FitObserver, StepRecord
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
@@ -48,8 +49,8 @@ SIZES = {
 }
 POINTS = (0.1, 0.2, 0.4, 0.7, 1.0)
 """Shares of the budget at which is measured."""
-TRIAL_STEPS, WARM_UP = 12, 4
-"""Steps that tell how long a step takes, and how many of them do not count."""
+TRIALS = {"cpu": (12, 4), "cuda": (120, 40)}
+"""Steps that tell how long a step takes, and how many of them do not count; on CUDA they are told of in bursts."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def num_steps(competitor: Competitor, data: Path) -> int:
     """Return how many steps the budget is enough for."""
     steps = Steps()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(competitor.preset, data, folder, 0, TRIAL_STEPS)
+        num_trials, warm_up = TRIALS[select_device("auto").type]
+        trainer = trainer_of(competitor.preset, data, folder, 0, num_trials)
         batch = trainer.config.training.batch_size * trainer.config.training.accumulate_batches
         if competitor.circuits is not None:
             return max(1, competitor.circuits // batch)
@@ -158,7 +160,7 @@ def num_steps(competitor: Competitor, data: Path) -> int:
         trainer.compile_model()
         trainer.train()
     assert competitor.seconds is not None
-    lasting = float(np.median(np.diff(steps.times[WARM_UP - 1 :])))
+    lasting = (steps.times[-1] - steps.times[warm_up - 1]) / (num_trials - warm_up)
     return max(1, int(competitor.seconds / lasting))
 
 

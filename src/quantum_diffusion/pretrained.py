@@ -12,7 +12,7 @@ from quantum_diffusion.errors import ConfigError, unknown_name
 
 WEIGHTS = Path(__file__).parent / "weights"
 PREFIX = "pretrained:"
-DEFAULTS = {"sample": ("srv",), "compile": ("unitary_3q", "unitary_4q"), "prepare": ("state",)}
+DEFAULTS = {"sample": ("srv",), "compile": ("unitary_3q", "unitary_4q", "unitary_5q"), "prepare": ("state",)}
 """The models that a command takes where none is named: the first that has the qubits of what is asked for."""
 
 

@@ -23,6 +23,10 @@ from quantum_diffusion.pipeline.guided import Reader
 from quantum_diffusion.search.completions import Completions, keys_of
 from quantum_diffusion.tasks.samples import Requests
 
+_TEMPERATURE = 1.5
+"""What log-probabilities are divided by: models that were trained long are too sure of a wrong gate now and then, which
+a whole beam would follow."""
+
 _CANDIDATES = 4
 """Times the width, how many continuations are looked at for so many that leave different things to do."""
 
@@ -62,7 +66,7 @@ def beam_search(
         pipeline: A masked model whose steps are shown what is left to do.
         request: One row.
         completions: Of its target and its instructions.
-        options: How to sample; of them the guidance and the order count.
+        options: How to sample; of them the guidance and the order count, not the temperature.
         width: Parts that are kept of each length.
         most_gates: Returns the most gates that a circuit may have; asked before each length.
         tolerance: Infidelity up to which a circuit counts; 0 wants exact ones.
@@ -179,7 +183,7 @@ def _log_probabilities(
         logits = guide_log_probabilities(logits, free, options.guidance_scale or 1.0)
     open_to = allowed.clone()
     open_to[NO_GATE] = False
-    likely = logits.masked_fill(~open_to, -torch.inf).log_softmax(-1)  # [W, 1 or 2, V]
+    likely = (logits.masked_fill(~open_to, -torch.inf) / _TEMPERATURE).log_softmax(-1)  # [W, 1 or 2, V]
     at_end = end_is_surer(likely)
     return torch.where(at_end[:, None], likely[:, -1], likely[:, 0]), at_end
 

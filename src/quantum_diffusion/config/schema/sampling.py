@@ -180,7 +180,7 @@ class CompileConfig(TargetSearchConfig):
 
     model_dir: PathText | None = None
     """Folder of a saved model that was trained on unitaries, or pretrained:NAME; null takes pretrained:unitary_3q, or
-    pretrained:unitary_4q for targets of four qubits, which come with the package."""
+    unitary_4q or unitary_5q for targets of four or five qubits, which come with the package."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ccz, ghz or random; with qubits,
     qft:3, and for random gates, random:3:8; or fredkin, peres or adder (four qubits)."""
