@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from qiskit import qasm2
 from qiskit.quantum_info import Statevector, partial_trace
@@ -226,6 +227,23 @@ def stop(command: list[str], folder: Path, model: Path, *signals: signal.Signals
     assert process.wait() == 130, process.output() + process.errors()
     assert "Traceback" not in process.errors()
     return process.output()
+
+
+def test_two_ctrl_c_at_once_end_workers_too(folder: Path) -> None:
+    """As `timeout -s INT` and impatient users send them, to the whole group."""
+    given = ["datasets=quick_test_unitary", "datasets.num_samples=2000000", "datasets.n_jobs=2"]
+    process = Forked([*script("generate_dataset.py"), *given, "datasets.output_path=./datasets/large"], folder)
+    workers: list[psutil.Process] = []
+    until = time.monotonic() + 60
+    while sum(one.cpu_times().user > 4 for one in workers) < 2 and time.monotonic() < until:  # those are at work
+        time.sleep(0.05)
+        workers = [one for one in psutil.Process(process.pid).children() if "LokyProcess" in " ".join(one.cmdline())]
+    for _ in range(2):
+        process.signal_group(signal.SIGINT)
+        time.sleep(0.005)
+    assert process.wait(30) == 130, process.output() + process.errors()
+    assert "Traceback" not in process.errors()
+    assert not psutil.wait_procs(workers, timeout=10)[1]
 
 
 def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(folder: Path) -> None:

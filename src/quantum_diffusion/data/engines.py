@@ -5,10 +5,12 @@ Both are joblib backends, so that generation and sampling are written once.
 
 from __future__ import annotations
 
+import os
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import joblib
@@ -36,10 +38,11 @@ def run_in_order(
     if engine == "ray":
         _connect_to_ray()
     backend, kind = ("ray", "list") if engine == "ray" else ("loky", "generator")  # Ray's cannot hand on one by one
+    call = function if engine == "ray" else partial(_undisturbed, os.getpid(), function)
     with joblib.parallel_config(backend=backend), _hang_ups_kept_from_children():
         # Without files for large arrays: what is sent is needed once.
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as=kind, max_nbytes=None)
-        results = parallel(joblib.delayed(function)(item) for item in items)
+        results = parallel(joblib.delayed(call)(item) for item in items)
     try:
         for result in results:  # noqa: UP028  (`yield from` would close the results outside of what follows)
             yield result
@@ -48,6 +51,13 @@ def run_in_order(
             with warnings.catch_warnings():  # joblib warns of results that nobody needs any more
                 warnings.simplefilter("ignore")
                 results.close()
+
+
+def _undisturbed(caller: int, function: Callable[[Item], Result], item: Item) -> Result:
+    """Call a function where Ctrl-C does not reach it: the calling process answers that, and ends its workers."""
+    if os.getpid() != caller:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return function(item)
 
 
 @contextmanager
