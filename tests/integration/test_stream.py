@@ -1,7 +1,9 @@
 """Training on a stream: fresh circuits in every epoch, none that are validated with, a resume that sees the same."""
 
 import gc
+import threading
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.stream import CircuitStream
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.pipeline.callbacks import FitObserver, StepRecord
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.training.training import DiffusionTrainer, is_trained
@@ -92,19 +95,32 @@ def test_epochs_are_made_ahead() -> None:
             assert torch.equal(mine.tokens, theirs.tokens)
     made = [one.epoch(number).tokens for number in range(2)]
     np.testing.assert_array_equal(made, [other.epoch(number).tokens for number in range(2)])
-    next(loader(one, num_epochs=3, max_batches=5).epoch(0))
+    short = loader(one, num_epochs=3, max_batches=5)
+    next(short.epoch(0))
     assert one._ahead is None, "an epoch has five batches"
 
 
-def test_what_is_made_ahead_ends_with_training() -> None:
-    one = stream(n_jobs=2, num_samples=40_000, num_qubits=5, max_gates=20, balance_max=None)
-    batches = one.loaders(64, 0, num_epochs=3)[0].epoch(0)
-    next(batches)
-    assert one._ahead is not None
-    thread = one._ahead._thread
-    batches.close()
-    assert one._ahead is None
-    assert not thread.is_alive()
+@pytest.mark.parametrize("how", ["interrupted", "early", "failed"])
+def test_what_is_made_ahead_ends_with_training(make_config: MakeConfig, tmp_path: Path, how: str) -> None:
+    (tmp_path / "large.yaml").write_text("num_qubits: 4\nmax_gates: 20\nnum_samples: 3000\nn_jobs: 2\n")
+    threads: list[threading.Thread] = []
+
+    class Watches(FitObserver):
+        def on_step(self, record: StepRecord) -> None:
+            threads.extend(one for one in threading.enumerate() if one.name.startswith("circuits of the next"))
+            if how == "failed":
+                raise RuntimeError("disk")
+
+    general = {"dataset": f"stream:{tmp_path / 'large.yaml'}", "output_path": str(tmp_path / "model")}
+    early: dict[str, Any] = {"patience": 1, "learning_rate": 1e-30} if how == "early" else {}
+    observers = [Watches(), *([InterruptAt(1)] if how == "interrupted" else [])]
+    trainer = DiffusionTrainer(make_config(general=general, num_epochs=9, batch_size=1024, **early), observers)
+    with pytest.raises(RuntimeError, match="disk") if how == "failed" else nullcontext():
+        summary = trainer.run()
+        assert summary.status == ("interrupted" if how == "interrupted" else "finished")
+        assert summary.metadata["epochs"] < 9
+    assert threads
+    assert not any(one.is_alive() for one in threads)
 
 
 def test_a_fault_in_what_is_made_ahead_is_told_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -248,7 +248,7 @@ class BatchLoader:
         """Circuits of an epoch."""
         return len(self.rows)
 
-    def epoch(self, number: int, first_batch: int = 0) -> Generator[Batch, None, None]:
+    def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch.
 
         Args:
@@ -282,6 +282,9 @@ class BatchLoader:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+
+    def close(self) -> None:
+        """Give up what was prepared for further epochs, of which none will be asked for."""
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Gather rows into one batch, cut to their bucket and padded to `time_multiple`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -252,15 +252,15 @@ class StreamLoader(BatchLoader):
         self._stream = stream
         self._num_batches = min(num_epochs * len(self), math.inf if max_batches is None else max_batches)
 
-    def epoch(self, number: int, first_batch: int = 0) -> Generator[Batch, None, None]:
+    def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch; see `BatchLoader.epoch`."""
         self.dataset = self._stream.epoch(number)
         if self._balance is not None:
             self._balance = PromptBalance([self.rows], self.dataset.prompt_index)
         if (number + 1) * len(self) < self._num_batches:
             self._stream.make_ahead(number + 1)
-        try:
-            yield from super().epoch(number, first_batch)
-        except BaseException:  # training ends within the epoch
-            self._stream.stop()
-            raise
+        yield from super().epoch(number, first_batch)
+
+    def close(self) -> None:
+        """Give up what is made ahead."""
+        self._stream.stop()

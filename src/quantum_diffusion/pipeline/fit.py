@@ -10,8 +10,8 @@ import itertools
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
@@ -189,11 +189,10 @@ def most_memory(device: torch.device) -> float:
     return used / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
 
 
-def _groups(batches: Generator[Batch, None, None], size: int) -> Iterator[list[Batch]]:
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     """Yield the batches of each step; the last step of an epoch may have fewer."""
-    with closing(batches):
-        while group := list(itertools.islice(batches, size)):
-            yield group
+    while group := list(itertools.islice(batches, size)):
+        yield group
 
 
 def _record(result: StepResult, total: int, pace: _Pace, device: torch.device, settings: LoopConfig) -> StepRecord:

@@ -182,6 +182,7 @@ class DiffusionTrainer:
                 after_step=after_step,
                 measure=partial(self._measure, experiment, state) if loop.sample_every is not None else None,
             )
+            around.callback(self._loaders[0].close)
             result = pipeline.fit(
                 *self._loaders, state, loop, general.seed, observers=observers, hooks=hooks, team=self._team
             )
