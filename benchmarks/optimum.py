@@ -34,7 +34,6 @@ from quantum_diffusion.evaluation.metrics import wilson_interval
 from quantum_diffusion.evaluation.optimum import Optimum
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pretrained import model_folder
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.targets import TargetTask
 
@@ -105,7 +104,7 @@ def main() -> None:
     model, data, *numbers = [*sys.argv[1:], *("pretrained:unitary_3q", "")[len(sys.argv) - 1 :]]
     natural, of_each, limit = [*map(float, numbers), *(300, 20, 2)[len(numbers) :]]
     torch.set_num_threads(1)
-    pipeline = load_pipeline(model_folder(model, "compile"))
+    pipeline = load_pipeline(model)
     dataset = DatasetLoader().load_dataset(data) if data else DatasetGenerator(TEST_SET).generate()[0]
     task, table = pipeline.task, dataset.labelled(np.arange(0)).table
     assert isinstance(task, TargetTask)

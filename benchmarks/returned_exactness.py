@@ -26,7 +26,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pretrained import model_folder, pretrained_names
+from quantum_diffusion.pretrained import pretrained_names
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.srv import SrvSamples
 
@@ -126,7 +126,7 @@ def main() -> int:
     failures = 0
     for model in arguments.models:
         started = time.perf_counter()
-        pipeline = load_pipeline(model_folder(model, "compile"))
+        pipeline = load_pipeline(model)
         if pipeline.task.encoder is None:
             counts = check_samples(pipeline, arguments.outputs)
         else:

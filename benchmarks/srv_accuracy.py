@@ -18,7 +18,6 @@ from quantum_diffusion.evaluation.metrics import circuit_keys, wilson_interval
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pretrained import model_folder
 from quantum_diffusion.tasks.samples import SampledCircuits
 
 
@@ -43,7 +42,7 @@ def main() -> None:
         guidance_growth=float(numbers[2]) if len(numbers) > 2 else None,
     )
     torch.set_num_threads(1)
-    pipeline = load_pipeline(model_folder(model, "sample"))
+    pipeline = load_pipeline(model)
     used = pipeline.resolved(options)
     print(f"guidance {used.guidance_scale:g}, growing over {used.guidance_growth:g} gates\n")
     print("| qubits | asked for | requests | exact | distinct | gates | seconds |\n|---:|---|---:|---|---:|---:|---:|")

@@ -29,7 +29,6 @@ from quantum_diffusion.evaluation.metrics import wilson_interval
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pretrained import model_folder
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.targets import TargetTask
 
@@ -116,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    pipeline = load_pipeline(model_folder(args.model, "compile"))
+    pipeline = load_pipeline(args.model)
     dataset = DatasetLoader().load_dataset(args.targets)
     task, rng = pipeline.task, np.random.default_rng(0)
     assert isinstance(task, TargetTask)

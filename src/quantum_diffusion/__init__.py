@@ -1,6 +1,61 @@
 """Diffusion models that write quantum circuits: data, training, verified sampling, evaluation.
 
-Importing the package has no side effects and loads nothing heavy; see docs/architecture.md for the map.
+`import quantum_diffusion as qd` has no side effects and loads nothing heavy: what it offers is imported when it is
+first used. docs/python.md shows it, docs/architecture.md has the map.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from quantum_diffusion.api import Model, compile, evaluate, generate, load, prepare, sample, train
+    from quantum_diffusion.circuits.circuit import Circuit, Instruction
+    from quantum_diffusion.data.dataset import DatasetLoader
+    from quantum_diffusion.errors import QuantumDiffusionError
+    from quantum_diffusion.pipeline.editing import Edit
+    from quantum_diffusion.training.training import DiffusionTrainer, ModelManager
+
+__all__ = [
+    "Circuit",
+    "DatasetLoader",
+    "DiffusionTrainer",
+    "Edit",
+    "Instruction",
+    "Model",
+    "ModelManager",
+    "QuantumDiffusionError",
+    "compile",
+    "evaluate",
+    "generate",
+    "load",
+    "prepare",
+    "sample",
+    "train",
+]
+
+_MODULES = {
+    "Circuit": "circuits.circuit",
+    "Instruction": "circuits.circuit",
+    "DatasetLoader": "data.dataset",
+    "Edit": "pipeline.editing",
+    "QuantumDiffusionError": "errors",
+    "DiffusionTrainer": "training.training",
+    "ModelManager": "training.training",
+}
+"""Where names come from; the others are of `api`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

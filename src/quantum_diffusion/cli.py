@@ -110,10 +110,7 @@ def sample(config: SampleConfig) -> int:
             write_circuits(found.circuits, config)
     finally:  # what was found is shown, too, where it cannot be saved
         console.show_circuits(found.circuits)
-        console.out.print(
-            f"\n{counted(len(found.circuits), 'distinct circuit')} verified to have SRV {list(config.srv)} "
-            f"({found.num_exact} of {found.num_sampled} samples were exact; {found.seconds:.1f} s)"
-        )
+        console.out.print(f"\n{found.summary}")
     _show_kept(found)
     if is_saved:
         console.out.print(f"written as OpenQASM 2 to {config.save_folder}")
@@ -137,11 +134,8 @@ def find_for_target(config: TargetSearchConfig) -> int:
             console.show_compilation(shown)
         nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
         wanted = f"of infidelity {config.tolerance:g} or less to" if config.tolerance else "that are exactly"
-        effort = f"beam search, {counted(found.num_sampled, 'beginning')} looked at"
-        if found.search == "sampling":
-            effort = f"{found.num_exact} of {found.num_sampled} samples were exact, {found.num_invalid} invalid"
         console.out.print(
-            f"\ndistinct circuits {wanted} {config.target!r}: {len(found.circuits)}{nearest} ({effort}; "
+            f"\ndistinct circuits {wanted} {config.target!r}: {len(found.circuits)}{nearest} ({found.effort}; "
             f"{found.seconds:.1f} s)"
         )
     _show_kept(found)

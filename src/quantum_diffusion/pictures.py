@@ -30,6 +30,15 @@ def new_picture(
         size: Width and height in inches.
         error: Raised in place of an `OSError`, with a message for users.
     """
+    with blank_figure(size) as figure:
+        yield figure
+        with new_file(path, error) as staging:
+            figure.savefig(staging, dpi=_DPI, format="png")
+
+
+@contextmanager
+def blank_figure(size: tuple[float, float]) -> Iterator[Figure]:
+    """Yield an empty figure, with matplotlib's default settings as long as it is drawn on; see `new_picture`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,5 +48,3 @@ def new_picture(
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        with new_file(path, error) as staging:
-            figure.savefig(staging, dpi=_DPI, format="png")

@@ -41,7 +41,7 @@ def test_all_of_them_open_and_are_small() -> None:
 
 @pytest.mark.parametrize("qubits", range(3, 9))
 def test_vectors_of_all_widths_are_answered(qubits: int) -> None:
-    pipeline = load_pipeline(model_folder(None, "sample"))
+    pipeline = load_pipeline("pretrained:srv")
     rng = np.random.default_rng(qubits)
     prompts = []
     while len(prompts) < 40:
@@ -53,7 +53,7 @@ def test_vectors_of_all_widths_are_answered(qubits: int) -> None:
 
 @pytest.mark.parametrize("name", DEFAULTS["compile"])
 def test_unitaries_are_compiled(name: str) -> None:
-    pipeline = load_pipeline(model_folder(f"pretrained:{name}", "compile"))
+    pipeline = load_pipeline(f"pretrained:{name}")
     assert isinstance(pipeline.task, TargetTask)
     ids = random_ids(np.random.default_rng(0), pipeline.table, 12, 1, 9)
     for target in pipeline.task.targets_of(ids, pipeline.table):
@@ -78,9 +78,9 @@ def test_commands_need_no_model(
     assert run_command("prepare", ["prepare.target=ghz:5", "prepare.device=cpu"]) == 0
     assert "that are exactly 'ghz:5': 1 (beam search" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 1
-    assert "unknown model 'unitary': did you mean 'unitary_" in capsys.readouterr().err
+    assert "unknown pretrained model 'unitary': did you mean 'unitary_" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_are_taken_as_they_are() -> None:
-    assert model_folder("some/folder", "sample") == Path("some/folder")
+    assert model_folder("some/folder") == Path("some/folder")

@@ -99,8 +99,8 @@ def test_edits_are_read_from_files(tmp_path: Path) -> None:
     file = tmp_path / "start.qasm"
     file.write_text(START.to_qasm2())
     config = EditConfig(start=str(file), keep=(0, 2), coupling=LINE, fixed_qubits=(2,), min_gates=1)
-    edit = read_edit(config, max_gates=5)
-    assert edit == Edit(start=START, keep=(0, 2), coupling=LINE, fixed_qubits=(2,), min_gates=1, max_gates=5)
+    edit = read_edit(config)
+    assert edit == Edit(start=START, keep=(0, 2), coupling=LINE, fixed_qubits=(2,), min_gates=1)
     assert read_edit(EditConfig()) == Edit()
     with pytest.raises(ConfigError, match=r"edit.start='.*start.qasm' is given, but nothing of it is kept: give"):
         read_edit(EditConfig(start=str(file), fixed_qubits=(2,)))

@@ -19,16 +19,16 @@ H = Circuit(2, (Instruction("h", (), (0,)),))
     ("found", "said"),
     [
         (
-            FoundCircuits([], 40, 0),
+            FoundCircuits((1, 1), [], 40, 0),
             "error: found 0 of 2 circuits in 40 tries: raise sample.max_tries\n",
         ),
         (
-            FoundCircuits([H], 40, 5),
+            FoundCircuits((1, 1), [H], 40, 5),
             "error: found 1 of 2 circuits in 40 tries, 5 exact samples gave no other: raise sample.max_tries or lower "
             "sample.num_circuits to 1\n",
         ),
         (
-            FoundCircuits([H], 40, 30),
+            FoundCircuits((1, 1), [H], 40, 30),
             "error: found 1 of 2 circuits in 40 tries, 30 exact samples gave no other: lower sample.num_circuits to "
             "1\n",
         ),
@@ -66,7 +66,7 @@ def test_no_path_has_a_nul() -> None:
 def test_what_cannot_be_drawn_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits([H], 1, 1))
+    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits((1, 1), [H], 1, 1))
     monkeypatch.setattr(QiskitBackend, "draw_text", None)
     folder = tmp_path / "found"
     config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(folder))
@@ -78,7 +78,7 @@ def test_what_cannot_be_drawn_is_saved(
 def test_what_cannot_be_saved_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits([H], 1, 1))
+    monkeypatch.setattr(sampling, "find_circuits", lambda *_: FoundCircuits((1, 1), [H], 1, 1))
     (tmp_path / "file").touch()
     config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(tmp_path / "file" / "found"))
     with pytest.raises(CheckpointError):

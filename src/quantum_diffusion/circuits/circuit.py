@@ -1,16 +1,27 @@
-"""A quantum circuit as plain frozen data, and its OpenQASM 2 text.
+"""A quantum circuit as plain frozen data that can be printed, drawn, and handed to other libraries.
 
-This is the form in which circuits leave the arrays: to be read, drawn, exported or handed to another library.
+This is the form in which circuits leave the arrays. What needs another library is in `circuits.backends`, which is
+imported when one of its methods is called.
 """
 
 from __future__ import annotations
 
+import html
+import io
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, overload
 
 from quantum_diffusion.arguments import check_count, check_kind, check_list, check_wholes
 from quantum_diffusion.circuits.gates import GATES
-from quantum_diffusion.errors import GateSetError, counted, unknown_name
+from quantum_diffusion.errors import ConfigError, GateSetError, counted, unknown_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pennylane.tape import QuantumScript
+    from qiskit import QuantumCircuit
+
+    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,12 @@ class Circuit:
         >>> bell = Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
         >>> bell.gate_counts
         {'h': 1, 'cx': 1}
+        >>> print(bell)
+             ┌───┐
+        q_0: ┤ H ├──■──
+             └───┘┌─┴─┐
+        q_1: ─────┤ X ├
+                  └───┘
     """
 
     num_qubits: int
@@ -88,3 +105,83 @@ class Circuit:
             operands = ",".join(f"q[{qubit}]" for qubit in instruction.qubits)
             lines.append(f"{instruction.gate} {operands};")
         return "\n".join(lines) + "\n"
+
+    def to_qasm3(self) -> str:
+        """Return the circuit as an OpenQASM 3 program, as Qiskit writes it."""
+        return _qiskit().to_qasm3(self)
+
+    def to_qiskit(self) -> QuantumCircuit:
+        """Return the circuit as a Qiskit `QuantumCircuit`, qubit by qubit the same."""
+        return _qiskit().to_native(self)
+
+    def to_pennylane(self) -> QuantumScript:
+        """Return the circuit as a PennyLane `QuantumScript`, whose wire q is qubit q.
+
+        PennyLane counts the first wire as the highest bit of a basis index, this package (like Qiskit) as the lowest.
+
+        Raises:
+            ConfigError: PennyLane is not installed.
+        """
+        from quantum_diffusion.circuits.backends.pennylane import to_script
+
+        return to_script(self)
+
+    @classmethod
+    def from_qiskit(cls, circuit: QuantumCircuit) -> Circuit:
+        """Read a Qiskit `QuantumCircuit` of gates that are known here.
+
+        Raises:
+            GateSetError: It measures or resets, or has a gate that is not known here; the message says what to do.
+        """
+        return _qiskit().from_native(circuit)
+
+    @classmethod
+    def from_qasm(cls, program: str) -> Circuit:
+        """Read the text of an OpenQASM 2 program, or with the extra `qasm3` of an OpenQASM 3 program.
+
+        Raises:
+            GateSetError: It is none, or has a gate that is not known here.
+        """
+        return cls.from_qiskit(_qiskit().read_qasm(check_kind(program, str, "program")))
+
+    # --------------------------------------------------------------------------------------------- drawings
+
+    @overload
+    def draw(self, output: Literal["text"] = "text", width: int | None = None) -> str: ...
+
+    @overload
+    def draw(self, output: Literal["mpl"], width: int | None = None) -> Figure: ...
+
+    def draw(self, output: str = "text", width: int | None = None) -> str | Figure:
+        """Draw the circuit, one wire a qubit.
+
+        Args:
+            output: "text", or "mpl" for a matplotlib figure.
+            width: Letters after which a text goes on below; None never breaks it. A figure has its own width.
+
+        Raises:
+            ConfigError: The output is neither of these.
+        """
+        if output not in ("text", "mpl"):
+            raise ConfigError(unknown_name("output", output, ("text", "mpl")))
+        return _qiskit().draw_figure(self) if output == "mpl" else _qiskit().draw_text(self, width)
+
+    def __str__(self) -> str:
+        return self.draw()
+
+    def _repr_html_(self) -> str:
+        """Show the drawing in a notebook; it scrolls where it is wide."""
+        style = "line-height: 1.15; overflow-x: auto; white-space: pre; font-family: monospace"
+        return f'<pre style="{style}">{html.escape(self.draw())}</pre>'
+
+    def _repr_png_(self) -> bytes:
+        """Draw a picture, for what shows no HTML."""
+        picture = io.BytesIO()
+        self.draw("mpl").savefig(picture, format="png", dpi=100)
+        return picture.getvalue()
+
+
+def _qiskit() -> QiskitBackend:
+    from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
+
+    return QiskitBackend()

@@ -18,7 +18,7 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.blocks import row_blocks, take_rows
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, counted, unknown_name
 from quantum_diffusion.tasks.base import LabelledCircuits, Task
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.srv import SrvTask
@@ -59,6 +59,12 @@ class CircuitDataset:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return (
+            f"<CircuitDataset: {len(self):,} circuits of up to {self.num_qubits} qubits and {self.max_gates} gates of "
+            f"{', '.join(self.gate_pool.names)}; {counted(len(self.prompts), 'prompt')}, {self.condition_type}>"
+        )
 
     @property
     def task(self) -> Task:

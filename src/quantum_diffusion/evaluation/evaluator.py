@@ -52,7 +52,7 @@ class Evaluator:
         self.config = check_kind(config, EvaluationConfig, "config", PRESETS_HINT)
         self.folder = config.results_folder
         check_results_folder(self.folder)
-        self._folder = model_folder(config.model_dir, "evaluation")
+        self._folder = model_folder(config.model_dir)
         device = select_device(config.device)
         self.pipeline = load_pipeline(self._folder, device, config.model_params.weights)
         self.pipeline.check_sampling(config.model_params)

@@ -17,6 +17,7 @@ from quantum_diffusion.data.storage import is_dataset_folder, read_description
 from quantum_diffusion.errors import CheckpointError, DatasetFormatError, QuantumDiffusionError
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import TRAINING_CONFIG, read_metadata
+from quantum_diffusion.pretrained import PREFIX, model_folder
 
 
 @dataclass(frozen=True)
@@ -124,4 +125,6 @@ def _origin(metadata: dict[str, Any], model: Path) -> Path | None:
             given = None
     if not given:
         return None
+    if str(given).startswith(PREFIX):
+        return model_folder(str(given))
     return next((place for place in _around(str(given), model) if place.is_dir()), Path(given))

@@ -47,6 +47,7 @@ from quantum_diffusion.files import (
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.compilation import make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pretrained import model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -127,15 +128,16 @@ def load_pipeline(
     """Read a pipeline folder.
 
     Args:
-        folder: A folder written by `save_pipeline`.
+        folder: A folder written by `save_pipeline`; or pretrained:NAME, or hf://owner/name.
         device: Where the weights go; None keeps the CPU.
         weights: "averaged", or "last" for those behind the average; the same without averaging.
 
     Raises:
-        ConfigError: The folder is no path, or there are no such weights.
+        ConfigError: The folder is no path, or there is no such pretrained model or no such weights.
         CheckpointError: The folder is missing, foreign, damaged, or its weights do not fit its configuration.
     """
-    folder = check_path(folder, "the folder of the model")
+    check_path(folder, "the folder of the model")
+    folder = model_folder(folder)
     if weights not in get_args(Weights):
         raise ConfigError(unknown_name("weights", weights, get_args(Weights)))
     description = _read_description(folder)

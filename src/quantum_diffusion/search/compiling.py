@@ -6,7 +6,7 @@ The search itself is in `search.exact`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +47,15 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     check_kind(config, (CompileConfig, PrepareConfig), "config", PRESETS_HINT)
     check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
-    pipeline, target = _open_smallest(config)
+    pipeline, target = open_for_target(
+        config.command,
+        model_folders(config.model_dir, config.command),
+        config.target,
+        lambda folder: load_answering(config.command, folder, config.device, config.model_params.weights),
+        gates=config.gates,
+        max_gates=config.max_gates,
+        seed=config.seed,
+    )
     return find_exact(
         pipeline,
         target,
@@ -66,26 +74,43 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     )
 
 
-def _open(config: TargetSearchConfig, folder: Path) -> tuple[DiffusionPipeline, Matrix]:
-    """Return a model and the target on its qubits."""
-    pipeline = load_answering(config.command, folder, config.device, config.model_params)
-    target = READERS[config.command](
-        config.target,
-        pipeline.config.num_qubits,
-        gates=config.gates or pipeline.gate_pool.names,
-        num_gates=config.max_gates or pipeline.config.max_gates,
-        seed=config.seed,
-    )
-    return pipeline, target
+def open_for_target(
+    command: str,
+    folders: Sequence[Path],
+    target: object,
+    load: Callable[[Path], DiffusionPipeline],
+    *,
+    gates: Sequence[str] | None = None,
+    max_gates: int | None = None,
+    seed: int = 0,
+) -> tuple[DiffusionPipeline, Matrix]:
+    """Return the first of several models that has the target's qubits, and the target as an array.
 
+    Args:
+        command: "compile" or "prepare".
+        folders: Where the models lie, those of fewer qubits first.
+        target: What `target_unitary` or `target_state` takes.
+        load: Opens a model.
+        gates: Gates of random targets; None takes the model's.
+        max_gates: Gates of random targets where the target does not say; None takes the model's most.
+        seed: Seed of random targets.
 
-def _open_smallest(config: TargetSearchConfig) -> tuple[DiffusionPipeline, Matrix]:
-    """Return the first of the models of a command that has the target's qubits, and the target."""
-    *smaller, largest = model_folders(config.model_dir, config.command)
+    Raises:
+        ConfigError: The target cannot be read, or none of the models has its qubits.
+        GateSetError: The target's circuit has no unitary, or makes no state.
+    """
+
+    def opened(folder: Path) -> tuple[DiffusionPipeline, Matrix]:
+        pipeline = load(folder)
+        config = pipeline.config
+        allowed, length = gates or pipeline.gate_pool.names, max_gates or config.max_gates
+        return pipeline, READERS[command](target, config.num_qubits, gates=allowed, num_gates=length, seed=seed)
+
+    *smaller, largest = folders
     for folder in smaller:
         with suppress(TooManyQubitsError):
-            return _open(config, folder)
-    return _open(config, largest)
+            return opened(folder)
+    return opened(largest)
 
 
 def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -30,6 +30,7 @@ from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batc
 from quantum_diffusion.search.completions import Completions
 from quantum_diffusion.search.found import CompiledCircuit, Found
 from quantum_diffusion.search.reach import check_target_reach
+from quantum_diffusion.search.results import CircuitTable
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
@@ -39,7 +40,7 @@ _FIRST_WIDTH, _WIDENING = 8, 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compilation:
+class Compilation(CircuitTable):
     """What a search for circuits of one target gave.
 
     Attributes:
@@ -69,6 +70,31 @@ class Compilation:
     seconds: float = 0.0
     kept: str | None = None
     interrupted: bool = False
+
+    @property
+    def found(self) -> Sequence[Circuit]:
+        """The circuits without their infidelities."""
+        return [compiled.circuit for compiled in self.circuits]
+
+    def figures(self, row: int) -> Mapping[str, Any]:
+        """Return the distance from the target; see `CircuitTable.figures`."""
+        return {"infidelity": self.circuits[row].infidelity, "exact": self.circuits[row].is_exact}
+
+    @property
+    def effort(self) -> str:
+        """What the search looked at, in a few words."""
+        if self.search == "sampling":
+            return f"{self.num_exact} of {self.num_sampled} samples were exact, {self.num_invalid} invalid"
+        return f"beam search, {counted(self.num_sampled, 'beginning')} looked at"
+
+    @property
+    def summary(self) -> str:
+        """How the search went, in a line."""
+        found = counted(len(self.circuits), "distinct circuit")
+        nearest = ""
+        if not self.circuits and self.best is not None:
+            nearest = f"; the nearest has infidelity {self.best.infidelity:.2g}"
+        return f"{found} of the target{nearest} ({self.effort}; {self.seconds:.1f} s)"
 
 
 @dataclass(frozen=True, eq=False)

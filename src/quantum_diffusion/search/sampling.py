@@ -6,18 +6,24 @@ Only circuits that simulation confirms are returned; how many samples that took 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from quantum_diffusion.arguments import PRESETS_HINT, check_kind
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum_diffusion.arguments import PRESETS_HINT, check_count, check_kind, check_wholes
 from quantum_diffusion.circuits import files
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import cost_of
+from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
-from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig
+from quantum_diffusion.circuits.tokenizer import DecodeReport
+from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig, SearchObjective
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError, counted, memory_for
 from quantum_diffusion.files import new_folder
@@ -25,18 +31,21 @@ from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
-from quantum_diffusion.pretrained import model_folder
+from quantum_diffusion.pretrained import model_folders
 from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batches
 from quantum_diffusion.search.files import read_circuit
 from quantum_diffusion.search.reach import check_srv_reach
+from quantum_diffusion.search.results import CircuitTable
 from quantum_diffusion.tasks.registry import TASKS
+from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 
 @dataclass(frozen=True)
-class FoundCircuits:
-    """What a search gave.
+class FoundCircuits(CircuitTable):
+    """What a search for circuits of a Schmidt rank vector gave.
 
     Attributes:
+        srv: The vector.
         circuits: Distinct verified circuits, cheapest first.
         num_sampled: Circuits sampled.
         num_exact: Samples that had the Schmidt rank vector asked for.
@@ -45,12 +54,30 @@ class FoundCircuits:
         interrupted: Whether it was interrupted, and these are the circuits until then.
     """
 
+    srv: tuple[int, ...]
     circuits: list[Circuit]
     num_sampled: int
     num_exact: int
     seconds: float = field(default=0.0, compare=False)
     kept: str | None = None
     interrupted: bool = False
+
+    @property
+    def found(self) -> Sequence[Circuit]:
+        """The circuits."""
+        return self.circuits
+
+    def figures(self, row: int) -> Mapping[str, Any]:
+        """Return the vector; see `CircuitTable.figures`."""
+        return {"srv": list(self.srv)}
+
+    @property
+    def summary(self) -> str:
+        """How the search went, in a line."""
+        return (
+            f"{counted(len(self.circuits), 'distinct circuit')} verified to have SRV {list(self.srv)} "
+            f"({self.num_exact} of {self.num_sampled} samples were exact; {self.seconds:.1f} s)"
+        )
 
 
 @memory_for("looking for circuits", "end other programs, or use a computer with more memory")
@@ -70,51 +97,132 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     """
     check_kind(config, SampleConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "sample.save_folder")
-    edit = read_edit(config.edit, config.max_gates)
-    pipeline = load_answering("sample", model_folder(config.model_dir, "sample"), config.device, config.model_params)
-    prompt = srv_prompt(list(config.srv))
+    edit = read_edit(config.edit)
+    (folder,) = model_folders(config.model_dir, "sample")
+    pipeline = load_answering("sample", folder, config.device, config.model_params.weights)
+    return find_entangling(
+        pipeline,
+        config.srv,
+        num_circuits=config.num_circuits,
+        max_gates=config.max_gates,
+        max_tries=config.max_tries,
+        max_seconds=config.max_seconds,
+        objective=config.objective,
+        simplify=config.simplify,
+        seed=config.seed,
+        options=config.model_params,
+        edit=edit,
+        progress=progress,
+    )
+
+
+@memory_for("looking for circuits", "end other programs, or use a computer with more memory")
+def find_entangling(
+    pipeline: DiffusionPipeline,
+    srv: Sequence[int],
+    *,
+    num_circuits: int = 4,
+    max_gates: int | None = None,
+    max_tries: int = 1024,
+    max_seconds: float | None = None,
+    objective: SearchObjective = "gates",
+    simplify: bool = True,
+    seed: int = 0,
+    options: SamplingConfig | None = None,
+    edit: Edit | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FoundCircuits:
+    """Sample until enough distinct circuits have exactly a Schmidt rank vector.
+
+    Args:
+        pipeline: A model of Schmidt rank vectors.
+        srv: The vector, 1 (separable) or 2 (entangled) for each qubit.
+        num_circuits: Distinct circuits wanted.
+        max_gates: Most gates; None is the model's own limit.
+        max_tries: Most circuits to sample, where there is no `max_seconds`.
+        max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it when there are
+            enough.
+        objective: What makes a circuit cheap; see `cost_of`.
+        simplify: Whether circuits are simplified, and verified once more in that form. Those with kept gates or a least
+            number of gates never are.
+        seed: Seed of the samples.
+        options: How to sample; None takes the model's own defaults.
+        edit: What sampling may not choose freely; None leaves it everything.
+        progress: Called with (circuits sampled, `max_tries`).
+
+    Raises:
+        ConfigError: The vector cannot be reached, the model answers other questions, or an option or an edit is not
+            for it.
+    """
+    if check_kind(pipeline, DiffusionPipeline, "pipeline", "load_pipeline reads one").task.command != "sample":
+        raise ConfigError(
+            f"this model answers {pipeline.task.asked}, not Schmidt rank vectors: use `quantum-diffusion "
+            f"{pipeline.task.command}`, or another model"
+        )
+    check_count(num_circuits, "num_circuits", 1)
+    check_count(max_tries, "max_tries", 1)
+    check_count(seed, "seed")
+    options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options")
+    edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
+    edit = edit if max_gates is None else replace(edit, max_gates=check_count(max_gates, "max_gates", 1))
+    prompt = srv_prompt(check_wholes(srv, "srv", "[1, 2, 2]"))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:
         known = {len(known.split(",")) for known in pipeline.config.prompts}
         raise ConfigError(
-            f"sample.srv={list(config.srv)} was not among the {counted(len(pipeline.config.prompts), 'prompt')} of "
+            f"sample.srv={list(srv)} was not among the {counted(len(pipeline.config.prompts), 'prompt')} of "
             f"training (circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
-    check_srv_reach(config.srv, edit, pipeline.table, pipeline.config.max_gates)
+    check_srv_reach(tuple(srv), edit, pipeline.table, pipeline.config.max_gates)
+    may_simplify = simplify and not (edit.keep or edit.min_gates)
     request = pipeline.requests([prompt])
     kept = outcome_of_kept(pipeline, request, plan_edit(edit, pipeline.table, pipeline.config.max_gates))
-    started, cost = time.perf_counter(), cost_of(config.objective)
-    budget = Budget.from_now(config.num_circuits, config.max_tries, config.max_seconds)
+    started, cost = time.perf_counter(), cost_of(objective)
+    budget = Budget.from_now(num_circuits, max_tries, max_seconds)
     found: dict[Circuit, None] = {}
     sampled = exact = 0
     interrupted = True
     with suppress(KeyboardInterrupt):
-        for samples in sample_batches(pipeline, request, config.model_params, edit, config.seed, budget, found):
-            found |= dict.fromkeys(samples.circuits(samples.matches.nonzero()[0]))
-            sampled, exact = sampled + len(samples), exact + int(samples.matches.sum())
+        for samples in sample_batches(pipeline, request, options, edit, seed, budget, found):
+            matches = samples.matches.nonzero()[0]
+            found |= dict.fromkeys(
+                _simplified(pipeline, request, samples, matches) if may_simplify else samples.circuits(matches)
+            )
+            sampled, exact = sampled + len(samples), exact + len(matches)
             if progress:
-                progress(min(sampled, config.max_tries), config.max_tries)
+                progress(min(sampled, max_tries), max_tries)
             if budget.is_spent(found):
                 break
         interrupted = False
-    cheapest = sorted(found, key=lambda circuit: (cost(circuit), len(circuit)))[: config.num_circuits]
-    return FoundCircuits(cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
+    cheapest = sorted(found, key=lambda circuit: (cost(circuit), len(circuit)))[:num_circuits]
+    return FoundCircuits(tuple(srv), cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
 
 
-def load_answering(command: str, folder: Path, device: str, options: SamplingConfig) -> DiffusionPipeline:
+def _simplified(
+    pipeline: DiffusionPipeline, request: Requests, samples: SampledCircuits, rows: NDArray[np.intp]
+) -> list[Circuit]:
+    """Return samples that are exact as they are when simplified, those that simulation confirms in that form."""
+    task, table = pipeline.task, pipeline.table
+    ids = normal_form(task.simplify(samples.ids[rows], table), table)
+    report = DecodeReport(ids, np.ones(len(ids), dtype=np.bool_), ("valid",) * len(ids))
+    verified = task.verify(request.repeated(len(ids)), report, table)
+    return verified.circuits(verified.matches.nonzero()[0])
+
+
+def load_answering(command: str, folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:
     """Load a model for a command, and refuse one that is asked for something else.
 
     Args:
         command: `sample`, `compile` or another that a task names.
         folder: Where it lies.
         device: See `select_device`.
-        options: Which of its weights.
+        weights: Which of its weights; see `load_pipeline`.
 
     Raises:
         CheckpointError: The model cannot be loaded.
         ConfigError: It answers another command, or the device is not there.
     """
-    pipeline = load_pipeline(folder, select_device(device), options.weights)
+    pipeline = load_pipeline(folder, select_device(device), weights)
     if pipeline.task.command != command:
         wanted = next(task.name for task in TASKS.values() if task.command == command)
         raise ConfigError(
@@ -124,12 +232,8 @@ def load_answering(command: str, folder: Path, device: str, options: SamplingCon
     return pipeline
 
 
-def read_edit(config: EditConfig, max_gates: int | None = None) -> Edit:
+def read_edit(config: EditConfig) -> Edit:
     """Build an edit from a configuration, and read the circuit it starts from.
-
-    Args:
-        config: The edit.
-        max_gates: Most gates; None is the model's own limit.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -146,7 +250,7 @@ def read_edit(config: EditConfig, max_gates: int | None = None) -> Edit:
                 f"edit.start={config.start!r} is given, but nothing of it is kept: give the gates that stay as "
                 "edit.keep, e.g. [0,1], or the share of the others that is redone as edit.strength"
             )
-    return Edit(start=start, max_gates=max_gates, **config.model_dump(exclude={"start"}))
+    return Edit(start=start, **config.model_dump(exclude={"start"}))
 
 
 def check_save_folder(folder: str | None, key: str) -> None:

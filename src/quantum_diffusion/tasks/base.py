@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable
 from quantum_diffusion.circuits.keys import Keys, row_keys
+from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.tokenizer import DecodeReport
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
@@ -114,6 +115,10 @@ class Task(ABC):
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
         """Extend targets complex [..., d, r] to more qubits, [..., D, R]; of no columns for tasks without."""
         return np.empty((*targets.shape[:-2], 2**num_qubits, 0), dtype=np.complex128)
+
+    def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
+        """Return circuits int16 [N, T] with fewer gates that do the same of what the task asks for; see `optimize`."""
+        return optimize(ids, table)
 
     # --------------------------------------------------------------------------------------------- sampling
 

@@ -32,9 +32,14 @@ from quantum_diffusion.tasks.candidates import (
     random_subsets,
 )
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
+from quantum_diffusion.tasks.state import without_returns
 
 _AMPLITUDES = 2**24
 """Beyond 10 qubits, shards that are labelled by state vector have fewer candidates, so that each stays short."""
+
+
+_AMPLITUDE_QUBITS = 12
+"""Most qubits of circuits that are simplified by the states that they pass through."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -103,6 +108,16 @@ class SrvTask(Task):
         drawn = draw_circuits(config, rng, table, count, aim)
         labels = ((schmidt_rank_vectors(drawn, table) == 2) @ bits(config.num_qubits)).astype(np.uint32)
         return in_pool(table, GatePool(config.gate_set))[drawn], labels
+
+    def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
+        """Return circuits that make the same states with fewer gates, so that their vectors are the same.
+
+        Of more than 12 qubits, whose amplitudes would take long, circuits keep their unitaries, too.
+        """
+        simplified = super().simplify(ids, table)
+        if table.num_qubits > _AMPLITUDE_QUBITS:
+            return simplified
+        return super().simplify(without_returns(simplified, table), table)
 
     def label_prompt(self, label: int, config: DatasetConfig) -> str:
         """Return the prompt of a label, as genQC writes it.

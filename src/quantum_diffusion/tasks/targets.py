@@ -21,7 +21,6 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 from quantum_diffusion.circuits.invariants import Invariant
 from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.circuits.matrices import EXACT, infidelities, matrix_keys, pieces
-from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.prompts import gates_prompt, parse_gates_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport
 from quantum_diffusion.config.schema import DatasetConfig
@@ -106,10 +105,6 @@ class TargetTask(Task):
     def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
         """Return a key of what each circuit does, equal up to a global phase; see `Task.keys_of`."""
         return matrix_keys(self.targets_of(ids, table))
-
-    def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
-        """Return circuits int16 [N, T] with fewer gates that do the same of what the task asks for; see `optimize`."""
-        return optimize(ids, table)
 
     # --------------------------------------------------------------------------------------------- sampling
 

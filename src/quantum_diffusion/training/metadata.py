@@ -18,6 +18,7 @@ import quantum_diffusion
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.pipeline.step import low_precision
+from quantum_diffusion.pretrained import PREFIX
 from quantum_diffusion.training.source import STREAM, Source
 
 
@@ -61,7 +62,7 @@ def describe_run(
         "dataset": str(general.dataset),
         "dataset_path": _absolute(general.dataset),
         "dataset_sha256": source.fingerprint,
-        "init_from": _absolute(general.init_from_pipeline_dir),
+        "init_from": _origin(general.init_from_pipeline_dir),
         "num_circuits": len(source.dataset),
         "epochs": 0 if state is None else state.epoch,
         "steps": 0 if state is None else state.step,
@@ -75,6 +76,11 @@ def describe_run(
 def _absolute(path: str | None) -> str | None:
     """Return where a folder is, for those who look for it from another one; None for what is no folder."""
     return None if path is None or path.startswith((STREAM, "hf:")) else str(Path(path).absolute())
+
+
+def _origin(model: str | None) -> str | None:
+    """Return where a model is, for those who look for it from another folder, or its address."""
+    return model if model is None or model.startswith((PREFIX, "hf:")) else _absolute(model)
 
 
 def _git_commit() -> str | None:

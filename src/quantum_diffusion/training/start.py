@@ -5,7 +5,6 @@ Its architecture follows from the configuration and the circuits.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ def build_pipeline(config: TrainingConfig, dataset: CircuitDataset, device: torc
     architecture, source = pipeline_config(config, dataset), general.init_from_pipeline_dir
     if source is None:
         return make_pipeline(architecture, seed=general.seed).to(device)
-    origin = checkpoint.load_pipeline(Path(source))
+    origin = checkpoint.load_pipeline(source)
     # Its table has a row for each of its own words.
     architecture = architecture.model_copy(update={"vocabulary": origin.config.vocabulary})
     pipeline = make_pipeline(architecture, seed=general.seed)

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantum_diffusion.arguments import check_kind
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GATES, Gate
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
 from quantum_diffusion.circuits.simulate import random_images
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import GateSetError, first_line
-from quantum_diffusion.pictures import new_picture
+from quantum_diffusion.pictures import blank_figure, new_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +90,11 @@ class QiskitBackend:
         Raises:
             GateSetError: The circuit measures or resets a qubit, uses a gate that is unknown here, or gives
                 the name of one of our gates to something else.
+            ConfigError: It is no `QuantumCircuit`.
         """
+        from qiskit import QuantumCircuit
+
+        check_kind(native, QuantumCircuit, "the circuit")
         instructions = []
         for position, item in enumerate(native.data):
             operation = item.operation
@@ -171,6 +176,13 @@ class QiskitBackend:
                 f"no readable OpenQASM {version} ({_located(problem)}): give one whole program"
             ) from problem
 
+    def to_qasm3(self, circuit: Circuit) -> str:
+        """Return the circuit as an OpenQASM 3 program over `stdgates.inc`, with definitions of gates it lacks."""
+        from qiskit import qasm3
+
+        text: str = qasm3.dumps(self.to_native(circuit))
+        return text
+
     def schmidt_rank_vector(self, circuit: Circuit) -> list[int]:
         """Return the rank of each qubit against the rest, from singular values of Qiskit's state vector."""
         from qiskit.quantum_info import Statevector
@@ -192,6 +204,12 @@ class QiskitBackend:
         """
         drawing = self.to_native(circuit).draw(output="text", fold=-1 if width is None else max(width, _NARROWEST))
         return "\n".join(drawing.lines())  # str() would look at the encoding of standard output
+
+    def draw_figure(self, circuit: Circuit) -> Figure:
+        """Return the circuit drawn with matplotlib, on a figure that is as large as the drawing."""
+        with blank_figure((1.0, 1.0)) as figure:
+            _draw_grid(figure, [self.to_native(circuit)], None, None)
+        return figure
 
     def save_drawing(
         self,

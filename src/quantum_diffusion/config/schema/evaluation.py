@@ -22,7 +22,7 @@ class EvaluationConfig(Section):
     """Data set whose prompts are asked for. SRV models: the one trained on, its circuits decide what is novel;
     other models: the targets, best made with datasets.exclude."""
     model_dir: PathText
-    """Folder of a saved model, or pretrained:NAME of one that comes with the package."""
+    """Folder of a saved model; pretrained:NAME of one that comes with the package; or hf://owner/name."""
     num_samples: Positive = 1000
     """Circuits to sample, spread evenly over the prompts (SRV models)."""
     num_targets: Positive = 100
@@ -30,7 +30,8 @@ class EvaluationConfig(Section):
     samples_per_target: Positive = 128
     """Circuits to sample for each target (the same models)."""
     save_folder: PathText | None = None
-    """Where results go; null writes to `evaluation` inside model_dir, or in this folder for pretrained models."""
+    """Where results go; null writes to `evaluation` inside model_dir, or in this folder for pretrained models and those
+    of a hub."""
     seed: Seed = 0
     """Seed of the samples and of the baselines."""
     device: Text = "auto"
@@ -46,4 +47,4 @@ class EvaluationConfig(Section):
         """Where results go."""
         if self.save_folder:
             return Path(self.save_folder)
-        return Path("." if self.model_dir.startswith("pretrained:") else self.model_dir) / "evaluation"
+        return Path("." if self.model_dir.startswith(("pretrained:", "hf:")) else self.model_dir) / "evaluation"

@@ -108,7 +108,8 @@ class SampleConfig(Section):
     """What `quantum-diffusion sample` does (keys `sample.*`)."""
 
     model_dir: PathText | None = None
-    """Folder of a saved model, or pretrained:NAME; null takes pretrained:srv, which comes with the package."""
+    """Folder of a saved model, pretrained:NAME or hf://owner/name; null takes pretrained:srv, which comes with the
+    package."""
     srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
     """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
     num_circuits: Positive = 4
@@ -123,6 +124,9 @@ class SampleConfig(Section):
     tdg); depth; or several with weights, {gates:1,t_count:10}. Of those found, the cheapest are given."""
     max_gates: Positive | None = None
     """Most gates; the model writes within this bound. null is the model's own limit."""
+    simplify: bool = True
+    """Simplify circuits, and verify them once more in that form; those with kept gates or edit.min_gates stay as they
+    are written."""
     save_folder: PathText | None = None
     """Where to write the circuits as OpenQASM 2; null only prints them."""
     seed: Seed = 0
@@ -179,8 +183,9 @@ class CompileConfig(TargetSearchConfig):
     command = "compile"
 
     model_dir: PathText | None = None
-    """Folder of a saved model that was trained on unitaries, or pretrained:NAME; null takes pretrained:unitary_3q, or
-    unitary_4q or unitary_5q for targets of four or five qubits, which come with the package."""
+    """Folder of a saved model that was trained on unitaries, pretrained:NAME or hf://owner/name; null takes
+    pretrained:unitary_3q, or unitary_4q or unitary_5q for targets of four or five qubits, which come with the
+    package."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ccz, ghz or random; with qubits,
     qft:3, and for random gates, random:3:8; or fredkin, peres or adder (four qubits)."""
@@ -192,8 +197,8 @@ class PrepareConfig(TargetSearchConfig):
     command = "prepare"
 
     model_dir: PathText | None = None
-    """Folder of a saved model that was trained on states, or pretrained:NAME; null takes pretrained:state, which comes
-    with the package."""
+    """Folder of a saved model that was trained on states, pretrained:NAME or hf://owner/name; null takes
+    pretrained:state, which comes with the package."""
     target: PathText
     """State to prepare: path of a .npy vector or a .qasm circuit, or ghz, w, dicke:1, basis:101 or random; with qubits,
     ghz:3, w:3, dicke:4:2 (qubits, ones), and for random gates, random:3:8."""

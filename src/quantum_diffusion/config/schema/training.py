@@ -52,7 +52,8 @@ class GeneralConfig(Section):
     verbose: bool = True
     """Show the progress bar and the summary."""
     init_from_pipeline_dir: PathText | None = None
-    """Saved model whose weights are the start; null starts from random weights."""
+    """Saved model whose weights are the start, also pretrained:NAME or hf://owner/name; null starts from random
+    weights."""
     resume: PathText = "auto"
     """auto continues an interrupted run in output_path, never starts again, a path names a checkpoint."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0

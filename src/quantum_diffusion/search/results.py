@@ -1,0 +1,121 @@
+"""What a search found as a table: printed, shown by a notebook, or handed to pandas.
+
+The circuits of a search are a sequence: `result[0]` is the cheapest one.
+"""
+
+from __future__ import annotations
+
+import html
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.costs import depth, two_qubit_gates
+from quantum_diffusion.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+MOST_DRAWN = 12
+"""Circuits drawn below a table."""
+
+
+class CircuitTable(Sequence[Circuit]):
+    """Circuits that a search found, cheapest first, each with its figures."""
+
+    @property
+    @abstractmethod
+    def found(self) -> Sequence[Circuit]:
+        """The circuits."""
+
+    @abstractmethod
+    def figures(self, row: int) -> Mapping[str, Any]:
+        """Return what is known of a circuit beyond its gates: plain values by the names of their columns."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """How the search went, in a line."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row of plain values for each circuit: its gates, depth and figures, and its OpenQASM 2 text."""
+        return [
+            {
+                "gates": len(circuit),
+                "two_qubit_gates": two_qubit_gates(circuit),
+                "depth": depth(circuit),
+                **self.figures(row),
+                "qasm": circuit.to_qasm2(),
+            }
+            for row, circuit in enumerate(self.found)
+        ]
+
+    def to_pandas(self) -> DataFrame:
+        """Return the rows as a pandas `DataFrame`, with the circuits themselves in the column `circuit`.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigError("to_pandas needs pandas, which is not installed: run pip install pandas") from None
+        return pandas.DataFrame([{"circuit": circuit, **row} for circuit, row in zip(self, self.rows(), strict=True)])
+
+    # ------------------------------------------------------------------------------------------- a sequence
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @overload
+    def __getitem__(self, place: int) -> Circuit: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Circuit]: ...
+
+    def __getitem__(self, place: int | slice) -> Circuit | Sequence[Circuit]:
+        return self.found[place]
+
+    # ---------------------------------------------------------------------------------------------- display
+
+    def __str__(self) -> str:
+        lines = [self.summary]
+        if len(self):
+            cells = self._cells()
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            lines += ["", *("  ".join(map(str.rjust, row, widths)) for row in cells)]
+        for number, circuit in enumerate(self[:MOST_DRAWN], start=1):
+            lines += ["", f"circuit {number}:", circuit.draw()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show summary, table and drawings in a notebook."""
+        parts = [f"<p>{html.escape(self.summary)}</p>"]
+        if len(self):
+            head, *body = (
+                "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+                for row, tag in zip(self._cells(), ["th", *["td"] * len(self)], strict=True)
+            )
+            parts.append(f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>")
+        parts += [circuit._repr_html_() for circuit in self[:MOST_DRAWN]]
+        return "\n".join(parts)
+
+    def _cells(self) -> list[list[str]]:
+        """Return the table as texts, its head first; programs are drawn below instead."""
+        rows = [{key: value for key, value in row.items() if key != "qasm"} for row in self.rows()]
+        head = ["circuit", *(key.replace("_", " ") for key in rows[0])]
+        body = [[str(number), *map(_cell, row.values())] for number, row in enumerate(rows, start=1)]
+        return [head, *body]
+
+
+def _cell(value: object) -> str:
+    return (
+        f"{value:.2g}"
+        if isinstance(value, float)
+        else "yes"
+        if value is True
+        else "no"
+        if value is False
+        else str(value)
+    )
