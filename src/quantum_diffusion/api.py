@@ -7,7 +7,6 @@ itself in a notebook.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from quantum_diffusion.arguments import check_count, check_list, check_path, check_wholes
+from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
     DatasetConfig,
     EvaluationConfig,
@@ -392,18 +392,4 @@ def evaluate(
 
 def _composed(name: str, schema: type[SectionT], preset: str, settings: Mapping[str, Any]) -> SectionT:
     """Return a configuration of a preset and of settings, by their dotted keys."""
-    return compose(name, schema, [f"{name}={preset}", *(f"{name}.{key}={_written(v)}" for key, v in settings.items())])
-
-
-def _written(value: Any) -> str:
-    """Write a value as Hydra's grammar has it, a text quoted, so that it means nothing but itself."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_written, value)) + "]"
-    if isinstance(value, str | os.PathLike):
-        escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", "\\'"), os.fspath(value))
-        return "'" + escaped.replace("${", "\\${") + "'"
-    return repr(value)
+    return compose(name, schema, [f"{name}={preset}", *(f"{name}.{key}={written(v)}" for key, v in settings.items())])

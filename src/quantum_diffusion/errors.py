@@ -16,10 +16,22 @@ logger = logging.getLogger(__name__)
 
 
 class QuantumDiffusionError(Exception):
-    """Base class of every error that a user can cause and mend."""
+    """Base class of every error that a user can cause and mend.
+
+    Attributes:
+        exit_status: Of a command that it ends: 1 where the work failed, 2 where what was given is wrong.
+    """
+
+    exit_status = 1
 
 
-class ConfigError(QuantumDiffusionError):
+class InputError(QuantumDiffusionError):
+    """What was given is wrong: a setting, a file, a combination."""
+
+    exit_status = 2
+
+
+class ConfigError(InputError):
     """A preset, key or value of the configuration is wrong, or a combination is impossible."""
 
 
@@ -27,19 +39,19 @@ class TooManyQubitsError(ConfigError):
     """What is asked for has more qubits than the model."""
 
 
-class DatasetFormatError(QuantumDiffusionError):
+class DatasetFormatError(InputError):
     """A data set folder is missing, damaged, foreign or not what its own description says."""
 
 
-class IncompatibleDatasetsError(QuantumDiffusionError):
+class IncompatibleDatasetsError(InputError):
     """Data sets (or a data set and a model) do not speak the same vocabulary."""
 
 
-class CheckpointError(QuantumDiffusionError):
+class CheckpointError(InputError):
     """A saved pipeline or training checkpoint cannot be written, read or used here."""
 
 
-class GateSetError(QuantumDiffusionError):
+class GateSetError(InputError):
     """A gate is unknown, repeated, or does not fit the qubits it should act on."""
 
 
@@ -120,6 +132,18 @@ def counted(count: int, what: str, several: str | None = None) -> str:
         ('1 gate', '2,000 gates', '2 tries')
     """
     return f"{count:,} {what if count == 1 else several or what + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    Example:
+        >>> duration(42), duration(600), duration(9000)
+        ('42 seconds', '10 minutes', '2.5 hours')
+    """
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def nearest_name(given: object, valid: Iterable[str]) -> str | None:

@@ -16,15 +16,15 @@ import tempfile
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from quantum_diffusion.config.validation import Section
-from quantum_diffusion.errors import QuantumDiffusionError, first_line, memory_for
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, first_line, memory_for
 from quantum_diffusion.files import refusals_told
 from quantum_diffusion.interrupts import INTERRUPTED, answered, interrupt, stop_signals
 from quantum_diffusion.output import guard_output, output_to
@@ -38,27 +38,46 @@ MORE_MEMORY = "lower the sizes in its settings (of batches, samples, models), or
 """What helps a command of which nothing more is known."""
 
 
+NOT_FOUND = 3
+"""Exit status of a search that has not found, within its budget, what was asked for."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended.
+
+    Attributes:
+        status: Its exit status: 0 done, 1 failed, 2 wrong input, 3 not found within the budget, 130 interrupted.
+        report: What it did, as plain values by name: what `--json` prints.
+    """
+
+    status: int = 0
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command.
 
     Attributes:
         section: The section of the configuration it reads.
-        run: Does it, returns the exit status.
+        run: Does it.
         folder: The folder it writes; None when it writes none.
         folder_advice: The override to advise when jobs of a sweep would write into one folder.
         is_done: Tells whether an earlier run of the same sweep has done it.
         summary: What it does, in one line of help.
         example: Values for the keys that have to be given, as they are typed.
+        arguments: Keys whose values may be given without them, in this order: `compile toffoli`.
     """
 
     section: str
-    run: Callable[[Any], int]
+    run: Callable[[Any], Outcome]
     folder: Callable[[Any], str | Path | None]
     folder_advice: str = ""
     is_done: Callable[[Any], bool] = lambda config: False
     summary: str = ""
     example: str = ""
+    arguments: tuple[str, ...] = ()
 
     def read(self, composed: DictConfig) -> Section:
         """Return the typed configuration in a composed one.
@@ -71,41 +90,46 @@ class Command:
         return section(composed, self.section, SECTIONS[self.section])
 
 
-def run_jobs(command: Command, arguments: Sequence[str]) -> int:
+def run_jobs(command: Command, arguments: Sequence[str], run: Callable[[Any], Outcome] | None = None) -> Outcome:
     """Run a command as one job, or as a sweep where -m or --multirun is among the arguments.
 
-    Returns:
-        The exit status: 0 when everything is done.
+    Args:
+        command: The command.
+        arguments: What follows it.
+        run: What to do with each job's configuration; None does what the command does.
 
     Raises:
         QuantumDiffusionError: The arguments are wrong, or the only job failed.
         KeyboardInterrupt: A job was interrupted; failures of others have been reported.
     """
+    from quantum_diffusion.config.command_line import with_keys
     from quantum_diffusion.config.store import parse_arguments, show
 
-    parsed = parse_arguments(arguments, command.section)
+    if run is not None:
+        command = replace(command, run=run)
+    parsed = parse_arguments(with_keys(arguments, command.arguments), command.section)
     if parsed.shown is not None:
         print(show(parsed), end="")
-        return 0
-    return _run_sweep(command, parsed) if parsed.is_sweep else _run_once(command, parsed)
+        return Outcome()
+    return Outcome(_run_sweep(command, parsed)) if parsed.is_sweep else _run_once(command, parsed)
 
 
-def _run_once(command: Command, arguments: Arguments) -> int:
+def _run_once(command: Command, arguments: Arguments) -> Outcome:
     from quantum_diffusion.config.store import run_hydra
 
-    statuses: list[int] = []
+    outcomes: list[Outcome] = []
     failures: list[BaseException] = []
 
     def task(composed: DictConfig) -> None:
         try:
-            statuses.append(command.run(command.read(composed)))
+            outcomes.append(command.run(command.read(composed)))
         except BaseException as problem:
             failures.append(problem)  # raised again outside: Hydra would dress it, and its own errors mean other things
 
     run_hydra(arguments, task)
     if failures:
         raise failures[0]
-    return max(statuses, default=0)  # none: Hydra only showed something, as with --info
+    return outcomes[0] if outcomes else Outcome()  # none: Hydra only showed something, as with --info
 
 
 # -------------------------------------------------------------------------------------------------- sweeps
@@ -119,7 +143,7 @@ def _run_sweep(command: Command, arguments: Arguments) -> int:
         if problems:
             _report(jobs, problems)
             print("error: no job was started: mend the command and give it again", file=sys.stderr)
-            return 1
+            return ConfigError.exit_status
         cause = _launch(command, arguments, jobs, outcomes)
         done, problems = outcomes.read(jobs, cause)
         interrupted = outcomes.stop.exists()
@@ -220,7 +244,7 @@ def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> 
             if command.is_done(config):
                 print(f"already in {command.folder(config)} with the same settings: kept")
                 return 0, ""
-            status = command.run(config)
+            status = command.run(config).status
         problem = "it failed as it says above" if status not in (0, INTERRUPTED) else ""
     except KeyboardInterrupt:
         status = INTERRUPTED

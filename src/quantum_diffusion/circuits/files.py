@@ -1,4 +1,4 @@
-"""How circuits are written: as OpenQASM 2 in numbered files, each below a comment, and drawn in a picture.
+"""How circuits are written: as OpenQASM in numbered files, each below a comment, and drawn in a picture.
 
 This is the only place that names the files; what else is in their folder is up to who writes it.
 """
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.config.schema import Language
 from quantum_diffusion.errors import only_warn
 
 MOST_DRAWN = 24
@@ -33,6 +34,7 @@ def write_circuits(
     asked: str,
     titles: Sequence[str] | None = None,
     picture: str | None = None,
+    language: Language = "qasm2",
 ) -> None:
     """Write circuits into a folder that is there.
 
@@ -44,13 +46,15 @@ def write_circuits(
             verified.
         picture: Name of a picture of the first ones (PNG), which is left out with a warning when it cannot be drawn;
             None for none.
+        language: "qasm2" or "qasm3".
 
     Raises:
         OSError: A file cannot be written.
     """
     titles = ["verified by simulation"] * len(circuits) if titles is None else titles
     for (name, circuit), title in zip(circuits.items(), titles, strict=True):
-        (folder / name).write_text(f"// {asked}: {title}\n{circuit.to_qasm2()}", encoding="utf-8")
+        program = circuit.to_qasm2() if language == "qasm2" else circuit.to_qasm3()
+        (folder / name).write_text(f"// {asked}: {title}\n{program}", encoding="utf-8")
     if picture is not None and circuits:
         with only_warn(f"the picture {picture!r}"):
             drawn = list(circuits.values())[:MOST_DRAWN]

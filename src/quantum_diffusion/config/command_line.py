@@ -6,8 +6,9 @@ What is left for Hydra is sure to be readable, and keys are left for the schema 
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
@@ -195,6 +196,39 @@ def _registered(text: str, group: str, presets: Presets, chosen: dict[str, Path]
 
 
 # --------------------------------------------------------------------------------------------------- values
+
+
+def with_keys(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Put keys before values that are given without, in their order: `toffoli` becomes `compile.target='toffoli'`.
+
+    Args:
+        arguments: A command line.
+        keys: The keys; what is left over once each has a value stays as it is.
+    """
+    waiting, result, before = list(keys), [], ""
+    for argument in arguments:
+        is_value = waiting and "=" not in argument and argument[:1] not in "-~+" and before not in _WITH_VALUE
+        result.append(f"{waiting.pop(0)}={written(argument)}" if is_value else argument)
+        before = argument
+    return result
+
+
+_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
+"""Options whose value is the next argument."""
+
+
+def written(value: Any) -> str:
+    """Write a value as Hydra's grammar has it, a text quoted, so that it means nothing but itself."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{written(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, str | os.PathLike):
+        escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", "\\'"), os.fspath(value))
+        return "'" + escaped.replace("${", "\\${") + "'"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(map(written, value)) + "]"
+    return repr(value)
 
 
 def _prepared(argument: str, section: str, is_sweep: bool) -> str:

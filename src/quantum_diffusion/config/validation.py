@@ -259,3 +259,16 @@ def _section_at(schema: type[Section], path: list[str]) -> type[Section]:
             break
         schema = sections[0]
     return schema
+
+
+def plain(value: Any) -> str:
+    """Write a value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple | list):
+        return "[" + ",".join(plain(entry) for entry in value) + "]"
+    return str(value)

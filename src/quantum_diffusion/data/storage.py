@@ -21,8 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
 import quantum_diffusion
+from quantum_diffusion.cards import CARD_FILE, may_write_card
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.data.blocks import row_blocks
+from quantum_diffusion.data.card import dataset_card
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError, first_line
 from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_folder, sealed, sha256_of
@@ -63,7 +65,12 @@ def check_replaceable(path: Path) -> None:
         "holds {!r} and is not just a data set, so nothing is written there: choose another folder, or empty it "
         "yourself",
         entries=_files_in(path),
-        is_ours={DESCRIPTION, _PROMPTS, *map(_array_file, _ARRAYS)}.__contains__,
+        is_ours={
+            DESCRIPTION,
+            _PROMPTS,
+            *map(_array_file, _ARRAYS),
+            *([CARD_FILE] if may_write_card(path) else []),
+        }.__contains__,
         known_by=_PROMPTS,
     )
 
@@ -129,6 +136,7 @@ def save_blocks(blocks: Iterable[CircuitDataset], num_circuits: int, path: Path,
             "settings": dict(settings),
         }
         names = [_PROMPTS, *map(_array_file, files)]
+        (folder / CARD_FILE).write_text(dataset_card(description), encoding="utf-8")
         (folder / DESCRIPTION).write_text(sealed(description, folder, names), encoding="utf-8")
 
 

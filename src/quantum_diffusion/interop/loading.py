@@ -14,7 +14,7 @@ from quantum_diffusion.errors import DatasetFormatError
 from quantum_diffusion.hub import download, hub_address
 from quantum_diffusion.interop.genqc_data import read_dataset
 
-_PATTERNS = ("*.yaml", "*.safetensors", "*.pt", "*prompts.json")
+DATASET_FILES = ("*.yaml", "*.safetensors", "*.pt", "*prompts.json", "README.md")
 """All that a data set of ours or of genQC needs; nothing else is downloaded."""
 
 
@@ -53,7 +53,7 @@ def read_hub(path: Path) -> CircuitDataset | None:
     address = hub_address(str(path), DatasetFormatError)
     if address is None:
         return None
-    folder = download(address, "dataset", _PATTERNS, DatasetFormatError)
+    folder = download(address, "dataset", DATASET_FILES, DatasetFormatError)
     if not folder.is_dir():
         raise DatasetFormatError(f"{str(address)!r} has no YAML or tensors: expected a data set that genQC saved")
     return DatasetLoader(readers=[read_folder]).load_dataset(folder)

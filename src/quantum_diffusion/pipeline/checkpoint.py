@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 
 import quantum_diffusion
 from quantum_diffusion.arguments import check_path
+from quantum_diffusion.cards import CARD_FILE, may_write_card
 from quantum_diffusion.config.schema import Weights
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import (
@@ -45,6 +46,7 @@ from quantum_diffusion.files import (
     yaml_text,
 )
 from quantum_diffusion.pipeline.build import PipelineConfig
+from quantum_diffusion.pipeline.card import model_card
 from quantum_diffusion.pipeline.compilation import make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pretrained import model_folder
@@ -86,7 +88,7 @@ def save_pipeline(
     metadata: Mapping[str, Any],
     last_weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a pipeline folder: config, weights, training configuration, metadata. Replaces a pipeline there.
+    """Write a pipeline folder: config, weights, training configuration, metadata, card. Replaces a pipeline there.
 
     The configuration, which carries the weights' checksum, is put in place last.
 
@@ -108,6 +110,8 @@ def save_pipeline(
             _write_weights(staging / LAST_WEIGHTS, last_weights)
         (staging / TRAINING_CONFIG).write_text(training_config, encoding="utf-8")
         (staging / METADATA).write_text(yaml_text(metadata), encoding="utf-8")
+        if may_write_card(folder):
+            (staging / CARD_FILE).write_text(model_card(pipeline, metadata), encoding="utf-8")
         description = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

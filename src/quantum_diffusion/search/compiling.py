@@ -5,7 +5,6 @@ The search itself is in `search.exact`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
-from quantum_diffusion.circuits.files import numbered, write_circuits
+from quantum_diffusion.circuits.files import numbered
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
-from quantum_diffusion.errors import CheckpointError, TooManyQubitsError, counted
-from quantum_diffusion.files import new_folder
+from quantum_diffusion.errors import TooManyQubitsError, counted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pretrained import model_folders
 from quantum_diffusion.search.exact import Compilation, find_exact
 from quantum_diffusion.search.found import CompiledCircuit
-from quantum_diffusion.search.sampling import check_save_folder, load_answering, read_edit
+from quantum_diffusion.search.sampling import load_answering, read_edit
+from quantum_diffusion.search.saving import check_save_folder, save_circuits
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
-
-SUMMARY_FILE, PICTURE_FILE = "summary.json", "circuits.png"
 
 READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
 """What reads the target of each command."""
@@ -47,15 +44,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     check_kind(config, (CompileConfig, PrepareConfig), "config", PRESETS_HINT)
     check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
-    pipeline, target = open_for_target(
-        config.command,
-        model_folders(config.model_dir, config.command),
-        config.target,
-        lambda folder: load_answering(config.command, folder, config.device, config.model_params.weights),
-        gates=config.gates,
-        max_gates=config.max_gates,
-        seed=config.seed,
-    )
+    pipeline, target = open_model_and_target(config)
     return find_exact(
         pipeline,
         target,
@@ -71,6 +60,19 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
         options=config.model_params,
         edit=edit,
         progress=progress,
+    )
+
+
+def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline, Matrix]:
+    """Return the model that a configuration asks, and the target as an array; see `open_for_target`."""
+    return open_for_target(
+        config.command,
+        model_folders(config.model_dir, config.command),
+        config.target,
+        lambda folder: load_answering(config.command, folder, config.device, config.model_params.weights),
+        gates=config.gates,
+        max_gates=config.max_gates,
+        seed=config.seed,
     )
 
 
@@ -125,15 +127,16 @@ def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
     files = numbered(result.circuits)
     if not files and result.best is not None:
         files = {"best.qasm": result.best}
-    summary = {
-        "circuits": [{"file": name} | _described(compiled) for name, compiled in files.items()],
-        **{key: value for key, value in asdict(result).items() if key not in ("circuits", "best")},
-        config.command: config.model_dump(mode="json"),
-    }
-    with new_folder(Path(config.save_folder), CheckpointError) as staging:
-        circuits = {name: compiled.circuit for name, compiled in files.items()}
-        write_circuits(staging, circuits, repr(config.target), list(map(title, files.values())), PICTURE_FILE)
-        (staging / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    effort = {key: value for key, value in asdict(result).items() if key not in ("circuits", "best")}
+    save_circuits(
+        config.save_folder,
+        {name: compiled.circuit for name, compiled in files.items()},
+        asked=repr(config.target),
+        titles=list(map(title, files.values())),
+        rows=list(map(described, files.values())),
+        summary={**effort, config.command: config.model_dump(mode="json")},
+        language=config.format,
+    )
 
 
 def title(compiled: CompiledCircuit) -> str:
@@ -142,7 +145,8 @@ def title(compiled: CompiledCircuit) -> str:
     return f"{counted(len(compiled.circuit), 'gate')}, {exact} (infidelity {compiled.infidelity:.2g} by simulation)"
 
 
-def _described(compiled: CompiledCircuit) -> dict[str, Any]:
+def described(compiled: CompiledCircuit) -> dict[str, Any]:
+    """Return what a circuit is worth, as plain values."""
     return {
         "exact": compiled.is_exact,
         "infidelity": compiled.infidelity,

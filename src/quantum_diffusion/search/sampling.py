@@ -16,18 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_count, check_kind, check_wholes
-from quantum_diffusion.circuits import files
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import cost_of
+from quantum_diffusion.circuits.files import numbered
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport
 from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig, SearchObjective
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import CheckpointError, ConfigError, QuantumDiffusionError, counted, memory_for
-from quantum_diffusion.files import new_folder
-from quantum_diffusion.folders import check_nothing_lost
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, memory_for
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
@@ -36,6 +34,7 @@ from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batc
 from quantum_diffusion.search.files import read_circuit
 from quantum_diffusion.search.reach import check_srv_reach
 from quantum_diffusion.search.results import CircuitTable
+from quantum_diffusion.search.saving import check_save_folder, save_circuits
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
@@ -98,8 +97,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     check_kind(config, SampleConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "sample.save_folder")
     edit = read_edit(config.edit)
-    (folder,) = model_folders(config.model_dir, "sample")
-    pipeline = load_answering("sample", folder, config.device, config.model_params.weights)
+    pipeline = open_model_of(config)
     return find_entangling(
         pipeline,
         config.srv,
@@ -209,6 +207,16 @@ def _simplified(
     return verified.circuits(verified.matches.nonzero()[0])
 
 
+def open_model_of(config: SampleConfig) -> DiffusionPipeline:
+    """Return the model that a configuration asks.
+
+    Raises:
+        CheckpointError, ConfigError: See `load_answering`.
+    """
+    (folder,) = model_folders(config.model_dir, "sample")
+    return load_answering("sample", folder, config.device, config.model_params.weights)
+
+
 def load_answering(command: str, folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:
     """Load a model for a command, and refuse one that is asked for something else.
 
@@ -253,26 +261,26 @@ def read_edit(config: EditConfig) -> Edit:
     return Edit(start=start, **config.model_dump(exclude={"start"}))
 
 
-def check_save_folder(folder: str | None, key: str) -> None:
-    """Refuse a folder that exists or cannot be written, before the work is done.
-
-    Args:
-        folder: Folder to be created; None writes nothing.
-        key: Where the user set it.
-
-    Raises:
-        CheckpointError: Nothing can be written there.
-    """
-    if folder is not None:
-        check_nothing_lost(folder, CheckpointError, f"exists: choose another {key}", written=Path(folder))
-
-
-def write_circuits(circuits: Sequence[Circuit], config: SampleConfig) -> None:
-    """Write circuits as `00001.qasm`, ... into the new folder `save_folder`.
+def write_circuits(found: FoundCircuits, config: SampleConfig) -> None:
+    """Write circuits as `00001.qasm`, ..., a picture and a summary into the new folder `save_folder`.
 
     Raises:
         CheckpointError: The folder cannot be written.
     """
     assert config.save_folder is not None
-    with new_folder(Path(config.save_folder), CheckpointError) as staging:
-        files.write_circuits(staging, files.numbered(circuits), srv_prompt(list(config.srv)))
+    save_circuits(
+        config.save_folder,
+        numbered(found.circuits),
+        asked=srv_prompt(list(config.srv)),
+        titles=[f"{counted(len(circuit), 'gate')}, verified by simulation" for circuit in found],
+        rows=[{key: value for key, value in row.items() if key != "qasm"} for row in found.rows()],
+        summary={
+            "num_sampled": found.num_sampled,
+            "num_exact": found.num_exact,
+            "seconds": found.seconds,
+            "kept": found.kept,
+            "interrupted": found.interrupted,
+            "sample": config.model_dump(mode="json"),
+        },
+        language=config.format,
+    )

@@ -20,6 +20,7 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import to_yaml
 from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import ConfigError, TeamError, only_warn
 from quantum_diffusion.interrupts import catch_stop_signals
@@ -244,6 +245,13 @@ class DiffusionTrainer:
     def pipeline(self) -> DiffusionPipeline:
         """The pipeline; after `save_model` it computes with the weights that were saved."""
         return self._require_pipeline()
+
+    @property
+    def training_batches(self) -> BatchLoader:
+        """The batches to train on; `compile_model` makes them."""
+        if self._loaders is None:
+            raise ConfigError("no batches yet: call compile_model() first, or use run()")
+        return self._loaders[0]
 
     def _require_pipeline(self) -> DiffusionPipeline:
         if self._pipeline is None:

@@ -5,7 +5,16 @@ Presets in `conf/` list differences from these defaults; the rest of the code re
 
 from quantum_diffusion.config.schema.datasets import DatasetConfig, Simplification
 from quantum_diffusion.config.schema.evaluation import EvaluationConfig
-from quantum_diffusion.config.schema.folders import ExportConfig, InspectConfig, RunsConfig
+from quantum_diffusion.config.schema.folders import (
+    CompletionConfig,
+    DoctorConfig,
+    ExportConfig,
+    InspectConfig,
+    ModelsConfig,
+    PullConfig,
+    PushConfig,
+    RunsConfig,
+)
 from quantum_diffusion.config.schema.models import (
     MOST_AMPLITUDE_QUBITS,
     AmplitudesParams,
@@ -39,6 +48,7 @@ from quantum_diffusion.config.schema.processes import (
 from quantum_diffusion.config.schema.sampling import (
     CompileConfig,
     EditConfig,
+    Language,
     PrepareConfig,
     SampleConfig,
     SamplingConfig,
@@ -68,8 +78,10 @@ __all__ = [
     "AmplitudesParams",
     "BetaSchedule",
     "CompileConfig",
+    "CompletionConfig",
     "ConvolutionParams",
     "DatasetConfig",
+    "DoctorConfig",
     "EditConfig",
     "EvaluationConfig",
     "ExportConfig",
@@ -78,12 +90,14 @@ __all__ = [
     "GeneralConfig",
     "GuidanceMode",
     "InspectConfig",
+    "Language",
     "Logger",
     "LoopConfig",
     "Loss",
     "MaskedParams",
     "MatrixParams",
     "ModelConfig",
+    "ModelsConfig",
     "Objective",
     "Order",
     "PolicyParams",
@@ -91,6 +105,8 @@ __all__ = [
     "PrefixParams",
     "PrepareConfig",
     "PromptEncoderParams",
+    "PullConfig",
+    "PushConfig",
     "RunsConfig",
     "SampleConfig",
     "Sampler",
@@ -122,5 +138,10 @@ SECTIONS: dict[str, type[Section]] = {
     "inspect": InspectConfig,
     "export": ExportConfig,
     "runs": RunsConfig,
+    "models": ModelsConfig,
+    "push": PushConfig,
+    "pull": PullConfig,
+    "doctor": DoctorConfig,
+    "completion": CompletionConfig,
 }
 """The section that each command reads, by its name."""

@@ -1,9 +1,8 @@
-"""The sections of commands that read what others made: inspect, export-genqc and runs.
-
-They take a folder and say what is in it, or write it in another form.
-"""
+"""The sections of commands that neither make nor ask a model: what they list, check, copy or explain."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from quantum_diffusion.config.schema.values import PathText, Text
 from quantum_diffusion.config.validation import Section
@@ -38,3 +37,47 @@ class RunsConfig(Section):
     """Metric of the picture."""
     picture: PathText | None = None
     """Where to draw the curves of the runs, of many the 10 newest (PNG); null draws none."""
+
+
+class ModelsConfig(Section):
+    """What `quantum-diffusion models` does (keys `models.*`)."""
+
+    folder: PathText | None = None
+    """Folder with trained models of your own, at any depth, to list as well; null lists those that come with the
+    package alone."""
+
+
+class PushConfig(Section):
+    """What `quantum-diffusion push` does (keys `push.*`)."""
+
+    folder: PathText
+    """Folder of a saved model or of a data set."""
+    address: Text
+    """Where to, hf://owner/name; made where there is none."""
+    private: bool = True
+    """Whether a repository that is made can be seen by its owner alone."""
+
+
+class PullConfig(Section):
+    """What `quantum-diffusion pull` does (keys `pull.*`)."""
+
+    address: Text
+    """What to fetch, hf://owner/name[/folder]."""
+    output_path: PathText
+    """Folder to write; it must not exist."""
+    kind: Literal["model", "dataset"] = "model"
+    """What it is."""
+
+
+class DoctorConfig(Section):
+    """What `quantum-diffusion doctor` does (keys `doctor.*`)."""
+
+    self_test: bool = True
+    """Ask a shipped model, and check its circuits with Qiskit; takes some seconds."""
+
+
+class CompletionConfig(Section):
+    """What `quantum-diffusion completion` does (keys `completion.*`)."""
+
+    shell: Literal["bash", "zsh", "fish"]
+    """Your shell."""

@@ -30,6 +30,7 @@ from quantum_diffusion.config.schema.values import (
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.errors import unknown_name
 
+Language = Literal["qasm2", "qasm3"]
 Weights = Literal["averaged", "last"]
 SearchMethod = Literal["auto", "beam", "sampling"]
 Cost = Literal["gates", "two_qubit_gates", "t_count", "depth"]
@@ -128,7 +129,9 @@ class SampleConfig(Section):
     """Simplify circuits, and verify them once more in that form; those with kept gates or edit.min_gates stay as they
     are written."""
     save_folder: PathText | None = None
-    """Where to write the circuits as OpenQASM 2; null only prints them."""
+    """Where to write the circuits, a picture and a summary; null only prints them."""
+    format: Language = "qasm2"
+    """How circuits are written to save_folder: OpenQASM 2 or 3."""
     seed: Seed = 0
     """Seed of the samples."""
     device: Text = "auto"
@@ -168,7 +171,9 @@ class TargetSearchConfig(Section):
     num_circuits: Positive = 1
     """Distinct circuits wanted."""
     save_folder: PathText | None = None
-    """Where to write the circuits (OpenQASM 2), a picture and a summary; null only prints them."""
+    """Where to write the circuits, a picture and a summary; null only prints them."""
+    format: Language = "qasm2"
+    """How circuits are written to save_folder: OpenQASM 2 or 3."""
     seed: Seed = 0
     """Seed of the samples and of the target random."""
     device: Text = "auto"

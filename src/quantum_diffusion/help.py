@@ -1,0 +1,138 @@
+"""What `--help` says: the commands, a command's presets and keys, or one key in full."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from quantum_diffusion.commands import COMMANDS
+from quantum_diffusion.config.validation import Section, all_fields, describe_values, plain
+from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.jobs import Command
+
+_REQUIRED = "required"
+_KINDS = (
+    ("make and check data", ("generate", "inspect", "export-genqc")),
+    ("train and evaluate", ("train", "evaluate", "runs", "report")),
+    ("ask a model", ("sample", "compile", "prepare", "models", "push", "pull")),
+    ("this program", ("doctor", "completion")),
+)
+"""The commands as `--help` groups them; those that it does not name come last."""
+
+_OPTIONS = (
+    ("--help [KEY]", "explain the command, or one of its keys"),
+    ("--json", "print one JSON object on standard output, everything else on standard error"),
+    ("--dry-run", "check everything, say what would be done, how large and about how long, and do nothing"),
+    ("-m", "run a job for every combination of values given as KEY=VALUE,VALUE (docs/training.md, Sweeps)"),
+    ("--cfg job", "print the whole configuration instead of running it"),
+    ("--config-dir=FOLDER", "presets of your own (docs/presets.md)"),
+)
+
+
+def usage() -> str:
+    """Return the text of `quantum-diffusion --help`."""
+    lines = ["usage: quantum-diffusion COMMAND [key=value ...]"]
+    named = {name for _, names in _KINDS for name in names}
+    for kind, names in (*_KINDS, ("others", tuple(name for name in COMMANDS if name not in named))):
+        rows = [(name, COMMANDS[name].summary) for name in names if name in COMMANDS]
+        if rows:
+            lines += ["", f"{kind}:", *_rows(rows)]
+    lines += ["", "examples:", "  quantum-diffusion sample 'sample.srv=[1,2,2]'", "  quantum-diffusion compile --help"]
+    return "\n".join(lines)
+
+
+def help_text(name: str, arguments: Sequence[str] = ()) -> str:
+    """Return a command's help: an example, its presets and keys; or, where one is named after --help, a key in full.
+
+    Args:
+        name: The command.
+        arguments: What else is on its command line: a key, and --config-dir adds presets.
+
+    Raises:
+        ConfigError: The command has no such key.
+    """
+    from quantum_diffusion.config.command_line import presets_of
+    from quantum_diffusion.config.store import SECTIONS
+
+    command = COMMANDS[name]
+    keys = list(describe_keys(SECTIONS[command.section], command.section))
+    asked = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument]
+    if asked:
+        return "\n\n".join(_key(key, keys, command.section) for key in asked)
+    presets = presets_of([argument for argument in arguments if argument != "--json"]).names(command.section)
+    preset = f" [{command.section}=PRESET]" if presets else ""
+    lines = [f"usage: quantum-diffusion {name}{preset} [key=value ...]", "", *_wrapped(command.summary)]
+    if command.example:
+        lines += ["", "example:", f"  quantum-diffusion {name} {command.example}"]
+    if presets:
+        lines += ["", "presets:", *_wrapped(", ".join(presets), "  ")]
+        lines += _wrapped(f"or a file of your own, {command.section}=FILE.yaml", "  ")
+    group = None
+    for key, values, default, meaning in keys:
+        part = key.rpartition(".")[0]
+        if part != group:
+            lines += ["", f"{part}.*  (values; default)"]
+            group = part
+        lines.append(f"  {key} ({_short(values)}; {default})")
+        lines += _wrapped(_first_sentence(meaning), "      ")
+    lines += ["", "options:", *_rows(_OPTIONS)]
+    lines += ["", "Quote values with brackets or spaces: 'datasets.gate_set=[h,cx]'."]
+    return "\n".join(lines)
+
+
+def _key(asked: str, keys: Sequence[tuple[str, str, str, str]], section: str) -> str:
+    """Explain one key: as it is written on the command line, or without the section's name."""
+    named = {key: (values, default, meaning) for key, values, default, meaning in keys}
+    name = asked if asked in named else f"{section}.{asked}"
+    if name not in named:
+        raise ConfigError(f"{unknown_name('key', asked, named)}")
+    values, default, meaning = named[name]
+    shown = "has to be given" if default == _REQUIRED else default
+    return "\n".join([name, *_wrapped(meaning, "  "), *_wrapped(f"values: {values}", "  "), f"  default: {shown}"])
+
+
+def _rows(rows: Sequence[tuple[str, str]]) -> list[str]:
+    wide = max(len(name) for name, _ in rows)
+    return [
+        line
+        for name, text in rows
+        for line in textwrap.wrap(
+            text, _width(), initial_indent=f"  {name:{wide}}  ", subsequent_indent=" " * (wide + 4)
+        )
+    ]
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, _width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _width() -> int:
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 40), 120)
+
+
+def _short(values: str) -> str:
+    return values if len(values) <= 80 else f"{values[:77]}..."
+
+
+def _first_sentence(text: str) -> str:
+    """Return what `--help` says of a key in short; `--help KEY` says all."""
+    return text.partition(". ")[0].rstrip(".")
+
+
+def required_keys(command: Command) -> str:
+    """Name the keys that have to be given."""
+    from quantum_diffusion.config.store import SECTIONS
+
+    keys = describe_keys(SECTIONS[command.section], command.section)
+    return " and ".join(key for key, _, default, _ in keys if default == _REQUIRED)
+
+
+def describe_keys(schema: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (dotted key, values, default, meaning) of every key of a schema, nested sections included."""
+    for key, field, kind in all_fields(schema, prefix):
+        default = _REQUIRED if field.is_required() else plain(field.get_default(call_default_factory=True))
+        meaning = [*([f"[{kind}]"] if kind else []), *(field.description or "").split()]
+        yield key, describe_values(field), default, " ".join(meaning)

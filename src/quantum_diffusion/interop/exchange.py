@@ -1,0 +1,81 @@
+"""Models and data sets of a hub: a folder uploaded as it is, and one downloaded, checked and put where it is wanted."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from quantum_diffusion.data.dataset import DatasetLoader
+from quantum_diffusion.data.storage import is_dataset_folder
+from quantum_diffusion.errors import CheckpointError, ConfigError, DatasetFormatError, counted
+from quantum_diffusion.files import new_folder
+from quantum_diffusion.folders import check_nothing_lost
+from quantum_diffusion.hub import HubAddress, Kind, download, hub_address, upload
+from quantum_diffusion.interop.loading import DATASET_FILES, read_folder
+from quantum_diffusion.pipeline.checkpoint import is_finished_model, load_pipeline
+from quantum_diffusion.pretrained import MODEL_FILES
+
+
+def push_folder(folder: str, address: str, private: bool) -> str:
+    """Upload a saved model or a data set; returns the web address of what was uploaded.
+
+    Args:
+        folder: Its folder.
+        address: hf://owner/name.
+        private: Whether a repository that is made is private.
+
+    Raises:
+        ConfigError: The folder is neither, the address is none, or it cannot be uploaded.
+    """
+    place, path = _address(address), Path(folder)
+    kind = kind_of(path)
+    if kind is None:
+        raise ConfigError(f"{folder!r} is neither a saved model nor a data set: give the folder of one")
+    return upload(path, place, kind, MODEL_FILES if kind == "model" else DATASET_FILES, private)
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """Tell what a folder holds; None for neither a model nor a data set."""
+    try:
+        if is_finished_model(folder):
+            return "model"
+    except CheckpointError:
+        pass
+    return "dataset" if is_dataset_folder(folder) else None
+
+
+def pull_folder(address: str, kind: Kind, output_path: str) -> str:
+    """Download a model or a data set, check that it opens, and copy it to a new folder; returns what it is, in words.
+
+    Args:
+        address: hf://owner/name[/folder].
+        kind: What it is.
+        output_path: The folder, which must not be there.
+
+    Raises:
+        ConfigError: The address is none.
+        CheckpointError, DatasetFormatError: It cannot be downloaded or opened, or the folder not be written.
+    """
+    place, path = _address(address), Path(output_path)
+    error = CheckpointError if kind == "model" else DatasetFormatError
+    check_nothing_lost(path, error, "exists: choose another pull.output_path", written=path)
+    patterns = MODEL_FILES if kind == "model" else DATASET_FILES
+    source = download(place, kind, patterns, error)
+    if kind == "model":
+        pipeline = load_pipeline(source)
+        what = f"a model of {pipeline.task.asked} of up to {pipeline.config.num_qubits} qubits"
+    else:
+        what = counted(len(DatasetLoader(readers=[read_folder]).load_dataset(source)), "circuit")
+    with new_folder(path, error) as staging:
+        for file in sorted({file for pattern in patterns for file in source.rglob(pattern) if file.is_file()}):
+            target = staging / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)  # the Hub's cache holds links
+    return what
+
+
+def _address(text: str) -> HubAddress:
+    address = hub_address(text, ConfigError)
+    if address is None:
+        raise ConfigError(f"cannot read the address {text!r}: expected hf://owner/name")
+    return address

@@ -1,0 +1,174 @@
+"""What `--dry-run` says: everything is checked as the command would, and a small part of its work is timed.
+
+Nothing is written where the command would write.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantum_diffusion.config.schema import (
+    DatasetConfig,
+    EvaluationConfig,
+    SampleConfig,
+    TargetSearchConfig,
+    TrainingConfig,
+)
+from quantum_diffusion.errors import counted
+
+_TRIAL_CIRCUITS = 20_000
+_TRIAL_STEPS = 6
+_TRIAL_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command would do.
+
+    Attributes:
+        words: Lines for people: what, and how much of it.
+        seconds: About how long it would take here; None where that is not known.
+        values: The same for programs.
+    """
+
+    words: Mapping[str, str]
+    seconds: float | None
+    values: Mapping[str, Any]
+
+
+def plan(config: Any) -> Plan | None:
+    """Return what the command of a configuration would do; None for those that take no time.
+
+    Raises:
+        QuantumDiffusionError: What the command would be refused for.
+    """
+    for kind, planned in _PLANS.items():
+        if isinstance(config, kind):
+            return planned(config)
+    return None
+
+
+def _generation(config: DatasetConfig) -> Plan:
+    from quantum_diffusion.data.generation import DatasetGenerator
+    from quantum_diffusion.data.storage import check_replaceable, is_dataset_folder
+    from quantum_diffusion.errors import DatasetFormatError
+    from quantum_diffusion.files import check_can_write
+
+    generator, path = DatasetGenerator(config), Path(config.output_path)
+    if not is_dataset_folder(path):
+        check_replaceable(path)
+    check_can_write(path, DatasetFormatError)
+    size, seconds = 0.0, 0.0
+    for part in generator.parts:
+        few = part.model_copy(update={"num_samples": min(part.num_samples, _TRIAL_CIRCUITS), "n_jobs": 1})
+        started = time.perf_counter()
+        dataset, _ = DatasetGenerator(few).generate()
+        share = part.num_samples / max(len(dataset), 1)
+        workers = min((os.cpu_count() or 1) if part.n_jobs < 0 else part.n_jobs, max(1, round(share)))
+        seconds += (time.perf_counter() - started) * share / workers
+        size += sum(array.nbytes for array in dataset.arrays) * share
+    number = config.num_samples * len(generator.parts)
+    words = {
+        "circuits": f"{number:,}",
+        "size": f"about {size / 1e6:,.0f} MB",
+        "folder": f"{path}" + (" (there is a data set already)" if is_dataset_folder(path) else ""),
+    }
+    return Plan(words, seconds, {"num_circuits": number, "bytes": int(size), "folder": str(path)})
+
+
+def _training(config: TrainingConfig) -> Plan:
+    from quantum_diffusion.pipeline.fit import total_steps
+    from quantum_diffusion.training.training import DiffusionTrainer
+
+    DiffusionTrainer(config)  # refuses an output folder that is in use
+    with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder:
+        general = {"output_path": folder, "model_name": None, "verbose": False, "loggers": ("csv",), "resume": "never"}
+        trial = config.model_copy(
+            update={
+                "general": config.general.model_copy(update=general),
+                "training": config.training.model_copy(update={"max_steps": _TRIAL_STEPS, "sample_every": None}),
+            }
+        )
+        trainer = DiffusionTrainer(trial)
+        pipeline = trainer.setup_model()
+        trainer.compile_model()
+        loader = trainer.training_batches
+        steps = total_steps(config.training, loader)
+        started = time.perf_counter()
+        trainer.train()
+        seconds = (time.perf_counter() - started) / _TRIAL_STEPS * steps
+    values = {
+        "num_parameters": pipeline.num_parameters,
+        "steps": steps,
+        "batch_size": config.training.batch_size,
+        "device": str(trainer.device),
+        "folder": str(config.general.model_folder),
+    }
+    words = {
+        "model": f"{pipeline.num_parameters:,} parameters, {4 * pipeline.num_parameters / 1e6:.0f} MB",
+        "steps": f"{steps:,} of {config.training.batch_size} circuits, on {trainer.device}",
+        "folder": str(config.general.model_folder),
+    }
+    return Plan(words, seconds, values)
+
+
+def _evaluation(config: EvaluationConfig) -> Plan:
+    from quantum_diffusion.evaluation.evaluator import Evaluator
+    from quantum_diffusion.tasks.targets import TargetTask
+
+    evaluator = Evaluator(config)
+    for_targets = isinstance(evaluator.pipeline.task, TargetTask)
+    number = config.num_targets * config.samples_per_target if for_targets else config.num_samples
+    few = config.model_copy(
+        update={"num_samples": _TRIAL_SAMPLES, "num_targets": 2, "samples_per_target": _TRIAL_SAMPLES // 2}
+    )
+    evaluator.config = few
+    started = time.perf_counter()
+    evaluator.measure()
+    seconds = (time.perf_counter() - started) * number / _TRIAL_SAMPLES
+    folder = str(config.results_folder)
+    words = {"samples": f"{number:,}, each simulated", "folder": folder}
+    return Plan(words, seconds, {"num_samples": number, "folder": folder})
+
+
+def _sampling(config: SampleConfig) -> Plan:
+    from quantum_diffusion.search.sampling import open_model_of
+
+    pipeline = open_model_of(config)
+    return _search(config, f"{list(config.srv)}", pipeline.gate_pool.names, pipeline.config.max_gates)
+
+
+def _target_search(config: TargetSearchConfig) -> Plan:
+    from quantum_diffusion.search.compiling import open_model_and_target
+
+    pipeline, target = open_model_and_target(config)
+    qubits = len(target).bit_length() - 1
+    asked = f"{config.target}, {counted(qubits, 'qubit')}"
+    return _search(config, asked, config.gates or pipeline.gate_pool.names, pipeline.config.max_gates)
+
+
+def _search(config: SampleConfig | TargetSearchConfig, asked: str, gates: Any, most: int) -> Plan:
+    tries = f"up to {counted(config.max_tries, 'try', 'tries')}, most often seconds"
+    words = {
+        "asked": asked,
+        "gates": f"{', '.join(gates)}, at most {config.max_gates or most} of them",
+        "budget": tries if config.max_seconds is None else f"{config.max_seconds:g} s",
+        "folder": config.save_folder or "none: circuits are only shown",
+    }
+    values = {"gates": list(gates), "max_gates": config.max_gates or most, "folder": config.save_folder}
+    return Plan(words, config.max_seconds, values)
+
+
+_PLANS: dict[type, Callable[[Any], Plan]] = {
+    DatasetConfig: _generation,
+    TrainingConfig: _training,
+    EvaluationConfig: _evaluation,
+    SampleConfig: _sampling,
+    TargetSearchConfig: _target_search,
+}
