@@ -225,7 +225,7 @@ def sample(srv: Sequence[int], *, device: str = "auto", **wanted: Unpack[SampleO
         >>> for circuit in sample([1, 2, 2], num=2, seed=0):
         ...     print(circuit.gate_counts)
         {'h': 1, 'cx': 1}
-        {'h': 1, 'cx': 1}
+        {'h': 2, 'cx': 1}
     """
     return load("pretrained:srv", device=device).sample(srv, **wanted)
 

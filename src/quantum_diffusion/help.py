@@ -83,13 +83,15 @@ def help_text(name: str, arguments: Sequence[str] = ()) -> str:
 
 def _key(asked: str, keys: Sequence[tuple[str, str, str, str]], section: str) -> str:
     """Explain one key: as it is written on the command line, or without the section's name."""
-    named = {key: (values, default, meaning) for key, values, default, meaning in keys}
-    name = asked if asked in named else f"{section}.{asked}"
-    if name not in named:
-        raise ConfigError(f"{unknown_name('key', asked, named)}")
-    values, default, meaning = named[name]
-    shown = "has to be given" if default == _REQUIRED else default
-    return "\n".join([name, *_wrapped(meaning, "  "), *_wrapped(f"values: {values}", "  "), f"  default: {shown}"])
+    names = {key for key, *_ in keys}
+    name = asked if asked in names else f"{section}.{asked}"
+    if name not in names:
+        raise ConfigError(f"{unknown_name('key', asked, names)}")
+    lines = [name]
+    for _, values, default, meaning in (entry for entry in keys if entry[0] == name):  # of each type of a part
+        shown = "has to be given" if default == _REQUIRED else f"default: {default}"
+        lines += [line for text in (meaning, f"values: {values}", shown) for line in _wrapped(text, "  ")]
+    return "\n".join(lines)
 
 
 def _rows(rows: Sequence[tuple[str, str]]) -> list[str]:

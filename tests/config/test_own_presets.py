@@ -237,7 +237,7 @@ def test_a_broken_preset_is_told_in_one_line_wherever_it_lies(
         assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match=f"broken.yaml.*{message}"):
         dataset_preset(str(folder / "broken.yaml"))
-    assert run_command("train", [DATA, "training=broken.yaml"]) == 1
+    assert run_command("train", [DATA, "training=broken.yaml"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -14,7 +14,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from quantum_diffusion.cli import COMMANDS, run_command
+from quantum_diffusion.cli import run_command
+from quantum_diffusion.commands import COMMANDS
 from quantum_diffusion.config import store
 from quantum_diffusion.config.command_line import parse_arguments
 from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
@@ -199,7 +200,7 @@ REFUSED_SETTINGS: list[tuple[str, list[str], list[str]]] = [
 REFUSED_COMMANDS = [
     ("generate", ["datasets.gate_set=[h,cxx]"], ["gate 'cxx'", "mean 'cx'"]),
     ("train", [], ["train needs training.general.dataset: e.g. quantum-diffusion train training.general.dataset=./"]),
-    ("compile", [], ["compile needs compile.target: e.g. quantum-diffusion compile compile.target=toffoli"]),
+    ("compile", [], ["compile needs compile.target: e.g. quantum-diffusion compile toffoli"]),
     ("generate", ["datasets.gate_set=[h,ccx]", "datasets.num_qubits=2"], ["'ccx'", "3 qubits", "num_qubits"]),
     ("generate", ["datasets.gate_set=[h,h]"], ["repeats ['h']"]),
     ("generate", ["datasets.coupling=[[0,9]]"], ["coupling edge [0, 9]"]),
@@ -281,7 +282,7 @@ def test_a_command_with_wrong_configuration_ends_with_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    assert run_command(command, arguments) == 1
+    assert run_command(command, arguments) == 2
     written = capsys.readouterr().err
     assert re.fullmatch(r"error: [^\n]+\n", written), written
     check_message(written.removeprefix("error: ").removesuffix("\n"), contents)
@@ -299,7 +300,7 @@ def test_a_command_with_wrong_configuration_ends_with_one_line(
 def test_the_scripts_refuse_in_one_line(script: str, arguments: list[str], contents: str, tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / f"{script}.py"), "hydra.run.dir=.", "hydra.output_subdir=null", *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", result.stderr), result.stderr
     assert contents in result.stderr
     assert not result.stdout.strip()

@@ -15,7 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 import quantum_diffusion
-from quantum_diffusion.cli import COMMANDS, describe_keys, help_text, usage
+from quantum_diffusion.commands import COMMANDS
+from quantum_diffusion.help import describe_keys, help_text, usage
 from quantum_diffusion.config.schema import (
     GAUSSIAN_SAMPLERS,
     STEP_ENCODERS,
@@ -80,7 +81,7 @@ FIELDS = sorted({(schema.__name__, name) for schema in sections() for name in sc
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_has_a_meaning(section: str) -> None:
     keys = list(describe_keys(SECTIONS[section], section))
-    assert len({key for key, *_ in keys}) >= 2
+    assert keys
     for key, values, default, meaning in keys:
         assert values
         assert key.startswith(f"{section}.")
@@ -259,18 +260,34 @@ def test_values_are_described(key: str, values: str) -> None:
 def test_help_lists_every_key_and_preset(command: str) -> None:
     text = help_text(command)
     entry = COMMANDS[command]
-    for key, values, default, _ in describe_keys(SECTIONS[entry.section], entry.section):
-        assert f"  {key} ({values}; {default}): " in text
+    for key, values, default, meaning in describe_keys(SECTIONS[entry.section], entry.section):
+        assert re.search(rf"^  {re.escape(key)} \(.*; {re.escape(default)}\)$", text, re.MULTILINE)
+        in_full = " ".join(help_text(command, ["--help", key]).split())
+        assert in_full == " ".join(help_text(command, [key.partition(".")[2]]).split())
+        for said in (key, values, meaning, "has to be given" if default == "required" else f"default: {default}"):
+            assert said in in_full
     assert command in usage()
     if command == "train":
-        (presets,) = (line for line in text.splitlines() if line.startswith("presets: "))
-        assert {"default", "quick_test_srv"} <= set(presets.removeprefix("presets: ").partition(";")[0].split(", "))
+        presets = text.partition("\npresets:\n")[2].partition("\n  or a file")[0]
+        assert {"default", "quick_test_srv"} <= set(re.split(r"[,\s]+", presets))
+    with pytest.raises(ConfigError, match=r"unknown key 'no_such_key'"):
+        help_text(command, ["--help", "no_such_key"])
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_help_keeps_to_the_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    most = 40 if columns == "40" else 120
+    prose = [line for line in help_text("sample").splitlines() if line.startswith("      ")]
+    assert prose
+    assert max(map(len, prose)) <= most
 
 
 def test_help_loads_nothing_heavy_and_what_is_shown_no_torch() -> None:
     code = (
         "import sys\n"
-        "from quantum_diffusion.cli import COMMANDS, run_command\n"
+        "from quantum_diffusion.cli import run_command\n"
+        "from quantum_diffusion.commands import COMMANDS\n"
         "for command in COMMANDS:\n"
         "    status = run_command(command, ['--help'])\n"
         "    heavy = {'torch', 'hydra', 'diffusers', 'qiskit', 'matplotlib', 'lightning', 'scipy'} & set(sys.modules)\n"

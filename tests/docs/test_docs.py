@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import quantum_diffusion
-from quantum_diffusion.cli import COMMANDS
+from quantum_diffusion.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 MODULES = [info.name for info in pkgutil.walk_packages(quantum_diffusion.__path__, "quantum_diffusion.")]

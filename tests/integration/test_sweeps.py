@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quantum_diffusion.cli import COMMANDS
+from quantum_diffusion.commands import COMMANDS
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import compose
 from tests.conftest import script

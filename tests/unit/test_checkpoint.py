@@ -70,6 +70,7 @@ def test_a_loaded_pipeline_makes_identical_samples(
 
 def test_files_are_plain_and_readable(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
         "config.yaml",
         "metadata.yaml",
         "model.safetensors",

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
-from quantum_diffusion.cli import COMMANDS, run_command
+from quantum_diffusion.cli import run_command
+from quantum_diffusion.commands import COMMANDS
 from quantum_diffusion.config.store import parse_arguments
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.jobs import Command, run_jobs
@@ -36,7 +37,9 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def command_that(run: Callable[[Any], int]) -> Command:
     """A command with a key to sweep, `runs.folder`; what runs in workers must be local to a test, as pickle wants."""
-    return Command("runs", run, lambda config: config.folder)
+    from quantum_diffusion.jobs import Outcome
+
+    return Command("runs", lambda config: Outcome(run(config)), lambda config: config.folder)
 
 
 @LAUNCHERS
@@ -56,7 +59,7 @@ def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], c
         return int(config.folder == "one")
 
     values = ["bad", "bug", "one", "a"]
-    assert run_jobs(command_that(run), [*launcher, f"runs.folder={','.join(values)}"]) == 1
+    assert run_jobs(command_that(run), [*launcher, f"runs.folder={','.join(values)}"]).status == 1
     out, err = capfd.readouterr()
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
         "error: job 0 (runs.folder=bad): 'bad' is not right: choose another",
@@ -104,7 +107,7 @@ def test_jobs_of_a_killed_worker_are_named(capfd: pytest.CaptureFixture) -> None
             os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    assert run_jobs(command_that(run), [*JOBLIB, "runs.folder=a,b"]) == 1
+    assert run_jobs(command_that(run), [*JOBLIB, "runs.folder=a,b"]).status == 1
     err = capfd.readouterr().err
     assert re.search(r"^error: job 1 \(runs\.folder=b\): not finished \(A worker process .*\n", err, flags=re.MULTILINE)
     assert "Traceback" not in err
@@ -164,7 +167,7 @@ def test_the_folder_of_temporary_files_may_have_any_name(monkeypatch: pytest.Mon
     odd = tmp_path / "it's ${x} [1]\\"
     odd.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(odd))
-    assert run_jobs(command_that(lambda config: 0), ["-m", "runs.folder=a"]) == 0
+    assert run_jobs(command_that(lambda config: 0), ["-m", "runs.folder=a"]).status == 0
     assert not list(odd.iterdir())
 
 
@@ -172,7 +175,7 @@ def test_what_a_job_is_refused_by_the_system_is_one_line(capfd: pytest.CaptureFi
     def run(config: Any) -> int:
         raise MemoryError if config.folder == "a" else PermissionError(13, "Permission denied", "/x")
 
-    assert run_jobs(command_that(run), ["-m", "runs.folder=a,b"]) == 1
+    assert run_jobs(command_that(run), ["-m", "runs.folder=a,b"]).status == 1
     out, err = capfd.readouterr()
     assert "error: job 0 (runs.folder=a): out of memory while running this job: lower the sizes in its settings" in err
     assert "error: job 1 (runs.folder=b): the system refused: '/x': permission denied" in err
@@ -184,7 +187,7 @@ def test_a_wrong_job_is_named_before_any_starts(capsys: pytest.CaptureFixture) -
         raise AssertionError
 
     command = Command("runs", run, lambda config: config.picture, "runs.picture=${hydra:job.num}.png")
-    assert run_jobs(command, ["-m", "runs.folder=a,b", "runs.picture=./x.png,[],./x.png"]) == 1
+    assert run_jobs(command, ["-m", "runs.folder=a,b", "runs.picture=./x.png,[],./x.png"]).status == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: job 1 (runs.folder=a runs.picture=[]): runs.picture: expected ")
     same = "would write into './x.png' like job 0: add e.g. 'runs.picture=${hydra:job.num}.png'"
@@ -200,21 +203,21 @@ def test_jobs_that_would_share_a_folder_are_refused(name: str, capsys: pytest.Ca
         "train": ["training.general.dataset=./data", "training.general.seed=1,2"],
         "evaluate": ["evaluation.dataset=./data", "evaluation.model_dir=./model", "evaluation.seed=1,2"],
     }[name]
-    assert run_command(name, ["-m", *sweep]) == 1
+    assert run_command(name, ["-m", *sweep]) == 2
     message = capsys.readouterr().err
     advice = re.search(r"like job 0: add e\.g\. '(.*)'", message)
     assert advice, message
     assert not list(Path().iterdir())
     parsed = parse_arguments([advice.group(1)], COMMANDS[name].section)
     assert parsed.overrides == (f"++{advice.group(1)}",), "the advice is for this command"
-    assert run_command(name, ["-m", *sweep, advice.group(1), f"{COMMANDS[name].section}.nothing=1"]) == 1
+    assert run_command(name, ["-m", *sweep, advice.group(1), f"{COMMANDS[name].section}.nothing=1"]) == 2
     assert "like job 0" not in capsys.readouterr().err
 
 
 def test_jobs_that_would_write_into_one_anothers_folder_are_refused(capsys: pytest.CaptureFixture) -> None:
     folders = "./models/q,./models/q/sub,./models"
     arguments = ["-m", "training.general.dataset=./data", f"training.general.output_path={folders}"]
-    assert run_command("train", arguments) == 1
+    assert run_command("train", arguments) == 2
     err = capsys.readouterr().err
     for job, folder in ((1, "models/q/sub"), (2, "models")):
         assert re.search(
@@ -233,7 +236,7 @@ def test_a_sweep_is_one_however_it_is_asked_for(capsys: pytest.CaptureFixture) -
 
 @pytest.mark.parametrize("argument", ["hydra.mode=MULTIRUN", "++hydra.mode=RunMode.MULTIRUN", "hydra.mode=2"])
 def test_hydras_other_way_to_ask_for_a_sweep_is_refused(argument: str, capsys: pytest.CaptureFixture) -> None:
-    assert run_command("runs", [argument, "hydra/launcher=joblib", "runs.folder=./n1,./n2"]) == 1
+    assert run_command("runs", [argument, "hydra/launcher=joblib", "runs.folder=./n1,./n2"]) == 2
     refused = f"error: {argument!r} is not for this program: leave it out, and give -m for a sweep\n"
     assert capsys.readouterr().err == refused
 
@@ -260,7 +263,7 @@ def test_without_the_launcher_a_line_says_what_to_install() -> None:
         "sys.exit(run_command('runs', sys.argv[1:]))\n"
     )
     result = subprocess.run([sys.executable, "-c", code, *JOBLIB], capture_output=True, text=True, env=os.environ)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert re.fullmatch(r"error: hydra/launcher=joblib needs [^\n]+\n", result.stderr), result.stderr
     assert "pip install 'quantum-diffusion[sweeps]'" in result.stderr
     assert not list(Path().rglob("*.yaml"))

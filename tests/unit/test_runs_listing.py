@@ -124,7 +124,7 @@ def test_a_picture_is_refused_before_the_work(
     running: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [f"runs.folder={running.parent}", "runs.metric=loss"]
-    assert run_command("runs", [*arguments, f"runs.picture={tmp_path}/gone/runs.png"]) == 1
+    assert run_command("runs", [*arguments, f"runs.picture={tmp_path}/gone/runs.png"]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "gone' for the picture: make it, or give another one" in shown.err

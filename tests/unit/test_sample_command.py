@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quantum_diffusion import cli
+from quantum_diffusion import commands
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.config.schema import SampleConfig
@@ -44,10 +44,10 @@ def test_too_few_circuits(
     monkeypatch.setattr(sampling, "find_circuits", lambda *_: found)
     folder = tmp_path / "found"
     config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=2, max_gates=1, save_folder=str(folder))
-    assert cli.sample(config) == 1
+    assert commands.sample(config).status == 3
     shown = capsys.readouterr()
     assert shown.err == said
-    assert ("written as OpenQASM 2" in shown.out) == folder.exists() == bool(found.circuits)
+    assert ("the circuits, a picture and a summary are in" in shown.out) == folder.exists() == bool(found.circuits)
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "/b", "file/b"])
@@ -70,8 +70,8 @@ def test_what_cannot_be_drawn_is_saved(
     monkeypatch.setattr(QiskitBackend, "draw_text", None)
     folder = tmp_path / "found"
     config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(folder))
-    assert cli.sample(config) == 0
-    assert [path.name for path in folder.iterdir()] == ["00001.qasm"]
+    assert commands.sample(config).status == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["00001.qasm", "circuits.png", "summary.json"]
     assert "its drawing could not be made" in caplog.text
 
 
@@ -82,5 +82,5 @@ def test_what_cannot_be_saved_is_drawn(
     (tmp_path / "file").touch()
     config = SampleConfig(model_dir="unused", srv=(1, 1), num_circuits=1, save_folder=str(tmp_path / "file" / "found"))
     with pytest.raises(CheckpointError):
-        cli.sample(config)
+        commands.sample(config)
     assert "┤ H ├" in capsys.readouterr().out

@@ -203,7 +203,9 @@ class QiskitBackend:
                 to the right.
         """
         drawing = self.to_native(circuit).draw(output="text", fold=-1 if width is None else max(width, _NARROWEST))
-        return "\n".join(drawing.lines())  # str() would look at the encoding of standard output
+        return "\n".join(
+            line.rstrip() for line in drawing.lines()
+        )  # str() would look at the encoding of standard output
 
     def draw_figure(self, circuit: Circuit) -> Figure:
         """Return the circuit drawn with matplotlib, on a figure that is as large as the drawing."""
