@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from quantum_diffusion.commands import COMMANDS
-from quantum_diffusion.help import describe_keys
 from quantum_diffusion.config.store import SECTIONS, preset_names
+from quantum_diffusion.help import describe_keys
 
 
 def render() -> str:

@@ -58,7 +58,7 @@ def train(config: TrainingConfig) -> Outcome:
     summary = trainer.run()
     if summary.status != "finished":
         console.out.print(f"interrupted: the model so far is in {summary.folder}; the same command continues training")
-        return Outcome(INTERRUPTED, {"folder": summary.folder, **summary.metadata})
+        return Outcome(INTERRUPTED, {"folder": summary.folder, "metadata": summary.metadata})
     if config.general.verbose:
         shown = (
             "epochs",
@@ -72,7 +72,7 @@ def train(config: TrainingConfig) -> Outcome:
         )
         rows = [(key.replace("_", " "), console.shown(summary.metadata[key])) for key in shown]
         console.show_table("Training", rows, f"model  {summary.folder}")
-    return Outcome(report={"folder": summary.folder, **summary.metadata})
+    return Outcome(report={"folder": summary.folder, "metadata": summary.metadata})
 
 
 def evaluate(config: EvaluationConfig) -> Outcome:

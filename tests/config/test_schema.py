@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 import quantum_diffusion
 from quantum_diffusion.commands import COMMANDS
-from quantum_diffusion.help import describe_keys, help_text, usage
 from quantum_diffusion.config.schema import (
     GAUSSIAN_SAMPLERS,
     STEP_ENCODERS,
@@ -34,6 +33,7 @@ from quantum_diffusion.config.store import SECTIONS, compose, parse_arguments, t
 from quantum_diffusion.config.validation import Part, Section, describe_values, validate
 from quantum_diffusion.device import DEVICE_NAMES
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.help import describe_keys, help_text, usage
 from quantum_diffusion.pipeline.augmentation import SYMMETRIES
 from quantum_diffusion.tasks.candidates import SIMPLIFIERS
 from quantum_diffusion.tasks.registry import TASKS
