@@ -1,0 +1,285 @@
+"""The compilers as a method of Qiskit's unitary synthesis: `transpile(..., unitary_synthesis_method=...)`.
+
+Qiskit finds the class by its entry point and hands it each block of three to five qubits. What the models cannot do, or
+do no better, is left to Qiskit's own method.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import yaml
+from qiskit.converters import circuit_to_dag, dag_to_circuit
+from qiskit.exceptions import QiskitError
+from qiskit.quantum_info import Operator
+from qiskit.transpiler.passes.synthesis.plugin import UnitarySynthesisPlugin
+
+from quantum_diffusion.arguments import check_count, check_kind, check_number
+from quantum_diffusion.circuits.backends.devices import Device, DeviceObjective, cost, device_of
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.invariants import broken_invariants
+from quantum_diffusion.errors import ConfigError, GateSetError, unknown_name
+from quantum_diffusion.pretrained import WEIGHTS, model_folders
+
+if TYPE_CHECKING:  # torch takes seconds, and most blocks need none of it
+    from qiskit import QuantumCircuit
+    from qiskit.dagcircuit import DAGCircuit
+
+    from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+
+logger = logging.getLogger(__name__)
+
+MIN_QUBITS, MAX_QUBITS = 3, 5
+"""Qubits of blocks. Of fewer, Qiskit's own circuits have as few two-qubit gates as is possible."""
+
+_ATOL, _RTOL = 1e-8, 1e-5
+"""When matrices are equal: what Qiskit's `Operator` says."""
+
+_INTEGER_GATES = ("cx", "z", "x", "ccx", "swap", "y", "cz", "cswap")
+"""Gates whose entries are whole numbers, up to a global phase."""
+
+_MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 256, 8, 512
+"""Circuits kept of a search, those of them that look cheapest and are translated, and the width of the widest beam."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginConfig:
+    """What `unitary_synthesis_plugin_config` may say.
+
+    Attributes:
+        model: A folder or pretrained:NAME; None takes the shipped compilers.
+        max_seconds: Time to search for each different block, all of which is used.
+        objective: What to keep low: "two_qubit_gates", "depth" or "gates"; what is equal in it goes by the others.
+        max_qubits: Larger blocks are left to Qiskit, 3 to 5.
+        seed: Seed of the search.
+    """
+
+    model: str | None = None
+    max_seconds: float = 1.0
+    objective: DeviceObjective = "two_qubit_gates"
+    max_qubits: int = MAX_QUBITS
+    seed: int = 0
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any] | None) -> PluginConfig:
+        """Read what a user gave.
+
+        Raises:
+            ConfigError: A key is unknown, or a value is out of its range.
+        """
+        given = check_kind({} if given is None else given, Mapping, "unitary_synthesis_plugin_config")
+        known = [field.name for field in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise ConfigError(unknown_name("key of unitary_synthesis_plugin_config", key, known))
+        config = cls(**given)
+        if config.model is not None:
+            check_kind(config.model, str, "model")
+        check_number(config.max_seconds, "max_seconds")
+        if not 0 < config.max_seconds < float("inf"):
+            raise ConfigError(f"max_seconds is {config.max_seconds}: give seconds, e.g. 1.0")
+        if config.objective not in get_args(DeviceObjective):
+            raise ConfigError(unknown_name("objective", config.objective, get_args(DeviceObjective)))
+        if not MIN_QUBITS <= check_count(config.max_qubits, "max_qubits") <= MAX_QUBITS:
+            raise ConfigError(f"max_qubits is {config.max_qubits}: give {MIN_QUBITS} to {MAX_QUBITS}")
+        check_count(config.seed, "seed")
+        return config
+
+
+class QuantumDiffusionSynthesis(UnitarySynthesisPlugin):  # type: ignore[misc] # Qiskit ships no types
+    """Qiskit's view of the compilers; `docs/qiskit.md` has its options."""
+
+    supports_basis_gates = True
+    supports_coupling_map = True
+    supports_target = True
+    # For Qiskit's own method, which has the rest.
+    supports_natural_direction = True
+    supports_pulse_optimize = True
+    supports_gate_lengths_by_qubit = True
+    supports_gate_errors_by_qubit = True
+    supports_gate_lengths = False
+    supports_gate_errors = False
+    supported_bases = None
+    min_qubits = MIN_QUBITS
+    max_qubits = MAX_QUBITS
+
+    def run(self, unitary: Matrix, **options: Any) -> DAGCircuit | None:
+        """Return a circuit that is a unitary, its global phase included.
+
+        Args:
+            unitary: complex128 [D, D].
+            **options: What Qiskit tells its plugins; `config` is the user's.
+
+        Returns:
+            The better of ours and Qiskit's own; None, which leaves the block as it is, where any gate is allowed.
+
+        Raises:
+            ConfigError: The user's configuration is wrong.
+            CheckpointError: The user's model cannot be loaded.
+        """
+        config = PluginConfig.read(options.pop("config", None))
+        matrix = np.ascontiguousarray(unitary, dtype=np.complex128)
+        coupling, qubits = options["coupling_map"]
+        target, basis_gates = options["target"], options["basis_gates"]
+        if target is None and not basis_gates:
+            return None  # every gate is allowed, this one as well: Qiskit leaves it, too
+        device = device_of(target, basis_gates, coupling, qubits)
+        fits = device.basis and len(qubits) <= config.max_qubits
+        ours = _best_circuit(matrix.tobytes(), device, config) if fits else None
+        if ours is None:
+            return _by_default(unitary, options)
+        with suppress(QiskitError):
+            default = _by_default(unitary, options)
+            theirs = device.fitted(dag_to_circuit(default))
+            if theirs is not None and cost(theirs, config.objective) <= cost(ours, config.objective):
+                logger.info("block on qubits %s: Qiskit's own circuit is as cheap", qubits)
+                return default
+        return circuit_to_dag(ours)
+
+
+def _by_default(unitary: Matrix, options: Mapping[str, Any]) -> DAGCircuit:
+    return _default_method().run(unitary, **options)
+
+
+@lru_cache(maxsize=1)
+def _default_method() -> Any:
+    """Return Qiskit's own method, which has moved between its versions."""
+    (entry,) = entry_points(group="qiskit.unitary_synthesis", name="default")
+    return entry.load()()
+
+
+@lru_cache(maxsize=256)
+def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> QuantumCircuit | None:
+    """Return the cheapest circuit on a device that is exactly a unitary; None where none is found.
+
+    A block that comes again, as in circuits of many equal layers, is not searched for again.
+    """
+    values = np.frombuffer(matrix, dtype=np.complex128)
+    side = int(len(values) ** 0.5)
+    unitary = values.reshape(side, side)
+    best = None
+    for circuit in _candidates(unitary, device, config):
+        translated = device.translate(circuit)
+        if translated is None:
+            continue
+        exact = _with_phase(translated, unitary)
+        if exact is not None and (best is None or cost(exact, config.objective) < cost(best, config.objective)):
+            best = exact
+    return best
+
+
+def _candidates(unitary: Matrix, device: Device, config: PluginConfig) -> Sequence[Circuit]:
+    """Return circuits that are a unitary up to a global phase, those first that look cheapest on a device."""
+    num_qubits = len(unitary).bit_length() - 1
+    model = _model_for(config.model, num_qubits)
+    if model is None:
+        return ()
+    costs = device.costs(model.gates)
+    if not any(costs.values()) or _is_out_of_reach(unitary, tuple(costs), model.max_gates):
+        logger.info("block of %d qubits: no circuit of %s", num_qubits, list(costs))
+        return ()
+    from quantum_diffusion.pipeline.editing import Edit
+    from quantum_diffusion.search.exact import find_exact
+
+    try:
+        result = find_exact(
+            _pipeline(model.folder, os.getpid()),
+            unitary,
+            gates=tuple(costs),
+            num_circuits=_MOST_FOUND,
+            max_tries=_MOST_TRIES,
+            seed=config.seed,
+            max_seconds=config.max_seconds,
+            objective={"two_qubit_gates": 1, "gates": 0.01},
+            edit=Edit(coupling=device.pairs),
+        )
+    except (ConfigError, GateSetError) as problem:  # proven to be impossible
+        logger.info("block of %d qubits: %s", num_qubits, problem)
+        return ()
+    if result.interrupted:  # with what was found until then, but it is Qiskit that is to end
+        raise KeyboardInterrupt
+    circuits = [found.circuit for found in result.circuits]
+    return sorted(circuits, key=lambda circuit: (_estimate(circuit, costs), len(circuit)))[:_MOST_TRANSLATED]
+
+
+def _estimate(circuit: Circuit, costs: Mapping[str, int]) -> int:
+    return sum(costs[step.gate] for step in circuit.instructions)
+
+
+def _with_phase(native: QuantumCircuit, unitary: Matrix) -> QuantumCircuit | None:
+    """Give a circuit the global phase that makes it a unitary; None where none does."""
+    made = Operator(native).data
+    phase = float(np.angle(np.vdot(made, unitary)))
+    if not np.allclose(made * np.exp(1j * phase), unitary, atol=_ATOL, rtol=_RTOL):
+        return None
+    native.global_phase += phase
+    return native
+
+
+# ---------------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model and what it can write."""
+
+    folder: Path
+    gates: tuple[str, ...]
+    num_qubits: int
+    max_gates: int
+
+
+def _model_for(name: str | None, num_qubits: int) -> _Model | None:
+    """Return the first of the models that has so many qubits."""
+    models = map(_described, model_folders(name, "compile"))
+    return next((model for model in models if num_qubits <= model.num_qubits), None)
+
+
+@lru_cache(maxsize=16)
+def _described(folder: Path) -> _Model:
+    """Say what a model can write; those that are shipped are not loaded for it."""
+    if folder.parent == WEIGHTS:
+        params = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["params"]
+        return _Model(folder, tuple(params["gate_pool"]), params["num_qubits"], params["max_gates"])
+    config = (pipeline := _pipeline(folder, os.getpid())).config
+    return _Model(folder, pipeline.gate_pool.names, config.num_qubits, config.max_gates)
+
+
+@lru_cache(maxsize=8)
+def _pipeline(folder: Path, process: int) -> DiffusionPipeline:
+    """Load a model, once in each process: Qiskit compiles several circuits in several."""
+    import torch
+
+    from quantum_diffusion.config.schema import SamplingConfig
+    from quantum_diffusion.search.sampling import load_answering
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # the threads of the process that this was forked from are not here
+    return load_answering("compile", folder, "cpu", SamplingConfig())
+
+
+def _is_out_of_reach(unitary: Matrix, gates: Sequence[str], max_gates: int) -> bool:
+    """Tell at once, without a model, whether a unitary is no circuit of some gates; False proves nothing."""
+    if broken_invariants(unitary, gates):
+        return True
+    if not {*gates} <= {"h", *_INTEGER_GATES}:
+        return False
+    # Each h divides whole numbers by the root of two; nothing else does anything but to move and add them.
+    largest = unitary.reshape(-1)[np.abs(unitary).argmax()]
+    scaled = unitary * (np.conj(largest) / abs(largest))
+    for _ in range(max_gates + 1):
+        if np.abs(scaled - scaled.round()).max() < 1e-4:
+            return False
+        scaled = scaled * np.sqrt(2)
+    return True
