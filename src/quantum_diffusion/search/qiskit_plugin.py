@@ -7,15 +7,16 @@ do no better, is left to Qiskit's own method.
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import yaml
@@ -30,7 +31,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.circuits.invariants import broken_invariants
 from quantum_diffusion.errors import ConfigError, GateSetError, unknown_name
-from quantum_diffusion.pretrained import WEIGHTS, model_folders
+from quantum_diffusion.pretrained import DEFAULTS, PREFIX, WEIGHTS, model_folders
 
 if TYPE_CHECKING:  # torch takes seconds, and most blocks need none of it
     from qiskit import QuantumCircuit
@@ -43,13 +44,15 @@ logger = logging.getLogger(__name__)
 MIN_QUBITS, MAX_QUBITS = 3, 5
 """Qubits of blocks. Of fewer, Qiskit's own circuits have as few two-qubit gates as is possible."""
 
+_SHIPPED = tuple(PREFIX + name for name in DEFAULTS["compile"])
+
 _ATOL, _RTOL = 1e-8, 1e-5
 """When matrices are equal: what Qiskit's `Operator` says."""
 
 _INTEGER_GATES = ("cx", "z", "x", "ccx", "swap", "y", "cz", "cswap")
 """Gates whose entries are whole numbers, up to a global phase."""
 
-_MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 256, 8, 512
+_MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 256, 6, 512
 """Circuits kept of a search, those of them that look cheapest and are translated, and the width of the widest beam."""
 
 
@@ -62,6 +65,8 @@ class PluginConfig:
         max_seconds: Time to search for each different block, all of which is used.
         objective: What to keep low: "two_qubit_gates", "depth" or "gates"; what is equal in it goes by the others.
         max_qubits: Larger blocks are left to Qiskit, 3 to 5.
+        placed: Whether blocks lie on the qubits of the device already, so that gates have to keep to coupled pairs. In
+            `transpile` they do not: it synthesizes blocks of three qubits or more before it places them.
         seed: Seed of the search.
     """
 
@@ -69,6 +74,7 @@ class PluginConfig:
     max_seconds: float = 1.0
     objective: DeviceObjective = "two_qubit_gates"
     max_qubits: int = MAX_QUBITS
+    placed: bool = False
     seed: int = 0
 
     @classmethod
@@ -78,14 +84,16 @@ class PluginConfig:
         Raises:
             ConfigError: A key is unknown, or a value is out of its range.
         """
-        given = check_kind({} if given is None else given, Mapping, "unitary_synthesis_plugin_config")
-        known = [field.name for field in fields(cls)]
+        given = check_kind({} if given is None else given, dict, "unitary_synthesis_plugin_config")
+        known = [key.name for key in fields(cls)]
         for key in given:
             if key not in known:
                 raise ConfigError(unknown_name("key of unitary_synthesis_plugin_config", key, known))
         config = cls(**given)
         if config.model is not None:
-            check_kind(config.model, str, "model")
+            name = check_kind(config.model, str, "model")
+            if name.startswith(PREFIX) and name not in _SHIPPED:
+                raise ConfigError(f"{unknown_name('model', name, _SHIPPED)}; or give the folder of a model")
         check_number(config.max_seconds, "max_seconds")
         if not 0 < config.max_seconds < float("inf"):
             raise ConfigError(f"max_seconds is {config.max_seconds}: give seconds, e.g. 1.0")
@@ -93,6 +101,7 @@ class PluginConfig:
             raise ConfigError(unknown_name("objective", config.objective, get_args(DeviceObjective)))
         if not MIN_QUBITS <= check_count(config.max_qubits, "max_qubits") <= MAX_QUBITS:
             raise ConfigError(f"max_qubits is {config.max_qubits}: give {MIN_QUBITS} to {MAX_QUBITS}")
+        check_kind(config.placed, bool, "placed")
         check_count(config.seed, "seed")
         return config
 
@@ -141,11 +150,10 @@ class QuantumDiffusionSynthesis(UnitarySynthesisPlugin):  # type: ignore[misc] #
             return _by_default(unitary, options)
         with suppress(QiskitError):
             default = _by_default(unitary, options)
-            theirs = device.fitted(dag_to_circuit(default))
-            if theirs is not None and cost(theirs, config.objective) <= cost(ours, config.objective):
+            if not _is_cheaper(ours, dag_to_circuit(default), device, config):
                 logger.info("block on qubits %s: Qiskit's own circuit is as cheap", qubits)
                 return default
-        return circuit_to_dag(ours)
+        return circuit_to_dag(ours.circuit)
 
 
 def _by_default(unitary: Matrix, options: Mapping[str, Any]) -> DAGCircuit:
@@ -159,28 +167,59 @@ def _default_method() -> Any:
     return entry.load()()
 
 
+# --------------------------------------------------------------------------------------------------- circuits
+
+
+@dataclass(frozen=True, order=True)
+class _Rated:
+    """A circuit and what it costs.
+
+    Attributes:
+        cost: On the device, as far as is known: placed, routed and optimized by Qiskit, unless it is placed already.
+        plain: As it is, in the basis.
+        circuit: In the basis.
+    """
+
+    cost: tuple[int, ...]
+    plain: tuple[int, ...]
+    circuit: QuantumCircuit = field(compare=False)
+
+
+def _rated(native: QuantumCircuit | None, device: Device, config: PluginConfig, placed: bool) -> _Rated | None:
+    """Rate a circuit in the basis; None without one, or where Qiskit cannot compile it for the device."""
+    final = native if placed or native is None else device.routed(native)
+    if native is None or final is None:
+        return None
+    return _Rated(cost(final, config.objective), cost(native, config.objective), native)
+
+
+def _is_cheaper(ours: _Rated, default: QuantumCircuit, device: Device, config: PluginConfig) -> bool:
+    """Tell whether a circuit is cheaper than Qiskit's own; without a coupling, also no dearer as it is."""
+    theirs = _rated(device.in_basis(default), device, config, placed=config.placed and device.pairs is None)
+    return theirs is None or (ours.cost < theirs.cost and (device.pairs is not None or ours.plain <= theirs.plain))
+
+
 @lru_cache(maxsize=256)
-def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> QuantumCircuit | None:
-    """Return the cheapest circuit on a device that is exactly a unitary; None where none is found.
+def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated | None:
+    """Return the cheapest circuit for a device that is exactly a unitary; None where none is found.
 
     A block that comes again, as in circuits of many equal layers, is not searched for again.
     """
     values = np.frombuffer(matrix, dtype=np.complex128)
-    side = int(len(values) ** 0.5)
-    unitary = values.reshape(side, side)
-    best = None
-    for circuit in _candidates(unitary, device, config):
-        translated = device.translate(circuit)
-        if translated is None:
-            continue
-        exact = _with_phase(translated, unitary)
-        if exact is not None and (best is None or cost(exact, config.objective) < cost(best, config.objective)):
-            best = exact
-    return best
+    unitary = values.reshape(math.isqrt(len(values)), -1)
+    # What is placed later may go by any pairs, or already by those that are coupled if it is placed in order.
+    kept = {device} if config.placed else {device, Device(device.basis)}
+    rated = []
+    for pairs in sorted(kept, key=lambda some: some.pairs or ()):
+        for circuit in _candidates(unitary, pairs, config, config.max_seconds / len(kept)):
+            translated = pairs.translate(circuit)
+            exact = None if translated is None else _with_phase(translated, unitary)
+            rated.append(_rated(exact, device, config, config.placed))
+    return min(filter(None, rated), default=None)
 
 
-def _candidates(unitary: Matrix, device: Device, config: PluginConfig) -> Sequence[Circuit]:
-    """Return circuits that are a unitary up to a global phase, those first that look cheapest on a device."""
+def _candidates(unitary: Matrix, device: Device, config: PluginConfig, max_seconds: float) -> Sequence[Circuit]:
+    """Return circuits that are a unitary up to a global phase, some of those that look cheapest on a device."""
     num_qubits = len(unitary).bit_length() - 1
     model = _model_for(config.model, num_qubits)
     if model is None:
@@ -192,15 +231,16 @@ def _candidates(unitary: Matrix, device: Device, config: PluginConfig) -> Sequen
     from quantum_diffusion.pipeline.editing import Edit
     from quantum_diffusion.search.exact import find_exact
 
+    pipeline = _pipeline(model.folder, os.getpid())
     try:
         result = find_exact(
-            _pipeline(model.folder, os.getpid()),
+            pipeline,
             unitary,
             gates=tuple(costs),
             num_circuits=_MOST_FOUND,
             max_tries=_MOST_TRIES,
             seed=config.seed,
-            max_seconds=config.max_seconds,
+            max_seconds=max_seconds,
             objective={"two_qubit_gates": 1, "gates": 0.01},
             edit=Edit(coupling=device.pairs),
         )
@@ -210,11 +250,17 @@ def _candidates(unitary: Matrix, device: Device, config: PluginConfig) -> Sequen
     if result.interrupted:  # with what was found until then, but it is Qiskit that is to end
         raise KeyboardInterrupt
     circuits = [found.circuit for found in result.circuits]
-    return sorted(circuits, key=lambda circuit: (_estimate(circuit, costs), len(circuit)))[:_MOST_TRANSLATED]
+    chosen = _cheapest(circuits, costs)
+    if not config.placed and "swap" in costs:  # Qiskit numbers the qubits anew for a swap, where it may
+        chosen += _cheapest(circuits, {**costs, "swap": 0})
+    return list(dict.fromkeys(chosen))
 
 
-def _estimate(circuit: Circuit, costs: Mapping[str, int]) -> int:
-    return sum(costs[step.gate] for step in circuit.instructions)
+def _cheapest(circuits: Sequence[Circuit], costs: Mapping[str, int]) -> list[Circuit]:
+    def estimate(circuit: Circuit) -> tuple[int, int]:
+        return sum(costs[step.gate] for step in circuit.instructions), len(circuit)
+
+    return sorted(circuits, key=estimate)[:_MOST_TRANSLATED]
 
 
 def _with_phase(native: QuantumCircuit, unitary: Matrix) -> QuantumCircuit | None:

@@ -6,6 +6,7 @@ The synthesis plugin (`search.qiskit_plugin`) compares circuits in this form.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations
@@ -45,28 +46,16 @@ class Device:
         Args:
             circuit: Its gates join qubits that the coupling connects.
         """
-        from qiskit.exceptions import QiskitError
+        native = self.in_basis(QiskitBackend().to_native(self._on_pairs(circuit)))
+        return native if native is not None and self.runs(native) else None
 
-        native = QiskitBackend().to_native(self._on_pairs(circuit))
-        for level in _LEVELS:
-            try:
-                result = _translator(self.basis, level, None).run(native)
-            except QiskitError:
-                continue
-            if self.runs(result):
-                return result
-        return None
+    def in_basis(self, native: QuantumCircuit) -> QuantumCircuit | None:
+        """Return a circuit in the basis, optimized, its qubits where they are; None where Qiskit finds none."""
+        return _first_result([_translator(self.basis, level) for level in _LEVELS], native)
 
-    def fitted(self, native: QuantumCircuit) -> QuantumCircuit | None:
-        """Return what Qiskit makes of a circuit on this device, its qubits placed anywhere; None where it fails."""
-        from qiskit.exceptions import QiskitError
-
-        for level in _LEVELS:
-            try:
-                return _translator(self.basis, level, self.pairs).run(native)
-            except QiskitError:
-                continue
-        return None
+    def routed(self, native: QuantumCircuit) -> QuantumCircuit | None:
+        """Return what `transpile` makes of a circuit on this device, its qubits placed anywhere; None if it fails."""
+        return _first_result([_transpiler(self.basis, level, self.pairs) for level in _LEVELS], native)
 
     def runs(self, native: QuantumCircuit) -> bool:
         """Tell whether a circuit has gates of the basis on coupled pairs only."""
@@ -186,11 +175,28 @@ def _connects(pairs: Iterable[_Pair], num_qubits: int) -> bool:
     return len(reached) == num_qubits
 
 
+def _first_result(compilers: Iterable[Any], native: QuantumCircuit) -> QuantumCircuit | None:
+    from qiskit.exceptions import QiskitError
+
+    for compiler in compilers:
+        with suppress(QiskitError):
+            return compiler.run(native)
+    return None
+
+
 @lru_cache(maxsize=64)
-def _translator(basis: tuple[str, ...], level: int, pairs: tuple[_Pair, ...] | None) -> Any:
-    """Return Qiskit's compiler for a basis; without a coupling qubits stay where they are."""
+def _translator(basis: tuple[str, ...], level: int) -> Any:
+    """Return Qiskit's compiler for a basis, which leaves all qubits where they are."""
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    # Routing would leave out swaps and return the permutation beside the circuit.
+    return generate_preset_pass_manager(level, basis_gates=list(basis), routing_method="none", seed_transpiler=0)
+
+
+@lru_cache(maxsize=64)
+def _transpiler(basis: tuple[str, ...], level: int, pairs: tuple[_Pair, ...] | None) -> Any:
+    """Return Qiskit's compiler for a basis and a coupling."""
     from qiskit.transpiler import CouplingMap, generate_preset_pass_manager
 
     coupling = None if pairs is None else CouplingMap([edge for a, b in pairs for edge in ((a, b), (b, a))])
-    routing = {"routing_method": "none"} if coupling is None else {"coupling_map": coupling}
-    return generate_preset_pass_manager(optimization_level=level, basis_gates=list(basis), seed_transpiler=0, **routing)
+    return generate_preset_pass_manager(level, basis_gates=list(basis), coupling_map=coupling, seed_transpiler=0)
