@@ -87,12 +87,16 @@ def report(name: str, answers: dict[str, list[Outcome]]) -> None:
             cells.append(f"{np.median(values):.{digits}f} / {np.mean(values):.{digits}f}")
         cells.append(str(sum(outcome.is_exact for outcome in outcomes)))
         for field in ("two_qubit_gates", "depth"):
-            signs = [
-                np.sign(getattr(theirs, field) - getattr(ours, field))
-                for ours, theirs in zip(outcomes, answers["default"], strict=True)
-            ]
-            cells.append("" if method == "default" else " / ".join(str(signs.count(sign)) for sign in (1, 0, -1)))
+            cells.append("" if method == "default" else compared(outcomes, answers["default"], field))
+        if method == "clifford":
+            cells[-1] += f"; the plugin beside it {compared(answers[METHODS[1]], outcomes, 'two_qubit_gates')}"
         print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def compared(ours: Sequence[Outcome], theirs: Sequence[Outcome], field: str) -> str:
+    """Say how often ours is better, equal and worse."""
+    signs = [np.sign(getattr(b, field) - getattr(a, field)) for a, b in zip(ours, theirs, strict=True)]
+    return " / ".join(str(signs.count(sign)) for sign in (1, 0, -1))
 
 
 def measure(name: str, some: Sequence[Operator], methods: Sequence[str], max_seconds: float) -> None:

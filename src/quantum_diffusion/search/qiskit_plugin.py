@@ -52,6 +52,9 @@ _ATOL, _RTOL = 1e-8, 1e-5
 _INTEGER_GATES = ("cx", "z", "x", "ccx", "swap", "y", "cz", "cswap")
 """Gates whose entries are whole numbers, up to a global phase."""
 
+_MOST_OF_CHEAP = 3
+"""Two-qubit gates of a cheap gate: swap is one, ccx is not."""
+
 _MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 256, 6, 512
 """Circuits kept of a search, those of them that look cheapest and are translated, and the width of the widest beam."""
 
@@ -150,8 +153,8 @@ class QuantumDiffusionSynthesis(UnitarySynthesisPlugin):  # type: ignore[misc] #
             return _by_default(unitary, options)
         with suppress(QiskitError):
             default = _by_default(unitary, options)
-            if not _is_cheaper(ours, dag_to_circuit(default), device, config):
-                logger.info("block on qubits %s: Qiskit's own circuit is as cheap", qubits)
+            if not _is_as_cheap(ours, dag_to_circuit(default), device, config):
+                logger.info("block on qubits %s: Qiskit's own circuit is cheaper", qubits)
                 return default
         return circuit_to_dag(ours.circuit)
 
@@ -176,7 +179,7 @@ class _Rated:
 
     Attributes:
         cost: On the device, as far as is known: placed, routed and optimized by Qiskit, unless it is placed already.
-        plain: As it is, in the basis.
+        plain: With its qubits where they are, optimized.
         circuit: In the basis.
     """
 
@@ -185,18 +188,19 @@ class _Rated:
     circuit: QuantumCircuit = field(compare=False)
 
 
-def _rated(native: QuantumCircuit | None, device: Device, config: PluginConfig, placed: bool) -> _Rated | None:
-    """Rate a circuit in the basis; None without one, or where Qiskit cannot compile it for the device."""
-    final = native if placed or native is None else device.routed(native)
-    if native is None or final is None:
+def _rated(native: QuantumCircuit, device: Device, config: PluginConfig, placed: bool) -> _Rated | None:
+    """Rate a circuit; None where Qiskit cannot compile it for the device."""
+    plain = device.in_basis(native)
+    final = plain if placed else device.routed(native)
+    if plain is None or final is None:
         return None
-    return _Rated(cost(final, config.objective), cost(native, config.objective), native)
+    return _Rated(cost(final, config.objective), cost(plain, config.objective), native)
 
 
-def _is_cheaper(ours: _Rated, default: QuantumCircuit, device: Device, config: PluginConfig) -> bool:
-    """Tell whether a circuit is cheaper than Qiskit's own; without a coupling, also no dearer as it is."""
-    theirs = _rated(device.in_basis(default), device, config, placed=config.placed and device.pairs is None)
-    return theirs is None or (ours.cost < theirs.cost and (device.pairs is not None or ours.plain <= theirs.plain))
+def _is_as_cheap(ours: _Rated, default: QuantumCircuit, device: Device, config: PluginConfig) -> bool:
+    """Tell whether a circuit costs no more than Qiskit's own; without a coupling, also where its qubits stay."""
+    theirs = _rated(default, device, config, placed=config.placed and device.pairs is None)
+    return theirs is None or (ours.cost <= theirs.cost and (device.pairs is not None or ours.plain <= theirs.plain))
 
 
 @lru_cache(maxsize=256)
@@ -212,9 +216,8 @@ def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated
     rated = []
     for pairs in sorted(kept, key=lambda some: some.pairs or ()):
         for circuit in _candidates(unitary, pairs, config, config.max_seconds / len(kept)):
-            translated = pairs.translate(circuit)
-            exact = None if translated is None else _with_phase(translated, unitary)
-            rated.append(_rated(exact, device, config, config.placed))
+            exact = (_with_phase(translated, unitary) for translated in pairs.translate(circuit))
+            rated += [_rated(native, device, config, config.placed) for native in exact if native is not None]
     return min(filter(None, rated), default=None)
 
 
@@ -228,6 +231,23 @@ def _candidates(unitary: Matrix, device: Device, config: PluginConfig, max_secon
     if not any(costs.values()) or _is_out_of_reach(unitary, tuple(costs), model.max_gates):
         logger.info("block of %d qubits: no circuit of %s", num_qubits, list(costs))
         return ()
+    choices = [tuple(costs)]
+    cheap = tuple(gate for gate in costs if costs[gate] <= _MOST_OF_CHEAP)
+    if cheap != choices[0] and not broken_invariants(unitary, cheap):
+        choices.insert(0, cheap)  # with ccx at hand the model takes it for what three cx can do
+    circuits: list[Circuit] = []
+    for gates in choices:
+        circuits = circuits or _found(unitary, model, gates, device, config.seed, max_seconds / len(choices))
+    chosen = _cheapest(circuits, costs)
+    if not config.placed and "swap" in costs:  # Qiskit numbers the qubits anew for a swap, where it may
+        chosen += _cheapest(circuits, {**costs, "swap": 0})
+    return list(dict.fromkeys(chosen))
+
+
+def _found(
+    unitary: Matrix, model: _Model, gates: tuple[str, ...], device: Device, seed: int, max_seconds: float
+) -> list[Circuit]:
+    """Search for circuits of some gates."""
     from quantum_diffusion.pipeline.editing import Edit
     from quantum_diffusion.search.exact import find_exact
 
@@ -236,24 +256,20 @@ def _candidates(unitary: Matrix, device: Device, config: PluginConfig, max_secon
         result = find_exact(
             pipeline,
             unitary,
-            gates=tuple(costs),
+            gates=gates,
             num_circuits=_MOST_FOUND,
             max_tries=_MOST_TRIES,
-            seed=config.seed,
+            seed=seed,
             max_seconds=max_seconds,
             objective={"two_qubit_gates": 1, "gates": 0.01},
             edit=Edit(coupling=device.pairs),
         )
     except (ConfigError, GateSetError) as problem:  # proven to be impossible
-        logger.info("block of %d qubits: %s", num_qubits, problem)
-        return ()
+        logger.info("no circuit of %s: %s", list(gates), problem)
+        return []
     if result.interrupted:  # with what was found until then, but it is Qiskit that is to end
         raise KeyboardInterrupt
-    circuits = [found.circuit for found in result.circuits]
-    chosen = _cheapest(circuits, costs)
-    if not config.placed and "swap" in costs:  # Qiskit numbers the qubits anew for a swap, where it may
-        chosen += _cheapest(circuits, {**costs, "swap": 0})
-    return list(dict.fromkeys(chosen))
+    return [found.circuit for found in result.circuits]
 
 
 def _cheapest(circuits: Sequence[Circuit], costs: Mapping[str, int]) -> list[Circuit]:

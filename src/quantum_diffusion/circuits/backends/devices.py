@@ -40,14 +40,23 @@ class Device:
     basis: tuple[str, ...]
     pairs: tuple[_Pair, ...] | None = None
 
-    def translate(self, circuit: Circuit) -> QuantumCircuit | None:
-        """Return a circuit in the basis, with gates on coupled pairs only; None where that cannot be done.
+    def translate(self, circuit: Circuit) -> list[QuantumCircuit]:
+        """Return a circuit in the basis, with gates on coupled pairs only, qubits where they are; as Qiskit can do it.
 
         Args:
             circuit: Its gates join qubits that the coupling connects.
+
+        Returns:
+            What the optimization levels make of it, best first: a high one may hide a swap, which `transpile` could
+            leave out. Empty where it cannot be done.
         """
-        native = self.in_basis(QiskitBackend().to_native(self._on_pairs(circuit)))
-        return native if native is not None and self.runs(native) else None
+        native = QiskitBackend().to_native(self._on_pairs(circuit))
+        results: list[QuantumCircuit] = []
+        for level in _LEVELS:
+            result = _first_result([_translator(self.basis, level)], native)
+            if result is not None and self.runs(result) and result not in results:
+                results.append(result)
+        return results
 
     def in_basis(self, native: QuantumCircuit) -> QuantumCircuit | None:
         """Return a circuit in the basis, optimized, its qubits where they are; None where Qiskit finds none."""
@@ -71,8 +80,8 @@ class Device:
             qubits = tuple(range(gate.num_qubits))
             step = Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :])
             translated = Device(self.basis).translate(Circuit(gate.num_qubits, (step,)))
-            if translated is not None and (self.pairs is None or gate.num_qubits < 3 or name == "ccx"):
-                found[name] = two_qubit_gates(translated)
+            if translated and (self.pairs is None or gate.num_qubits < 3 or name == "ccx"):
+                found[name] = two_qubit_gates(translated[0])
         return found
 
     @cached_property
