@@ -211,43 +211,47 @@ def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated
     """
     values = np.frombuffer(matrix, dtype=np.complex128)
     unitary = values.reshape(math.isqrt(len(values)), -1)
-    # What is placed later may go by any pairs, or already by those that are coupled if it is placed in order.
-    kept = {device} if config.placed else {device, Device(device.basis)}
-    rated = []
-    for pairs in sorted(kept, key=lambda some: some.pairs or ()):
-        for circuit in _candidates(unitary, pairs, config, config.max_seconds / len(kept)):
-            exact = (_with_phase(translated, unitary) for translated in pairs.translate(circuit))
+    model = _model_for(config.model, len(unitary).bit_length() - 1)
+    if model is None:
+        return None
+    rated: list[_Rated | None] = []
+    done: list[Device] = []
+    left = config.max_seconds
+    searches = _searches(unitary, model, device, config.placed)
+    for number, (where, gates) in enumerate(searches, start=1):
+        if where in done:
+            continue
+        circuits, seconds = _found(unitary, model, gates, where, config.seed, left / 2 if searches[number:] else left)
+        left -= min(seconds, left / 2)  # a search may end late
+        done += [where] if circuits else []
+        for circuit in _promising(circuits, where.costs(gates), config.placed):
+            exact = (_with_phase(translated, unitary) for translated in where.translate(circuit))
             rated += [_rated(native, device, config, config.placed) for native in exact if native is not None]
     return min(filter(None, rated), default=None)
 
 
-def _candidates(unitary: Matrix, device: Device, config: PluginConfig, max_seconds: float) -> Sequence[Circuit]:
-    """Return circuits that are a unitary up to a global phase, some of those that look cheapest on a device."""
-    num_qubits = len(unitary).bit_length() - 1
-    model = _model_for(config.model, num_qubits)
-    if model is None:
-        return ()
-    costs = device.costs(model.gates)
-    if not any(costs.values()) or _is_out_of_reach(unitary, tuple(costs), model.max_gates):
-        logger.info("block of %d qubits: no circuit of %s", num_qubits, list(costs))
-        return ()
-    choices = [tuple(costs)]
-    cheap = tuple(gate for gate in costs if costs[gate] <= _MOST_OF_CHEAP)
-    if cheap != choices[0] and not broken_invariants(unitary, cheap):
-        choices.insert(0, cheap)  # with ccx at hand the model takes it for what three cx can do
-    circuits: list[Circuit] = []
-    for gates in choices:
-        circuits = circuits or _found(unitary, model, gates, device, config.seed, max_seconds / len(choices))
-    chosen = _cheapest(circuits, costs)
-    if not config.placed and "swap" in costs:  # Qiskit numbers the qubits anew for a swap, where it may
-        chosen += _cheapest(circuits, {**costs, "swap": 0})
-    return list(dict.fromkeys(chosen))
+def _searches(unitary: Matrix, model: _Model, device: Device, placed: bool) -> list[tuple[Device, tuple[str, ...]]]:
+    """Return on which pairs and with which gates to search for a unitary; empty where no circuit can be it.
+
+    What is placed later may join any pairs, or already only those that are coupled if it is placed in order. If gates
+    that are cheap may do, they come first: with ccx at hand the model takes it for what three cx can do.
+    """
+    searches = []
+    for where in dict.fromkeys([device] if placed else [Device(device.basis), device]):
+        costs = where.costs(model.gates)
+        if any(costs.values()) and not _is_out_of_reach(unitary, tuple(costs), model.max_gates):
+            cheap = tuple(gate for gate in costs if costs[gate] <= _MOST_OF_CHEAP)
+            may_be_cheap = not broken_invariants(unitary, cheap)
+            searches += [(where, gates) for gates in ([cheap] if may_be_cheap else []) + [tuple(costs)]]
+    if not searches:
+        logger.info("block of %d qubits: no circuit of %s", len(unitary).bit_length() - 1, list(model.gates))
+    return list(dict.fromkeys(searches))
 
 
 def _found(
     unitary: Matrix, model: _Model, gates: tuple[str, ...], device: Device, seed: int, max_seconds: float
-) -> list[Circuit]:
-    """Search for circuits of some gates."""
+) -> tuple[list[Circuit], float]:
+    """Search for circuits of some gates; also returns the seconds it took."""
     from quantum_diffusion.pipeline.editing import Edit
     from quantum_diffusion.search.exact import find_exact
 
@@ -266,10 +270,18 @@ def _found(
         )
     except (ConfigError, GateSetError) as problem:  # proven to be impossible
         logger.info("no circuit of %s: %s", list(gates), problem)
-        return []
+        return [], 0.0
     if result.interrupted:  # with what was found until then, but it is Qiskit that is to end
         raise KeyboardInterrupt
-    return [found.circuit for found in result.circuits]
+    return [found.circuit for found in result.circuits], result.seconds
+
+
+def _promising(circuits: Sequence[Circuit], costs: Mapping[str, int], placed: bool) -> list[Circuit]:
+    """Return some circuits, those that seem cheapest."""
+    chosen = _cheapest(circuits, costs)
+    if not placed and "swap" in costs:  # Qiskit numbers the qubits anew for a swap, where it may
+        chosen += _cheapest(circuits, {**costs, "swap": 0})
+    return list(dict.fromkeys(chosen))
 
 
 def _cheapest(circuits: Sequence[Circuit], costs: Mapping[str, int]) -> list[Circuit]:

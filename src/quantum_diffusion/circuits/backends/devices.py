@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,15 +74,9 @@ class Device:
 
     def costs(self, gates: Iterable[str]) -> dict[str, int]:
         """Return what each of some gates takes of two-qubit gates, where the basis can do it, coupled at best."""
-        found = {}
-        for name in gates:
-            gate = GATES[name]
-            qubits = tuple(range(gate.num_qubits))
-            step = Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :])
-            translated = Device(self.basis).translate(Circuit(gate.num_qubits, (step,)))
-            if translated and (self.pairs is None or gate.num_qubits < 3 or name == "ccx"):
-                found[name] = two_qubit_gates(translated[0])
-        return found
+        costs = {name: _cost_in_basis(name, self.basis) for name in gates}
+        narrow = {name for name in costs if self.pairs is None or GATES[name].num_qubits < 3 or name == "ccx"}
+        return {name: number for name, number in costs.items() if number is not None and name in narrow}
 
     @cached_property
     def _joined(self) -> frozenset[_Pair]:
@@ -169,12 +163,23 @@ def _gates_of(target: Target) -> list[str]:
     ]
 
 
+@cache
 def _known_gates() -> frozenset[str]:
     """Return the names of Qiskit's own unitary gates."""
     from qiskit.circuit import Gate
     from qiskit.circuit.library import get_standard_gate_name_mapping
 
     return frozenset(name for name, gate in get_standard_gate_name_mapping().items() if isinstance(gate, Gate))
+
+
+@lru_cache(maxsize=1024)
+def _cost_in_basis(name: str, basis: tuple[str, ...]) -> int | None:
+    """Return the two-qubit gates that a gate takes in a basis; None where that cannot be done."""
+    gate = GATES[name]
+    qubits = tuple(range(gate.num_qubits))
+    step = Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :])
+    translated = Device(basis).translate(Circuit(gate.num_qubits, (step,)))
+    return two_qubit_gates(translated[0]) if translated else None
 
 
 def _connects(pairs: Iterable[_Pair], num_qubits: int) -> bool:
