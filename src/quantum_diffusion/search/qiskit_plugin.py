@@ -46,8 +46,8 @@ MIN_QUBITS, MAX_QUBITS = 3, 5
 
 _SHIPPED = tuple(PREFIX + name for name in DEFAULTS["compile"])
 
-_ATOL, _RTOL = 1e-8, 1e-5
-"""When matrices are equal: what Qiskit's `Operator` says."""
+_TOLERANCE = 1e-8
+"""Of the entries of a matrix. What is only nearly a circuit's has an infidelity below `EXACT`, but is another block."""
 
 _INTEGER_GATES = ("cx", "z", "x", "ccx", "swap", "y", "cz", "cswap")
 """Gates whose entries are whole numbers, up to a global phase."""
@@ -65,7 +65,7 @@ class PluginConfig:
 
     Attributes:
         model: A folder or pretrained:NAME; None takes the shipped compilers.
-        max_seconds: Time to search for each different block, all of which is used.
+        max_seconds: Most time to search for each different block, and most blocks use it up.
         objective: What to keep low: "two_qubit_gates", "depth" or "gates"; what is equal in it goes by the others.
         max_qubits: Larger blocks are left to Qiskit, 3 to 5.
         placed: Whether blocks lie on the qubits of the device already, so that gates have to keep to coupled pairs. In
@@ -227,7 +227,10 @@ def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated
         for circuit in _promising(circuits, where.costs(gates), config.placed):
             exact = (_with_phase(translated, unitary) for translated in where.translate(circuit))
             rated += [_rated(native, device, config, config.placed) for native in exact if native is not None]
-    return min(filter(None, rated), default=None)
+    best = min(filter(None, rated), default=None)
+    if searches and best is None:
+        logger.info("block of %d qubits: no circuit found in time", len(unitary).bit_length() - 1)
+    return best
 
 
 def _searches(unitary: Matrix, model: _Model, device: Device, placed: bool) -> list[tuple[Device, tuple[str, ...]]]:
@@ -295,7 +298,7 @@ def _with_phase(native: QuantumCircuit, unitary: Matrix) -> QuantumCircuit | Non
     """Give a circuit the global phase that makes it a unitary; None where none does."""
     made = Operator(native).data
     phase = float(np.angle(np.vdot(made, unitary)))
-    if not np.allclose(made * np.exp(1j * phase), unitary, atol=_ATOL, rtol=_RTOL):
+    if np.abs(made * np.exp(1j * phase) - unitary).max() > _TOLERANCE:
         return None
     native.global_phase += phase
     return native
