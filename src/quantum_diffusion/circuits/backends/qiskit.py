@@ -1,7 +1,7 @@
 """Qiskit as a backend: exchange of circuits, independent unitaries and labels, transpilation, drawings.
 
-This and `synthesis` beside it are the only modules that import qiskit, and only inside functions, since that takes
-most of a second.
+This, `synthesis` and `devices` beside it import qiskit only inside functions, since that takes most of a second. No
+other module does, but the plugin that Qiskit itself loads (`search.qiskit_plugin`).
 """
 
 from __future__ import annotations
