@@ -64,7 +64,7 @@ class PluginConfig:
     """What `unitary_synthesis_plugin_config` may say.
 
     Attributes:
-        model: A folder or pretrained:NAME; None takes the shipped compilers.
+        model: A folder, pretrained:NAME or hf://owner/name; None takes the shipped compilers.
         max_seconds: Most time to search for each different block, and most blocks use it up.
         objective: What to keep low: "two_qubit_gates", "depth" or "gates"; what is equal in it goes by the others.
         max_qubits: Larger blocks are left to Qiskit, 3 to 5.
@@ -338,12 +338,11 @@ def _pipeline(folder: Path, process: int) -> DiffusionPipeline:
     """Load a model, once in each process: Qiskit compiles several circuits in several."""
     import torch
 
-    from quantum_diffusion.config.schema import SamplingConfig
     from quantum_diffusion.search.sampling import load_answering
 
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # the threads of the process that this was forked from are not here
-    return load_answering("compile", folder, "cpu", SamplingConfig())
+    return load_answering("compile", folder, "cpu")
 
 
 def _is_out_of_reach(unitary: Matrix, gates: Sequence[str], max_gates: int) -> bool:
