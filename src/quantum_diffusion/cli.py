@@ -19,6 +19,7 @@ from quantum_diffusion.config.schema import (
     EvaluationConfig,
     ExportConfig,
     InspectConfig,
+    ReportConfig,
     RunsConfig,
     SampleConfig,
     TargetSearchConfig,
@@ -245,6 +246,17 @@ def runs(config: RunsConfig) -> int:
     return 0
 
 
+def report(config: ReportConfig) -> int:
+    """Write one HTML page about runs, evaluations and data sets: figures, curves, circuits, settings."""
+    from quantum_diffusion import console
+    from quantum_diffusion.evaluation.report.page import write_report
+
+    with console.progress_bar("verifying", visible=True) as advance:
+        sources = write_report(config, advance)
+    console.out.print(f"report on {sources.in_words}: {config.output_path}")
+    return 0
+
+
 def export_genqc(config: ExportConfig) -> int:
     """Write a data set as a folder that genQC opens."""
     from quantum_diffusion import console
@@ -331,6 +343,14 @@ COMMANDS = {
         lambda config: config.picture,
         "runs.picture=./runs_${hydra:job.num}.png",
         summary="List training runs and compare them: how they ended, their settings, their curves.",
+    ),
+    "report": Command(
+        "report",
+        report,
+        lambda config: config.output_path,
+        "report.output_path=./reports/${hydra:job.num}.html",
+        summary="Write one HTML page about runs, evaluations and data sets: figures, curves, circuits, settings.",
+        example="'report.sources=[./models/quick_test,./datasets/srv_dataset]'",
     ),
     "export-genqc": Command(
         "export",

@@ -39,6 +39,10 @@ class CheckpointError(QuantumDiffusionError):
     """A saved pipeline or training checkpoint cannot be written, read or used here."""
 
 
+class SourceError(QuantumDiffusionError):
+    """A source of a report is missing, damaged, or nothing that a report can be made of."""
+
+
 class GateSetError(QuantumDiffusionError):
     """A gate is unknown, repeated, or does not fit the qubits it should act on."""
 

@@ -5,7 +5,7 @@ Presets in `conf/` list differences from these defaults; the rest of the code re
 
 from quantum_diffusion.config.schema.datasets import DatasetConfig, Simplification
 from quantum_diffusion.config.schema.evaluation import EvaluationConfig
-from quantum_diffusion.config.schema.folders import ExportConfig, InspectConfig, RunsConfig
+from quantum_diffusion.config.schema.folders import ExportConfig, InspectConfig, ReportConfig, RunsConfig
 from quantum_diffusion.config.schema.models import (
     MOST_AMPLITUDE_QUBITS,
     AmplitudesParams,
@@ -91,6 +91,7 @@ __all__ = [
     "PrefixParams",
     "PrepareConfig",
     "PromptEncoderParams",
+    "ReportConfig",
     "RunsConfig",
     "SampleConfig",
     "Sampler",
@@ -122,5 +123,6 @@ SECTIONS: dict[str, type[Section]] = {
     "inspect": InspectConfig,
     "export": ExportConfig,
     "runs": RunsConfig,
+    "report": ReportConfig,
 }
 """The section that each command reads, by its name."""

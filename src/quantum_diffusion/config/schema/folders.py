@@ -1,9 +1,13 @@
-"""The sections of commands that read what others made: inspect, export-genqc and runs.
+"""The sections of commands that read what others made: inspect, export-genqc, runs and report.
 
-They take a folder and say what is in it, or write it in another form.
+They take a folder, or several, and say what is in it, or write it in another form.
 """
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
 
 from quantum_diffusion.config.schema.values import PathText, Text
 from quantum_diffusion.config.validation import Section
@@ -38,3 +42,19 @@ class RunsConfig(Section):
     """Metric of the picture."""
     picture: PathText | None = None
     """Where to draw the curves of the runs, of many the 10 newest (PNG); null draws none."""
+
+
+class ReportConfig(Section):
+    """What `quantum-diffusion report` does (keys `report.*`)."""
+
+    sources: Annotated[tuple[PathText, ...], Field(min_length=1)]
+    """What the report is about: folders of models or their runs, of evaluations and of data sets, in any mix, or
+    folders that hold some; pretrained:NAME and hf://owner/name work, too. A model brings its own evaluation."""
+    output_path: PathText = "./report.html"
+    """The page to write, one file that needs no other."""
+    title: Text | None = None
+    """Title of the page; null names the sources."""
+    max_drawings: Annotated[int, Field(ge=0, le=1000)] = 12
+    """Most circuits drawn for each evaluation: of the verified ones, and of those that failed."""
+    overwrite: bool = False
+    """Replace an earlier report at output_path; any other file is never replaced."""

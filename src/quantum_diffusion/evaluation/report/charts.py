@@ -1,0 +1,310 @@
+"""Charts as inline SVG in the colours of the page: curves, columns and rows of bars.
+
+A chart is as wide as its place and has a text for those who do not see it; its colours and dashes are classes that the
+page's style defines for light and dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from quantum_diffusion.evaluation.report.axes import Axis, number
+from quantum_diffusion.evaluation.report.markup import Markup, element
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 420.0, 250.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 12.0, 10.0, 42.0
+NUM_COLOURS = 8
+
+MOST_POINTS = 300
+"""Points of a curve that are drawn; of more, every n-th."""
+
+
+_LARGEST = 1e100
+"""Numbers from here on are left out of curves: differences of larger ones may overflow."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a chart.
+
+    Attributes:
+        name: What the legend calls it.
+        points: (x, y), x rising; what is not finite is left out.
+        colour: Which of the page's colours.
+        style: "line", "pale" (noise behind another line) or "dots" (with a dot a point).
+        band: (x, low, high), shaded.
+    """
+
+    name: str
+    points: Sequence[Point]
+    colour: int = 0
+    style: str = "line"
+    band: Sequence[tuple[float, float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar for each label of a chart.
+
+    Attributes:
+        name: What the legend calls them.
+        values: One a label.
+        colour: Which of the page's colours.
+        intervals: (low, high) of each value; empty for none.
+    """
+
+    name: str
+    values: Sequence[float]
+    colour: int = 0
+    intervals: Sequence[tuple[float, float]] = ()
+
+
+# ------------------------------------------------------------------------------------------------- curves
+
+
+def line_chart(
+    title: str,
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    *,
+    x_ticks: Sequence[tuple[float, str]] = (),
+    percent: bool = False,
+) -> Markup | None:
+    """Draw curves; the y axis is logarithmic where values are positive and span more than two decades.
+
+    Args:
+        title: Above the chart.
+        curves: What to draw.
+        x_label: Below the x axis.
+        y_label: Beside the title.
+        x_ticks: (place, label) of the x axis; empty chooses round numbers.
+        percent: Whether y is a share, drawn from 0 to 100 %.
+
+    Returns:
+        None where there is nothing to draw.
+    """
+    drawn = [(curve, [point for point in curve.points if all(map(_is_drawable, point))]) for curve in curves]
+    drawn = [(curve, points) for curve, points in drawn if points]
+    if not drawn:
+        return None
+    xs = [x for _, points in drawn for x, _ in points]
+    ys = [y for curve, points in drawn for y in [*(y for _, y in points), *(e for _, *b in curve.band for e in b)]]
+    horizontal = Axis.over(xs, _LEFT, WIDTH - _RIGHT, ticks=x_ticks)
+    vertical = (
+        Axis.share(HEIGHT - _BOTTOM, _TOP)
+        if percent
+        else Axis.over(ys, HEIGHT - _BOTTOM, _TOP, padded=True, logarithmic=min(ys) > 0 and max(ys) > 100 * min(ys))
+    )
+    lines = [_curve(curve, points, horizontal, vertical) for curve, points in drawn]
+    said = "; ".join(_in_words(curve.name, points, percent) for curve, points in drawn)
+    body = [_frame(horizontal, vertical, x_label), *lines]
+    return _figure(title, f"{title}, {y_label} by {x_label}: {said}", body, HEIGHT, y_label, _legend(curves))
+
+
+def _is_drawable(value: float) -> bool:
+    return math.isfinite(value) and abs(value) < _LARGEST
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """Return the running mean of a curve over a twentieth of it; each point stands at the end of its window."""
+    window = max(1, len(points) // 20)
+    values = [y for _, y in points]
+    total, result = sum(values[: window - 1]), []
+    for end in range(window - 1, len(points)):
+        total += values[end]
+        result.append((points[end][0], total / window))
+        total -= values[end - window + 1]
+    return result
+
+
+def _thinned(points: Sequence[Point]) -> Sequence[Point]:
+    step = -(-len(points) // MOST_POINTS)
+    return points if step == 1 else [*points[:-1:step], points[-1]]
+
+
+def _curve(curve: Curve, points: Sequence[Point], horizontal: Axis, vertical: Axis) -> Markup:
+    places = [(horizontal.place(x), vertical.place(y)) for x, y in _thinned(points)]
+    parts = []
+    if curve.band:
+        upper = [(horizontal.place(x), vertical.place(high)) for x, _, high in curve.band]
+        lower = [(horizontal.place(x), vertical.place(low)) for x, low, _ in curve.band]
+        parts.append(element("path", d=_path([*upper, *reversed(lower)]) + "z", class_="band"))
+    if len(places) > 1:
+        parts.append(element("path", d=_path(places), class_="pale" if curve.style == "pale" else "line"))
+    if curve.style == "dots" or len(places) == 1:
+        parts += [element("circle", cx=x, cy=y, r=3, class_="point") for x, y in places]
+    return element("g", parts, class_=colour_class(curve.colour))
+
+
+def _path(places: Iterable[Point]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+
+
+def _in_words(name: str, points: Sequence[Point], percent: bool) -> str:
+    def shown(value: float) -> str:
+        return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
+
+    (first_x, first), (last_x, last) = points[0], points[-1]
+    if len(points) == 1:
+        return f"{name} {shown(first)} at {number(first_x)}"
+    return f"{name} from {shown(first)} at {number(first_x)} to {shown(last)} at {number(last_x)}"
+
+
+# --------------------------------------------------------------------------------------------------- bars
+
+
+def bar_chart(
+    title: str,
+    labels: Sequence[str],
+    bars: Sequence[Bars],
+    x_label: str,
+    y_label: str,
+    *,
+    percent: bool = False,
+    stacked: bool = False,
+) -> Markup | None:
+    """Draw columns, side by side or stacked; few of them with their numbers. See `line_chart`."""
+    if not labels:
+        return None
+    totals = [sum(one.values[k] for one in bars) for k in range(len(labels))] if stacked else []
+    highest = max(totals or [value for one in bars for value in one.values], default=0.0)
+    vertical = (
+        Axis.share(HEIGHT - _BOTTOM, _TOP)
+        if percent
+        else Axis.over([0.0, highest or 1.0], HEIGHT - _BOTTOM, _TOP, padded=True)
+    )
+    slot = (WIDTH - _LEFT - _RIGHT) / len(labels)
+    every = -(-len(labels) * max(map(len, labels)) * 7 // int(WIDTH - _LEFT - _RIGHT))  # a letter takes 7 units
+    ticks = [(_LEFT + slot * (k + 0.5), label) for k, label in enumerate(labels) if k % every == 0]
+    width = 0.8 * slot / (1 if stacked else len(bars))
+    parts: list[Markup] = [_frame(ticks, vertical, x_label)]
+    for row, one in enumerate(bars):
+        columns = []
+        for k, value in enumerate(one.values):
+            below = sum(other.values[k] for other in bars[:row]) if stacked else 0.0
+            left = _LEFT + slot * (k + 0.1) + (0 if stacked else row * width)
+            told = f"{labels[k]}: {_value(value, percent)}" + (f" ({one.name})" if len(bars) > 1 else "")
+            columns.append(_column(left, width, vertical, (below, below + value), told))
+            if one.intervals:
+                columns.append(_whisker(left + width / 2, vertical, one.intervals[k]))
+            elif width >= 20 and not stacked:
+                places = {"x": left + width / 2, "y": vertical.place(value) - 3}
+                columns.append(element("text", _value(value, percent), class_="value", **places))
+        parts.append(element("g", columns, class_=colour_class(one.colour)))
+    said = "; ".join(
+        f"{one.name}: "
+        + ", ".join(f"{label} {_value(v, percent)}" for label, v in zip(labels, one.values, strict=True))
+        for one in bars
+    )
+    return _figure(title, f"{title}, {y_label} by {x_label}. {said}", parts, HEIGHT, y_label, _legend(bars))
+
+
+def row_chart(
+    title: str,
+    labels: Sequence[str],
+    bars: Bars,
+    *,
+    percent: bool = False,
+    references: Sequence[tuple[str, float]] = (),
+    note: str = "",
+) -> Markup | None:
+    """Draw a bar below the other, each under its label and with its number.
+
+    Args:
+        title: Above the chart.
+        labels: Names of the bars.
+        bars: Their values.
+        percent: Whether they are shares.
+        references: (name, value) of lines to compare with.
+        note: Beside the title.
+    """
+    if not labels:
+        return None
+    row, right = 34.0, WIDTH - 8
+    height = row * len(labels) + 8
+    highest = max(bars.values, default=0.0) or 1.0
+    axis = Axis.share(2, right) if percent else Axis.over([0.0, highest], 2, right)
+    parts: list[Markup] = []
+    for k, (label, value) in enumerate(zip(labels, bars.values, strict=True)):
+        top = row * k + 18
+        reach = max(axis.place(value) - 2, 0.0)
+        shown = _value(value, percent)
+        rows = [
+            element("text", label if len(label) < 48 else label[:46] + "…", x=2, y=top - 4, class_="label"),
+            element("text", shown, x=right, y=top - 4, class_="label end"),
+            element("rect", x=2, y=top, width=right - 2, height=10, class_="track"),
+            element("rect", x=2, y=top, width=reach, height=10, class_="bar"),
+        ]
+        if bars.intervals:
+            rows.append(_whisker(top + 5, axis, bars.intervals[k], upright=False))
+        parts.append(element("g", element("title", f"{label}: {shown}"), rows, class_=colour_class(bars.colour)))
+    for k, (_, value) in enumerate(references):
+        x = axis.place(value)
+        line = element("line", x1=x, x2=x, y1=4, y2=height, class_="reference")
+        parts.append(element("g", line, class_=colour_class(k + 1)))
+    said = ", ".join(f"{label} {_value(v, percent)}" for label, v in zip(labels, bars.values, strict=True))
+    said += "".join(f"; {name} {_value(value, percent)}" for name, value in references)
+    lines = [Curve(f"{name} {_value(value, percent)}", (), k + 1) for k, (name, value) in enumerate(references)]
+    return _figure(title, f"{title}: {said}", parts, height, note, _legend([bars, *lines]))
+
+
+def _column(left: float, width: float, axis: Axis, ends: Point, told: str) -> Markup:
+    low, high = (axis.place(end) for end in ends)
+    bar = element("rect", x=left, y=high, width=max(width - 1, 0.5), height=max(low - high, 0.0), class_="bar")
+    return element("g", element("title", told), bar)
+
+
+def _whisker(across: float, axis: Axis, ends: Point, upright: bool = True) -> Markup:
+    low, high = (axis.place(end) for end in ends)
+    start, end = ((across, low), (across, high)) if upright else ((low, across), (high, across))
+    return element("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], class_="whisker")
+
+
+def _value(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f} %" if percent else number(value)
+
+
+# -------------------------------------------------------------------------------------------------- parts
+
+
+def colour_class(colour: int) -> str:
+    """Return the class that sets one of the page's colours, and a dash for lines."""
+    return f"c{colour % NUM_COLOURS}"
+
+
+def _frame(horizontal: Axis | Sequence[tuple[float, str]], vertical: Axis, x_label: str) -> Markup:
+    """Draw grid lines, the numbers of both axes and the name of the lower one."""
+    across = horizontal.ticks if isinstance(horizontal, Axis) else horizontal
+    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    parts: list[Markup] = []
+    for place, label in vertical.ticks:
+        parts.append(element("line", x1=_LEFT, x2=right, y1=place, y2=place, class_="grid"))
+        parts.append(element("text", label, x=_LEFT - 6, y=place + 4, class_="tick end"))
+    parts += [element("text", label, x=place, y=bottom + 16, class_="tick middle") for place, label in across]
+    parts.append(element("line", x1=_LEFT, x2=right, y1=bottom, y2=bottom, class_="axis"))
+    parts.append(element("text", x_label, x=(_LEFT + right) / 2, y=HEIGHT - 8, class_="tick middle"))
+    return element("g", parts)
+
+
+def _legend(parts: Sequence[Curve | Bars]) -> Markup | None:
+    named = [(one.name, one.colour) for one in parts if one.name]
+    if len(named) < 2:
+        return None
+    swatches = [
+        element("li", element("span", class_=f"swatch {colour_class(colour)}"), name)
+        for (name, colour), following in pairwise([*named, ("", -1)])
+        if (name, colour) != following
+    ]
+    return element("ul", swatches, class_="legend")
+
+
+def _figure(title: str, said: str, parts: Iterable[Markup], height: float, note: str, legend: Markup | None) -> Markup:
+    svg = element("svg", parts, viewBox=f"0 0 {WIDTH:g} {height:g}", role="img", aria_label=said)
+    caption = element("figcaption", element("b", title), f" {note}" if note else None)
+    return element("figure", caption, svg, legend, class_="chart")
