@@ -141,7 +141,8 @@ def write_evaluation(folder: Path, draw: Callable[[Path], object] = Path.touch) 
     circuit = Circuit(2, (Instruction("h", (), (0,)),))
     pictures = {"accuracy.png": draw, "circuits.png": Path.touch}
     verified = {"srv_11": [circuit], "srv_22": []}
-    write_results_folder(folder, figures, summary_rows(METRICS), verified, {"srv_11": "a"}, pictures)
+    failed = [("asked [2, 2]: got [1, 1]", circuit)]
+    write_results_folder(folder, figures, summary_rows(METRICS), verified, {"srv_11": "a"}, pictures, failed)
 
 
 def test_an_earlier_evaluation_is_replaced(tmp_path: Path) -> None:
@@ -167,7 +168,15 @@ def test_a_picture_that_fails_leaves_the_results_and_no_older_picture(
 
 
 @pytest.mark.parametrize(
-    "name", ["circuits/my.qasm", "circuits/mine/x.qasm", "circuits/srv_11/notes.txt", "success.png/x", "circuits/.x"]
+    "name",
+    [
+        "circuits/my.qasm",
+        "circuits/mine/x.qasm",
+        "circuits/srv_11/notes.txt",
+        "success.png/x",
+        "circuits/.x",
+        "failed/my.qasm",
+    ],
 )
 def test_what_users_put_into_an_evaluation_is_not_replaced(name: str, tmp_path: Path) -> None:
     write_evaluation(tmp_path)

@@ -100,7 +100,7 @@ def _decades(low: float, high: float) -> list[float]:
     return [value for value in values if low <= value <= high]
 
 
-def number(value: float) -> str:
+def number(value: float, digits: int = 3) -> str:
     """Write a number in little room.
 
     Example:
@@ -109,4 +109,4 @@ def number(value: float) -> str:
     """
     if value == round(value) and abs(value) < 1e9:
         return f"{value:,.0f}"
-    return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 100 else f"{value:.{digits}g}"

@@ -27,6 +27,9 @@ MOST_POINTS = 300
 _LARGEST = 1e100
 """Numbers from here on are left out of curves: differences of larger ones may overflow."""
 
+_MOST_SAID = 12
+"""Points of a curve that its text tells one by one."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -101,9 +104,13 @@ def line_chart(
         if percent
         else Axis.over(ys, HEIGHT - _BOTTOM, _TOP, padded=True, logarithmic=min(ys) > 0 and max(ys) > 100 * min(ys))
     )
-    lines = [_curve(curve, points, horizontal, vertical) for curve, points in drawn]
-    said = "; ".join(_in_words(curve.name, points, percent) for curve, points in drawn)
-    body = [_frame(horizontal, vertical, x_label), *lines]
+    lines = element(
+        "g",
+        [_curve(curve, points, horizontal, vertical) for curve, points in drawn],
+        class_="alone" if len(drawn) == 1 else None,
+    )
+    said = "; ".join(_in_words(curve.name, points, x_ticks, percent) for curve, points in drawn)
+    body = [_frame(horizontal, vertical, x_label), lines]
     return _figure(title, f"{title}, {y_label} by {x_label}: {said}", body, HEIGHT, y_label, _legend(curves))
 
 
@@ -146,14 +153,13 @@ def _path(places: Iterable[Point]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
 
 
-def _in_words(name: str, points: Sequence[Point], percent: bool) -> str:
-    def shown(value: float) -> str:
-        return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
-
-    (first_x, first), (last_x, last) = points[0], points[-1]
-    if len(points) == 1:
-        return f"{name} {shown(first)} at {number(first_x)}"
-    return f"{name} from {shown(first)} at {number(first_x)} to {shown(last)} at {number(last_x)}"
+def _in_words(name: str, points: Sequence[Point], x_ticks: Sequence[tuple[float, str]], percent: bool) -> str:
+    """Say a curve: each of few points, else the first and the last."""
+    labels = dict(x_ticks)
+    told = [f"{_value(y, percent, 4)} at {labels.get(x) or number(x)}" for x, y in points]
+    if len(told) > _MOST_SAID:
+        return f"{name} from {told[0]} to {told[-1]}"
+    return f"{name} {', '.join(told)}"
 
 
 # --------------------------------------------------------------------------------------------------- bars
@@ -229,7 +235,7 @@ def row_chart(
     row, right = 34.0, WIDTH - 8
     height = row * len(labels) + 8
     highest = max(bars.values, default=0.0) or 1.0
-    axis = Axis.share(2, right) if percent else Axis.over([0.0, highest], 2, right)
+    axis = Axis(0.0, 1.0 if percent else highest, 2, right, False)
     parts: list[Markup] = []
     for k, (label, value) in enumerate(zip(labels, bars.values, strict=True)):
         top = row * k + 18
@@ -244,10 +250,11 @@ def row_chart(
         if bars.intervals:
             rows.append(_whisker(top + 5, axis, bars.intervals[k], upright=False))
         parts.append(element("g", element("title", f"{label}: {shown}"), rows, class_=colour_class(bars.colour)))
-    for k, (_, value) in enumerate(references):
-        x = axis.place(value)
-        line = element("line", x1=x, x2=x, y1=4, y2=height, class_="reference")
-        parts.append(element("g", line, class_=colour_class(k + 1)))
+        for number_of, (_, reference) in enumerate(references, start=1):
+            x = axis.place(reference)
+            end = top + 5 - 9 * (-1) ** number_of  # below or above the middle, so that equal ones are both seen
+            line = element("line", x1=x, x2=x, y1=top + 5, y2=end, class_="reference")
+            parts.append(element("g", line, class_=colour_class(number_of)))
     said = ", ".join(f"{label} {_value(v, percent)}" for label, v in zip(labels, bars.values, strict=True))
     said += "".join(f"; {name} {_value(value, percent)}" for name, value in references)
     lines = [Curve(f"{name} {_value(value, percent)}", (), k + 1) for k, (name, value) in enumerate(references)]
@@ -266,8 +273,8 @@ def _whisker(across: float, axis: Axis, ends: Point, upright: bool = True) -> Ma
     return element("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], class_="whisker")
 
 
-def _value(value: float, percent: bool) -> str:
-    return f"{100 * value:.1f} %" if percent else number(value)
+def _value(value: float, percent: bool, digits: int = 3) -> str:
+    return f"{100 * value:.1f} %" if percent else number(value, digits)
 
 
 # -------------------------------------------------------------------------------------------------- parts

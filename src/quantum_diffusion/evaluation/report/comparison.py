@@ -52,10 +52,16 @@ def _runs_table(sources: Sources) -> Markup:
         column = {"status": "trained" if run.run is None else run.run.status}
         column |= {name: shown(value) for name, value in facts(run).items()}
         for evaluation in sources.evaluations:
-            if os.path.realpath(str(evaluation.settings.get("model_dir", ""))) == os.path.realpath(run.folder):
+            if _is_of(evaluation, run):
                 column |= key_figures(evaluation.rows, evaluation.name)
         columns.append(column)
     return _side_by_side("Figures of the runs", [run.name for run in sources.runs], columns)
+
+
+def _is_of(evaluation: EvaluationSource, run: RunSource) -> bool:
+    """Tell whether an evaluation is of the model of a run: by what it says, or because it lies in its folder."""
+    models = (str(evaluation.settings.get("model_dir", "")), evaluation.folder / "..")
+    return os.path.realpath(run.folder) in map(os.path.realpath, models)
 
 
 def key_figures(rows: Iterable[Row], name: str) -> dict[str, str]:

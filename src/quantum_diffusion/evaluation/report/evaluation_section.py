@@ -79,13 +79,13 @@ def srv_charts(metrics: EvaluationMetrics) -> list[Markup | None]:
     title = "Accuracy by number of entangled qubits"
     figures.append(row_chart(title, labels, bars, percent=True, references=baselines))
     shares = {
-        "valid: samples that are circuits": metrics.valid_rate,
-        "distinct: different ones among the valid": metrics.distinct_rate,
-        "novel: of the different ones, not in the data set": metrics.novel_rate,
-        "distinct among the exact ones": metrics.exact_distinct_rate,
+        "valid": metrics.valid_rate,
+        "distinct among the valid": metrics.distinct_rate,
+        "novel among the distinct": metrics.novel_rate,
+        "distinct among the exact": metrics.exact_distinct_rate,
     }
     if metrics.srv_accuracy_novel is not None:
-        shares["accuracy of the novel ones"] = metrics.srv_accuracy_novel
+        shares["exact among the novel"] = metrics.srv_accuracy_novel
     figures.append(row_chart("Validity and novelty", list(shares), Bars("", list(shares.values()), 2), percent=True))
     gates = metrics.gate_count_by_gate
     figures.append(row_chart("Mean gates of a valid circuit", list(gates), Bars("", list(gates.values()), 3)))
@@ -182,21 +182,20 @@ def _by_group(title: str, x_label: str, groups: dict[str, GroupFigures]) -> Mark
 def _gate_chart(metrics: TargetMetrics) -> Markup | None:
     """Compare the shortest exact circuits with others, each over the targets that have both."""
     compared = {
-        "targets' own circuits": metrics.against_own,
+        "target's own": metrics.against_own,
         "Qiskit's": metrics.against_qiskit,
-        "fewest possible": metrics.against_optimum,
+        "optimum": metrics.against_optimum,
     }
     pairs = {
-        f"{name} ({counted(gates.num_targets, 'target')})": (gates.mean_gates, gates.mean_gates_other)
+        f"{name} ({gates.num_targets})": (gates.mean_gates, gates.mean_gates_other)
         for name, gates in compared.items()
         if gates.mean_gates is not None and gates.mean_gates_other is not None
     }
     bars = [
         Bars("shortest found", [mine for mine, _ in pairs.values()], 0),
-        Bars("compared with", [other for _, other in pairs.values()], 1),
+        Bars("what it is compared with", [other for _, other in pairs.values()], 1),
     ]
-    labels = [name.partition(" (")[0] for name in pairs]
-    return bar_chart("Mean gates beside other circuits", labels, bars, "; ".join(pairs) if not labels else "", "")
+    return bar_chart("Mean gates beside other circuits", list(pairs), bars, "compared with (number of targets)", "")
 
 
 # ------------------------------------------------------------------------------------------------- circuits

@@ -134,7 +134,7 @@ def report_page(sources: Sources, title: str, made: str) -> str:
     )
     top = element("header", element("h1", title), element("p", f"{sources.in_words}. Made {made}."))
     about = element("footer", f"Made by {version}. Circuits are verified by simulation; qubit order as in Qiskit.")
-    page = element("div", _contents(compared, groups), element("div", top, element("main", body), about), class_="page")
+    page = element("div", top, _contents(compared, groups), element("main", body), about, class_="page")
     return f"<!DOCTYPE html>\n{element('html', head, element('body', page), lang='en')}\n"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from quantum_diffusion.evaluation.report.axes import number
 from quantum_diffusion.evaluation.report.markup import Child, Markup, details, element, table
 from quantum_diffusion.evaluation.report.settings import changed_settings, command_line, typed
 from quantum_diffusion.files import yaml_text
@@ -35,10 +35,19 @@ def settings_parts(
 
 
 def shown(value: Any) -> str:
-    """Write a value for readers."""
+    """Write a value for readers: whole numbers with commas, others with four digits, times without seconds.
+
+    Example:
+        >>> shown(12345), shown(1.2934567), shown("2026-01-02T03:04:05Z")
+        ('12,345', '1.293', '2026-01-02 03:04 UTC')
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return number(value) if isinstance(value, int | float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ$", r"\1 \2 UTC", str(value))
 
 
 def card(value: str, name: str, *notes: Child, anchor: str) -> Markup:

@@ -68,7 +68,7 @@ def _state(run: RunSource) -> str:
     if run.run is None:
         return f"A trained model without the record of its run; there are no curves ({run.name}/run)."
     name = f"Experiment {run.run.settings.get('general.experiment_name', '')}: " if run.settings else ""
-    return f"{name}{run.run.state}; started {run.run.started}."
+    return f"{name}{run.run.state}; started {shown(run.run.started)}."
 
 
 def charts(run: RunSource) -> Markup | None:
