@@ -1,4 +1,4 @@
-"""Charts as inline SVG in the colours of the page: curves, columns and rows of bars.
+"""Charts as inline SVG in the colours of the page: curves and columns; rows of bars are in `row_charts`.
 
 A chart is as wide as its place and has a text for those who do not see it; its colours and dashes are classes that the
 page's style defines for light and dark.
@@ -111,7 +111,7 @@ def line_chart(
     )
     said = "; ".join(_in_words(curve.name, points, x_ticks, percent) for curve, points in drawn)
     body = [_frame(horizontal, vertical, x_label), lines]
-    return _figure(title, f"{title}, {y_label} by {x_label}: {said}", body, HEIGHT, y_label, _legend(curves))
+    return figure(title, f"{title}, {y_label} by {x_label}: {said}", body, HEIGHT, y_label, legend(curves))
 
 
 def _is_drawable(value: float) -> bool:
@@ -156,7 +156,7 @@ def _path(places: Iterable[Point]) -> str:
 def _in_words(name: str, points: Sequence[Point], x_ticks: Sequence[tuple[float, str]], percent: bool) -> str:
     """Say a curve: each of few points, else the first and the last."""
     labels = dict(x_ticks)
-    told = [f"{_value(y, percent, 4)} at {labels.get(x) or number(x)}" for x, y in points]
+    told = [f"{value_text(y, percent, 4)} at {labels.get(x) or number(x)}" for x, y in points]
     if len(told) > _MOST_SAID:
         return f"{name} from {told[0]} to {told[-1]}"
     return f"{name} {', '.join(told)}"
@@ -195,70 +195,20 @@ def bar_chart(
         for k, value in enumerate(one.values):
             below = sum(other.values[k] for other in bars[:row]) if stacked else 0.0
             left = _LEFT + slot * (k + 0.1) + (0 if stacked else row * width)
-            told = f"{labels[k]}: {_value(value, percent)}" + (f" ({one.name})" if len(bars) > 1 else "")
+            told = f"{labels[k]}: {value_text(value, percent)}" + (f" ({one.name})" if len(bars) > 1 else "")
             columns.append(_column(left, width, vertical, (below, below + value), told))
             if one.intervals:
-                columns.append(_whisker(left + width / 2, vertical, one.intervals[k]))
+                columns.append(whisker(left + width / 2, vertical, one.intervals[k]))
             elif width >= 20 and not stacked:
                 places = {"x": left + width / 2, "y": vertical.place(value) - 3}
-                columns.append(element("text", _value(value, percent), class_="value", **places))
+                columns.append(element("text", value_text(value, percent), class_="value", **places))
         parts.append(element("g", columns, class_=colour_class(one.colour)))
     said = "; ".join(
         f"{one.name}: "
-        + ", ".join(f"{label} {_value(v, percent)}" for label, v in zip(labels, one.values, strict=True))
+        + ", ".join(f"{label} {value_text(v, percent)}" for label, v in zip(labels, one.values, strict=True))
         for one in bars
     )
-    return _figure(title, f"{title}, {y_label} by {x_label}. {said}", parts, HEIGHT, y_label, _legend(bars))
-
-
-def row_chart(
-    title: str,
-    labels: Sequence[str],
-    bars: Bars,
-    *,
-    percent: bool = False,
-    references: Sequence[tuple[str, float]] = (),
-    note: str = "",
-) -> Markup | None:
-    """Draw a bar below the other, each under its label and with its number.
-
-    Args:
-        title: Above the chart.
-        labels: Names of the bars.
-        bars: Their values.
-        percent: Whether they are shares.
-        references: (name, value) of lines to compare with.
-        note: Beside the title.
-    """
-    if not labels:
-        return None
-    row, right = 34.0, WIDTH - 8
-    height = row * len(labels) + 8
-    highest = max(bars.values, default=0.0) or 1.0
-    axis = Axis(0.0, 1.0 if percent else highest, 2, right, False)
-    parts: list[Markup] = []
-    for k, (label, value) in enumerate(zip(labels, bars.values, strict=True)):
-        top = row * k + 18
-        reach = max(axis.place(value) - 2, 0.0)
-        shown = _value(value, percent)
-        rows = [
-            element("text", label if len(label) < 48 else label[:46] + "…", x=2, y=top - 4, class_="label"),
-            element("text", shown, x=right, y=top - 4, class_="label end"),
-            element("rect", x=2, y=top, width=right - 2, height=10, class_="track"),
-            element("rect", x=2, y=top, width=reach, height=10, class_="bar"),
-        ]
-        if bars.intervals:
-            rows.append(_whisker(top + 5, axis, bars.intervals[k], upright=False))
-        parts.append(element("g", element("title", f"{label}: {shown}"), rows, class_=colour_class(bars.colour)))
-        for number_of, (_, reference) in enumerate(references, start=1):
-            x = axis.place(reference)
-            end = top + 5 - 9 * (-1) ** number_of  # below or above the middle, so that equal ones are both seen
-            line = element("line", x1=x, x2=x, y1=top + 5, y2=end, class_="reference")
-            parts.append(element("g", line, class_=colour_class(number_of)))
-    said = ", ".join(f"{label} {_value(v, percent)}" for label, v in zip(labels, bars.values, strict=True))
-    said += "".join(f"; {name} {_value(value, percent)}" for name, value in references)
-    lines = [Curve(f"{name} {_value(value, percent)}", (), k + 1) for k, (name, value) in enumerate(references)]
-    return _figure(title, f"{title}: {said}", parts, height, note, _legend([bars, *lines]))
+    return figure(title, f"{title}, {y_label} by {x_label}. {said}", parts, HEIGHT, y_label, legend(bars))
 
 
 def _column(left: float, width: float, axis: Axis, ends: Point, told: str) -> Markup:
@@ -267,13 +217,15 @@ def _column(left: float, width: float, axis: Axis, ends: Point, told: str) -> Ma
     return element("g", element("title", told), bar)
 
 
-def _whisker(across: float, axis: Axis, ends: Point, upright: bool = True) -> Markup:
+def whisker(across: float, axis: Axis, ends: Point, upright: bool = True) -> Markup:
+    """Draw an interval over a bar: across is where it stands on the other axis."""
     low, high = (axis.place(end) for end in ends)
     start, end = ((across, low), (across, high)) if upright else ((low, across), (high, across))
     return element("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], class_="whisker")
 
 
-def _value(value: float, percent: bool, digits: int = 3) -> str:
+def value_text(value: float, percent: bool, digits: int = 3) -> str:
+    """Write a value beside its bar or in the text of a curve."""
     return f"{100 * value:.1f} %" if percent else number(value, digits)
 
 
@@ -299,7 +251,8 @@ def _frame(horizontal: Axis | Sequence[tuple[float, str]], vertical: Axis, x_lab
     return element("g", parts)
 
 
-def _legend(parts: Sequence[Curve | Bars]) -> Markup | None:
+def legend(parts: Sequence[Curve | Bars]) -> Markup | None:
+    """Return the names of what a chart shows with their colours; None for fewer than two."""
     named = [(one.name, one.colour) for one in parts if one.name]
     if len(named) < 2:
         return None
@@ -311,7 +264,17 @@ def _legend(parts: Sequence[Curve | Bars]) -> Markup | None:
     return element("ul", swatches, class_="legend")
 
 
-def _figure(title: str, said: str, parts: Iterable[Markup], height: float, note: str, legend: Markup | None) -> Markup:
+def figure(title: str, said: str, parts: Iterable[Markup], height: float, note: str, names: Markup | None) -> Markup:
+    """Return a chart.
+
+    Args:
+        title: Above it.
+        said: What it shows, for those who do not see it.
+        parts: What is drawn.
+        height: In units of the drawing, which is `WIDTH` wide.
+        note: Beside the title.
+        names: See `legend`.
+    """
     svg = element("svg", parts, viewBox=f"0 0 {WIDTH:g} {height:g}", role="img", aria_label=said)
     caption = element("figcaption", element("b", title), f" {note}" if note else None)
-    return element("figure", caption, svg, legend, class_="chart")
+    return element("figure", caption, svg, names, class_="chart")

@@ -60,8 +60,8 @@ def _runs_table(sources: Sources) -> Markup:
 
 def _is_of(evaluation: EvaluationSource, run: RunSource) -> bool:
     """Tell whether an evaluation is of the model of a run: by what it says, or because it lies in its folder."""
-    models = (str(evaluation.settings.get("model_dir", "")), evaluation.folder / "..")
-    return os.path.realpath(run.folder) in map(os.path.realpath, models)
+    models = (str(evaluation.settings.get("model_dir", "")), str(evaluation.folder / ".."))
+    return os.path.realpath(run.folder) in [os.path.realpath(model) for model in models]
 
 
 def key_figures(rows: Iterable[Row], name: str) -> dict[str, str]:

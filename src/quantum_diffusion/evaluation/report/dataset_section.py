@@ -8,11 +8,12 @@ from typing import Any
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.inspection import InspectionReport
-from quantum_diffusion.evaluation.report.charts import Bars, bar_chart, row_chart
+from quantum_diffusion.evaluation.report.charts import Bars, bar_chart
 from quantum_diffusion.evaluation.report.evaluation_section import short_prompt
 from quantum_diffusion.evaluation.report.inspection import check_rows, content_rows, label_rows, verdict
 from quantum_diffusion.evaluation.report.markup import Markup, element, section, table
 from quantum_diffusion.evaluation.report.parts import card, grid, settings_parts
+from quantum_diffusion.evaluation.report.row_charts import row_chart
 from quantum_diffusion.evaluation.report.sources import DatasetSource
 from quantum_diffusion.evaluation.report.tables import percent
 

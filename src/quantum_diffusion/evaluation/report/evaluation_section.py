@@ -7,12 +7,13 @@ import math
 from quantum_diffusion.circuits.prompts import SRV_PROMPT
 from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, wilson_interval
-from quantum_diffusion.evaluation.report.charts import Bars, Curve, bar_chart, line_chart, row_chart
+from quantum_diffusion.evaluation.report.charts import Bars, Curve, bar_chart, line_chart
 from quantum_diffusion.evaluation.report.drawings import drawing
 from quantum_diffusion.evaluation.report.figures import DrawnCircuit, EvaluationSource
 from quantum_diffusion.evaluation.report.markup import Markup, details, element, section, table
 from quantum_diffusion.evaluation.report.parts import card, grid, settings_parts
 from quantum_diffusion.evaluation.report.pictures import MOST_BARS
+from quantum_diffusion.evaluation.report.row_charts import row_chart
 from quantum_diffusion.evaluation.report.tables import percent
 from quantum_diffusion.evaluation.target_metrics import GroupFigures, TargetMetrics
 

@@ -169,7 +169,9 @@ def _read_circuit(file: Path, folder: Path) -> DrawnCircuit:
         circuit = backend.from_native(backend.read_qasm(text))
     except GateSetError as problem:
         raise SourceError(f"{str(file)!r}: {problem}") from None
-    return DrawnCircuit(comment.removeprefix("//").strip(), circuit, file.relative_to(folder).as_posix())
+    return DrawnCircuit(
+        comment.removeprefix("//").strip().removeprefix("failed: "), circuit, file.relative_to(folder).as_posix()
+    )
 
 
 def _read_text(path: Path, most: int) -> str:

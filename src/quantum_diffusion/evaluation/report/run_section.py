@@ -10,6 +10,7 @@ from quantum_diffusion.evaluation.report.charts import Curve, line_chart, smooth
 from quantum_diffusion.evaluation.report.markup import Markup, element, section, table
 from quantum_diffusion.evaluation.report.parts import card, grid, settings_parts, shown
 from quantum_diffusion.evaluation.report.sources import RunSource
+from quantum_diffusion.evaluation.report.tables import percent
 
 CURVES = {
     "sampled_accuracy": "Accuracy of sampled circuits",
@@ -34,6 +35,9 @@ _FACTS = {
     "num_circuits": "circuits in it",
 }
 """What `metadata.yaml` or else the metrics say that readers want first."""
+
+_NOISY = 40
+"""Points of a loss from which its running mean is drawn, too."""
 
 _NOT_SHOWN = ("dataset_path", "status")
 """An absolute path means nothing on another computer, and may say who the user is."""
@@ -61,6 +65,8 @@ def facts(run: RunSource) -> dict[str, Any]:
     if run.run is not None:
         known = {"steps": run.run.step, "seconds": run.run.seconds, **run.run.metrics}
     known |= {key: value for key, value in run.metadata.items() if value is not None}
+    if isinstance(known.get("sampled_accuracy"), float):
+        known["sampled_accuracy"] = percent(known["sampled_accuracy"])
     return {name: known[key] for key, name in _FACTS.items() if key in known}
 
 
@@ -74,9 +80,10 @@ def _state(run: RunSource) -> str:
 def charts(run: RunSource) -> Markup | None:
     """Return the curves of a run, None where nothing was logged."""
     loss, validation = run.series("loss"), run.series("validation_loss")
+    noisy = len(loss) >= _NOISY
     losses = [
-        Curve("each step", loss, 0, "pale"),
-        Curve("running mean", smoothed(loss), 0),
+        Curve("as logged", loss if noisy else [], 0, "pale"),
+        Curve("running mean" if noisy else "training", smoothed(loss) if noisy else loss, 0),
         Curve("validation", validation, 1, "dots"),
     ]
     drawn = [line_chart("Loss", [curve for curve in losses if curve.points], "step", "")]

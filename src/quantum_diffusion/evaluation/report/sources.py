@@ -20,6 +20,7 @@ from quantum_diffusion.evaluation.report.results import METRICS_FILE, is_evaluat
 from quantum_diffusion.files import describe
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import METADATA, TRAINING_CONFIG
+from quantum_diffusion.pipeline.checkpoint import WEIGHTS as WEIGHTS_FILE
 from quantum_diffusion.pretrained import PREFIX, WEIGHTS, pretrained_names
 from quantum_diffusion.tracking.experiment import EVALUATION_FILE, RUN_FILE, read_metrics
 from quantum_diffusion.tracking.runs import Run, describe_run
@@ -161,7 +162,7 @@ def _find(text: str) -> Iterator[tuple[Kind, str, Path]]:
 
 def _recognised(folder: Path, name: str, strict: bool = True) -> Iterator[tuple[Kind, str, Path]]:
     """Yield what a folder is; with `strict` any `metrics.json` is taken for an evaluation, be it a damaged one."""
-    if (folder / _RUN / RUN_FILE).is_file() or (folder / TRAINING_CONFIG).is_file():
+    if any((folder / name).is_file() for name in (f"{_RUN}/{RUN_FILE}", TRAINING_CONFIG, WEIGHTS_FILE)):
         yield "run", name, folder
         if (folder / EVALUATION_FILE).is_file():
             yield "evaluation", os.path.join(name, EVALUATION_FILE.parent), folder / EVALUATION_FILE.parent
