@@ -236,7 +236,7 @@ def test_several_sources_stand_side_by_side(tmp_path: Path) -> None:
     assert re.search(r"SRV accuracy, \S*one 95.0 % \(88.8 % to 97.8 %\) –", page.text), "of the first run's model alone"
     assert "SRV accuracy 95.0 % (88.8 % to 97.8 %) 98.7 % (88.8 % to 97.8 %)" in page.text
     both = [label for label in page.values("aria-label") if str(first) in label and str(second) in label]
-    assert [label.partition(",")[0] for label in both][:2] == ["Training loss", "Validation loss"]
+    assert [label.partition(" by")[0] for label in both][:2] == ["Training loss", "Validation loss"]
 
 
 def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
@@ -432,28 +432,28 @@ def geometry(chart: str, kind: str) -> list[dict[str, float]]:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    columns = geometry(str(bar_chart("t", ["a", "b"], [Bars("", [1.0, 3.0])], "x", "y")), "bar")
+    columns = geometry(str(bar_chart("t", ["a", "b"], [Bars("", [1.0, 3.0])], "x")), "bar")
     assert columns[1]["height"] == pytest.approx(3 * columns[0]["height"], rel=1e-3)
     assert columns[0]["y"] + columns[0]["height"] == pytest.approx(columns[1]["y"] + columns[1]["height"], abs=0.02)
     rows = geometry(str(row_chart("t", ["a", "b"], Bars("", [0.25, 1.0]), percent=True)), "bar")
     assert rows[1]["width"] == pytest.approx(4 * rows[0]["width"], rel=1e-3)
     assert rows[1]["width"] == geometry(str(row_chart("t", ["a"], Bars("", [1.0]), percent=True)), "track")[0]["width"]
-    stacked = geometry(str(bar_chart("t", ["a"], [Bars("p", [1.0]), Bars("q", [2.0])], "x", "y", stacked=True)), "bar")
+    stacked = geometry(str(bar_chart("t", ["a"], [Bars("p", [1.0]), Bars("q", [2.0])], "x", stacked=True)), "bar")
     assert stacked[1]["y"] + stacked[1]["height"] == pytest.approx(stacked[0]["y"], abs=0.02)
 
 
 def test_curves_lie_within_the_chart_and_leave_out_what_is_no_number() -> None:
     points = [(1.0, 5.0), (2.0, float("nan")), (3.0, float("inf")), (4.0, 1e300), (5.0, 1.0)]
-    chart = Page(str(line_chart("t", [Curve("c", points)], "step", "loss")))
+    chart = Page(str(line_chart("t", [Curve("c", points)], "step")))
     (line,) = [str(values["d"]) for tag, values in chart.tags if tag == "path"]
     places = [tuple(map(float, pair.split())) for pair in line.removeprefix("M").split("L")]
     assert len(places) == 2
     assert places[0][0] < places[1][0]
     assert places[0][1] < places[1][1], "a falling loss falls on the page"
     assert all(0 <= x <= 420 and 0 <= y <= 250 for x, y in places)
-    assert line_chart("t", [Curve("c", [(1.0, float("nan"))])], "x", "y") is None
-    assert bar_chart("t", [], [], "x", "y") is None
-    many = str(line_chart("t", [Curve("c", [(float(x), float(x)) for x in range(5000)])], "x", "y"))
+    assert line_chart("t", [Curve("c", [(1.0, float("nan"))])], "x") is None
+    assert bar_chart("t", [], [], "x") is None
+    many = str(line_chart("t", [Curve("c", [(float(x), float(x)) for x in range(5000)])], "x"))
     assert many.count("L") <= MOST_POINTS + 1
 
 
@@ -463,6 +463,8 @@ def test_the_running_mean_of_a_curve() -> None:
     mean = smoothed([(float(step), float(step % 2)) for step in range(40)])  # over two steps
     assert [value for _, value in mean] == [0.5] * 39
     assert mean[-1][0] == 39
+    spoilt = smoothed([(1.0, float("nan")), *((float(step), 2.0) for step in range(2, 60))])
+    assert [value for _, value in spoilt] == pytest.approx([2.0] * 57), "a NaN is left out, and nothing after it"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from quantum_diffusion.evaluation.report.axes import Axis, number
 from quantum_diffusion.evaluation.report.markup import Markup, element
 
@@ -74,7 +76,7 @@ def line_chart(
     title: str,
     curves: Sequence[Curve],
     x_label: str,
-    y_label: str,
+    note: str = "",
     *,
     x_ticks: Sequence[tuple[float, str]] = (),
     percent: bool = False,
@@ -85,7 +87,7 @@ def line_chart(
         title: Above the chart.
         curves: What to draw.
         x_label: Below the x axis.
-        y_label: Beside the title.
+        note: Beside the title.
         x_ticks: (place, label) of the x axis; empty chooses round numbers.
         percent: Whether y is a share, drawn from 0 to 100 %.
 
@@ -111,7 +113,7 @@ def line_chart(
     )
     said = "; ".join(_in_words(curve.name, points, x_ticks, percent) for curve, points in drawn)
     body = [_frame(horizontal, vertical, x_label), lines]
-    return figure(title, f"{title}, {y_label} by {x_label}: {said}", body, HEIGHT, y_label, legend(curves))
+    return figure(title, f"{title} by {x_label}: {said}", body, HEIGHT, note, legend(curves))
 
 
 def _is_drawable(value: float) -> bool:
@@ -120,14 +122,12 @@ def _is_drawable(value: float) -> bool:
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
     """Return the running mean of a curve over a twentieth of it; each point stands at the end of its window."""
-    window = max(1, len(points) // 20)
-    values = [y for _, y in points]
-    total, result = sum(values[: window - 1]), []
-    for end in range(window - 1, len(points)):
-        total += values[end]
-        result.append((points[end][0], total / window))
-        total -= values[end - window + 1]
-    return result
+    drawable = [point for point in points if all(map(_is_drawable, point))]  # one NaN would spoil all after it
+    window = max(1, len(drawable) // 20)
+    if window == 1:
+        return drawable
+    means = np.convolve([y for _, y in drawable], np.ones(window) / window, mode="valid").tolist()
+    return [(x, mean) for (x, _), mean in zip(drawable[window - 1 :], means, strict=True)]
 
 
 def _thinned(points: Sequence[Point]) -> Sequence[Point]:
@@ -170,7 +170,7 @@ def bar_chart(
     labels: Sequence[str],
     bars: Sequence[Bars],
     x_label: str,
-    y_label: str,
+    note: str = "",
     *,
     percent: bool = False,
     stacked: bool = False,
@@ -186,7 +186,8 @@ def bar_chart(
         else Axis.over([0.0, highest or 1.0], HEIGHT - _BOTTOM, _TOP, padded=True)
     )
     slot = (WIDTH - _LEFT - _RIGHT) / len(labels)
-    every = -(-len(labels) * max(map(len, labels)) * 7 // int(WIDTH - _LEFT - _RIGHT))  # a letter takes 7 units
+    letters = max(1, *map(len, labels))  # each takes about 7 units
+    every = -(-len(labels) * letters * 7 // int(WIDTH - _LEFT - _RIGHT))
     ticks = [(_LEFT + slot * (k + 0.5), label) for k, label in enumerate(labels) if k % every == 0]
     width = 0.8 * slot / (1 if stacked else len(bars))
     parts: list[Markup] = [_frame(ticks, vertical, x_label)]
@@ -208,7 +209,7 @@ def bar_chart(
         + ", ".join(f"{label} {value_text(v, percent)}" for label, v in zip(labels, one.values, strict=True))
         for one in bars
     )
-    return figure(title, f"{title}, {y_label} by {x_label}. {said}", parts, HEIGHT, y_label, legend(bars))
+    return figure(title, f"{title} by {x_label}: {said}", parts, HEIGHT, note, legend(bars))
 
 
 def _column(left: float, width: float, axis: Axis, ends: Point, told: str) -> Markup:

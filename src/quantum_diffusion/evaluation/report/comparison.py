@@ -91,7 +91,7 @@ def _curves(runs: Sequence[RunSource]) -> Markup | None:
         drawn.append(line_chart(title, _of_runs(last, points_of), "step", note))
     for metric, title in CURVES.items():
         curves = _of_runs(last, lambda run, metric=metric: run.series(metric))  # type: ignore[misc]
-        drawn.append(line_chart(title, curves, "step", "", percent=metric == "sampled_accuracy"))
+        drawn.append(line_chart(title, curves, "step", percent=metric == "sampled_accuracy"))
     return grid(drawn)
 
 

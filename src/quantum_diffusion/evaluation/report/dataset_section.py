@@ -78,7 +78,7 @@ def _lengths(report: InspectionReport) -> Markup | None:
     rest = [whole.get(length, 0) - count for length, count in zip(lengths, labelled, strict=True)]
     if any(rest):
         bars.append(Bars("other prompts" if bars else "", rest, len(bars)))
-    return bar_chart("Circuits by number of gates", list(map(str, lengths)), bars, "gates", "", stacked=True)
+    return bar_chart("Circuits by number of gates", list(map(str, lengths)), bars, "gates", stacked=True)
 
 
 def _prompts(report: InspectionReport) -> Markup | None:

@@ -147,7 +147,7 @@ def target_charts(metrics: TargetMetrics) -> list[Markup | None]:
     ]
     groups = f"best of {metrics.samples_per_target}"
     return [
-        line_chart("Targets solved", solved, "tries of a target", "", x_ticks=list(tries.items()), percent=True),
+        line_chart("Targets solved", solved, "tries of a target", x_ticks=list(tries.items()), percent=True),
         _infidelities(metrics),
         _by_group(f"Solved by length, {groups}", "gates of the target's own circuit", metrics.by_length),
         _by_group(f"Solved by gate subset, {groups}", "kinds of gates allowed", metrics.by_allowed_gates),
@@ -166,7 +166,7 @@ def _infidelities(metrics: TargetMetrics) -> Markup | None:
             ("best sample of each target", metrics.best_infidelity_counts, 2),
         )
     ]
-    return bar_chart("How far from the target", labels, bars, "infidelity, from", "", percent=True)
+    return bar_chart("How far from the target", labels, bars, "infidelity, from", percent=True)
 
 
 def _by_group(title: str, x_label: str, groups: dict[str, GroupFigures]) -> Markup | None:
@@ -177,7 +177,7 @@ def _by_group(title: str, x_label: str, groups: dict[str, GroupFigures]) -> Mark
         Bars("solved, with 95 % interval", [one.solved_rate for one in figures], 0, intervals),
         Bars("random circuits", [one.baseline_random_solved_rate for one in figures], 1),
     ]
-    return bar_chart(title, list(groups), bars, x_label, "", percent=True)
+    return bar_chart(title, list(groups), bars, x_label, percent=True)
 
 
 def _gate_chart(metrics: TargetMetrics) -> Markup | None:
@@ -196,7 +196,7 @@ def _gate_chart(metrics: TargetMetrics) -> Markup | None:
         Bars("shortest found", [mine for mine, _ in pairs.values()], 0),
         Bars("what it is compared with", [other for _, other in pairs.values()], 1),
     ]
-    return bar_chart("Mean gates beside other circuits", list(pairs), bars, "compared with (number of targets)", "")
+    return bar_chart("Mean gates beside other circuits", list(pairs), bars, "compared with (number of targets)")
 
 
 # ------------------------------------------------------------------------------------------------- circuits

@@ -86,12 +86,12 @@ def charts(run: RunSource) -> Markup | None:
         Curve("running mean" if noisy else "training", smoothed(loss) if noisy else loss, 0),
         Curve("validation", validation, 1, "dots"),
     ]
-    drawn = [line_chart("Loss", [curve for curve in losses if curve.points], "step", "")]
+    drawn = [line_chart("Loss", [curve for curve in losses if curve.points], "step")]
     for metric, title in CURVES.items():
         points = run.series(metric)
         style = "dots" if len(points) < 30 else "line"
         percent = metric == "sampled_accuracy"
-        drawn.append(line_chart(title, [Curve("", points, 2, style)], "step", "", percent=percent))
+        drawn.append(line_chart(title, [Curve("", points, 2, style)], "step", percent=percent))
     return grid(drawn)
 
 
