@@ -235,6 +235,8 @@ def test_several_sources_stand_side_by_side(tmp_path: Path) -> None:
     assert "training.learning_rate 0.0123 0.0456" in page.text
     assert re.search(r"SRV accuracy, \S*one 95.0 % \(88.8 % to 97.8 %\) –", page.text), "of the first run's model alone"
     assert "SRV accuracy 95.0 % (88.8 % to 97.8 %) 98.7 % (88.8 % to 97.8 %)" in page.text
+    apart = make_page(tmp_path, tmp_path / "one", make_evaluation(tmp_path / "targets", TARGETS)).text
+    assert "side by side" not in apart, "figures of other kinds are not compared"
     both = [label for label in page.values("aria-label") if str(first) in label and str(second) in label]
     assert [label.partition(" by")[0] for label in both][:2] == ["Training loss", "Validation loss"]
 
@@ -320,9 +322,22 @@ DAMAGED: list[tuple[str, Callable[[Path], None], str]] = [
     (
         "evaluation",
         spoil("metrics.json", json.dumps(METRICS.to_dict() | {"valid_rate": float("nan")})),
-        "no finite number",
+        "no number that occurs",
     ),
-    ("evaluation", spoil("metrics.json", json.dumps(TARGETS.to_dict() | {"best_of": {"x": 1}})), "do not belong"),
+    (
+        "evaluation",
+        spoil("metrics.json", json.dumps(TARGETS.to_dict() | {"best_of": {"4": 1, "x": 1}})),
+        "numbers of tries",
+    ),
+    (
+        "evaluation",
+        spoil(
+            "metrics.json", json.dumps(TARGETS.to_dict() | {"by_length": {"x": TARGETS.to_dict()["by_length"]["2"]}})
+        ),
+        "do not belong",
+    ),
+    ("evaluation", spoil("metrics.json", json.dumps(METRICS.to_dict() | {"num_samples": 10**400})), "metrics.json"),
+    ("evaluation", spoil("metrics.json", json.dumps(METRICS.to_dict() | {"valid_rate": 10**400})), "metrics.json"),
     ("evaluation", spoil("metrics.json", json.dumps(TARGETS.to_dict() | {"infidelity_counts": [1]})), "histograms"),
     ("evaluation", spoil("circuits/srv_22/00001.qasm", "qreg q[1000000000];"), "00001.qasm"),
     ("evaluation", spoil("failed/00001.qasm", "x" * 70_000), "larger than"),

@@ -15,6 +15,7 @@ from quantum_diffusion.evaluation.report.run_section import CURVES, facts
 from quantum_diffusion.evaluation.report.settings import typed
 from quantum_diffusion.evaluation.report.sources import DatasetSource, RunSource, Sources
 from quantum_diffusion.evaluation.report.tables import Row, percent
+from quantum_diffusion.evaluation.target_metrics import TargetMetrics
 from quantum_diffusion.tracking.runs import differing_settings
 
 MOST_CURVES = NUM_COLOURS
@@ -22,15 +23,26 @@ MOST_CURVES = NUM_COLOURS
 
 _MISSING = "–"
 
+_KINDS: dict[str, type[EvaluationMetrics | TargetMetrics]] = {
+    "for Schmidt rank vectors": EvaluationMetrics,
+    "on targets": TargetMetrics,
+}
+
 
 def comparison_parts(sources: Sources) -> list[tuple[str, str, Markup]]:
     """Return (anchor, title, part) of each kind of which there are several."""
-    parts = []
+    parts: list[tuple[str, str, list[Markup | None]]] = []
     if len(sources.runs) > 1:
         content = [_runs_table(sources), _settings_table(sources.runs), _curves(sources.runs)]
         parts.append(("compare-runs", "Runs side by side", content))
-    if len(sources.evaluations) > 1:
-        parts.append(("compare-evaluations", "Evaluations side by side", [_evaluations_table(sources.evaluations)]))
+    # The figures of the two kinds mean different things, also where they have the same name.
+    tables: list[Markup | None] = []
+    for name, kind in _KINDS.items():
+        alike = [one for one in sources.evaluations if isinstance(one.metrics, kind)]
+        if len(alike) > 1:
+            tables.append(_evaluations_table(f"Evaluations {name}", alike))
+    if tables:
+        parts.append(("compare-evaluations", "Evaluations side by side", tables))
     if len(sources.datasets) > 1:
         parts.append(("compare-datasets", "Data sets side by side", [_datasets_table(sources.datasets)]))
     return [(anchor, title, section(anchor, title, *content)) for anchor, title, content in parts]
@@ -105,10 +117,10 @@ def _of_runs(runs: Sequence[RunSource], points_of: Callable[[RunSource], list[tu
 # ---------------------------------------------------------------------------------- evaluations, data sets
 
 
-def _evaluations_table(evaluations: Sequence[EvaluationSource]) -> Markup:
+def _evaluations_table(caption: str, evaluations: Sequence[EvaluationSource]) -> Markup:
     columns = []
     for one in evaluations:
-        column = {figure: value for figure, value, _ in one.rows if not figure.startswith("    ")}
+        column = {figure: value for figure, value, _ in one.rows}
         metrics = one.metrics
         bounds = (
             metrics.srv_accuracy_interval if isinstance(metrics, EvaluationMetrics) else metrics.exact_rate_interval
@@ -116,7 +128,7 @@ def _evaluations_table(evaluations: Sequence[EvaluationSource]) -> Markup:
         first = next(iter(column))
         with_interval = {first: f"{column[first]} ({' to '.join(map(percent, bounds))})"}
         columns.append({"model": str(one.settings.get("model_dir", _MISSING)), **column, **with_interval})
-    return _side_by_side("Figures of the evaluations", [one.name for one in evaluations], columns)
+    return _side_by_side(caption, [one.name for one in evaluations], columns)
 
 
 def _datasets_table(datasets: Sequence[DatasetSource]) -> Markup:
@@ -132,7 +144,7 @@ def _datasets_table(datasets: Sequence[DatasetSource]) -> Markup:
                 "mean gates of a circuit": f"{report.mean_length:.2f}",
                 "most gates": str(max(map(int, report.length_counts), default=0)),
                 "prompts": f"{len(report.prompt_counts):,}",
-                "most frequent prompt beside the rarest": f"{report.imbalance:.3g}",
+                "most frequent prompt beside the rarest": shown(report.imbalance),
                 "repetitions once simplified": f"{report.normal_form_repetitions:,}",
             }
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -22,6 +21,9 @@ from quantum_diffusion.files import describe
 
 _LARGEST_METRICS, _LARGEST_CIRCUIT = 2**26, 2**16
 """Bytes of a file; what is larger is none of ours."""
+
+_LARGEST_FIGURE = 2 * 10**19
+"""Seeds go up to it."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,12 @@ def _metrics(values: dict[str, Any], path: Path) -> EvaluationMetrics | TargetMe
         metrics = TypeAdapter(kind).validate_python(given)
     except (ValidationError, RecursionError) as problem:
         raise _damaged(path, _first_error(problem)) from None
-    if not _is_finite(given):
-        raise _damaged(path, "a figure is no finite number")
+    if not _is_sensible(metrics.to_dict()):
+        raise _damaged(path, "a figure is no number that occurs")
     if isinstance(metrics, TargetMetrics):
+        tries = metrics.best_of.keys() & metrics.best_of_intervals.keys()
+        if str(metrics.samples_per_target) not in tries or not all(map(str.isdecimal, metrics.best_of)):
+            raise _damaged(path, "best_of is not by numbers of tries")
         bins = len(metrics.infidelity_edges) - 1
         if {len(metrics.infidelity_counts), len(metrics.best_infidelity_counts)} != {bins}:
             raise _damaged(path, "its histograms have not as many counts as bins")
@@ -146,12 +151,13 @@ def _unknown(hint: Any) -> Any:
     return {} if get_origin(hint) is dict else ...
 
 
-def _is_finite(value: Any) -> bool:
+def _is_sensible(value: Any) -> bool:
+    """Tell whether all numbers in plain values are finite and of a size that figures have."""
     if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
+        return all(map(_is_sensible, value.values()))
     if isinstance(value, list | tuple):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+        return all(map(_is_sensible, value))
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST_FIGURE  # which no NaN is
 
 
 def _first_error(problem: ValidationError | RecursionError) -> str:
