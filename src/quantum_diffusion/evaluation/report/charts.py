@@ -253,9 +253,9 @@ def _frame(horizontal: Axis | Sequence[tuple[float, str]], vertical: Axis, x_lab
 
 
 def legend(parts: Sequence[Curve | Bars]) -> Markup | None:
-    """Return the names of what a chart shows with their colours; None for fewer than two."""
+    """Return the names of what a chart shows with their colours; None where none has a name."""
     named = [(one.name, one.colour) for one in parts if one.name]
-    if len(named) < 2:
+    if not named:
         return None
     swatches = [
         element("li", element("span", class_=f"swatch {colour_class(colour)}"), name)

@@ -64,6 +64,8 @@ def facts(run: RunSource) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if run.run is not None:
         known = {"steps": run.run.step, "seconds": run.run.seconds, **run.run.metrics}
+        if "epoch_loss" in known:
+            known["training_loss"] = known["epoch_loss"]  # an unfinished run has no metadata
     known |= {key: value for key, value in run.metadata.items() if value is not None}
     if isinstance(known.get("sampled_accuracy"), float):
         known["sampled_accuracy"] = percent(known["sampled_accuracy"])
