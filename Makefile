@@ -35,12 +35,14 @@ demo: install ## generate a data set, train, evaluate, report: minutes on two CP
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_srv datasets.output_path=artifacts/demo/dataset
 	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_srv training.general.dataset=artifacts/demo/dataset training.general.output_path=artifacts/demo/model training.general.overwrite=true
 	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_srv evaluation.dataset=artifacts/demo/dataset evaluation.model_dir=artifacts/demo/model evaluation.save_folder=artifacts/demo
+	$(RUN) -m quantum_diffusion report hydra.run.dir=. hydra.output_subdir=null 'report.title=Demo of circuits with given Schmidt rank vectors' 'report.sources=[artifacts/demo,artifacts/demo/model,artifacts/demo/dataset]' report.output_path=artifacts/demo/report.html report.overwrite=true
 
 demo-unitary: install ## the same for circuits of given unitaries, none of them seen in training; results in artifacts/demo-unitary
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_unitary_eval datasets.output_path=artifacts/demo-unitary/targets
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_unitary datasets.exclude=artifacts/demo-unitary/targets datasets.output_path=artifacts/demo-unitary/dataset
 	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_unitary training.general.dataset=artifacts/demo-unitary/dataset training.general.output_path=artifacts/demo-unitary/model training.general.overwrite=true
 	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_unitary evaluation.dataset=artifacts/demo-unitary/targets evaluation.model_dir=artifacts/demo-unitary/model evaluation.save_folder=artifacts/demo-unitary
+	$(RUN) -m quantum_diffusion report hydra.run.dir=. hydra.output_subdir=null 'report.title=Demo of circuits for given unitaries' 'report.sources=[artifacts/demo-unitary,artifacts/demo-unitary/model,artifacts/demo-unitary/dataset,artifacts/demo-unitary/targets]' report.output_path=artifacts/demo-unitary/report.html report.overwrite=true
 	@echo "own circuits beside the shortest found are drawn in artifacts/demo-unitary/circuits.png, success in success.png"
 
 # ---- The checks -----------------------------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ ATTACKS: list[tuple[str, str, str | None]] = [
     ("COLUMNS=1 quantum-diffusion runs runs.folder=.", ANYHOW, None),
     ("quantum-diffusion export-genqc export.dataset=srv export.output_path=a11 >/dev/full", ANYHOW, "a11/config.yaml"),
     (
+        "quantum-diffusion report 'report.sources=[srv,m_srv]' report.output_path=a13.html >/dev/full",
+        ANYHOW,
+        "a13.html",
+    ),
+    (
         "HOME=/nonexistent MPLCONFIGDIR=/proc/nope quantum-diffusion evaluate evaluation.dataset=srv evaluation.model_dir=m_srv evaluation.num_samples=20 evaluation.save_folder=a12",
         ANYHOW,
         "a12/metrics.json",

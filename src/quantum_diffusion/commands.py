@@ -22,6 +22,7 @@ from quantum_diffusion.config.schema import (
     ModelsConfig,
     PullConfig,
     PushConfig,
+    ReportConfig,
     RunsConfig,
     SampleConfig,
     TargetSearchConfig,
@@ -251,6 +252,17 @@ def runs(config: RunsConfig) -> Outcome:
     return Outcome(report={"runs": [{key: getattr(run, key) for key in shown} for run in found], "picture": picture})
 
 
+def report(config: ReportConfig) -> Outcome:
+    """Write one HTML page about runs, evaluations and data sets: figures, curves, circuits, settings."""
+    from quantum_diffusion import console
+    from quantum_diffusion.evaluation.report.page import write_report
+
+    with console.progress_bar("verifying", visible=True) as advance:
+        sources = write_report(config, advance)
+    console.out.print(f"report on {sources.in_words}: {config.output_path}")
+    return Outcome(report={"file": config.output_path, "sources": sources.in_words})
+
+
 def export_genqc(config: ExportConfig) -> Outcome:
     """Write a data set as a folder that genQC opens."""
     from quantum_diffusion import console
@@ -441,6 +453,15 @@ COMMANDS = {
         "runs.picture=./runs_${hydra:job.num}.png",
         summary="List training runs and compare them: how they ended, their settings, their curves.",
         arguments=("runs.folder",),
+    ),
+    "report": Command(
+        "report",
+        report,
+        lambda config: config.output_path,
+        "report.output_path=./reports/${hydra:job.num}.html",
+        summary="Write one HTML page about runs, evaluations and data sets: figures, curves, circuits, settings.",
+        example="./models/quick_test ./datasets/srv_dataset",
+        arguments=("report.sources...",),
     ),
     "export-genqc": Command(
         "export",

@@ -51,6 +51,10 @@ class CheckpointError(InputError):
     """A saved pipeline or training checkpoint cannot be written, read or used here."""
 
 
+class SourceError(InputError):
+    """A source of a report is missing, damaged, or nothing that a report can be made of."""
+
+
 class GateSetError(InputError):
     """A gate is unknown, repeated, or does not fit the qubits it should act on."""
 

@@ -67,7 +67,8 @@ class Command:
         is_done: Tells whether an earlier run of the same sweep has done it.
         summary: What it does, in one line of help.
         example: Values for the keys that have to be given, as they are typed.
-        arguments: Keys whose values may be given without them, in this order: `compile toffoli`.
+        arguments: Keys whose values may be given without them, in this order: `compile
+            toffoli`; one that ends in `...` takes all that are left.
     """
 
     section: str

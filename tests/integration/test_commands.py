@@ -5,6 +5,7 @@ They run as processes in an empty folder, at a tiny size; most are forked, see `
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from qiskit import qasm2
 from qiskit.quantum_info import Statevector, partial_trace
 
@@ -107,6 +109,22 @@ def test_written_circuits_have_the_schmidt_rank_vector_of_their_folder(folder: P
         others = [[other for other in range(3) if other != qubit] for qubit in range(3)]
         purities = [partial_trace(state, rest).purity().real for rest in others]
         assert [1 if purity > 0.99 else 2 for purity in purities] == asked, file
+
+
+def test_a_report_has_the_figures_of_all_three(folder: Path) -> None:
+    command = [sys.executable, "-m", "quantum_diffusion.cli", "report", "report.output_path=./pages/all.html"]
+    sources = "report.sources=[./models/quick_test,./datasets/srv_dataset]"
+    told = run_forked(folder, *command, sources).stdout
+    assert told.splitlines()[-1] == "report on 1 training run, 1 evaluation, 1 data set: ./pages/all.html"
+    page = (folder / "pages" / "all.html").read_text(encoding="utf-8")
+    metrics = json.loads((folder / "models" / "quick_test" / "evaluation" / "metrics.json").read_text())
+    metadata = yaml.safe_load((folder / "models" / "quick_test" / "metadata.yaml").read_text())
+    for text in (f"{100 * metrics['srv_accuracy']:.1f} %", metadata["torch"], f"{metadata['num_parameters']:,}"):
+        assert text in page
+    assert "is an earlier report" in run_forked(folder, *command, sources, status=1).stderr
+    run_forked(folder, *command, sources, "report.overwrite=true")
+    assert [path.name for path in (folder / "pages").iterdir()] == ["all.html"]
+    shutil.rmtree(folder / "pages")
 
 
 def test_evaluating_again_replaces_an_evaluation_and_nothing_else(folder: Path) -> None:

@@ -24,6 +24,7 @@ from quantum_diffusion.data.merging import merge_datasets
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation.evaluator import Evaluator
+from quantum_diffusion.evaluation.report.results import MOST_FAILED
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.evaluation.target_evaluation import TargetResult, draw_targets, evaluate_targets
 from quantum_diffusion.evaluation.target_metrics import TargetMetrics
@@ -115,6 +116,13 @@ def test_figures_agree_with_the_samples_and_the_files(model: Path, data: dict[st
             assert set(circuit.count_ops()) <= set(gates)
         lengths = [len(circuit) for circuit in result.verified[name]]
         assert lengths == sorted(lengths)
+    unsolved = {name: row for row, name in enumerate(result.targets.names) if not result.verified[name]}
+    assert len(list((folder / "failed").iterdir())) == len(result.failed) == min(len(unsolved), MOST_FAILED) > 0
+    for file, (title, _) in zip(sorted((folder / "failed").iterdir()), result.failed, strict=True):
+        found, target = Operator(qasm2.load(file)).data, result.targets.matrices[unsolved[title.partition(",")[0]]]
+        infidelity = 1 - abs(np.vdot(found, target)) ** 2 / len(target) ** 2
+        assert f"infidelity {infidelity:.2g}" in title
+        assert file.read_text().startswith(f"// failed: {title}\n")
     assert (folder / "success.png").read_bytes()[:4] == (folder / "circuits.png").read_bytes()[:4] == b"\x89PNG"
     again = run(settings)
     assert replace(again.metrics, seconds=0) == replace(figures, seconds=0), "the same, in place of the first"

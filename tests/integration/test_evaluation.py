@@ -1,11 +1,13 @@
 """Evaluation of a saved model in process: figures, files, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.costs import depth, two_qubit_gates
 from quantum_diffusion.circuits.instructions import instruction_table
@@ -18,6 +20,7 @@ from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.evaluator import Evaluator
+from quantum_diffusion.evaluation.report.results import MOST_FAILED
 from quantum_diffusion.evaluation.srv_evaluation import evaluate, write_results
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.search.sampling import find_circuits
@@ -59,6 +62,13 @@ def test_figures_agree_with_the_samples(model: Path, mixed_dataset: CircuitDatas
     write_results(result, folder, settings)
     assert json.loads((folder / "metrics.json").read_text())["evaluation"]["seed"] == 0
     assert len(list(folder.glob("circuits/*/*.qasm"))) == sum(map(len, result.verified.values()))
+    failed = sorted((folder / "failed").iterdir())
+    assert 0 < len(failed) <= MOST_FAILED
+    backend = QiskitBackend()
+    for file in failed:
+        asked, got = map(json.loads, re.findall(r"\[.*?\]", file.read_text().partition("\n")[0]))
+        circuit = backend.from_native(backend.read_qasm(file.read_text()))
+        assert backend.schmidt_rank_vector(circuit)[: len(got)] == got != asked
 
 
 def test_empty_circuits_are_neither_exact_nor_novel_nor_written(

@@ -45,6 +45,7 @@ for command, *arguments in (
     ["inspect", "inspect.dataset=ds", "inspect.save_folder=inspection"],
     ["export-genqc", "export.dataset=ds", "export.output_path=exported"],
     ["inspect", "inspect.dataset=exported"],
+    ["report", "report.sources=[ds,model]", "report.output_path=pages/report.html"],
 ):
     status = run_command(command, [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"])
     print(command, status, flush=True)
@@ -65,7 +66,7 @@ def run_commands(folder: Path, before: str = "", **variables: str) -> str:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
-    for command in ("generate", "train", "sample", "inspect", "export-genqc"):
+    for command in ("generate", "train", "sample", "inspect", "export-genqc", "report"):
         assert f"\n{command} 0\n" in result.stdout, result.stdout + result.stderr
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
     load_dataset_folder(folder / "ds")

@@ -15,7 +15,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.errors import CheckpointError
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
-from quantum_diffusion.evaluation.report.pictures import _rows_to_draw, save_accuracy_chart, save_circuit_drawings
+from quantum_diffusion.evaluation.report.pictures import rows_to_show, save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.results import check_results_folder, write_results_folder
 from quantum_diffusion.evaluation.report.tables import markdown_table, summary_rows, verified_counts
 from quantum_diffusion.tasks.srv import SrvSamples
@@ -129,7 +129,7 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
 
 def test_drawn_circuits_are_valid_distinct_and_spread_over_the_prompts() -> None:
     samples = make_samples(60)
-    rows = _rows_to_draw(samples, 10)
+    rows = rows_to_show(samples, samples.report.valid, 10)
     assert len(rows) == 10
     assert bool(samples.report.valid[rows].all())
     assert [samples.labels[row] for row in rows] == [(1, 1)] * 5 + [(2, 2)] * 5
@@ -141,7 +141,8 @@ def write_evaluation(folder: Path, draw: Callable[[Path], object] = Path.touch) 
     circuit = Circuit(2, (Instruction("h", (), (0,)),))
     pictures = {"accuracy.png": draw, "circuits.png": Path.touch}
     verified = {"srv_11": [circuit], "srv_22": []}
-    write_results_folder(folder, figures, summary_rows(METRICS), verified, {"srv_11": "a"}, pictures)
+    failed = [("asked [2, 2]: got [1, 1]", circuit)]
+    write_results_folder(folder, figures, summary_rows(METRICS), verified, {"srv_11": "a"}, pictures, failed)
 
 
 def test_an_earlier_evaluation_is_replaced(tmp_path: Path) -> None:
@@ -167,7 +168,15 @@ def test_a_picture_that_fails_leaves_the_results_and_no_older_picture(
 
 
 @pytest.mark.parametrize(
-    "name", ["circuits/my.qasm", "circuits/mine/x.qasm", "circuits/srv_11/notes.txt", "success.png/x", "circuits/.x"]
+    "name",
+    [
+        "circuits/my.qasm",
+        "circuits/mine/x.qasm",
+        "circuits/srv_11/notes.txt",
+        "success.png/x",
+        "circuits/.x",
+        "failed/my.qasm",
+    ],
 )
 def test_what_users_put_into_an_evaluation_is_not_replaced(name: str, tmp_path: Path) -> None:
     write_evaluation(tmp_path)

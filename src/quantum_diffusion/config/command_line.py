@@ -203,14 +203,18 @@ def with_keys(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
 
     Args:
         arguments: A command line.
-        keys: The keys; what is left over once each has a value stays as it is.
+        keys: The keys; one that ends in `...` takes all values that are left, as a list. What is left over once each
+            has a value stays as it is.
     """
-    waiting, result, before = list(keys), [], ""
+    waiting, every, result, before = list(keys), [], [], ""
     for argument in arguments:
         is_value = waiting and "=" not in argument and argument[:1] not in "-~+" and before not in _WITH_VALUE
-        result.append(f"{waiting.pop(0)}={written(argument)}" if is_value else argument)
+        if is_value and waiting[0].endswith("..."):
+            every.append(argument)
+        else:
+            result.append(f"{waiting.pop(0)}={written(argument)}" if is_value else argument)
         before = argument
-    return result
+    return [*result, f"{waiting[0].removesuffix('...')}={written(every)}"] if every else result
 
 
 _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")

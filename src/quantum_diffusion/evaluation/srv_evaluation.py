@@ -16,8 +16,8 @@ from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
-from quantum_diffusion.evaluation.report.pictures import save_accuracy_chart, save_circuit_drawings
-from quantum_diffusion.evaluation.report.results import write_results_folder
+from quantum_diffusion.evaluation.report.pictures import rows_to_show, save_accuracy_chart, save_circuit_drawings
+from quantum_diffusion.evaluation.report.results import MOST_FAILED, write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.tasks.srv import SrvSamples
@@ -126,4 +126,11 @@ def write_results(result: EvaluationResult, folder: Path, config: EvaluationConf
         {names[prompt]: circuits for prompt, circuits in result.verified.items()},
         {names[prompt]: prompt for prompt in result.verified},
         pictures,
+        failed_circuits(result.samples),
     )
+
+
+def failed_circuits(samples: SrvSamples) -> list[tuple[str, Circuit]]:
+    """Return distinct valid circuits that are not what was asked for, at most `MOST_FAILED`, with what came instead."""
+    rows = rows_to_show(samples, samples.report.valid & ~samples.matches, MOST_FAILED)
+    return [(samples.outcome(row), circuit) for row, circuit in zip(rows, samples.circuits(rows), strict=True)]

@@ -30,7 +30,7 @@ from quantum_diffusion.errors import IncompatibleDatasetsError
 from quantum_diffusion.evaluation import target_metrics as metrics
 from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
 from quantum_diffusion.evaluation.optimum import Optimum
-from quantum_diffusion.evaluation.report.results import write_results_folder
+from quantum_diffusion.evaluation.report.results import MOST_FAILED, write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
 from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, TargetMetrics
@@ -128,6 +128,7 @@ class TargetResult:
         targets: What was asked for.
         tries: All samples.
         verified: Distinct exact circuits of each target by its name, shortest first, at most `MOST_CIRCUITS`.
+        failed: Of some targets that no sample solved the one that came nearest, each with its target and infidelity.
         folder: Where the results were written, None when they were not.
         unit: What `verified` has an entry for.
     """
@@ -136,6 +137,7 @@ class TargetResult:
     targets: Targets
     tries: Tries
     verified: dict[str, list[Circuit]]
+    failed: list[tuple[str, Circuit]]
     folder: Path | None = None
     unit: ClassVar[str] = "target"
 
@@ -224,7 +226,8 @@ def evaluate_targets(
         num_known_targets=None if by_target is None else int(by_target.sum()),
         **sampled_figures(pipeline, config, tries.reasons, seconds),
     )
-    return TargetResult(figures, targets, tries, dict(zip(targets.names, shortest, strict=True)))
+    verified = dict(zip(targets.names, shortest, strict=True))
+    return TargetResult(figures, targets, tries, verified, nearest_circuits(pipeline, targets, tries))
 
 
 # ------------------------------------------------------------------------------------------------- targets
@@ -361,6 +364,20 @@ def exact_circuits(
     return counts, shortest
 
 
+def nearest_circuits(pipeline: DiffusionPipeline, targets: Targets, tries: Tries) -> list[tuple[str, Circuit]]:
+    """Return the circuits that came nearest to the first targets that none solved, at most `MOST_FAILED`.
+
+    Each has a line that names target, prompt and infidelity; targets that no sample comes near are left out.
+    """
+    best = tries.infidelities.argmin(axis=1)
+    least = tries.infidelities.min(axis=1)
+    rows = np.flatnonzero((least >= EXACT) & (least < 1))[:MOST_FAILED].tolist()
+    widths = targets.requests.num_qubits[rows].tolist()
+    circuits = circuits_from_ids(tries.ids[rows, best[rows]], pipeline.table, widths)
+    titles = [f"{targets.names[row]}, {targets.requests.prompts[row]}: infidelity {least[row]:.2g}" for row in rows]
+    return list(zip(titles, circuits, strict=True))
+
+
 def least_gates(targets: Targets, found: Sequence[int | None]) -> list[int | None]:
     """Return the fewest gates of circuits of each target over its allowed gates, None where they are not known.
 
@@ -406,4 +423,5 @@ def write_target_results(result: TargetResult, folder: Path, config: EvaluationC
         {name: circuits for name, circuits in result.verified.items() if circuits},
         dict(zip(targets.names, targets.requests.prompts, strict=True)),
         pictures,
+        result.failed,
     )

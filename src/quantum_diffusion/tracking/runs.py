@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -105,7 +105,7 @@ def find_runs(folder: Path) -> list[Run]:
     runs = []
     for file in folder.rglob(f"run/{RUN_FILE}"):
         try:
-            run = _read_run(file.parent, str(file.parent.parent.relative_to(folder)))
+            run = describe_run(file.parent, str(file.parent.parent.relative_to(folder)))
         except Exception:  # a record of another software, or one cut short
             continue
         runs.append(run)
@@ -116,7 +116,13 @@ def find_runs(folder: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.started, run.name))
 
 
-def _read_run(folder: Path, name: str) -> Run:
+def describe_run(folder: Path, name: str) -> Run:
+    """Return the run whose record is in a folder; raises whatever a record that cannot be read leads to.
+
+    Args:
+        folder: The `run/` folder.
+        name: What to call it.
+    """
     record = read_run(folder)
     status, seconds, process = str(record["status"]), float(record["seconds"]), record.get("process") or {}
     step, last = read_last_metrics(folder)
@@ -149,8 +155,13 @@ def _last_change(folder: Path) -> float:
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the settings that make models differ, each with its value in every run (None where a run lacks it)."""
-    keys = sorted({key for run in runs for key in run.settings} - set(SAME_MODEL))
-    values = {key: [run.settings.get(key) for run in runs] for key in keys}
+    return differing_settings([run.settings for run in runs])
+
+
+def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the settings, by dotted key, that make models differ; see `differences`."""
+    keys = sorted({key for one in settings for key in one} - set(SAME_MODEL))
+    values = {key: [one.get(key) for one in settings] for key in keys}
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
 
 

@@ -13,6 +13,7 @@ from quantum_diffusion.config.schema.folders import (
     ModelsConfig,
     PullConfig,
     PushConfig,
+    ReportConfig,
     RunsConfig,
 )
 from quantum_diffusion.config.schema.models import (
@@ -107,6 +108,7 @@ __all__ = [
     "PromptEncoderParams",
     "PullConfig",
     "PushConfig",
+    "ReportConfig",
     "RunsConfig",
     "SampleConfig",
     "Sampler",
@@ -138,6 +140,7 @@ SECTIONS: dict[str, type[Section]] = {
     "inspect": InspectConfig,
     "export": ExportConfig,
     "runs": RunsConfig,
+    "report": ReportConfig,
     "models": ModelsConfig,
     "push": PushConfig,
     "pull": PullConfig,

@@ -1,8 +1,10 @@
-"""The sections of commands that neither make nor ask a model: what they list, check, copy or explain."""
+"""The sections of commands that neither make nor ask a model: what they list, check, report, copy or explain."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from quantum_diffusion.config.schema.values import PathText, Text
 from quantum_diffusion.config.validation import Section
@@ -37,6 +39,22 @@ class RunsConfig(Section):
     """Metric of the picture."""
     picture: PathText | None = None
     """Where to draw the curves of the runs, of many the 10 newest (PNG); null draws none."""
+
+
+class ReportConfig(Section):
+    """What `quantum-diffusion report` does (keys `report.*`)."""
+
+    sources: Annotated[tuple[PathText, ...], Field(min_length=1)]
+    """What the report is about: folders of models or their runs, of evaluations and of data sets, in any mix, or
+    folders that hold some; pretrained:NAME and hf://owner/name work, too. A model brings its own evaluation."""
+    output_path: PathText = "./report.html"
+    """The page to write, one file that needs no other."""
+    title: Text | None = None
+    """Title of the page; null names the sources."""
+    max_drawings: Annotated[int, Field(ge=0, le=1000)] = 12
+    """Most circuits drawn for each evaluation: of the verified ones, and of those that failed."""
+    overwrite: bool = False
+    """Replace an earlier report at output_path; any other file is never replaced."""
 
 
 class ModelsConfig(Section):

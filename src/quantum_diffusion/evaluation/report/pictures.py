@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.prompts import SRV_PROMPT
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, circuit_keys
@@ -45,7 +46,7 @@ def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> No
     """Draw the first distinct valid samples, the same number for each prompt as far as possible (PNG)."""
     from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 
-    rows = _rows_to_draw(samples, most)
+    rows = rows_to_show(samples, samples.report.valid, most)
     if not len(rows):
         return
     titles = []
@@ -54,8 +55,15 @@ def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> No
     QiskitBackend().save_drawing(samples.circuits(rows), path, titles)
 
 
-def _rows_to_draw(samples: SampledCircuits, most: int) -> list[int]:
-    candidates = np.flatnonzero(samples.report.valid & (samples.gate_counts > 0))
+def rows_to_show(samples: SampledCircuits, among: NDArray[np.bool_], most: int) -> list[int]:
+    """Return the rows of the first distinct circuits, the same number for each prompt as far as possible.
+
+    Args:
+        samples: What was sampled.
+        among: bool [N], which of them may be shown: valid ones; those without gates never are.
+        most: Most rows.
+    """
+    candidates = np.flatnonzero(among & (samples.gate_counts > 0))
     keys = circuit_keys(samples.ids, samples.table, samples.num_qubits)[candidates]
     candidates = candidates[np.sort(np.unique(keys, return_index=True)[1])]
     by_prompt: dict[str, list[int]] = {}

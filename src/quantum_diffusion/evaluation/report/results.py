@@ -1,4 +1,4 @@
-"""The folder an evaluation writes: figures as JSON and Markdown, pictures, and verified circuits as OpenQASM 2.
+"""The folder an evaluation writes: figures, pictures, and circuits as OpenQASM 2, verified ones and some that failed.
 
 An earlier evaluation is replaced, but nothing else: that is checked before the work is done, by the names we write.
 """
@@ -21,13 +21,17 @@ from quantum_diffusion.folders import check_nothing_lost
 
 METRICS_FILE = "metrics.json"
 CIRCUITS_FOLDER = "circuits"
-RESULTS = (METRICS_FILE, "metrics.md", "accuracy.png", "success.png", "circuits.png", CIRCUITS_FOLDER)
+FAILED_FOLDER = "failed"
+FOLDERS = (CIRCUITS_FOLDER, FAILED_FOLDER)
+RESULTS = (METRICS_FILE, "metrics.md", "accuracy.png", "success.png", "circuits.png", *FOLDERS)
 
+MOST_FAILED = 12
+"""Circuits that are kept of those that failed."""
 
 _KEYS = {"valid_rate", "reasons", "seed", "evaluation"}
 """What `metrics.json` of every evaluation has, and hardly another file of that name."""
 
-_CIRCUITS = re.compile(rf"{CIRCUITS_FOLDER}/(srv|target)_\d+(/{NUMBERED})?")
+_CIRCUITS = re.compile(rf"{CIRCUITS_FOLDER}/(srv|target)_\d+(/{NUMBERED})?|{FAILED_FOLDER}/{NUMBERED}")
 
 
 def check_results_folder(folder: Path) -> None:
@@ -36,7 +40,7 @@ def check_results_folder(folder: Path) -> None:
     Raises:
         CheckpointError: The message says what is in the way.
     """
-    is_evaluation = _is_evaluation(folder / METRICS_FILE)
+    is_evaluation = is_evaluation_file(folder / METRICS_FILE)
     refusal = "holds {!r}, but no earlier evaluation that might be replaced: choose another evaluation.save_folder"
     if is_evaluation:
         refusal = (
@@ -56,16 +60,18 @@ def check_results_folder(folder: Path) -> None:
 def _present(folder: Path) -> Iterator[str]:
     """Yield what a new evaluation would replace or remove."""
     yield from (name for name in RESULTS if os.path.lexists(folder / name))
-    yield from (path.relative_to(folder).as_posix() for path in sorted((folder / CIRCUITS_FOLDER).rglob("*")))
+    for written in FOLDERS:
+        yield from (path.relative_to(folder).as_posix() for path in sorted((folder / written).rglob("*")))
 
 
 def _is_result(folder: Path, name: str) -> bool:
     if "/" in name:
         return bool(_CIRCUITS.fullmatch(name))
-    return (folder / name).is_dir() == (name == CIRCUITS_FOLDER)
+    return (folder / name).is_dir() == (name in FOLDERS)
 
 
-def _is_evaluation(path: Path) -> bool:
+def is_evaluation_file(path: Path) -> bool:
+    """Tell whether a file holds the figures of an evaluation, of whatever version."""
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -80,6 +86,7 @@ def write_results_folder(
     verified: Mapping[str, Sequence[Circuit]],
     comments: Mapping[str, str],
     pictures: Mapping[str, Callable[[Path], None]],
+    failed: Sequence[tuple[str, Circuit]],
 ) -> None:
     """Write results; those of an earlier evaluation are replaced.
 
@@ -90,6 +97,7 @@ def write_results_folder(
         verified: Circuits by the name of their folder, written as `circuits/NAME/00001.qasm`, ...
         comments: One line a name, above the circuits.
         pictures: What draws each picture, by its name; one that cannot be drawn is left out with a warning.
+        failed: Some circuits that failed, each below what was asked for and what came; `failed/00001.qasm`, ...
 
     Raises:
         CheckpointError: The folder cannot be written; what was there before is unchanged.
@@ -105,6 +113,9 @@ def write_results_folder(
             (staging / CIRCUITS_FOLDER / name).mkdir()
             if circuits:
                 write_circuits(staging / CIRCUITS_FOLDER / name, numbered(circuits), comments[name])
+        (staging / FAILED_FOLDER).mkdir()
+        titles = [title for title, _ in failed]
+        write_circuits(staging / FAILED_FOLDER, numbered(circuit for _, circuit in failed), "failed", titles)
         left_out = [name for name in RESULTS if not (staging / name).exists()]
     for name in left_out:
         (folder / name).unlink(missing_ok=True)  # an earlier evaluation's
