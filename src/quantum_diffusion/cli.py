@@ -118,9 +118,13 @@ def _run(name: str, arguments: Sequence[str], in_json: bool = False) -> Outcome:
 
 
 def _status_of(problem: QuantumDiffusionError) -> int:
-    """Return the exit status for an error; what a file system refuses is a failure, whatever was being read."""
-    refused = isinstance(problem.__cause__, OSError) and not isinstance(problem.__cause__, FileNotFoundError)
+    """Return the exit status for an error: what a file system refuses is a failure, but a wrong name is wrong input."""
+    cause = problem.__cause__
+    refused = isinstance(cause, OSError) and not isinstance(cause, _WRONG_NAMES)
     return QuantumDiffusionError.exit_status if refused else problem.exit_status
+
+
+_WRONG_NAMES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 def _plain(value: Any) -> Any:

@@ -168,7 +168,9 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_what_the_documentation_says(folder: Path) -> None:
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(FILES)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(
+        ["README.md", *FILES]
+    )
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in folder.rglob("*") if path.is_file())
     description = yaml.safe_load((folder / "config.yaml").read_text())
     assert description["format_version"] == 1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from qiskit import QuantumCircuit
 
 import quantum_diffusion
 
@@ -33,7 +34,7 @@ def test_what_holds_arrays_is_equal_only_to_itself() -> None:
     """A generated `==` compares arrays, whose answer is an array and no yes or no: it raises."""
     holders = []
     for kind in dataclasses_of_the_package():
-        hints = typing.get_type_hints(kind, localns={"torch": torch})
+        hints = typing.get_type_hints(kind, localns={"torch": torch, "QuantumCircuit": QuantumCircuit})
         if any(holds_arrays(hints[field.name]) for field in dataclasses.fields(kind)):
             holders.append(kind)
     assert len(holders) > 10

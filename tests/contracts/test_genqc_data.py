@@ -623,9 +623,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run_command("export-genqc", arguments) == 0
     assert "MixedCircuitsConfigDataset.from_config_file" in capsys.readouterr().out
     assert len(read(tmp_path / "genqc")) == 18
-    assert run_command("export-genqc", arguments) == 1
+    assert run_command("export-genqc", arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
-    assert run_command("export-genqc", [arguments[0]]) == 1
+    assert run_command("export-genqc", [arguments[0]]) == 2
     assert "export.output_path: is required" in capsys.readouterr().err
 
 
@@ -1288,7 +1288,7 @@ def test_the_hub(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_equal(loader.load_dataset("hf://me/circuits"), draw(0, 6))
     assert_equal(loader.load_dataset(Path("hf://me/circuits/parts/a")), draw(1, 6))
     assert_equal(loader.load_dataset("hf://me/circuits/parts"), merge_datasets([draw(1, 6), draw(2, 6, 3)]))
-    patterns = ["*.yaml", "*.safetensors", "*.pt", "*prompts.json"]
+    patterns = ["*.yaml", "*.safetensors", "*.pt", "*prompts.json", "README.md"]
     assert calls[0] == ("me/circuits", "dataset", patterns)
     assert calls[1][2] == [f"parts/a/{pattern}" for pattern in patterns]
     with pytest.raises(DatasetFormatError, match="'hf://me/circuits/none' has no YAML or tensors"):

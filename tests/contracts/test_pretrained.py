@@ -73,11 +73,11 @@ def test_commands_need_no_model(
     assert "that are exactly 'ghz:4': 1 (beam search" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=ghz:5", "compile.device=cpu"]) == 0
     assert "that are exactly 'ghz:5': 1 (beam search" in capsys.readouterr().out
-    assert run_command("compile", ["compile.target=ghz:6"]) == 1
+    assert run_command("compile", ["compile.target=ghz:6"]) == 2
     assert "the target has 6 qubits, but the model writes circuits of at most 5" in capsys.readouterr().err
     assert run_command("prepare", ["prepare.target=ghz:5", "prepare.device=cpu"]) == 0
     assert "that are exactly 'ghz:5': 1 (beam search" in capsys.readouterr().out
-    assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 1
+    assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 2
     assert "unknown pretrained model 'unitary': did you mean 'unitary_" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -66,6 +66,7 @@ def test_the_three_commands_leave_what_they_promise(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["datasets", "models"]
     model = folder / "models" / "quick_test"
     assert {path.name for path in model.iterdir()} == {
+        "README.md",
         "config.yaml",
         "model.safetensors",
         "last.safetensors",
@@ -121,7 +122,7 @@ def test_a_report_has_the_figures_of_all_three(folder: Path) -> None:
     metadata = yaml.safe_load((folder / "models" / "quick_test" / "metadata.yaml").read_text())
     for text in (f"{100 * metrics['srv_accuracy']:.1f} %", metadata["torch"], f"{metadata['num_parameters']:,}"):
         assert text in page
-    assert "is an earlier report" in run_forked(folder, *command, sources, status=1).stderr
+    assert "is an earlier report" in run_forked(folder, *command, sources, status=2).stderr
     run_forked(folder, *command, sources, "report.overwrite=true")
     assert [path.name for path in (folder / "pages").iterdir()] == ["all.html"]
     shutil.rmtree(folder / "pages")
@@ -142,7 +143,7 @@ def test_evaluating_again_replaces_an_evaluation_and_nothing_else(folder: Path) 
     assert (folder / "mine" / "thesis.txt").read_text() == "years of work"
 
     (folder / "foreign" / "circuits").mkdir(parents=True)
-    refused = run_forked(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./foreign", status=1)
+    refused = run_forked(folder, *script("evaluate_model.py"), *EVALUATE, "evaluation.save_folder=./foreign", status=2)
     assert refused.stderr.startswith("error: ")
     assert "holds 'circuits', but no earlier evaluation" in refused.stderr
     assert [path.name for path in (folder / "foreign").iterdir()] == ["circuits"]
@@ -153,10 +154,15 @@ def test_the_installed_command_samples(folder: Path) -> None:
     options = ["sample.srv=[1,1,1]", "sample.num_circuits=2", "sample.max_tries=200", "sample.save_folder=./found"]
     result = run_forked(folder, *command, *options)
     assert "2 distinct circuits verified to have SRV [1, 1, 1]" in result.stdout
-    assert sorted(path.name for path in (folder / "found").iterdir()) == ["00001.qasm", "00002.qasm"]
+    assert sorted(path.name for path in (folder / "found").iterdir()) == [
+        "00001.qasm",
+        "00002.qasm",
+        "circuits.png",
+        "summary.json",
+    ]
     assert qasm2.load(folder / "found" / "00001.qasm").num_qubits == 3
-    assert "exists" in run_forked(folder, *command, *options, status=1).stderr
-    assert "entangles a single qubit" in run_forked(folder, *command, "sample.srv=[1,1,2]", status=1).stderr
+    assert "exists" in run_forked(folder, *command, *options, status=2).stderr
+    assert "entangles a single qubit" in run_forked(folder, *command, "sample.srv=[1,1,2]", status=2).stderr
 
 
 def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
@@ -198,8 +204,9 @@ def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
 
 def test_python_without_docstrings_and_asserts_helps_and_reads_as_well(folder: Path) -> None:
     code = """
-from quantum_diffusion.cli import *
+from quantum_diffusion.commands import COMMANDS, TrainingConfig
 from quantum_diffusion.config.store import compose
+from quantum_diffusion.help import help_text, usage
 print(usage(), *map(help_text, COMMANDS), sep="\\n")
 values = ["training.general.dataset=x", "training.model.params={width: 24, depth: 1}"]
 print(compose("training", TrainingConfig, values).model.params)
@@ -207,7 +214,7 @@ print(compose("training", TrainingConfig, values).model.params)
     shown = [run(folder, sys.executable, flags, "-c", code).stdout for flags in ("-OO", "-q")]
     assert shown[0] == shown[1]
     assert "Train a model on a data set and save it." in shown[0]
-    assert "Folder of a saved model, or pretrained:NAME" in shown[0]
+    assert "Folder of a saved model, pretrained:NAME or hf://owner/name" in shown[0]
     assert "width=24" in shown[0]
 
 
@@ -226,7 +233,7 @@ def test_help_of_a_command_has_two_ways_to_ask(monkeypatch: pytest.MonkeyPatch, 
 def test_a_finished_model_is_refused_without_overwrite(folder: Path) -> None:
     weights = folder / "models" / "quick_test" / "model.safetensors"
     before = weights.read_bytes()
-    refused = run_forked(folder, *script("train_model.py"), *TRAIN, status=1)
+    refused = run_forked(folder, *script("train_model.py"), *TRAIN, status=2)
     assert "already holds a finished model" in refused.stderr
     assert weights.read_bytes() == before
 

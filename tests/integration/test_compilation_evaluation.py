@@ -308,7 +308,7 @@ def test_the_command_shows_figures_and_refuses_in_one_line(
     assert run_command("evaluate", [*arguments, f"evaluation.dataset={data['unseen']}"]) == 0
     assert (model / "evaluation" / "success.png").is_file()
     assert (model / "evaluation" / "metrics.md").read_text().count("solved, best of") == 2
-    assert run_command("evaluate", [*arguments, f"evaluation.dataset={data['wide']}"]) == 1
+    assert run_command("evaluate", [*arguments, f"evaluation.dataset={data['wide']}"]) == 2
     said = capfd.readouterr()
     assert said.err.startswith("error: the data set has circuits of 3 qubits")
     assert said.err.count("\n") == 1

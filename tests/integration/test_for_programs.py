@@ -101,10 +101,12 @@ def test_errors_are_objects_too(
 
 
 def test_what_the_file_system_refuses_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("file").touch()
-    answer = in_json(capsys, "generate", "datasets=quick_test_srv", "datasets.output_path=file/below")
+    too_long = "a" * 300
+    answer = in_json(capsys, "generate", "datasets=quick_test_srv", f"datasets.output_path={too_long}/b")
     assert answer["status"] == 1
-    assert "file" in answer["error"]
+    assert "the name is too long" in answer["error"]
+    Path("file").touch()
+    assert in_json(capsys, "generate", "datasets=quick_test_srv", "datasets.output_path=file/below")["status"] == 2
 
 
 def test_circuits_in_json_are_those_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:

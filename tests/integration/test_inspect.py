@@ -385,7 +385,7 @@ def test_other_files_are_never_touched(
     precious.parent.mkdir(parents=True, exist_ok=True)
     precious.write_text("precious")
     status, text, errors = run(capsys, f"inspect.dataset={tmp_path / 'data'}", f"inspect.save_folder={out}")
-    assert (status, text) == (1, "")
+    assert (status, text) == (2, "")
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
     assert str(out) in errors
@@ -398,13 +398,13 @@ def test_the_data_set_itself_is_no_place_for_results(
     save_dataset(srv, tmp_path / "data", {})
     folder = tmp_path / "data"
     status, _, errors = run(capsys, f"inspect.dataset={folder}", f"inspect.save_folder={folder}")
-    assert status == 1
+    assert status == 2
     assert "is not just an earlier inspection: choose another inspect.save_folder" in errors
 
 
 def test_a_folder_that_is_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, text, errors = run(capsys, f"inspect.dataset={tmp_path / 'none'}")
-    assert (status, text) == (1, "")
+    assert (status, text) == (2, "")
     assert "does not exist" in errors
     assert "inspect needs inspect.dataset: e.g." in run(capsys)[2]
 
