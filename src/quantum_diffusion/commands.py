@@ -168,6 +168,8 @@ def _complain(
     num_too_long: int = 0,
 ) -> Outcome:
     """Return the outcome of a search; when it found fewer circuits than wanted, say why and what to do."""
+    from quantum_diffusion.search.exact import Compilation
+
     report = {**report, "num_exact": found.num_exact, "seconds": found.seconds, "save_folder": config.save_folder}
     if found.interrupted:
         print("interrupted: this is what was found until then", file=sys.stderr)
@@ -187,6 +189,9 @@ def _complain(
         mends.insert(0, f"raise {section}.max_gates")
     if found.circuits:
         mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
+    elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
+        problem += ", and no circuit of these gates is exactly the target, whose entries are no whole numbers over roots of two"
+        mends = [f"set {section}.tolerance, e.g. to 0.01, for the nearest ones"]
     problem = f"{problem}: {' or '.join(mends)}"
     print(f"error: {problem}", file=sys.stderr)
     return Outcome(NOT_FOUND, {"error": problem, **report})

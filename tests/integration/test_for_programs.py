@@ -86,6 +86,7 @@ def test_data_training_and_evaluation_answer_in_json(capsys: pytest.CaptureFixtu
         ("compile", ["qft:3"], 2, "all of them are real"),
         ("compile", ["toffoly"], 2, "did you mean 'toffoli'"),
         ("compile", ["random:3:12", "compile.max_gates=4", "compile.seed=5"], 3, "found 0 of 1 circuit"),
+        ("prepare", ["w:3", "prepare.max_tries=8"], 3, "no circuit of these gates is exactly the target"),
         ("sample", ["sample.srv=[1,2,2]", "sample.model_dir=nowhere"], 2, "no saved model at 'nowhere'"),
         ("inspect", ["nowhere"], 2, "does not exist"),
         ("compile", ["ghz", "-m"], 2, "--json is for one job"),

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import InstructionTable, instruction_table
-from quantum_diffusion.circuits.invariants import INVARIANTS, broken_by_state, broken_invariants, may_entangle
+from quantum_diffusion.circuits.invariants import (
+    INVARIANTS,
+    broken_by_state,
+    broken_invariants,
+    may_be_exact,
+    may_entangle,
+)
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import ids_from_circuits
@@ -185,3 +191,24 @@ def test_states_that_gates_cannot_make_are_told(text: str, gates: list[str], sta
     state = unitary(text, 3)[:, 0]
     assert states in {group.states for group in broken_by_state(np.exp(0.4j) * state, gates)}
     assert broken_by_state(state, ["h", "s", "x", "cx"]) == []
+
+
+def test_what_circuits_are_may_always_be_exact(rng_seed: int = 0) -> None:
+    rng, without_t = np.random.default_rng(rng_seed), [name for name in GATES if name not in ("t", "tdg")]
+    for _ in range(300):
+        table = instruction_table(GatePool(without_t), int(rng.integers(3, 6)))
+        num_gates = int(rng.integers(0, 25))
+        ids = rng.integers(1, len(table.gate_index), (1, num_gates)).astype(np.int16)
+        matrix = unitaries(ids, table)[0] * np.exp(2j * np.pi * rng.random())
+        assert may_be_exact(matrix, without_t, num_gates)
+        assert may_be_exact(matrix[:, 0], without_t, num_gates), "the state that it makes"
+
+
+def test_thirds_and_random_matrices_are_never_exact() -> None:
+    w = np.array([0, 1, 1, 0, 1, 0, 0, 0]) / np.sqrt(3)
+    assert not may_be_exact(w, ["h", "cx", "s"], 20)
+    assert may_be_exact(w, ["h", "cx", "t"], 20), "nothing is said of t"
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        matrix, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+        assert not may_be_exact(matrix, ["h", "cx", "ccx"], 30)

@@ -69,6 +69,31 @@ def broken_by_state(state: Matrix, gates: Sequence[str]) -> list[Invariant]:
     return [group for group in common if group.misfit_of_state and group.misfit_of_state(scaled) > _SURE]
 
 
+def may_be_exact(target: Matrix, gates: Sequence[str], max_gates: int) -> bool:
+    """Tell whether a circuit may be exactly a target, by its entries; True proves nothing.
+
+    Each h divides by the root of two, and what else these gates do is to move and add Gaussian integers: so the squared
+    magnitudes of all entries are whole numbers over a power of two.
+
+    Args:
+        target: complex [D, D] of a unitary, or [D] of a state, normalized.
+        gates: Gates of the circuit.
+        max_gates: Most gates.
+    """
+    if not {*gates} <= _OVER_ROOTS_OF_TWO:
+        return True
+    shares = np.abs(target) ** 2
+    return any(
+        np.abs(scaled - scaled.round()).max() < 1e-6 * 2**power
+        for power, scaled in ((power, shares * 2.0**power) for power in range(min(max_gates, _MOST_POWERS) + 1))
+    )
+
+
+_OVER_ROOTS_OF_TWO = {"h", "x", "y", "z", "s", "sdg", "cx", "cy", "cz", "swap", "ccx", "cswap"}
+_MOST_POWERS = 16
+"""Beyond, whole numbers lie too close to tell."""
+
+
 def _common(gates: Sequence[str], num_qubits: int) -> list[Invariant]:
     """Return the groups that all circuits of some gates are in."""
     return [group for group in INVARIANTS if all(group.has(gate, num_qubits) for gate in gates)]

@@ -19,6 +19,7 @@ from quantum_diffusion.arguments import check_count, check_kind, check_number, c
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE
+from quantum_diffusion.circuits.invariants import may_be_exact
 from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
@@ -57,6 +58,8 @@ class Compilation(CircuitTable):
         seconds: Duration of the search.
         kept: What the kept gates at the beginning do, in words; None where none are.
         interrupted: Whether it was interrupted, and this is the best until then.
+        tolerance: Infidelity up to which circuits counted.
+        never_exact: Whether no circuit of these gates can be exactly the target, by the entries of that.
     """
 
     circuits: tuple[CompiledCircuit, ...]
@@ -70,6 +73,8 @@ class Compilation(CircuitTable):
     seconds: float = 0.0
     kept: str | None = None
     interrupted: bool = False
+    tolerance: float = 0.0
+    never_exact: bool = False
 
     @property
     def found(self) -> Sequence[Circuit]:
@@ -223,7 +228,14 @@ def find_exact(
     state = _Search(pipeline, request, found, options, edit, plan, seed, budget)
     rounds = _beams(state) if by_beam else _samples(state)
     result = _run(rounds, found, budget, progress)
-    return replace(result, search="beam" if by_beam else "sampling", kept=kept, seconds=time.perf_counter() - started)
+    return replace(
+        result,
+        search="beam" if by_beam else "sampling",
+        kept=kept,
+        seconds=time.perf_counter() - started,
+        tolerance=tolerance,
+        never_exact=not result.circuits and not may_be_exact(target, pool.names, most_gates),
+    )
 
 
 def _run(
