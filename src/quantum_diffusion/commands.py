@@ -190,7 +190,8 @@ def _complain(
     if found.circuits:
         mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
-        problem += ", and no circuit of these gates is exactly the target, whose entries are no whole numbers over roots of two"
+        entries = "whose entries are no whole numbers over roots of two"
+        problem += f", and no circuit of these gates is exactly the target, {entries}"
         mends = [f"set {section}.tolerance, e.g. to 0.01, for the nearest ones"]
     problem = f"{problem}: {' or '.join(mends)}"
     print(f"error: {problem}", file=sys.stderr)
