@@ -423,7 +423,8 @@ COMMANDS = {
         lambda config: config.save_folder,
         "sample.save_folder=./circuits/${hydra:job.num}",
         summary="Give verified circuits for a Schmidt rank vector.",
-        example="'sample.srv=[1,2,2]'",
+        example="1,2,2",
+        arguments=("sample.srv",),
     ),
     "compile": Command(
         "compile",

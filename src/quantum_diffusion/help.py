@@ -38,7 +38,7 @@ def usage() -> str:
         rows = [(name, COMMANDS[name].summary) for name in names if name in COMMANDS]
         if rows:
             lines += ["", f"{kind}:", *_rows(rows)]
-    lines += ["", "examples:", "  quantum-diffusion sample 'sample.srv=[1,2,2]'", "  quantum-diffusion compile --help"]
+    lines += ["", "examples:", "  quantum-diffusion sample 1,2,2", "  quantum-diffusion compile --help"]
     return "\n".join(lines)
 
 

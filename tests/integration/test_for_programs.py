@@ -20,7 +20,7 @@ from quantum_diffusion.cli import run_command
 from quantum_diffusion.commands import COMMANDS
 from quantum_diffusion.completion import completion_script
 from quantum_diffusion.config.command_line import parse_arguments, with_keys
-from quantum_diffusion.config.schema import CompileConfig
+from quantum_diffusion.config.schema import CompileConfig, SampleConfig
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 
@@ -188,6 +188,10 @@ def test_keys_take_their_values_in_order() -> None:
         "export.output_path='out'",
     ]
     assert with_keys(["a", "b", "c"], keys)[2] == "c", "what is left over is refused by its name"
+    assert with_keys(["a", "b c"], ["report.sources..."]) == ["report.sources=['a','b c']"]
+    for text in ("1,2,2", "[1,2,2]", "[1, 2, 2]"):
+        config = compose("sample", SampleConfig, with_keys([text], ["sample.srv"]))
+        assert config.srv == (1, 2, 2)
 
 
 # -------------------------------------------------------------------------------------- doctor and completion

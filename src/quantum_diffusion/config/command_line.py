@@ -18,6 +18,9 @@ from quantum_diffusion.config.schema import SECTIONS
 from quantum_diffusion.config.validation import all_fields, fields_at, nested_sections
 from quantum_diffusion.errors import ConfigError, unknown_name
 
+OWN_OPTIONS = ("--help", "--json", "--dry-run")
+"""Options that `cli` reads before all others."""
+
 _REFUSED = {
     "--shell-completion": "completion knows nothing of this program's commands: `COMMAND --help` lists all keys",
     "--experimental-rerun": "a pickled job can run code: give the settings, e.g. training=MODEL/training_config.yaml",
@@ -79,7 +82,8 @@ class _Parser(argparse.ArgumentParser):
         """Return the options and, as `overrides`, everything else."""
         found, unknown = self.parse_known_intermixed_args(list(arguments))
         for argument in unknown:
-            names = [name for name in self._option_string_actions if name.startswith("--")]
+            names = [name for name in self._option_string_actions if name.startswith("--") and name not in _REFUSED]
+            names += OWN_OPTIONS
             raise ConfigError(unknown_name("option", argument.partition("=")[0], names))
         for name, mend in _REFUSED.items():
             if getattr(found, name.strip("-").replace("-", "_")):
@@ -212,9 +216,15 @@ def with_keys(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
         if is_value and waiting[0].endswith("..."):
             every.append(argument)
         else:
-            result.append(f"{waiting.pop(0)}={written(argument)}" if is_value else argument)
+            result.append(_with_key(waiting.pop(0), argument) if is_value else argument)
         before = argument
     return [*result, f"{waiting[0].removesuffix('...')}={written(every)}"] if every else result
+
+
+def _with_key(key: str, text: str) -> str:
+    """Put a key before a value; numbers of a list need no brackets."""
+    is_list = re.fullmatch(r"\[?[\d,\s]*\]?", text) and _takes_list(key, key.partition(".")[0])
+    return f"{key}=[{text.strip('[]')}]" if is_list else f"{key}={written(text)}"
 
 
 _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
