@@ -20,9 +20,10 @@ from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.files import numbered
+from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
-from quantum_diffusion.circuits.tokenizer import DecodeReport
+from quantum_diffusion.circuits.tokenizer import DecodeReport, ids_from_circuits
 from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig, SearchObjective
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, memory_for
@@ -35,6 +36,7 @@ from quantum_diffusion.search.files import read_circuit
 from quantum_diffusion.search.reach import check_srv_reach
 from quantum_diffusion.search.results import CircuitTable
 from quantum_diffusion.search.saving import check_save_folder, save_circuits
+from quantum_diffusion.tasks.base import Task
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
@@ -184,7 +186,7 @@ def find_entangling(
         for samples in sample_batches(pipeline, request, options, edit, seed, budget, found):
             matches = samples.matches.nonzero()[0]
             found |= dict.fromkeys(
-                _simplified(pipeline, request, samples, matches) if may_simplify else samples.circuits(matches)
+                _simplified(pipeline.task, request, samples, matches) if may_simplify else samples.circuits(matches)
             )
             sampled, exact = sampled + len(samples), exact + len(matches)
             if progress:
@@ -196,14 +198,17 @@ def find_entangling(
     return FoundCircuits(tuple(srv), cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
 
 
-def _simplified(
-    pipeline: DiffusionPipeline, request: Requests, samples: SampledCircuits, rows: NDArray[np.intp]
-) -> list[Circuit]:
-    """Return samples that are exact as they are when simplified, those that simulation confirms in that form."""
-    task, table = pipeline.task, pipeline.table
-    ids = normal_form(task.simplify(samples.ids[rows], table), table)
+def _simplified(task: Task, request: Requests, samples: SampledCircuits, rows: NDArray[np.intp]) -> list[Circuit]:
+    """Return samples that are exact as they are when simplified, those that simulation confirms in that form.
+
+    On the qubits that were asked for, not the model's: rules for more of them take seconds to make.
+    """
+    circuits = samples.circuits(rows)
+    table = instruction_table(samples.gate_pool, int(request.num_qubits[0]))
+    ids = ids_from_circuits(circuits, table, max(map(len, circuits), default=0))
+    ids = normal_form(task.simplify(ids, table), table)
     report = DecodeReport(ids, np.ones(len(ids), dtype=np.bool_), ("valid",) * len(ids))
-    verified = task.verify(request.repeated(len(ids)), report, table)
+    verified = task.verify(task.requests(request.prompts * len(ids), None, table), report, table)
     return verified.circuits(verified.matches.nonzero()[0])
 
 
