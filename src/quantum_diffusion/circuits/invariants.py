@@ -284,6 +284,7 @@ _LOCAL = Invariant(
 )
 _MONOMIAL = Invariant("permutations of the basis states, up to phases", _monomial, *_BASIS)
 
+ROTATIONS = Invariant("real with determinant 1, up to a global phase", _rotation, *_REAL)
 INVARIANTS = (
     _LOCAL,
     Invariant("diagonal", _diagonal, *_ZERO),
@@ -295,7 +296,7 @@ INVARIANTS = (
     Invariant("such that |0...0> stays as it is", _keeps_zero, *_ZERO),
     Invariant("such that the number of qubits in 1 stays as it is", _keeps_weight, *_ZERO),
     Invariant("real, up to a global phase", _real, *_REAL),
-    Invariant("real with determinant 1, up to a global phase", _rotation, *_REAL),
+    ROTATIONS,
     Invariant("Clifford", _clifford),
     Invariant("permutations with signs that are sums (XOR) of bits", _phases_of_sums(2)),
     Invariant("permutations with phases that cx and t can make", _phases_of_sums(8)),

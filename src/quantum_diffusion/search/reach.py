@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GATES, Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
-from quantum_diffusion.circuits.invariants import Invariant, may_entangle
+from quantum_diffusion.circuits.invariants import ROTATIONS, Invariant, may_entangle
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.errors import ConfigError, counted
@@ -161,6 +161,9 @@ def _mend(
     broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], num_qubits: int, section: str
 ) -> str:
     """Say which gates lead out of invariants: of those that may be used, or else of all that there are."""
+    if [*broken] == [ROTATIONS] and num_qubits > 3:
+        # Also those of other gates: an exact one would be a root of unity times a matrix of determinant 1.
+        return "on more than three qubits all gates have determinant 1: give the target one more qubit, which it leaves as it is"
     added = _leading_out(broken, [name for name in possible if name not in used], num_qubits)
     if added:
         return f"add {added} to {section}.gates"
