@@ -163,7 +163,8 @@ def _mend(
     """Say which gates lead out of invariants: of those that may be used, or else of all that there are."""
     if [*broken] == [ROTATIONS] and num_qubits > 3:
         # Also those of other gates: an exact one would be a root of unity times a matrix of determinant 1.
-        return "on more than three qubits all gates have determinant 1: give the target one more qubit, which it leaves as it is"
+        every = "on more than three qubits all gates have determinant 1"
+        return f"{every}: give the target one more qubit, which it leaves as it is"
     added = _leading_out(broken, [name for name in possible if name not in used], num_qubits)
     if added:
         return f"add {added} to {section}.gates"
