@@ -129,6 +129,16 @@ def picture(body: Any) -> bytes:
     return Circuit.from_qasm(read_request(PictureRequest, body).qasm)._repr_png_()
 
 
+def told(problem: QuantumDiffusionError) -> str:
+    """Return a message as the page shows it: its fields have the names of keys, without their sections.
+
+    Example:
+        >>> told(ConfigError("add ccx to compile.gates"))
+        'add ccx to gates'
+    """
+    return re.sub(r"\b(request|find|sample|compile|prepare|edit)\.(?=[a-z])", "", str(problem))
+
+
 # -------------------------------------------------------------------------------------------------- requests
 
 

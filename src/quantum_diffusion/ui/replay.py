@@ -47,11 +47,13 @@ def replay_state(circuit: Circuit, target: Matrix) -> dict[str, Any]:
     """
     _check_size(circuit, len(target))
     states = [columns[:, 0] for columns in _after_each(circuit, _zero(circuit.num_qubits))]
-    wanted = target * _phase(np.vdot(target, states[-1]))
+    wanted = target * _phase(complex(np.vdot(target, states[-1])))
     return {
         "kind": "state",
         "wanted": _pairs(wanted),
-        "steps": [{"values": _pairs(made), "overlap": round(abs(np.vdot(wanted, made)) ** 2, 6)} for made in states],
+        "steps": [
+            {"values": _pairs(made), "overlap": round(float(abs(np.vdot(wanted, made)) ** 2), 6)} for made in states
+        ],
     }
 
 
@@ -65,11 +67,12 @@ def replay_unitary(circuit: Circuit, target: Matrix) -> dict[str, Any]:
     size = len(target)
     _check_size(circuit, size**2)
     lefts = [target @ made.conj().T for made in _after_each(circuit, np.eye(size, dtype=np.complex128))]
-    phase = _phase(np.trace(lefts[-1])).conjugate()
+    phase = _phase(complex(np.trace(lefts[-1]))).conjugate()
     return {
         "kind": "unitary",
         "steps": [
-            {"values": _pairs(left * phase), "overlap": round(abs(np.trace(left) / size) ** 2, 6)} for left in lefts
+            {"values": _pairs(left * phase), "overlap": round(float(abs(np.trace(left) / size) ** 2), 6)}
+            for left in lefts
         ],
     }
 

@@ -233,11 +233,13 @@ async def _answered(answer: Callable[[], Any]) -> Response:
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import Response
 
+    from quantum_diffusion.ui import answers
+
     try:
         value = await run_in_threadpool(answer)
         return value if isinstance(value, Response) else _json(value)
     except QuantumDiffusionError as problem:
-        return _json({"error": str(problem)}, 400)
+        return _json({"error": answers.told(problem)}, 400)
     except Exception:
         logger.exception("a request to the page failed")
         return _json({"error": "this is a bug of ours: the terminal that serves the page says where"}, 500)
