@@ -272,7 +272,7 @@ function recall() {
 
 function card(circuit, title, request) {
   const isNear = circuit.exact === false;
-  const infidelity = "infidelity" in circuit ? [["infidelity", Number(circuit.infidelity).toPrecision(2)]] : [];
+  const infidelity = "infidelity" in circuit ? [["infidelity", shortly(circuit.infidelity)]] : [];
   const label = circuit.srv ? [["Schmidt rank vector", `[${circuit.srv.join(", ")}]`]] : infidelity;
   const facts = [...label, ["gates", circuit.num_gates], ["two-qubit", circuit.two_qubit_gates], ["depth", circuit.depth]];
   const svg = drawing(circuit);
@@ -301,6 +301,8 @@ function card(circuit, title, request) {
     watched.hidden = !watched.hidden;
     if (watched.hidden) svg.querySelectorAll("g").forEach((gate) => gate.setAttribute("class", ""));
     else watched.querySelector("input").dispatchEvent(new Event("input"));
+    const isCalm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!watched.hidden && !isCalm) watched.querySelector("button").click();
     button.setAttribute("aria-expanded", !watched.hidden);
   });
   watch.setAttribute("aria-expanded", "false");
@@ -316,6 +318,8 @@ function card(circuit, title, request) {
     make("div", { className: "drawing", tabIndex: 0, role: "group", "aria-label": "drawing of the circuit" }, svg),
     buttons, trouble, watched);
 }
+
+const shortly = (number) => (number < 1e-12 ? "0" : number.toPrecision(2));
 
 const LAYER = 40, WIRE = 38, LEFT = 36, BOX = 27;
 
@@ -373,7 +377,7 @@ const ORDER = "The circuit is replayed from its first gate to its last, in its s
 function player(answer, svg, request) {
   const last = answer.steps.length - 1;
   const gates = [...svg.querySelectorAll("g")];
-  const slider = make("input", { type: "range", min: 0, max: last, step: 1, value: last, "aria-label": "gates so far" });
+  const slider = make("input", { type: "range", min: 0, max: last, step: 1, value: 0, "aria-label": "gates so far" });
   const play = make("button", { type: "button", className: "quiet" }, "Play");
   const told = make("output", {});
   const scene = SCENES[answer.kind](answer, request);
@@ -400,16 +404,17 @@ function player(answer, svg, request) {
     show();
     play.textContent = "Pause";
     timer = setInterval(() => {
-      if (!slider.isConnected || Number(slider.value) >= last) return pause();
+      if (!slider.checkVisibility() || Number(slider.value) >= last) return pause();
       slider.value = Number(slider.value) + 1;
       show();
     }, 700);
   });
   return [
     make("div", { className: "player" }, play, slider, told),
-    make("div", { className: "scene" }, scene.element),
-    ...(scene.keys ? [scene.keys] : []),
-    make("p", { className: "hint" }, `${CAPTIONS[answer.kind]} ${ORDER}`),
+    make("div", { className: "scene" }, scene.element, make("div", {},
+      make("p", { className: "hint" }, CAPTIONS[answer.kind]),
+      make("ul", { className: "keys" }, ...(scene.keys || [])),
+      make("p", { className: "hint" }, ORDER))),
   ];
 }
 
@@ -438,7 +443,7 @@ const SCENES = {
       make("li", {}, draw("svg", { viewBox: "0 0 8 8" }, draw("rect", { width: 8, height: 8, fill: colour(real, imaginary) })), name));
     return {
       element: canvas,
-      keys: make("ul", { className: "keys" }, ...keys),
+      keys,
       show({ values, overlap }) {
         context.clearRect(0, 0, canvas.width, canvas.height);
         values.forEach((row, i) => row.forEach(([real, imaginary], j) => {
