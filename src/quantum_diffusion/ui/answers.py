@@ -32,7 +32,9 @@ from quantum_diffusion.ui.requests import FindRequest, PictureRequest, StepsRequ
 from quantum_diffusion.ui.script import python_script
 
 _NAMES = {"compile": unitaries.NAMES, "prepare": states.NAMES}
-_PAIRS = re.compile(r"\s*\d{1,3}\s*-\s*\d{1,3}\s*([,;\s]\s*\d{1,3}\s*-\s*\d{1,3}\s*)*", re.ASCII)
+_MOST_LETTERS = 600
+"""Of a message: what is wrong may be as long as a file."""
+_PAIR = re.compile(r"(\d{1,3})-(\d{1,3})", re.ASCII)
 
 
 def models(settings: Settings) -> dict[str, Any]:
@@ -130,13 +132,15 @@ def picture(body: Any) -> bytes:
 
 
 def told(problem: QuantumDiffusionError) -> str:
-    """Return a message as the page shows it: its fields have the names of keys, without their sections.
+    """Return a message as the page shows it: in a line, with the names of keys without their sections.
 
     Example:
         >>> told(ConfigError("add ccx to compile.gates"))
         'add ccx to gates'
     """
-    return re.sub(r"\b(request|find|sample|compile|prepare|edit)\.(?=[a-z])", "", str(problem))
+    text = " ".join(str(problem).split())
+    text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 100]} ... {text[-95:]}"
+    return re.sub(r"\b(request|find|sample|compile|prepare|edit)\.(?=[a-z])", "", text)
 
 
 # -------------------------------------------------------------------------------------------------- requests
@@ -176,11 +180,13 @@ def read_coupling(text: str, num_qubits: int) -> list[tuple[int, int]] | None:
         return None
     if word == "line":
         return [(qubit, qubit + 1) for qubit in range(num_qubits - 1)]
-    if not _PAIRS.fullmatch(word):
+    parts = re.sub(r"\s?-\s?", "-", " ".join(word.split())).replace(",", " ").replace(";", " ").split()
+    pairs = [_PAIR.fullmatch(part) for part in parts]
+    if not pairs or None in pairs:
         raise ConfigError(
             f"cannot read the coupling {text[:60]!r}: write pairs of qubits such as 0-1, 1-2; or line, or all"
         )
-    return [(int(one), int(other)) for one, other in re.findall(r"(\d+)\s*-\s*(\d+)", word)]
+    return [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
 
 
 def _asked(request: FindRequest, command: str, model: Model) -> object:
