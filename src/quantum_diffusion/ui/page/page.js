@@ -314,11 +314,12 @@ function card(circuit, title, request) {
       ? make("span", { className: "near" }, "not exact")
       : make("span", { className: "verified" }, "✓ verified by simulation")),
     make("dl", { className: "facts" }, ...facts.map(([name, value]) =>
-      make("div", {}, make("dt", {}, name), make("dd", {}, String(value))))),
+      make("div", {}, make("dt", { title: MEANINGS[name] || "" }, name), make("dd", {}, String(value))))),
     make("div", { className: "drawing", tabIndex: 0, role: "group", "aria-label": "drawing of the circuit" }, svg),
     buttons, trouble, watched);
 }
 
+const MEANINGS = { "two-qubit": "gates on two qubits or more; one of k qubits counts k − 1 times", depth: "layers of gates that can be done at once" };
 const shortly = (number) => (number < 1e-12 ? "0" : number.toPrecision(2));
 
 const LAYER = 40, WIRE = 38, LEFT = 36, BOX = 27;
