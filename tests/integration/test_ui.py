@@ -226,6 +226,17 @@ def test_a_body_of_unknown_length_is_bounded_too(server: PageServer) -> None:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30)
 
 
+def test_the_page_is_served_at_other_loopback_addresses() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    try:
+        with serving(host="::1") as server:
+            assert server.is_private
+            assert ask(server, "/api/models")[0] == 200
+    except ConfigError:
+        pytest.skip("no IPv6 here")
+
+
 def test_where_everybody_may_come_any_address_is_answered_but_no_name() -> None:
     with serving(host="0.0.0.0") as server:
         assert not server.is_private
@@ -274,7 +285,10 @@ def test_a_port_in_use_and_a_wrong_address_are_told(capsys: pytest.CaptureFixtur
     for host in ("no host", "203.0.113.1"):
         with pytest.raises(ConfigError, match="of this machine"):
             PageServer(UiConfig(host=host, port=0))
-    assert run_command("ui", ["--dry-run", f"ui.folder={tmp_path / 'nowhere'}"]) == 2
+    capsys.readouterr()
+    for key, said in ((f"ui.folder={tmp_path / 'nowhere'}", "no folder"), ("ui.device=abacus", "unknown device")):
+        assert run_command("ui", [key, "ui.port=0"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_without_the_extra_the_mend_is_told(

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from quantum_diffusion.config.schema import UiConfig
+from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError
-from quantum_diffusion.ui.models import Settings
+from quantum_diffusion.ui import answers
+from quantum_diffusion.ui.models import Settings, offered
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -64,7 +66,8 @@ class PageServer:
         config: Where to serve, and what may be asked.
 
     Raises:
-        ConfigError: The extra `ui` is not installed, or the address cannot be served at.
+        ConfigError: The extra `ui` is not installed, the address cannot be served at, or there is no such device.
+        CheckpointError: There is no such folder of models.
 
     Attributes:
         address: Where the page is.
@@ -80,6 +83,8 @@ class PageServer:
         self.num_searches = 0
         self._host = config.host
         self._settings = Settings(config.folder, config.device, config.max_seconds)
+        select_device(config.device)  # what is wrong with either is told before anybody comes
+        offered(self._settings)
         self._searching, self._drawing, self._stop = threading.Lock(), threading.Lock(), threading.Event()
         self._socket = _listen(config.host, config.port)
         host, port = self._socket.getsockname()[:2]
@@ -96,7 +101,7 @@ class PageServer:
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=64,
-                timeout_graceful_shutdown=3,
+                timeout_graceful_shutdown=10,
             )
         )
 
@@ -142,13 +147,9 @@ class PageServer:
         )
 
     async def _models(self, request: Request) -> Response:
-        from quantum_diffusion.ui import answers
-
         return await _answered(lambda: answers.models(self._settings))
 
     async def _find(self, request: Request) -> Response:
-        from quantum_diffusion.ui import answers
-
         body = await _body(request)
         if not self._searching.acquire(blocking=False):
             return _json({"error": "busy: another search is running; wait until it ends, or stop it"}, 503)
@@ -165,15 +166,11 @@ class PageServer:
             self._searching.release()
 
     async def _steps(self, request: Request) -> Response:
-        from quantum_diffusion.ui import answers
-
         body = await _body(request)
         return await _answered(lambda: answers.steps(body, self._settings))
 
     async def _picture(self, request: Request) -> Response:
         from starlette.responses import Response
-
-        from quantum_diffusion.ui import answers
 
         body = await _body(request)
 
@@ -232,8 +229,6 @@ async def _answered(answer: Callable[[], Any]) -> Response:
     """Answer in a thread of its own; what a user can mend is told in one line, a bug on the terminal."""
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import Response
-
-    from quantum_diffusion.ui import answers
 
     try:
         value = await run_in_threadpool(answer)

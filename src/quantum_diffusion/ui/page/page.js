@@ -92,7 +92,8 @@ function showModel() {
   byId("most").max = one.max_gates;
   if (state.kind === "sample") {
     byId("size").replaceChildren(...one.sizes.map((size) => make("option", { value: size }, String(size))));
-    showQubits([1, 2, 2].concat(Array(Math.max(one.sizes[0] - 3, 0)).fill(1)).slice(0, one.sizes[0]));
+    const least = one.sizes[0];
+    showQubits(Array.from({ length: least }, (_, qubit) => (least < 2 || (least > 2 && qubit === 0) ? 1 : 2)));
     return;
   }
   byId("gates").replaceChildren(...one.gates.map((gate) => make("label", {},
