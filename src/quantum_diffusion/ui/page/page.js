@@ -220,7 +220,7 @@ async function find() {
 }
 
 function showAnswer(answer, request) {
-  byId("status").textContent = [answer.summary, answer.problem].filter(Boolean).join(". ");
+  byId("status").textContent = [answer.summary, answer.problem].filter(Boolean).join("; ");
   byId("python").textContent = answer.python;
   byId("script").hidden = false;
   const shown = answer.circuits.map((circuit, row) => card(circuit, `Circuit ${row + 1}`, request));
