@@ -27,6 +27,7 @@ from quantum_diffusion.config.schema import (
     SampleConfig,
     TargetSearchConfig,
     TrainingConfig,
+    UiConfig,
 )
 from quantum_diffusion.config.validation import plain
 from quantum_diffusion.errors import counted, duration
@@ -315,6 +316,22 @@ def models(config: ModelsConfig) -> Outcome:
     return Outcome(report={"models": rows})
 
 
+def ui(config: UiConfig) -> Outcome:
+    """Serve a page on this machine where you ask models and watch circuits being written; Ctrl-C ends it."""
+    from quantum_diffusion import console
+    from quantum_diffusion.ui.server import PageServer
+
+    server = PageServer(config)
+    console.out.print(f"the page is at {server.address} (Ctrl-C ends it)")
+    if not server.is_private:
+        console.out.print(f"anyone who reaches ui.host={config.host} can search on this machine: there is no password")
+    if config.open_browser:
+        server.open_browser()
+    server.run()
+    console.out.print(f"the page is closed, after {counted(server.num_searches, 'search', 'searches')}")
+    return Outcome(report={"address": server.address, "num_searches": server.num_searches})
+
+
 def push(config: PushConfig) -> Outcome:
     """Upload a model or a data set to the Hugging Face Hub."""
     from quantum_diffusion import console
@@ -485,6 +502,12 @@ COMMANDS = {
         lambda config: None,
         summary="List the models that come with the package, and your own.",
         arguments=("models.folder",),
+    ),
+    "ui": Command(
+        "ui",
+        ui,
+        lambda config: None,
+        summary="Serve a page on this machine where you ask models and watch circuits being written.",
     ),
     "push": Command(
         "push",

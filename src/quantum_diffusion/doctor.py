@@ -24,6 +24,7 @@ _EXTRAS = {
     "qasm3": ("qiskit_qasm3_import", "OpenQASM 3 programs as targets"),
     "pennylane": ("pennylane", "Circuit.to_pennylane"),
     "ray": ("ray", "data sets and samples on a cluster"),
+    "ui": ("uvicorn", "the page of quantum-diffusion ui"),
     "sweeps": ("hydra_plugins.hydra_joblib_launcher", "jobs of a sweep at once"),
     "wandb": ("wandb", "training logged to Weights & Biases"),
     "mlflow": ("mlflow", "training logged to MLflow"),

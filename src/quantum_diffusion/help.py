@@ -15,7 +15,7 @@ _REQUIRED = "required"
 _KINDS = (
     ("make and check data", ("generate", "inspect", "export-genqc")),
     ("train and evaluate", ("train", "evaluate", "runs", "report")),
-    ("ask a model", ("sample", "compile", "prepare", "models", "push", "pull")),
+    ("ask a model", ("sample", "compile", "prepare", "ui", "models", "push", "pull")),
     ("this program", ("doctor", "completion")),
 )
 """The commands as `--help` groups them; those that it does not name come last."""

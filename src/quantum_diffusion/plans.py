@@ -19,6 +19,7 @@ from quantum_diffusion.config.schema import (
     SampleConfig,
     TargetSearchConfig,
     TrainingConfig,
+    UiConfig,
 )
 from quantum_diffusion.errors import counted
 
@@ -165,10 +166,23 @@ def _search(config: SampleConfig | TargetSearchConfig, asked: str, gates: Any, m
     return Plan(words, config.max_seconds, values)
 
 
+def _page(config: UiConfig) -> Plan:
+    from quantum_diffusion.ui.models import Settings, offered
+    from quantum_diffusion.ui.server import PageServer
+
+    names = list(offered(Settings(folder=config.folder)))
+    server = PageServer(config)  # refuses a port that is in use
+    server.close()
+    address = server.address if config.port else f"a free port of {config.host}"
+    words = {"page": address, "models": ", ".join(names), "budget": f"{config.max_seconds:g} s a search, one at a time"}
+    return Plan(words, None, {"address": address, "models": names})
+
+
 _PLANS: dict[type, Callable[[Any], Plan]] = {
     DatasetConfig: _generation,
     TrainingConfig: _training,
     EvaluationConfig: _evaluation,
     SampleConfig: _sampling,
     TargetSearchConfig: _target_search,
+    UiConfig: _page,
 }

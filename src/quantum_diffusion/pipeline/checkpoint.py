@@ -175,6 +175,19 @@ def load_pipeline(
     return pipeline
 
 
+def read_configuration(folder: Path) -> PipelineConfig:
+    """Read what a saved pipeline is, without its weights.
+
+    Raises:
+        CheckpointError: The folder is missing, foreign or damaged.
+    """
+    params = _read_description(folder).get("params")
+    try:
+        return validate(PipelineConfig, params, f"{folder / DESCRIPTION}: params")
+    except ConfigError as problem:
+        raise CheckpointError(f"the model {str(folder)!r} cannot be used: {problem}; train again") from problem
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION
     if not os.path.isfile(file) and os.path.isfile(folder / "run" / "run.yaml"):

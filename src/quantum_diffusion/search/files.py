@@ -37,8 +37,22 @@ def read_target_file(path: Path) -> Any:
         ConfigError: There is no such file, or it cannot be read, is too large, or holds neither.
         GateSetError: It is no OpenQASM program, or one that asks for too much.
     """
-    content = _content(path)
-    suffix = path.suffix.lower()
+    return read_target(_content(path), path.suffix)
+
+
+def read_target(content: bytes, suffix: str) -> Any:
+    """Read an array or a `QuantumCircuit` from the bytes of a file, whichever it holds.
+
+    Args:
+        content: The bytes.
+        suffix: How the file's name ends, e.g. ".npy".
+
+    Raises:
+        ConfigError: They are too many, or hold neither; the message goes on from the file's name.
+        GateSetError: They are no OpenQASM program, or one that asks for too much.
+    """
+    _check_bytes(content)
+    suffix = suffix.lower()
     if suffix in (".npy", ".npz") or content.startswith((_NPY, _NPZ)):
         return _array_of(content)
     text = _text_of(content)
@@ -64,9 +78,13 @@ def _content(path: Path) -> bytes:
             content = file.read(_MOST_BYTES + 1)
     except OSError as problem:
         raise ConfigError(f"cannot be read ({problem.strerror}): make it readable, or give another file") from problem
+    _check_bytes(content)
+    return content
+
+
+def _check_bytes(content: bytes) -> None:
     if len(content) > _MOST_BYTES:
         raise ConfigError(f"has more than {_MOST_BYTES // 2**20} MiB: give a smaller one")
-    return content
 
 
 def _array_of(content: bytes) -> NDArray[Any]:

@@ -20,7 +20,8 @@ from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, unknown
 from quantum_diffusion.search.files import is_path, read_target_file
 from quantum_diffusion.search.unitaries import check_size, random_circuit
 
-_NAMES = ("ghz", "w", "dicke", "basis", "random")
+NAMES = ("ghz", "w", "dicke", "basis", "random")
+"""Of well-known states; what may follow one is in `target_state`."""
 
 _FORMS = {
     "ghz": "ghz:3 (qubits)",
@@ -65,7 +66,7 @@ def target_state(
         [0.0, 0.0, 1.0, 0.0]
     """
     num_qubits = check_count(num_qubits, "num_qubits", 1)
-    if isinstance(target, str) and not is_path(target, _NAMES):
+    if isinstance(target, str) and not is_path(target, NAMES):
         return _named_state(target, num_qubits, gates, num_gates, seed)
     if isinstance(target, str | Path):
         try:
@@ -91,8 +92,8 @@ def _checked(array: NDArray[Any], num_qubits: int) -> Matrix:
 
 def _named_state(text: str, num_qubits: int, gates: Sequence[str], num_gates: int, seed: int) -> Matrix:
     name, *words = text.split(":")
-    if name not in _NAMES:
-        raise ConfigError(f"{unknown_name('target', text, _NAMES)}; or the path of a .npy or .qasm file")
+    if name not in NAMES:
+        raise ConfigError(f"{unknown_name('target', text, NAMES)}; or the path of a .npy or .qasm file")
     if name == "basis":
         if len(words) > 1 or not re.fullmatch("[01]{1,20}", "".join(words), re.ASCII):
             raise _unreadable(text, name)

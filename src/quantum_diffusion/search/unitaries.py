@@ -64,7 +64,7 @@ def target_unitary(
         array([0, 3, 2, 1])
     """
     num_qubits = check_count(num_qubits, "num_qubits", 1)
-    if isinstance(target, str) and not is_path(target, _NAMES):
+    if isinstance(target, str) and not is_path(target, NAMES):
         return _named_unitary(target, num_qubits, gates, num_gates, seed)
     if isinstance(target, str | Path):
         try:
@@ -105,8 +105,8 @@ def check_size(given: int, most: int) -> None:
 
 def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: int, seed: int) -> Matrix:
     name, *numbers = text.split(":")
-    if name not in _NAMES:
-        raise ConfigError(f"{unknown_name('target', text, _NAMES)}; or the path of a .npy or .qasm file")
+    if name not in NAMES:
+        raise ConfigError(f"{unknown_name('target', text, NAMES)}; or the path of a .npy or .qasm file")
     most_numbers = 2 if name == "random" else 0 if name in _CIRCUITS else 1
     if len(numbers) > most_numbers or not all(re.fullmatch(r"[1-9]\d{0,3}", number, re.ASCII) for number in numbers):
         forms = [name, "e.g. random:3:8 (qubits, gates)", f"e.g. {name}:3 (qubits)"]
@@ -163,7 +163,8 @@ _CIRCUITS = {
 }
 """Targets of a fixed number of qubits, by a circuit that is one of them."""
 
-_NAMES = (*_FORMULAS, *_CIRCUITS, "random")
+NAMES = (*_FORMULAS, *_CIRCUITS, "random")
+"""Of well-known unitaries; what may follow one is in `target_unitary`."""
 
 
 def random_circuit(num_qubits: int, num_gates: int, gates: Sequence[str], seed: int) -> Circuit:

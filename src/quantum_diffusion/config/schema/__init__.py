@@ -15,6 +15,7 @@ from quantum_diffusion.config.schema.folders import (
     PushConfig,
     ReportConfig,
     RunsConfig,
+    UiConfig,
 )
 from quantum_diffusion.config.schema.models import (
     MOST_AMPLITUDE_QUBITS,
@@ -125,6 +126,7 @@ __all__ = [
     "TrainingConfig",
     "TransformerParams",
     "UNetParams",
+    "UiConfig",
     "UnitaryEncoderConfig",
     "WandbMode",
     "Weights",
@@ -142,6 +144,7 @@ SECTIONS: dict[str, type[Section]] = {
     "runs": RunsConfig,
     "report": ReportConfig,
     "models": ModelsConfig,
+    "ui": UiConfig,
     "push": PushConfig,
     "pull": PullConfig,
     "doctor": DoctorConfig,

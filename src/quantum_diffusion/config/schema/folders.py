@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from quantum_diffusion.config.schema.values import PathText, Text
+from quantum_diffusion.config.schema.values import PathText, Seconds, Text
 from quantum_diffusion.config.validation import Section
 
 
@@ -62,6 +62,25 @@ class ModelsConfig(Section):
 
     folder: PathText | None = None
     """Folder with trained models of your own, at any depth, to list as well; null lists those that come with the
+    package alone."""
+
+
+class UiConfig(Section):
+    """What `quantum-diffusion ui` does (keys `ui.*`)."""
+
+    host: Text = "127.0.0.1"
+    """Address to serve at: this machine alone can open the page. With another one (0.0.0.0 is all of the machine's)
+    anyone who reaches it can search on this machine; there is no password."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    """Port to serve at; 0 takes a free one."""
+    open_browser: bool = False
+    """Open the page in your browser."""
+    device: Text = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
+    max_seconds: Seconds = 20.0
+    """Most time for one search."""
+    folder: PathText | None = None
+    """Folder with trained models of your own, at any depth, to offer as well; null offers those that come with the
     package alone."""
 
 
