@@ -32,7 +32,7 @@ PAGES = {"RESULTS.md": "results.md", "CHANGELOG.md": "changes.md", "CONTRIBUTING
 
 
 def link_outside(app, name: str, source: list[str]) -> None:
-    """Make links to files outside this folder links that the site has: they are written for readers of the repository."""
+    """Make links out of this folder, which are for readers of the repository, links that the site has."""
 
     def replaced(link: re.Match[str]) -> str:
         up, path = link.groups()

@@ -1,6 +1,6 @@
-"""The method in one file: a network that learns to put back hidden gates, and writes circuits with the entanglement you ask for.
+"""The method in one file: a network learns to put back hidden gates, and then writes circuits on demand.
 
-It needs numpy and torch, and nothing of quantum_diffusion. Run it: python docs/toy.py. A minute on a CPU; --steps 20 is a quick look.
+It needs numpy and torch, and nothing of quantum_diffusion. Run it: python docs/toy.py. A minute on a CPU.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# 1. Circuits. Three qubits that start in |000>, gates h and cx. A circuit is a row of numbers: 0 is "no gate", the others
-# are the instructions of this table.
+# 1. Circuits. Three qubits that start in |000>, gates h and cx. A circuit is a row of numbers: 0 is "no gate", the
+# others are the instructions of this table.
 QUBITS, STEPS = 3, 8
 H = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
 INSTRUCTIONS = [("h", (q,)) for q in range(QUBITS)] + [
@@ -39,8 +39,8 @@ def matrix(gate: str, qubits: tuple[int, ...]) -> np.ndarray:
 GATES = torch.tensor(np.stack([np.eye(2**QUBITS), *(matrix(*i) for i in INSTRUCTIONS)]), dtype=torch.float32)
 
 
-# 2. Labels. A qubit is entangled with the others if its reduced state is mixed: its purity is below 1. The Schmidt rank
-# vector has 2 for such qubits, else 1; here it is kept as bits, and no state has exactly one.
+# 2. Labels. A qubit is entangled with the others if its reduced state is mixed: its purity is below 1. The Schmidt
+# rank vector has 2 for such qubits, else 1; here it is kept as bits, and no state has exactly one.
 def states_before(ids: Tensor) -> Tensor:
     """ids [B, T] => the state before each step and behind the last one, [B, T + 1, 8]."""
     state = torch.zeros(len(ids), 2**QUBITS)
@@ -76,9 +76,9 @@ def draw(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     return circuits[chosen], labels[chosen]
 
 
-# 4. The network. Absorbing diffusion hides gates and learns p(gate | what is visible, what is asked for). Revealing from
-# left to right, all that the visible gates matter for is the state that they make: so each step sees that state, the
-# qubits it entangles, its place and the request, and no attention is needed.
+# 4. The network. Absorbing diffusion hides gates and learns p(gate | what is visible, what is asked for). Revealing
+# from left to right, all that the visible gates matter for is the state that they make: so each step sees that state,
+# the qubits it entangles, its place and the request, and no attention is needed.
 class Policy(nn.Module):
     """Predicts the gate of a step from what the steps before it made."""
 
@@ -103,8 +103,8 @@ class Policy(nn.Module):
         return self.predict(x)
 
 
-# 5. Training. One pass scores every noise level of the order at once: the loss is the exact bound, the sum over steps of
-# -log p(gate | gates before). One request in ten is dropped, so that the network learns to write without one, too.
+# 5. Training. One pass scores every noise level of the order at once: the loss is the exact bound, the sum over steps
+# of -log p(gate | gates before). One request in ten is dropped, so that the network learns to write without one, too.
 def train(ids: Tensor, labels: Tensor, steps: int, batch: int = 256) -> Policy:
     """Return a network trained for so many steps."""
     policy = Policy()
@@ -125,7 +125,8 @@ def train(ids: Tensor, labels: Tensor, steps: int, batch: int = 256) -> Policy:
     return policy
 
 
-# 6. Sampling. Gates are revealed from the first on. Guidance sharpens the request: u + g (c - u) of the log-probabilities.
+# 6. Sampling. Gates are revealed from the first on. Guidance sharpens the request: u + g (c - u) of the log-
+# probabilities.
 @torch.no_grad()
 def sample(policy: Policy, labels: Tensor, guidance: float = 2.0) -> Tensor:
     """Labels bool [N, 3] => circuits [N, T]."""

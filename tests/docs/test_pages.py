@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from docs.notebooks.make import NOTEBOOKS, cells_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("python.md", "own_gate.md", "own_task.md", "own_backbone.md")
@@ -38,3 +41,27 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     program.write_text(python_of(ROOT / "docs" / page), encoding="utf-8")
     assert program.read_text(encoding="utf-8").strip()
     run([program], tmp_path)
+
+
+def test_the_notebooks_run(tmp_path: Path) -> None:
+    code = []
+    for name, text in NOTEBOOKS.items():
+        cells = json.loads((ROOT / "docs/notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        kept = [(cell["cell_type"], cell["source"]) for cell in cells]
+        assert kept == [(cell["cell_type"], cell["source"]) for cell in cells_of(text)], "run docs/notebooks/make.py"
+        of_code = ["".join(source) for kind, source in kept if kind == "code"]
+        assert len(of_code) >= 4
+        code += ["# " + name, *of_code]
+    program = tmp_path / "notebooks.py"
+    program.write_text("\n".join(code) + "\n", encoding="utf-8")
+    run([program], tmp_path)
+
+
+def test_the_toy_runs(tmp_path: Path) -> None:
+    toy = ROOT / "docs/toy.py"
+    assert "quantum_diffusion" not in "".join(
+        line for line in toy.read_text(encoding="utf-8").splitlines() if line.startswith(("import", "from"))
+    )
+    said = run([toy, "--steps", "60", "--circuits", "4000"], tmp_path)
+    accuracy = float(said.split("in all: ")[1].split("%")[0])
+    assert accuracy > 40, "twice of what chance gives, after seconds"
