@@ -66,8 +66,10 @@ format: install-dev ## put the code into ruff's format and mend what ruff can me
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: install ## write docs/configuration.md again from the schema
+docs: install-dev ## write docs/configuration.md again from the schema, and build the site into build/docs; warnings are errors
 	$(RUN) docs/make_configuration.py
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env --doctree-dir build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 benchmark: install-dev ## measure speeds (benchmarks/*.py), one after the other
 	@set -e; for file in benchmarks/*.py; do echo "$(RUN) $$file"; $(RUN) "$$file"; done

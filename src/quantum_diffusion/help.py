@@ -83,14 +83,17 @@ def help_text(name: str, arguments: Sequence[str] = ()) -> str:
 
 def _key(asked: str, keys: Sequence[tuple[str, str, str, str]], section: str) -> str:
     """Explain one key: as it is written on the command line, or without the section's name."""
-    names = {key for key, *_ in keys}
-    name = asked if asked in names else f"{section}.{asked}"
-    if name not in names:
-        raise ConfigError(f"{unknown_name('key', asked, names)}")
-    lines = [name]
-    for _, values, default, meaning in (entry for entry in keys if entry[0] == name):  # of each type of a part
-        shown = "has to be given" if default == _REQUIRED else f"default: {default}"
-        lines += [line for text in (meaning, f"values: {values}", shown) for line in _wrapped(text, "  ")]
+    names = list(dict.fromkeys(key for key, *_ in keys))
+    meant = [name for name in names if name in (asked, f"{section}.{asked}")]
+    meant = meant or [name for name in names if name.endswith(f".{asked}")]  # or its last parts alone
+    if not meant:
+        raise ConfigError(unknown_name("key", asked, [*names, *(name.rpartition(".")[2] for name in names)]))
+    lines = []
+    for name in meant:
+        lines += [*([""] if lines else []), name]
+        for _, values, default, meaning in (entry for entry in keys if entry[0] == name):  # of each type of a part
+            shown = "has to be given" if default == _REQUIRED else f"default: {default}"
+            lines += [line for text in (meaning, f"values: {values}", shown) for line in _wrapped(text, "  ")]
     return "\n".join(lines)
 
 

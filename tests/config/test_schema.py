@@ -270,6 +270,10 @@ def test_help_lists_every_key_and_preset(command: str) -> None:
     if command == "train":
         presets = text.partition("\npresets:\n")[2].partition("\n  or a file")[0]
         assert {"default", "quick_test_srv"} <= set(re.split(r"[,\s]+", presets))
+    if command == "train":
+        assert help_text(command, ["--help", "learning_rate"]) == help_text(
+            command, ["training.training.learning_rate"]
+        )
     with pytest.raises(ConfigError, match=r"unknown key 'no_such_key'"):
         help_text(command, ["--help", "no_such_key"])
 

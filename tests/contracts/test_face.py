@@ -188,6 +188,7 @@ def test_results_show_themselves() -> None:
     assert [row["gates"] for row in rows] == [len(circuit) for circuit in found]
     assert all(row["exact"] and row["infidelity"] < 1e-9 and row["depth"] <= row["gates"] for row in rows)
     assert json.loads(json.dumps(rows)) == rows
+    assert repr(found) == f"<Compilation: {found.summary}>"
     text = str(found)
     assert text.startswith("2 distinct circuits of the target (beam search")
     assert text.count("┤ X ├") == 6
@@ -260,6 +261,11 @@ def test_data_a_model_and_its_evaluation(tmp_path: Path) -> None:
     card = (odd / "model" / "README.md").read_text()
     assert "Schmidt rank vectors of up to 3 qubits" in card
     result = qd.evaluate(odd / "model", odd / "data", "quick_test_srv", settings={"num_samples": 40, "device": "cpu"})
+    assert str(result).startswith("SRV accuracy")
+    assert (
+        repr(result)
+        == f"<EvaluationResult: {sum(map(len, result.verified.values()))} verified circuits, in {result.folder}>"
+    )
     saved = json.loads((odd / "model/evaluation/metrics.json").read_text())
     assert {key: saved[key] for key in result.metrics.to_dict()} == json.loads(json.dumps(result.metrics.to_dict()))
     again = qd.train(  # on the weights of a model by its address

@@ -35,7 +35,7 @@ def test_docstring_examples_are_found() -> None:
 
 def readme_commands() -> list[str]:
     """The commands of the README's "step by step" section, one string each."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## The same, step by step")[1].split("\n## ")[0]
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Step by step")[1].split("\n## ")[0]
     blocks = re.findall(r"```bash\n(.*?)```", section, flags=re.DOTALL)
     return [command for block in blocks for command in block.replace("\\\n", " ").splitlines() if command.strip()]
 

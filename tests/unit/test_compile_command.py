@@ -123,7 +123,7 @@ def test_a_target_from_a_matrix(model: str, capsys: pytest.CaptureFixture[str]) 
         (
             ["compile.target=qft"],
             "no circuit of h, cx and x is the target: all of them are real, up to a global phase, and the target is "
-            "not: it takes a model that was trained on t, too (datasets.gate_set)",
+            "not: it takes at least a model that was trained on t, too (datasets.gate_set)",
         ),
         (["compile.target=ghz", "compile.edit.coupling=[]"], "the target joins qubits [1] with the others"),
         (["compile.target=ghz", "compile.edit.fixed_qubits=[0,1]"], "the target acts on qubit 0, but compile.gates"),

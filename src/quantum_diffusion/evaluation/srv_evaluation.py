@@ -14,16 +14,17 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import rows_to_show, save_accuracy_chart, save_circuit_drawings
 from quantum_diffusion.evaluation.report.results import MOST_FAILED, write_results_folder
-from quantum_diffusion.evaluation.report.tables import summary_rows
+from quantum_diffusion.evaluation.report.tables import summary_rows, summary_table
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.tasks.srv import SrvSamples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationResult:
     """What an evaluation of a model of Schmidt rank vectors found.
 
@@ -40,6 +41,12 @@ class EvaluationResult:
     verified: dict[str, list[Circuit]]
     folder: Path | None = None
     unit: ClassVar[str] = "prompt"
+
+    def __str__(self) -> str:
+        return summary_table(self.metrics)
+
+    def __repr__(self) -> str:
+        return f"<EvaluationResult: {counted(sum(map(len, self.verified.values())), 'verified circuit')}, in {self.folder}>"
 
     def write(self, folder: Path, config: EvaluationConfig) -> None:
         """Write them into a folder; see `write_results`."""

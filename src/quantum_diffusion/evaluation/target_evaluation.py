@@ -26,12 +26,12 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_f
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.errors import IncompatibleDatasetsError
+from quantum_diffusion.errors import IncompatibleDatasetsError, counted
 from quantum_diffusion.evaluation import target_metrics as metrics
 from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
 from quantum_diffusion.evaluation.optimum import Optimum
 from quantum_diffusion.evaluation.report.results import MOST_FAILED, write_results_folder
-from quantum_diffusion.evaluation.report.tables import summary_rows
+from quantum_diffusion.evaluation.report.tables import summary_rows, summary_table
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
 from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, TargetMetrics
 from quantum_diffusion.evaluation.training_data import TrainingData
@@ -119,7 +119,7 @@ class Tries:
         return exact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TargetResult:
     """What an evaluation on targets found.
 
@@ -140,6 +140,12 @@ class TargetResult:
     failed: list[tuple[str, Circuit]]
     folder: Path | None = None
     unit: ClassVar[str] = "target"
+
+    def __str__(self) -> str:
+        return summary_table(self.metrics)
+
+    def __repr__(self) -> str:
+        return f"<TargetResult: {counted(sum(map(len, self.verified.values())), 'verified circuit')}, in {self.folder}>"
 
     def write(self, folder: Path, config: EvaluationConfig) -> None:
         """Write them into a folder; see `write_target_results`."""

@@ -40,7 +40,7 @@ _FIRST_WIDTH, _WIDENING = 8, 8
 """Beginnings that the first beam keeps of each length, and how many times more the next one does."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Compilation(CircuitTable):
     """What a search for circuits of one target gave.
 

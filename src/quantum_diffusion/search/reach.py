@@ -169,7 +169,7 @@ def _mend(
     if added:
         return f"add {added} to {section}.gates"
     added = _leading_out(broken, [gate.name for gate in GATES.values() if gate.num_qubits <= num_qubits], num_qubits)
-    return f"it takes a model that was trained on {added}, too (datasets.gate_set)"
+    return f"it takes at least a model that was trained on {added}, too (datasets.gate_set)"
 
 
 def _leading_out(broken: Sequence[Invariant], names: Sequence[str], num_qubits: int) -> str:

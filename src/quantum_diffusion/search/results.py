@@ -79,6 +79,9 @@ class CircuitTable(Sequence[Circuit]):
 
     # ---------------------------------------------------------------------------------------------- display
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary}>"
+
     def __str__(self) -> str:
         lines = [self.summary]
         if len(self):

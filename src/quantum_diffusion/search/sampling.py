@@ -41,7 +41,7 @@ from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FoundCircuits(CircuitTable):
     """What a search for circuits of a Schmidt rank vector gave.
 

@@ -22,6 +22,13 @@ def summary_rows(metrics: EvaluationMetrics | TargetMetrics) -> list[Row]:
     return _target_rows(metrics) if isinstance(metrics, TargetMetrics) else _srv_rows(metrics)
 
 
+def summary_table(metrics: EvaluationMetrics | TargetMetrics) -> str:
+    """Return these rows as text, below each other."""
+    rows = summary_rows(metrics)
+    wide, high = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"{what:{wide}}  {value:>{high}}  {meaning}".rstrip() for what, value, meaning in rows)
+
+
 def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
     low, high = metrics.srv_accuracy_interval
     interval = f"95 %: {percent(low)} to {percent(high)}"

@@ -1,0 +1,177 @@
+"""Write the notebooks of this folder. Run: python docs/notebooks/make.py [--execute]
+
+What they hold is here: a line `# %%` begins a cell of code, `# %% [markdown]` one of text. `--execute` runs them,
+which needs nbclient and ipykernel; without it they have no outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+NOTEBOOKS = {
+    "first_circuits": """
+# %% [markdown]
+# First circuits
+
+Ask the models that come with the package for circuits. Every one that you get has been simulated.
+# %%
+import quantum_diffusion as qd
+
+found = qd.sample([2, 1, 2], num=3, seed=0)
+found
+# %% [markdown]
+The vector says which qubits are to be entangled: 2 for those that are, 1 for the others. A circuit is plain data:
+# %%
+circuit = found[0]
+print(circuit.gate_counts)
+print(circuit.to_qasm2())
+# %% [markdown]
+Let Qiskit check it. Qubit 1 is pure, the others are not.
+# %%
+from qiskit.quantum_info import Statevector, partial_trace
+
+state = Statevector(circuit.to_qiskit())
+purities = [partial_trace(state, [other for other in range(3) if other != qubit]).purity().real for qubit in range(3)]
+[round(float(purity), 3) for purity in purities]
+# %% [markdown]
+More qubits, or exactly so many gates:
+# %%
+qd.sample([2, 2, 2, 2, 1], num=1, max_gates=8, edit=qd.Edit(min_gates=8), seed=0)
+# %% [markdown]
+Results are tables, too:
+# %%
+many = qd.sample([2, 2, 2], num=20, seed=0)
+many.to_pandas()[["gates", "two_qubit_gates", "depth"]].describe().loc[["mean", "min", "max"]]
+""",
+    "train_your_own": """
+# %% [markdown]
+# Train your own model
+
+Data, training, figures, circuits. The sizes are small, so that this takes half a minute; the model is better than
+chance, and no more. `make demo` is the same with 125,000 circuits, and exact in 99.7 % of samples.
+# %%
+import quantum_diffusion as qd
+
+dataset = qd.generate("quick_test_srv", output_path="datasets/notebook", num_samples=6000, n_jobs=1)
+dataset
+# %% [markdown]
+Every circuit carries a prompt with its Schmidt rank vector, found by simulation.
+# %%
+dataset.prompt_counts
+# %%
+model = qd.train(
+    "datasets/notebook",
+    "quick_test_srv",
+    output_path="models/notebook",
+    settings={"training.max_steps": 150, "training.balance_prompts": True},
+)
+model
+# %% [markdown]
+The figures beside chance: the same circuits against other prompts, and random circuits.
+# %%
+metrics = qd.evaluate("models/notebook", "datasets/notebook", "quick_test_srv", settings={"num_samples": 400}).metrics
+low, high = metrics.srv_accuracy_interval
+print(f"exact {metrics.srv_accuracy:.1%} (95 %: {low:.1%} to {high:.1%})")
+print(f"shuffled prompts {metrics.baseline_shuffled_accuracy:.1%}")
+print(f"random circuits {metrics.baseline_random_accuracy:.1%}")
+# %%
+model.sample([1, 2, 2], num=2, seed=0)
+""",
+    "compile_for_your_device": """
+# %% [markdown]
+# Compile for your device
+
+Give a unitary and the gates and connections of a device; get circuits that are the unitary, up to a global phase.
+# %%
+import quantum_diffusion as qd
+
+qd.compile("fredkin", gates=["h", "cx", "ccx"], seed=0)
+# %% [markdown]
+A device that is a line: qubits 0 and 2 are not joined. Two-qubit gates count, so the search goes on for a second.
+# %%
+on_a_line = qd.compile("ghz:3", coupling=[(0, 1), (1, 2)], objective="two_qubit_gates", max_seconds=1, seed=0)
+on_a_line
+# %% [markdown]
+A matrix of your own. Qubit 0 is the lowest bit of the index.
+# %%
+import numpy as np
+
+reversal = np.eye(8)[::-1]  # every bit flipped
+qd.compile(reversal, seed=0)[0]
+# %% [markdown]
+What cannot be is refused before the search: the shipped compilers have real gates, and `qft` is not real.
+# %%
+try:
+    qd.compile("qft:3")
+except qd.QuantumDiffusionError as problem:
+    print(problem)
+# %% [markdown]
+Hand the result to Qiskit, and go on from there.
+# %%
+from qiskit.quantum_info import Operator
+
+found = qd.compile("toffoli", gates=["h", "ccx"], seed=0)[0].to_qiskit()
+print(found)
+Operator(found).is_unitary()
+""",
+}
+
+
+def cells_of(text: str) -> list[dict[str, object]]:
+    """Return the cells of a notebook that is written as above."""
+    cells: list[dict[str, object]] = []
+    for number, part in enumerate(text.strip().split("# %%")[1:]):
+        is_text = part.startswith(" [markdown]")
+        source = part.removeprefix(" [markdown]").strip()
+        cell: dict[str, object] = {
+            "cell_type": "markdown" if is_text else "code",
+            "id": f"cell-{number}",
+            "metadata": {},
+            "source": source.splitlines(keepends=True),
+        }
+        cells.append(cell if is_text else cell | {"execution_count": None, "outputs": []})
+    return cells
+
+
+def notebook(text: str) -> dict[str, object]:
+    """Return a notebook without outputs, in Jupyter's format 4.5."""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {
+        "cells": cells_of(text),
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def execute(content: dict[str, object]) -> dict[str, object]:
+    """Run a notebook in an empty folder and return it with its outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    with tempfile.TemporaryDirectory() as folder:
+        document = nbformat.reads(json.dumps(content), as_version=4)
+        NotebookClient(document, timeout=300, resources={"metadata": {"path": folder}}).execute()
+    for cell in document.cells:
+        cell.metadata = {}  # when it ran
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output["data"].pop("image/png", None)  # a large twin
+    document.metadata = content["metadata"]
+    return json.loads(nbformat.writes(document))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name, text in NOTEBOOKS.items():
+        content = notebook(text)
+        content = execute(content) if "--execute" in sys.argv[1:] else content
+        path = FOLDER / f"{name}.ipynb"
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(path.name)
