@@ -88,7 +88,7 @@ def _key(asked: str, keys: Sequence[tuple[str, str, str, str]], section: str) ->
     meant = meant or [name for name in names if name.endswith(f".{asked}")]  # or its last parts alone
     if not meant:
         raise ConfigError(unknown_name("key", asked, [*names, *(name.rpartition(".")[2] for name in names)]))
-    lines = []
+    lines: list[str] = []
     for name in meant:
         lines += [*([""] if lines else []), name]
         for _, values, default, meaning in (entry for entry in keys if entry[0] == name):  # of each type of a part

@@ -102,7 +102,7 @@ def test_epochs_are_made_ahead() -> None:
 
 @pytest.mark.parametrize("how", ["interrupted", "early", "failed"])
 def test_what_is_made_ahead_ends_with_training(make_config: MakeConfig, tmp_path: Path, how: str) -> None:
-    (tmp_path / "large.yaml").write_text("num_qubits: 4\nmax_gates: 20\nnum_samples: 12000\nn_jobs: 2\n")
+    (tmp_path / "large.yaml").write_text("num_qubits: 4\nmax_gates: 20\nnum_samples: 3000\nn_jobs: 2\n")
     threads: list[threading.Thread] = []
 
     class Watches(FitObserver):
@@ -114,7 +114,7 @@ def test_what_is_made_ahead_ends_with_training(make_config: MakeConfig, tmp_path
     general = {"dataset": f"stream:{tmp_path / 'large.yaml'}", "output_path": str(tmp_path / "model")}
     early: dict[str, Any] = {"patience": 1, "learning_rate": 1e-30} if how == "early" else {}
     observers = [Watches(), *([InterruptAt(1)] if how == "interrupted" else [])]
-    trainer = DiffusionTrainer(make_config(general=general, num_epochs=9, batch_size=4096, **early), observers)
+    trainer = DiffusionTrainer(make_config(general=general, num_epochs=9, batch_size=128, **early), observers)
     with pytest.raises(RuntimeError, match="disk") if how == "failed" else nullcontext():
         summary = trainer.run()
         assert summary.status == ("interrupted" if how == "interrupted" else "finished")

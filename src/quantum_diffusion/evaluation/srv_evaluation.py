@@ -46,7 +46,8 @@ class EvaluationResult:
         return summary_table(self.metrics)
 
     def __repr__(self) -> str:
-        return f"<EvaluationResult: {counted(sum(map(len, self.verified.values())), 'verified circuit')}, in {self.folder}>"
+        verified = counted(sum(map(len, self.verified.values())), "verified circuit")
+        return f"<EvaluationResult: {verified}, in {self.folder}>"
 
     def write(self, folder: Path, config: EvaluationConfig) -> None:
         """Write them into a folder; see `write_results`."""
