@@ -14,7 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from quantum_diffusion.arguments import check_count, check_list, check_path, check_wholes
+from quantum_diffusion.arguments import (
+    check_count,
+    check_kind,
+    check_list,
+    check_path,
+    check_texts,
+    check_wholes,
+    shown,
+)
 from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
     DatasetConfig,
@@ -301,6 +309,12 @@ def _arguments(wanted: Mapping[str, Any], known: type) -> dict[str, Any]:
         example = "[(0, 1), (1, 2)]"
         pairs = tuple(check_wholes(pair, "coupling", example) for pair in check_list(coupling, "coupling", example))
         given["edit"] = replace(given.get("edit") or Edit(), coupling=pairs)
+    if given.get("gates") is not None:
+        given["gates"] = check_texts(given["gates"], "gates", '["h", "cx"]')
+    if given.get("progress") is not None and not callable(given["progress"]):
+        raise ConfigError(f"progress is {shown(given['progress'])}: give a function of (tries spent, most tries)")
+    if "simplify" in given:
+        check_kind(given["simplify"], bool, "simplify")
     if "num" in given:
         given["num_circuits"] = given.pop("num")
     return given
@@ -323,7 +337,7 @@ def generate(
         ConfigError: A setting is wrong.
         DatasetFormatError: The data set cannot be written, or there is another one.
     """
-    place = {} if output_path is None else {"output_path": os.fspath(output_path)}
+    place = {} if output_path is None else {"output_path": check_path(output_path, "output_path")}
     config = _composed("datasets", DatasetConfig, preset, settings | place)
     generator = DatasetGenerator(config)
     if output_path is None:
@@ -354,10 +368,10 @@ def train(
         QuantumDiffusionError: The data set cannot be read, or the model not be written; the message says why.
         KeyboardInterrupt: Training was interrupted; what it has reached is kept.
     """
-    places: dict[str, Any] = {"general.verbose": False, "general.dataset": os.fspath(dataset)}
+    places: dict[str, Any] = {"general.verbose": False, "general.dataset": _address(dataset, "the data set")}
     if output_path is not None:
-        places["general.output_path"] = os.fspath(output_path)
-    config = _composed("training", TrainingConfig, preset, {**places, **(settings or {})})
+        places["general.output_path"] = check_path(output_path, "output_path")
+    config = _composed("training", TrainingConfig, preset, {**places, **_settings(settings)})
     summary = DiffusionTrainer(config).run()
     if summary.status != "finished":
         raise KeyboardInterrupt
@@ -384,10 +398,24 @@ def evaluate(
     Raises:
         QuantumDiffusionError: A setting is wrong, the model or the data set cannot be read, or they do not fit.
     """
-    places: dict[str, Any] = {"verbose": False, "model_dir": os.fspath(model), "dataset": os.fspath(dataset)}
+    places: dict[str, Any] = {
+        "verbose": False,
+        "model_dir": _address(model, "the model"),
+        "dataset": _address(dataset, "the data set"),
+    }
     if save_folder is not None:
-        places["save_folder"] = os.fspath(save_folder)
-    return Evaluator(_composed("evaluation", EvaluationConfig, preset, {**places, **(settings or {})})).run()
+        places["save_folder"] = check_path(save_folder, "save_folder")
+    return Evaluator(_composed("evaluation", EvaluationConfig, preset, {**places, **_settings(settings)})).run()
+
+
+def _address(value: object, name: str) -> str:
+    """Return a folder, or an address such as `stream:PRESET`, as text."""
+    check_path(value, name)
+    return os.fspath(value)  # type: ignore[call-overload,no-any-return]
+
+
+def _settings(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if settings is None else check_kind(settings, dict, "settings", 'e.g. {"training.num_epochs": 2}')
 
 
 def _composed(name: str, schema: type[SectionT], preset: str, settings: Mapping[str, Any]) -> SectionT:

@@ -88,7 +88,7 @@ def check_number(value: Any, name: str) -> None:
 
 
 def check_list(values: Any, name: str, example: str) -> list[Any]:
-    """Return what was given one by one, in anything but a text, as a list.
+    """Return what was given one by one and in an order, in anything but a text, as a list.
 
     Args:
         values: What was given.
@@ -98,9 +98,14 @@ def check_list(values: Any, name: str, example: str) -> list[Any]:
     Raises:
         ConfigError: It is a text, or no collection.
     """
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes | set | dict) or not isinstance(values, Iterable) or np_scalar(values):
         raise ConfigError(f"{name} is {shown(values)}: give a list, e.g. {example}")
     return list(values)
+
+
+def np_scalar(values: object) -> bool:
+    """Tell whether an array of numpy has no dimension, and so nothing one by one."""
+    return getattr(values, "shape", None) == ()
 
 
 def check_texts(values: Any, name: str, example: str) -> list[str]:

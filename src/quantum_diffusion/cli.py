@@ -21,7 +21,7 @@ from quantum_diffusion.files import refusals_told
 from quantum_diffusion.help import help_text, required_keys, usage
 from quantum_diffusion.interrupts import INTERRUPTED, interrupt, stop_signals
 from quantum_diffusion.jobs import MORE_MEMORY, Outcome, run_jobs
-from quantum_diffusion.output import guard_output
+from quantum_diffusion.output import guard_output, is_lost
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     with redirect_stdout(sys.stderr):
         outcome = _run(name, [argument for argument in arguments if argument != "--json"], in_json=True)
     print(json.dumps({"command": name, "status": outcome.status, **_plain(outcome.report)}, indent=2, allow_nan=False))
-    return outcome.status
+    return outcome.status or int(is_lost(sys.stdout))  # who asked for an object and got none shall know
 
 
 def _explained(name: str, arguments: Sequence[str]) -> int:

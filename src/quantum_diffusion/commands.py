@@ -114,7 +114,7 @@ def sample(config: SampleConfig) -> Outcome:
         console.out.print(f"\n{found.summary}")
     _show_kept(found)
     if is_saved:
-        console.out.print(_WRITTEN.format(config.save_folder))
+        console.out.print(_written(Path(str(config.save_folder))))
     report = {"srv": config.srv, "circuits": found.rows(), "num_sampled": found.num_sampled}
     return _complain(config, "sample", found, report)
 
@@ -142,13 +142,19 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
         )
     _show_kept(found)
     if is_saved:
-        console.out.print(_WRITTEN.format(config.save_folder))
+        console.out.print(_written(Path(str(config.save_folder))))
     nearest_found = None if found.best is None else {**described(found.best), "qasm": found.best.circuit.to_qasm2()}
     report = {"target": config.target, "circuits": found.rows(), "nearest": nearest_found, "search": found.search}
     return _complain(config, config.command, found, report, found.num_too_long)
 
 
-_WRITTEN = "the circuits, a picture and a summary are in {}"
+def _written(folder: Path) -> str:
+    """Say what a search has written; a picture that could not be made is not there."""
+    from quantum_diffusion.search.saving import PICTURE_FILE
+
+    picture = ", a picture" if (folder / PICTURE_FILE).is_file() else ""
+    return f"the circuits{picture} and a summary are in {folder}"
+
 
 _MANY_ALIKE = 20
 """Exact samples of each circuit found, beyond which others are hardly to be expected."""
@@ -360,7 +366,8 @@ def doctor(config: DoctorConfig) -> Outcome:
     findings = []
     for finding in examine(config.self_test):
         findings.append(finding)
-        console.out.print(f"{'!!' if finding.problem else 'ok'}  {finding.what}: {finding.value}")
+        mark = "!!" if finding.problem else "--" if finding.value.startswith("not installed") else "ok"
+        console.out.print(f"{mark}  {finding.what}: {finding.value}")
         if finding.problem:
             console.out.print(f"      {finding.problem}")
     wrong = [finding.what for finding in findings if finding.problem]

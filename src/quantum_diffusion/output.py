@@ -80,11 +80,18 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
     return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
+def is_lost(stream: TextIO) -> bool:
+    """Tell whether something that was written to a guarded stream could not be, though its reader has not gone."""
+    buffer = getattr(stream, "buffer", None)
+    return isinstance(buffer, _Descriptor) and buffer.lost
+
+
 class _Descriptor(io.RawIOBase):
     """Writes to a descriptor; when that fails, the descriptor becomes /dev/null, also for native code and children."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.lost = False
 
     def writable(self) -> bool:
         return True
@@ -111,5 +118,6 @@ class _Descriptor(io.RawIOBase):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._descriptor)
         os.close(nowhere)
-        if problem.errno != errno.EPIPE:  # that is a reader who has seen enough, as `head` has
+        self.lost = problem.errno != errno.EPIPE
+        if self.lost:  # else it was a reader who has seen enough, as `head` has
             print(f"warning: nothing more is shown, for it cannot be written: {problem.strerror}", file=sys.stderr)

@@ -68,7 +68,7 @@ def test_a_file_may_be_built_on_files_beside_it_and_on_a_chain_of_presets(folder
     (folder / "a.yaml").write_text("defaults: [training/mine.yaml]\ntraining: {batch_size: 7}\n")
     (folder / "b.yaml").write_text("training: {num_epochs: 9, batch_size: 8}\ndefaults: [_self_, a]\n")
     loop = training("training=b.yaml").training
-    assert (loop.num_epochs, loop.batch_size, loop.max_steps) == (1, 7, 3), "what comes later in defaults is on top"
+    assert (loop.num_epochs, loop.batch_size, loop.max_steps) == (2, 7, 3), "what comes later in defaults is on top"
 
 
 def test_a_saved_configuration_makes_itself_again(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_list_needs_no_brackets_outside_of_a_sweep(section: str, given: str, p
         (
             [],
             PolicyParams(width=192, depth=2),
-            MaskedParams(suffix_share=1, order="left_to_right", guidance_scale=2, guidance_growth=10),
+            MaskedParams(suffix_share=1, order="left_to_right", guidance_scale=2, guidance_growth=20),
         ),
         (["training.scheduler.type=ddim", "training.model.type=transformer"], TransformerParams(), GaussianParams()),
         (

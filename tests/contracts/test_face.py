@@ -158,7 +158,7 @@ def test_samples_are_simplified_unless_told_otherwise() -> None:
     ids=["circuit", "qiskit", "matrix", "name"],
 )
 def test_a_unitary_is_compiled_whatever_it_comes_as(target: Any) -> None:
-    (circuit,) = qd.compile(target, gates=["h", "cx"], device="cpu", seed=0)
+    (circuit,) = qd.compile(target, gates=np.array(["h", "cx"]), device="cpu", seed=0)
     assert Operator(circuit.to_qiskit()).equiv(Operator(BELL.to_qiskit()))
 
 
@@ -233,6 +233,19 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.sample([1, 2]), r"sample.srv=\[1, 2\]|qubit"),
         (lambda: qd.compile("qft:3"), "all of them are real"),
         (lambda: qd.compile("ccz", coupling=5), "coupling is 5: give a list"),  # type: ignore[arg-type]
+        (lambda: qd.sample(np.array(2)), "srv is a ndarray: give a list"),
+        (lambda: qd.sample({1, 2}), "srv is a set: give a list"),  # type: ignore[arg-type]
+        (lambda: qd.sample([1, 2, 2], simplify="no"), "simplify is 'no': give a bool"),  # type: ignore[arg-type]
+        (lambda: qd.sample([1, 2, 2], progress=5), "progress is 5: give a function"),  # type: ignore[arg-type]
+        (lambda: qd.sample([1, 2, 2], objective={}), r"objective is \{\}: give one of gates, two_qubit_gates"),
+        (lambda: qd.compile("ccz", objective={"gates": float("nan")}), "the weight of gates is nan: give a number"),
+        (lambda: qd.compile("ccz", objective={"gates": "a"}), "the weight of gates is 'a'"),  # type: ignore[dict-item]
+        (lambda: qd.prepare("ghz:2", objective=5), "objective is 5: give one of"),  # type: ignore[arg-type]
+        (lambda: qd.train(None), "the data set is None: give a path"),  # type: ignore[arg-type]
+        (lambda: qd.train("data", settings=[]), r"settings is \[\]: give a dict"),  # type: ignore[arg-type]
+        (lambda: qd.train("data", output_path=5), "output_path is 5: give a path"),  # type: ignore[arg-type]
+        (lambda: qd.evaluate(None, None), "the model is None: give a path"),  # type: ignore[arg-type]
+        (lambda: qd.generate(output_path=5), "output_path is 5: give a path"),  # type: ignore[arg-type]
         (lambda: qd.generate("no_such"), "unknown datasets preset 'no_such'"),
         (lambda: qd.generate("quick_test_srv", num=1), "unknown key 'num'"),
         (lambda: qd.generate(condition_type="BOTH"), "makes two data sets: give an output_path"),
@@ -250,7 +263,7 @@ def test_mistakes_are_told_in_a_line(call: Callable[[], object], said: str) -> N
 
 def test_data_a_model_and_its_evaluation(tmp_path: Path) -> None:
     odd = tmp_path / "it's ${odd}, [really]"  # a name is a name, whatever Hydra would read in it
-    memory = qd.generate("quick_test_srv", num_samples=600)
+    memory = qd.generate("quick_test_srv", num_samples=np.int64(600))
     written = qd.generate("quick_test_srv", output_path=odd / "data", num_samples=600)
     assert memory.fingerprint == written.fingerprint
     assert repr(memory).startswith("<CircuitDataset: 600 circuits of up to 3 qubits and")

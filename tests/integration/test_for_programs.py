@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_data_training_and_evaluation_answer_in_json(capsys: pytest.CaptureFixtu
     ]
     where = ["training=quick_test_srv", "training.general.dataset=data", "training.general.output_path=model"]
     trained = in_json(capsys, "train", *where, *small)
-    assert (trained["status"], trained["folder"], trained["metadata"]["steps"]) == (0, "model", 2)
+    assert (trained["status"], trained["folder"], trained["metadata"]["steps"]) == (0, "model", 3)
     asked = [
         "evaluation.dataset=data",
         "evaluation.model_dir=model",
@@ -109,6 +110,14 @@ def test_what_the_file_system_refuses_is_a_failure(capsys: pytest.CaptureFixture
     assert "the name is too long" in answer["error"]
     Path("file").touch()
     assert in_json(capsys, "generate", "datasets=quick_test_srv", "datasets.output_path=file/below")["status"] == 2
+
+
+def test_an_object_that_cannot_be_written_is_a_failure() -> None:
+    command = [sys.executable, "-m", "quantum_diffusion", "models", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "cannot be written: No space left on device" in done.stderr
 
 
 def test_circuits_in_json_are_those_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
+from quantum_diffusion.arguments import shown
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.errors import ConfigError, unknown_name
 
@@ -45,7 +48,12 @@ def cost_of(objective: str | Mapping[Any, float]) -> Callable[[Circuit], float]:
     Raises:
         ConfigError: There is no such name.
     """
-    weights = {objective: 1.0} if isinstance(objective, str) else objective
+    weights: Any = {objective: 1.0} if isinstance(objective, str) else objective
+    if not isinstance(weights, Mapping) or not weights:
+        raise ConfigError(f"objective is {shown(weights)}: give one of {', '.join(COSTS)}, or several with weights")
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
+            raise ConfigError(f"objective: the weight of {name} is {shown(weight)}: give a number of at least 0")
     for name in weights:
         if name not in COSTS:
             raise ConfigError(f"objective: {unknown_name('cost', name, list(COSTS))}")

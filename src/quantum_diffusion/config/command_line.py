@@ -233,6 +233,8 @@ _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info"
 
 def written(value: Any) -> str:
     """Write a value as Hydra's grammar has it, a text quoted, so that it means nothing but itself."""
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        value = value.tolist()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

@@ -165,7 +165,8 @@ def find_entangling(
     options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options")
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
     edit = edit if max_gates is None else replace(edit, max_gates=check_count(max_gates, "max_gates", 1))
-    prompt = srv_prompt(check_wholes(srv, "srv", "[1, 2, 2]"))
+    srv = check_wholes(srv, "srv", "[1, 2, 2]")
+    prompt = srv_prompt(list(srv))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:
         known = {len(known.split(",")) for known in pipeline.config.prompts}
@@ -173,7 +174,7 @@ def find_entangling(
             f"sample.srv={list(srv)} was not among the {counted(len(pipeline.config.prompts), 'prompt')} of "
             f"training (circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
         )
-    check_srv_reach(tuple(srv), edit, pipeline.table, pipeline.config.max_gates)
+    check_srv_reach(srv, edit, pipeline.table, pipeline.config.max_gates)
     may_simplify = simplify and not (edit.keep or edit.min_gates)
     request = pipeline.requests([prompt])
     kept = outcome_of_kept(pipeline, request, plan_edit(edit, pipeline.table, pipeline.config.max_gates))
@@ -195,7 +196,7 @@ def find_entangling(
                 break
         interrupted = False
     cheapest = sorted(found, key=lambda circuit: (cost(circuit), len(circuit)))[:num_circuits]
-    return FoundCircuits(tuple(srv), cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
+    return FoundCircuits(srv, cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
 
 
 def _simplified(task: Task, request: Requests, samples: SampledCircuits, rows: NDArray[np.intp]) -> list[Circuit]:
