@@ -98,8 +98,10 @@ def _array_of(content: bytes) -> NDArray[Any]:
                 raise ValueError(f"it has more than {_MOST_BYTES // 2**20} MiB when unpacked")
             (array,) = loaded.values() if len(loaded) == 1 else (None,)
     except Exception as problem:  # numpy parses the header as Python text: it raises all kinds
-        reason = "" if "pickle" in str(problem) else f" ({first_line(problem)})"  # numpy advises to load it unsafely
-        raise ConfigError(f"is no array of numbers{reason}: write a complex array with numpy.save") from problem
+        words = first_line(problem)
+        if "pickle" in words:  # numpy takes what it does not know for a pickle, and says how to load one unsafely
+            words = "it holds objects, or nothing of numpy's"
+        raise ConfigError(f"is no array of numbers ({words}): write a complex array with numpy.save") from problem
     if array is None:
         raise ConfigError(f"holds {len(loaded)} arrays: write the one that is meant with numpy.save")
     return np.asarray(array)
