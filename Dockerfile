@@ -14,14 +14,14 @@ RUN if ! command -v python3 >/dev/null || ! python3 -m venv --help >/dev/null 2>
       apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*; \
     fi
 
-WORKDIR /opt/quantum_diffusion
+WORKDIR /quantum_diffusion
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY conf conf
 COPY src src
-RUN python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} torch \
-    && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt .
-ENV PATH=/opt/venv/bin:$PATH
+RUN python3 -m venv /venv \
+    && /venv/bin/pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} torch \
+    && /venv/bin/pip install --no-cache-dir -c constraints.txt .
+ENV PATH=/venv/bin:$PATH
 
 # Nothing runs as root; what it writes belongs to whoever runs it (docker run --user "$(id -u):$(id -g)").
 RUN mkdir -p /work && chmod 1777 /work

@@ -204,7 +204,8 @@ def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
 
 def test_python_without_docstrings_and_asserts_helps_and_reads_as_well(folder: Path) -> None:
     code = """
-from quantum_diffusion.commands import COMMANDS, TrainingConfig
+from quantum_diffusion.commands import COMMANDS
+from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.config.store import compose
 from quantum_diffusion.help import help_text, usage
 print(usage(), *map(help_text, COMMANDS), sep="\\n")

@@ -1,0 +1,202 @@
+"""What each command of `quantum-diffusion` does: one object built from its typed configuration, and called.
+
+Each prints what people want to know, and returns its exit status with the same for programs. Heavy imports are inside
+the functions, so that `--help` answers at once. `COMMANDS` has them all by their names.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from quantum_diffusion.commands.asking import find_for_target, sample
+from quantum_diffusion.commands.data import export_genqc, generate, inspect
+from quantum_diffusion.commands.learning import evaluate, is_already_trained, report, runs, train
+from quantum_diffusion.commands.models import models, pull, push, ui
+from quantum_diffusion.config.schema import CompletionConfig, DoctorConfig
+from quantum_diffusion.errors import duration
+from quantum_diffusion.jobs import Command, Outcome
+
+
+def doctor(config: DoctorConfig) -> Outcome:
+    """Check the installation, the machine and a shipped model."""
+    from quantum_diffusion import console
+    from quantum_diffusion.doctor import examine
+
+    findings = []
+    for finding in examine(config.self_test):
+        findings.append(finding)
+        mark = "!!" if finding.problem else "--" if finding.value.startswith("not installed") else "ok"
+        console.out.print(f"{mark}  {finding.what}: {finding.value}")
+        if finding.problem:
+            console.out.print(f"      {finding.problem}")
+    wrong = [finding.what for finding in findings if finding.problem]
+    if wrong:
+        print(f"error: look at {', '.join(wrong)}", file=sys.stderr)
+    return Outcome(1 if wrong else 0, {"findings": [asdict(finding) for finding in findings]})
+
+
+def completion(config: CompletionConfig) -> Outcome:
+    """Print the script with which a shell completes commands, keys and presets."""
+    from quantum_diffusion.completion import completion_script
+    from quantum_diffusion.config.presets import Presets
+    from quantum_diffusion.config.schema import SECTIONS
+    from quantum_diffusion.config.validation import all_fields
+
+    words = {}
+    for name, command in COMMANDS.items():
+        section = command.section
+        keys = [f"{key}=" for key, _, _ in all_fields(SECTIONS[section], section)]
+        presets = [f"{section}={preset}" for preset in Presets().names(section)]
+        words[name] = [*presets, *keys, "--help", "--json", "--dry-run"]
+    script = completion_script(config.shell, words)
+    print(script, end="")
+    return Outcome(report={"script": script})
+
+
+def show_plan(config: Any) -> Outcome:
+    """Say what a command would do, how large and about how long, for `--dry-run`."""
+    from quantum_diffusion import console
+    from quantum_diffusion.plans import plan
+
+    planned = plan(config)
+    if planned is None:
+        console.out.print("the settings are right; nothing was done")
+        return Outcome(report={"dry_run": True})
+    rows = list(planned.words.items())
+    if planned.seconds is not None:
+        rows.append(("time", f"about {duration(planned.seconds)} on this machine"))
+    console.show_table("It would do this", rows, "the settings are right; nothing was done")
+    return Outcome(report={"dry_run": True, "seconds": planned.seconds, **planned.values})
+
+
+COMMANDS = {
+    "generate": Command(
+        "datasets",
+        generate,
+        lambda config: config.output_path,
+        "datasets.output_path=./datasets/${hydra:job.num}",
+        summary="Make a data set of labelled circuits.",
+    ),
+    "train": Command(
+        "training",
+        train,
+        lambda config: config.general.model_folder,
+        "training.general.model_name=run_${hydra:job.num}",
+        is_done=is_already_trained,
+        summary="Train a model on a data set and save it.",
+        example="training.general.dataset=./datasets/srv_dataset",
+    ),
+    "evaluate": Command(
+        "evaluation",
+        evaluate,
+        lambda config: config.results_folder,
+        "evaluation.save_folder=./evaluations/${hydra:job.num}",
+        summary="Sample from a model, verify every circuit by simulation, and report.",
+        example="evaluation.dataset=./datasets/srv_dataset evaluation.model_dir=./models/quick_test",
+    ),
+    "sample": Command(
+        "sample",
+        sample,
+        lambda config: config.save_folder,
+        "sample.save_folder=./circuits/${hydra:job.num}",
+        summary="Give verified circuits for a Schmidt rank vector.",
+        example="1,2,2",
+        arguments=("sample.srv",),
+    ),
+    "compile": Command(
+        "compile",
+        find_for_target,
+        lambda config: config.save_folder,
+        "compile.save_folder=./circuits/${hydra:job.num}",
+        summary="Give verified circuits for a unitary.",
+        example="toffoli compile.max_seconds=5",
+        arguments=("compile.target",),
+    ),
+    "prepare": Command(
+        "prepare",
+        find_for_target,
+        lambda config: config.save_folder,
+        "prepare.save_folder=./circuits/${hydra:job.num}",
+        summary="Give verified circuits that make a state.",
+        example="ghz:4",
+        arguments=("prepare.target",),
+    ),
+    "inspect": Command(
+        "inspect",
+        inspect,
+        lambda config: config.save_folder,
+        "inspect.save_folder=./inspections/${hydra:job.num}",
+        summary="Show what is in a data set, and verify every circuit of it.",
+        example="./datasets/srv_dataset",
+        arguments=("inspect.dataset",),
+    ),
+    "runs": Command(
+        "runs",
+        runs,
+        lambda config: config.picture,
+        "runs.picture=./runs_${hydra:job.num}.png",
+        summary="List training runs and compare them: how they ended, their settings, their curves.",
+        arguments=("runs.folder",),
+    ),
+    "report": Command(
+        "report",
+        report,
+        lambda config: config.output_path,
+        "report.output_path=./reports/${hydra:job.num}.html",
+        summary="Write one HTML page about runs, evaluations and data sets: figures, curves, circuits, settings.",
+        example="./models/quick_test ./datasets/srv_dataset",
+        arguments=("report.sources...",),
+    ),
+    "export-genqc": Command(
+        "export",
+        export_genqc,
+        lambda config: config.output_path,
+        "export.output_path=./exported/${hydra:job.num}",
+        summary="Write a data set as a folder that genQC opens.",
+        example="./datasets/srv_dataset ./exported",
+        arguments=("export.dataset", "export.output_path"),
+    ),
+    "models": Command(
+        "models",
+        models,
+        lambda config: None,
+        summary="List the models that come with the package, and your own.",
+        arguments=("models.folder",),
+    ),
+    "ui": Command(
+        "ui",
+        ui,
+        lambda config: None,
+        summary="Serve a page on this machine where you ask models and watch circuits being written.",
+    ),
+    "push": Command(
+        "push",
+        push,
+        lambda config: None,
+        summary="Upload a model or a data set to the Hugging Face Hub.",
+        example="./models/quick_test hf://owner/name",
+        arguments=("push.folder", "push.address"),
+    ),
+    "pull": Command(
+        "pull",
+        pull,
+        lambda config: config.output_path,
+        "pull.output_path=./models/${hydra:job.num}",
+        summary="Download a model or a data set from the Hugging Face Hub.",
+        example="hf://owner/name ./models/name",
+        arguments=("pull.address", "pull.output_path"),
+    ),
+    "doctor": Command(
+        "doctor", doctor, lambda config: None, summary="Check the installation, the machine and a shipped model."
+    ),
+    "completion": Command(
+        "completion",
+        completion,
+        lambda config: None,
+        summary="Print the script with which your shell completes commands, keys and presets.",
+        example="bash > ~/.local/share/bash-completion/completions/quantum-diffusion",
+        arguments=("completion.shell",),
+    ),
+}

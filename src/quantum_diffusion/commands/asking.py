@@ -1,0 +1,124 @@
+"""The commands that ask a model for circuits: what was found is shown, saved, and where it is too little, explained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantum_diffusion.config.schema import SampleConfig, TargetSearchConfig
+from quantum_diffusion.errors import counted
+from quantum_diffusion.interrupts import INTERRUPTED
+from quantum_diffusion.jobs import NOT_FOUND, Outcome
+
+if TYPE_CHECKING:
+    from quantum_diffusion.search.exact import Compilation
+    from quantum_diffusion.search.sampling import FoundCircuits
+
+
+def sample(config: SampleConfig) -> Outcome:
+    """Give verified circuits for a Schmidt rank vector."""
+    from quantum_diffusion import console
+    from quantum_diffusion.search.sampling import find_circuits, write_circuits
+
+    with console.progress_bar("sampling", visible=True) as advance:
+        found = find_circuits(config, advance)
+    is_saved = config.save_folder is not None and bool(found.circuits)
+    try:
+        if is_saved:
+            write_circuits(found, config)
+    finally:  # what was found is shown, too, where it cannot be saved
+        console.show_circuits(found.circuits)
+        console.out.print(f"\n{found.summary}")
+    _show_kept(found)
+    if is_saved:
+        console.out.print(_written(Path(str(config.save_folder))))
+    report = {"srv": config.srv, "circuits": found.rows(), "num_sampled": found.num_sampled}
+    return _complain(config, "sample", found, report)
+
+
+def find_for_target(config: TargetSearchConfig) -> Outcome:
+    """Give verified circuits for a unitary or a state."""
+    from quantum_diffusion import console
+    from quantum_diffusion.search.compiling import described, find_for_target, write_compilation
+
+    with console.progress_bar("searching", visible=True) as advance:
+        found = find_for_target(config, advance)
+    shown = found.circuits or ((found.best,) if found.best else ())
+    is_saved = config.save_folder is not None and bool(shown)
+    try:
+        if is_saved:
+            write_compilation(found, config)
+    finally:
+        if shown:
+            console.show_compilation(shown)
+        nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
+        wanted = f"of infidelity {config.tolerance:g} or less to" if config.tolerance else "that are exactly"
+        console.out.print(
+            f"\ndistinct circuits {wanted} {config.target!r}: {len(found.circuits)}{nearest} ({found.effort}; "
+            f"{found.seconds:.1f} s)"
+        )
+    _show_kept(found)
+    if is_saved:
+        console.out.print(_written(Path(str(config.save_folder))))
+    nearest_found = None if found.best is None else {**described(found.best), "qasm": found.best.circuit.to_qasm2()}
+    report = {"target": config.target, "circuits": found.rows(), "nearest": nearest_found, "search": found.search}
+    return _complain(config, config.command, found, report, found.num_too_long)
+
+
+def _written(folder: Path) -> str:
+    """Say what a search has written; a picture that could not be made is not there."""
+    from quantum_diffusion.search.saving import PICTURE_FILE
+
+    picture = ", a picture" if (folder / PICTURE_FILE).is_file() else ""
+    return f"the circuits{picture} and a summary are in {folder}"
+
+
+_MANY_ALIKE = 20
+"""Exact samples of each circuit found, beyond which others are hardly to be expected."""
+
+
+def _show_kept(found: FoundCircuits | Compilation) -> None:
+    if found.kept:
+        from quantum_diffusion import console
+
+        console.out.print(f"the kept gates at the beginning {found.kept}")
+
+
+def _complain(
+    config: SampleConfig | TargetSearchConfig,
+    section: str,
+    found: FoundCircuits | Compilation,
+    report: Mapping[str, Any],
+    num_too_long: int = 0,
+) -> Outcome:
+    """Return the outcome of a search; when it found fewer circuits than wanted, say why and what to do."""
+    from quantum_diffusion.search.exact import Compilation
+
+    report = {**report, "num_exact": found.num_exact, "seconds": found.seconds, "save_folder": config.save_folder}
+    if found.interrupted:
+        print("interrupted: this is what was found until then", file=sys.stderr)
+        return Outcome(INTERRUPTED, report)
+    if len(found.circuits) >= config.num_circuits:
+        return Outcome(report=report)
+    wanted, tries = counted(config.num_circuits, "circuit"), counted(found.num_sampled, "try", "tries")
+    problem = f"found {len(found.circuits)} of {wanted} in {tries}"
+    mends = [f"raise {section}.{'max_seconds' if config.max_seconds else 'max_tries'}"]
+    num_alike = found.num_exact - num_too_long
+    if found.circuits:
+        problem += f", {counted(num_alike, 'exact sample')} gave no other"
+    if num_alike > _MANY_ALIKE * len(found.circuits) > 0:
+        mends = []  # more tries give the same circuits again
+    if num_too_long:
+        problem += f", {counted(num_too_long, 'exact sample')} had more than {section}.max_gates={config.max_gates}"
+        mends.insert(0, f"raise {section}.max_gates")
+    if found.circuits:
+        mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
+    elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
+        entries = "whose entries are no whole numbers over roots of two"
+        problem += f", and no circuit of these gates is exactly the target, {entries}"
+        mends = [f"set {section}.tolerance, e.g. to 0.01, for the nearest ones"]
+    problem = f"{problem}: {' or '.join(mends)}"
+    print(f"error: {problem}", file=sys.stderr)
+    return Outcome(NOT_FOUND, {"error": problem, **report})
