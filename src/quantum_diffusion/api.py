@@ -70,67 +70,56 @@ class SamplingOptions(TypedDict, total=False):
     engine: str
 
 
-class SampleOptions(SamplingOptions, total=False):
-    """What `sample` may be told, beside how a model samples.
+class SearchOptions(SamplingOptions, total=False):
+    """What every search may be told, beside how a model samples.
 
     Attributes:
-        num: Distinct circuits wanted (4); there may be fewer.
-        max_gates: Most gates; None is the model's own limit.
-        max_tries: Most circuits to sample (1024), where there is no `max_seconds`.
+        num: Distinct circuits wanted (4 of `sample`, 1 of the others); there may be fewer.
+        max_gates: Most gates, of targets counted once simplified; None is the model's own limit.
+        max_tries: Most samples, or beginnings that a beam keeps of one length (1024), where there is no `max_seconds`.
         max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it when there are
             enough.
         objective: What circuits are to have few of: "gates", "two_qubit_gates", "t_count", "depth", or several with
             weights, {"gates": 1, "t_count": 10}.
-        simplify: Whether to simplify circuits (True).
         coupling: Pairs of qubits that gates may join; None allows all.
         edit: What else may not be chosen freely (`Edit`): gates that stay, qubits that no gate may touch.
-        seed: Seed of the samples; None draws one.
-        progress: Called with (tries spent, most tries).
-    """
-
-    num: int
-    max_gates: int | None
-    max_tries: int
-    max_seconds: float | None
-    objective: SearchObjective
-    simplify: bool
-    coupling: Sequence[tuple[int, int]] | None
-    edit: Edit | None
-    seed: int | None
-    progress: Callable[[int, int], None] | None
-
-
-class TargetOptions(SamplingOptions, total=False):
-    """What `compile` and `prepare` may be told, beside how a model samples.
-
-    Attributes:
-        num: Distinct circuits wanted (1); there may be fewer.
-        gates: Gates that circuits may use; None allows all of the model's.
-        max_gates: Most gates, counted once simplified; None is the model's own limit.
-        max_tries: Most samples, or beginnings that a beam keeps of one length (1024).
-        max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it with the first
-            ones.
-        tolerance: Infidelity up to which a circuit counts; 0 wants it exact (below 1e-6).
-        objective: What circuits are to have few of; see `SampleOptions`.
-        search: "beam", "sampling", or "auto", which takes a beam where it can.
-        coupling: Pairs of qubits that gates may join; None allows all.
-        edit: What else may not be chosen freely (`Edit`).
         seed: Seed of the search, and of random targets; None draws one.
         progress: Called with (tries spent, most tries).
     """
 
     num: int
-    gates: Sequence[str] | None
     max_gates: int | None
     max_tries: int
     max_seconds: float | None
-    tolerance: float
     objective: SearchObjective
-    search: SearchMethod
     coupling: Sequence[tuple[int, int]] | None
     edit: Edit | None
     seed: int | None
     progress: Callable[[int, int], None] | None
+
+
+class SampleOptions(SearchOptions, total=False):
+    """What `sample` may be told, beside `SearchOptions`.
+
+    Attributes:
+        simplify: Whether to simplify circuits (True).
+    """
+
+    simplify: bool
+
+
+class TargetOptions(SearchOptions, total=False):
+    """What `compile` and `prepare` may be told, beside `SearchOptions`.
+
+    Attributes:
+        gates: Gates that circuits may use; None allows all of the model's.
+        tolerance: Infidelity up to which a circuit counts; 0 wants it exact (below 1e-6).
+        search: "beam", "sampling", or "auto", which takes a beam where it can.
+    """
+
+    gates: Sequence[str] | None
+    tolerance: float
+    search: SearchMethod
 
 
 @dataclass(frozen=True, eq=False)

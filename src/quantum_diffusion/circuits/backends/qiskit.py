@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.arguments import check_kind
+from quantum_diffusion.circuits.backends.drawing import draw_grid
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GATES, Gate
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
@@ -27,7 +28,6 @@ from quantum_diffusion.errors import GateSetError, first_line
 from quantum_diffusion.pictures import blank_figure, new_picture
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from qiskit import QuantumCircuit
 
@@ -46,15 +46,6 @@ _MOST_OPERATIONS = 100_000
 
 _NARROWEST = 20
 """Letters that a text drawing takes at least: the wires' names and one gate between the marks of what goes on."""
-
-# Drawings: all lengths in inches, but for the fold (layers of gates before a new line).
-_FOLD = 24
-_INCHES_A_UNIT = 0.52  # Qiskit draws one layer, and one wire, a unit of length
-_INCHES_A_LETTER = 0.08
-_PAGE_WIDTH = 14.0
-_GAP = 0.3
-_TITLE_HEIGHT = 0.2
-_STYLE = {"name": "iqp", "margin": [1.5, 0.1, 0.1, 0.1]}
 
 
 class QiskitBackend:
@@ -210,7 +201,7 @@ class QiskitBackend:
     def draw_figure(self, circuit: Circuit) -> Figure:
         """Return the circuit drawn with matplotlib, on a figure that is as large as the drawing."""
         with blank_figure((1.0, 1.0)) as figure:
-            _draw_grid(figure, [self.to_native(circuit)], None, None)
+            draw_grid(figure, [self.to_native(circuit)], None, None)
         return figure
 
     def save_drawing(
@@ -237,7 +228,7 @@ class QiskitBackend:
             raise ValueError(f"expected one title a circuit, given {len(titles)} titles for {len(circuits)} circuits")
 
         with new_picture(Path(path), (1.0, 1.0)) as figure:
-            _draw_grid(figure, [self.to_native(circuit) for circuit in circuits], titles, max_columns)
+            draw_grid(figure, [self.to_native(circuit) for circuit in circuits], titles, max_columns)
 
 
 def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
@@ -401,15 +392,6 @@ def _act_alike(one: Ids, other: Ids, table: InstructionTable) -> NDArray[np.bool
     return alike
 
 
-def _column_widths(widths: Sequence[float], most: int) -> list[float]:
-    """Return the widths of as many columns as the page takes, at most `most`, for items that fill it row by row."""
-    for num_columns in range(min(most, len(widths)), 1, -1):
-        columns = [max(widths[column::num_columns]) for column in range(num_columns)]
-        if sum(columns) + _GAP * (num_columns + 1) <= _PAGE_WIDTH:
-            return columns
-    return [max(widths)]
-
-
 @cache
 def _standard_gates() -> dict[str, Any]:
     """Return Qiskit's own gates by their names."""
@@ -442,46 +424,3 @@ def _check_meaning(operation: Any, name: str) -> None:
     gate = GATES[name]
     if operation.num_qubits != gate.num_qubits or not np.allclose(Operator(operation), gate.matrix()):
         raise GateSetError(f"the circuit defines its own gate {name!r} with another meaning: give it another name")
-
-
-def _draw_grid(
-    figure: Figure, natives: Sequence[QuantumCircuit], titles: Sequence[str] | None, max_columns: int | None
-) -> None:
-    """Draw circuits side by side and below each other, and make the figure as large as they are."""
-    from matplotlib.figure import Figure
-
-    # Qiskit fixes its font size by the width of the axes it is given. A first drawing tells the size of
-    # each circuit, so that the second one has all gates and letters equally large.
-    sizes = [_draw(native, Figure().add_axes((0, 0, 1, 1))) for native in natives]
-    header = _TITLE_HEIGHT if titles is not None else 0.0
-    widths = [
-        max(width, _INCHES_A_LETTER * len(title))
-        for (width, _), title in zip(sizes, titles or [""] * len(sizes), strict=True)
-    ]
-    columns = _column_widths(widths, max_columns or len(widths))
-    num_columns = len(columns)
-    row_heights = [
-        header + max(height for _, height in sizes[start : start + num_columns])
-        for start in range(0, len(sizes), num_columns)
-    ]
-    page_width = sum(columns) + _GAP * (num_columns + 1)
-    page_height = sum(row_heights) + _GAP * (len(row_heights) + 1)
-
-    figure.set_layout_engine("none")
-    figure.set_size_inches(page_width, page_height)
-    for position, (native, (width, height)) in enumerate(zip(natives, sizes, strict=True)):
-        row, column = divmod(position, num_columns)
-        left = sum(columns[:column]) + _GAP * (column + 1)
-        top = page_height - sum(row_heights[:row]) - _GAP * (row + 1)
-        box = (left, top - header - height, width, height)
-        _draw(native, figure.add_axes(tuple(np.divide(box, [page_width, page_height] * 2))))
-        if titles is not None:
-            figure.text(left / page_width, top / page_height, titles[position], fontsize=10, va="top")
-
-
-def _draw(native: QuantumCircuit, axes: Axes) -> tuple[float, float]:
-    """Draw on the axes and return the width and height, in inches, that the drawing wants."""
-    native.draw(output="mpl", ax=axes, fold=_FOLD, style=_STYLE)
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    return (right - left) * _INCHES_A_UNIT, (top - bottom) * _INCHES_A_UNIT
