@@ -67,22 +67,34 @@ class PromptEncoder(nn.Module):
     """Words and positions embedded, then a small transformer.
 
     Args:
-        num_words: Words of the vocabulary, padding not counted.
+        vocabulary: The words that are known; see `tokenize_prompts`.
+        prompts: Those of the model; every prompt is padded to the longest of them.
         width: E, channels of the condition.
         depth: Transformer blocks; 0 leaves the embeddings alone.
         num_heads: Attention heads, a divisor of `width`.
     """
 
-    def __init__(self, *, num_words: int, width: int, depth: int, num_heads: int) -> None:
+    def __init__(
+        self, *, vocabulary: Sequence[str], prompts: Sequence[str], width: int, depth: int, num_heads: int
+    ) -> None:
         super().__init__()
         self.width = width
-        self.words = nn.Embedding(1 + num_words, width)
+        self._vocabulary = tuple(vocabulary)
+        self._length = tokenize_prompts(prompts, vocabulary).shape[1]
+        self.words = nn.Embedding(1 + len(vocabulary), width)
         self.positions = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.5)
         self.null = nn.Parameter(torch.randn(width) * 0.5)
         layer = nn.TransformerEncoderLayer(
             width, num_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False) if depth else None
+
+    def read(self, prompts: Sequence[str]) -> Tensor:
+        """Split prompts into words, int64 [P, S]; see `tokenize_prompts`.
+
+        As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
+        """
+        return tokenize_prompts(prompts, self._vocabulary, self._length)
 
     def forward(self, words: Tensor) -> Tensor:
         """words int64 [P, S] => condition float32 [P, S, E]; padding words give zeros."""

@@ -14,6 +14,7 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.config.schema import (
     MOST_AMPLITUDE_QUBITS,
     AmplitudesParams,
+    ClipParams,
     Loss,
     MaskedParams,
     MatrixParams,
@@ -39,6 +40,7 @@ from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.models.gates_left import GatesLeft
 from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.models.prefix_encoder import PrefixEncoder
+from quantum_diffusion.models.prompt_features import FrozenPromptEncoder
 from quantum_diffusion.models.state_encoder import StateEncoder
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
@@ -147,7 +149,7 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
 
 
 def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int) -> dict[str, nn.Module]:
-    encoder = PromptEncoder(num_words=len(config.vocabulary), **config.text_encoder.params.model_dump())
+    encoder = _condition_encoder(config)
     params = config.model.params
     modules: dict[str, nn.Module] = {"condition_encoder": encoder}
     task = TASKS[config.condition_type]
@@ -206,6 +208,13 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
             **_trunk(params),
         )
     return modules
+
+
+def _condition_encoder(config: PipelineConfig) -> PromptEncoder | FrozenPromptEncoder:
+    params = config.text_encoder.params
+    if isinstance(params, ClipParams):
+        return FrozenPromptEncoder(params, config.prompts)
+    return PromptEncoder(vocabulary=config.vocabulary, prompts=config.prompts, **params.model_dump())
 
 
 def _step_encoder(

@@ -58,7 +58,9 @@ FORMAT_VERSION = 2
 
 WEIGHTS, TRAINING_CONFIG, METADATA = "model.safetensors", "training_config.yaml", "metadata.yaml"
 LAST_WEIGHTS = "last.safetensors"
-FILES = (DESCRIPTION, WEIGHTS, LAST_WEIGHTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
+PROMPTS = "prompts.safetensors"
+"""Features of prompts, where a frozen text encoder made them: known prompts need no CLIP."""
+FILES = (DESCRIPTION, WEIGHTS, LAST_WEIGHTS, PROMPTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
 """What a model folder holds beside its run."""
 
 
@@ -108,6 +110,10 @@ def save_pipeline(
         if last_weights is not None:
             names.append(LAST_WEIGHTS)
             _write_weights(staging / LAST_WEIGHTS, last_weights)
+        features = pipeline.prompt_features
+        if features is not None:
+            names.append(PROMPTS)
+            (staging / PROMPTS).write_bytes(features.saved())
         (staging / TRAINING_CONFIG).write_text(training_config, encoding="utf-8")
         (staging / METADATA).write_text(yaml_text(metadata), encoding="utf-8")
         if may_write_card(folder):
@@ -146,23 +152,15 @@ def load_pipeline(
         raise ConfigError(unknown_name("weights", weights, get_args(Weights)))
     description = _read_description(folder)
     name = LAST_WEIGHTS if weights == "last" and LAST_WEIGHTS in description["sha256"] else WEIGHTS
-    weights_file = folder / name
-    try:
-        content = weights_file.read_bytes()  # not mapped: not every file system can do that
-    except FileNotFoundError:
-        raise CheckpointError(f"the model {str(folder)!r} lacks {name}: copy it again, or train again") from None
-    except OSError as problem:
-        raise CheckpointError(f"cannot read {str(weights_file)!r}: {describe(problem)}") from problem
-    if hashlib.sha256(content).hexdigest() != description["sha256"].get(name):
-        raise CheckpointError(
-            f"{str(weights_file)!r} does not belong to the {DESCRIPTION} beside it (its checksum is wrong; was saving "
-            "cut short?): run the training command again, or copy the folder again"
-        )
+    content = _read_sealed(folder / name, description)
+    prompts = _read_sealed(folder / PROMPTS, description) if PROMPTS in description["sha256"] else None
     try:
         config = validate(PipelineConfig, description.get("params"), f"{folder / DESCRIPTION}: params")
         with memory_for(f"loading the model {str(folder)!r}", "end other programs, or use a computer with more memory"):
             pipeline = make_pipeline(config)
             pipeline.network.load_state_dict(load(content), strict=True)
+            if prompts is not None and pipeline.prompt_features is not None:
+                pipeline.prompt_features.load_saved(prompts)
             pipeline = pipeline if device is None else pipeline.to(device)
     except OutOfMemoryError:
         raise
@@ -173,6 +171,24 @@ def load_pipeline(
         raise CheckpointError(f"the model {str(folder)!r} cannot be used: {reason}; train again") from problem
     pipeline.network.eval()
     return pipeline
+
+
+def _read_sealed(file: Path, description: Mapping[str, Any]) -> bytes:
+    """Read a file whose checksum stands in the description beside it."""
+    try:
+        content = file.read_bytes()  # not mapped: not every file system can do that
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"the model {str(file.parent)!r} lacks {file.name}: copy it again, or train again"
+        ) from None
+    except OSError as problem:
+        raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
+    if hashlib.sha256(content).hexdigest() != description["sha256"].get(file.name):
+        raise CheckpointError(
+            f"{str(file)!r} does not belong to the {DESCRIPTION} beside it (its checksum is wrong; was saving "
+            "cut short?): run the training command again, or copy the folder again"
+        )
+    return content
 
 
 def read_configuration(folder: Path) -> PipelineConfig:

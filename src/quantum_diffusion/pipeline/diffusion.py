@@ -26,9 +26,10 @@ from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.device import answers_at_once
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError, memory_for
-from quantum_diffusion.models.condition_encoder import PromptEncoder, tokenize_prompts
+from quantum_diffusion.models.condition_encoder import PromptEncoder
 from quantum_diffusion.models.gates_left import UNKNOWN
 from quantum_diffusion.models.policy import InstructionPolicy
+from quantum_diffusion.models.prompt_features import FrozenPromptEncoder, PromptFeatures
 from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
@@ -74,10 +75,33 @@ class DiffusionPipeline:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed(seed, "weights"))  # unlike torch's, leaves GPUs alone
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
-        self._prompt_words = tokenize_prompts(config.prompts, config.vocabulary)
         self._decoder = DeviceDecoder(self.table)
         self._left = self._left_to_do()
         self.check_sampling(SamplingConfig())
+
+    @cached_property
+    def _prompt_words(self) -> Tensor:
+        """The model's own prompts as its condition encoder reads them, int64 [P, S]."""
+        return self._read(self.config.prompts)
+
+    def _read(self, prompts: Sequence[str]) -> Tensor:
+        encoder = self.network["condition_encoder"]
+        assert isinstance(encoder, PromptEncoder | FrozenPromptEncoder)
+        return encoder.read(prompts)
+
+    @property
+    def prompt_features(self) -> PromptFeatures | None:
+        """What a frozen text encoder made of prompts; None where the words of prompts are learned."""
+        encoder = self.network["condition_encoder"]
+        return encoder.features if isinstance(encoder, FrozenPromptEncoder) else None
+
+    def check_prompts(self) -> None:
+        """Make sure that all prompts of the model can be encoded, before anything is trained.
+
+        Raises:
+            ConfigError: CLIP is needed for one, and cannot be loaded.
+        """
+        _ = self._prompt_words
 
     def _left_to_do(self) -> LeftToDo | None:
         encoder = getattr(self.config, self.task.step_encoder)
@@ -158,7 +182,7 @@ class DiffusionPipeline:
             dropped: bool [B, num_conditions], parts that give way to "nothing asked for".
         """
         encoder = self.network["condition_encoder"]
-        assert isinstance(encoder, PromptEncoder)
+        assert isinstance(encoder, PromptEncoder | FrozenPromptEncoder)
         prompts, index = request.prompts, request.index
         # Told by shapes alone: to look for the prompts in use, the device would have to be waited for.
         tokens = encoder(prompts)[index] if len(prompts) <= len(index) else encoder(prompts[index])
@@ -414,9 +438,8 @@ class DiffusionPipeline:
         return DecodeReport(ids, reasons == VALID, tuple(reasons))
 
     def _request(self, asked: Requests, num_gates: int | None = None) -> Request:
-        # As long as in training: padding words weigh in the condition, so a sample must not depend on its neighbours'.
         distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(asked.prompts))}
-        words = tokenize_prompts(list(distinct), self.config.vocabulary, min_length=self._prompt_words.shape[1])
+        words = self._read(list(distinct))
         index = torch.tensor([distinct[prompt] for prompt in asked.prompts])
         targets = None if asked.targets is None else torch.from_numpy(as_two_channels(asked.targets))
         told = UNKNOWN if num_gates is None else num_gates

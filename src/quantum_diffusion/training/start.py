@@ -37,12 +37,15 @@ def build_pipeline(config: TrainingConfig, dataset: CircuitDataset, device: torc
     general = config.general
     architecture, source = pipeline_config(config, dataset), general.init_from_pipeline_dir
     if source is None:
-        return make_pipeline(architecture, seed=general.seed).to(device)
+        pipeline = make_pipeline(architecture, seed=general.seed)
+        pipeline.check_prompts()
+        return pipeline.to(device)
     origin = checkpoint.load_pipeline(source)
     # Its table has a row for each of its own words.
     architecture = architecture.model_copy(update={"vocabulary": origin.config.vocabulary})
     pipeline = make_pipeline(architecture, seed=general.seed)
     _take_weights(origin, pipeline, source)
+    pipeline.check_prompts()
     return pipeline.to(device)
 
 
@@ -53,6 +56,9 @@ def _take_weights(origin: DiffusionPipeline, pipeline: DiffusionPipeline, source
             f"the model {source!r} speaks {list(origin.gate_pool.names)}, the data set "
             f"{list(pipeline.gate_pool.names)}: use a data set of the same gate pool"
         )
+    known = origin.prompt_features
+    if pipeline.prompt_features is not None and known is not None and known.prompts:
+        pipeline.prompt_features.load_saved(known.saved())
     try:
         pipeline.network.load_state_dict(origin.network.state_dict(), strict=True)
     except RuntimeError as problem:

@@ -20,6 +20,7 @@ from quantum_diffusion.config.schema.folders import (
 from quantum_diffusion.config.schema.models import (
     MOST_AMPLITUDE_QUBITS,
     AmplitudesParams,
+    ClipParams,
     ConvolutionParams,
     MatrixParams,
     ModelConfig,
@@ -78,6 +79,7 @@ __all__ = [
     "SECTIONS",
     "STEP_ENCODERS",
     "AmplitudesParams",
+    "ClipParams",
     "BetaSchedule",
     "CompileConfig",
     "CompletionConfig",

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from quantum_diffusion.config.schema.values import Blocks, BlocksOrNone, Channels, Fraction, Heads, Width
+from quantum_diffusion.config.schema.values import Blocks, BlocksOrNone, Channels, Fraction, Heads, PathText, Width
 from quantum_diffusion.config.validation import Kinds, Part, Section
 
 
@@ -111,14 +111,33 @@ class PromptEncoderParams(Section):
         return self
 
 
+class ClipParams(Section):
+    """A frozen CLIP text encoder, as genQC's models have (extra `clip`)."""
+
+    weights: PathText = "hf://laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
+    """CLIP's weights: a folder that transformers or OpenCLIP saved, an OpenCLIP state dict (.safetensors, .bin, .pt),
+    or hf://owner/name."""
+    tokenizer: PathText | None = None
+    """Folder of its vocabulary (tokenizer.json, or vocab.json and merges.txt); null looks beside the weights."""
+    layer: Literal["penultimate", "last"] = "penultimate"
+    """Layer whose features are the condition."""
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+    """Activation of OpenCLIP weights, which do not name theirs; quick_gelu for OpenAI's."""
+    width: Width = 512
+    """Channels E of the features: 512 for ViT-B."""
+    max_length: Annotated[int, Field(ge=1, le=77)] | None = None
+    """Tokens of a prompt that the model sees; null takes as many as its longest prompt has."""
+
+
 class TextEncoderConfig(Part):
     """The condition encoder (keys `training.text_encoder.*`)."""
 
-    kinds: ClassVar[Kinds] = {"prompt": PromptEncoderParams}
+    kinds: ClassVar[Kinds] = {"prompt": PromptEncoderParams, "clip": ClipParams}
 
-    type: Literal["prompt"] = "prompt"
-    """Which encoder; "prompt" needs no download."""
-    params: PromptEncoderParams = PromptEncoderParams()
+    type: Literal["prompt", "clip"] = "prompt"
+    """Which encoder: prompt learns the words of prompts and needs no download; clip is the frozen text encoder of
+    CLIP."""
+    params: PromptEncoderParams | ClipParams = PromptEncoderParams()
     """Its parameters."""
 
 

@@ -1,0 +1,253 @@
+"""The text encoder of CLIP, frozen: prompts to features, as genQC conditions its models on them.
+
+`models.prompt_features` keeps what is made here, so that a prompt is encoded once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantum_diffusion.config.schema import ClipParams
+from quantum_diffusion.errors import ConfigError, first_line
+from quantum_diffusion.files import sha256_of
+from quantum_diffusion.hub import download, hub_address
+from quantum_diffusion.models.weight_files import read_weights
+
+CONTEXT = 77
+"""Tokens that CLIP reads; shorter prompts are padded with zeros, which it attends to, as OpenCLIP does."""
+
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_HUB_FILES = ("config.json", "model.safetensors", "pytorch_model.bin", *_OPEN_CLIP_FILES, *_TOKENIZER_FILES)
+
+_BATCH = 256
+
+_OPEN_CLIP_NAMES = tuple(
+    (re.compile(theirs), ours)
+    for theirs, ours in (
+        (r"^token_embedding\.", "embeddings.token_embedding."),
+        (r"^positional_embedding$", "embeddings.position_embedding.weight"),
+        (r"^ln_final\.", "final_layer_norm."),
+        (r"^transformer\.resblocks\.(\d+)\.ln_([12])\.", r"encoder.layers.\1.layer_norm\2."),
+        (r"^transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"encoder.layers.\1.mlp.fc1."),
+        (r"^transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"encoder.layers.\1.mlp.fc2."),
+        (r"^transformer\.resblocks\.(\d+)\.attn\.out_proj\.", r"encoder.layers.\1.self_attn.out_proj."),
+        # Query, key and value in one matrix: `_from_open_clip` cuts them apart.
+        (r"^transformer\.resblocks\.(\d+)\.attn\.in_proj_", r"encoder.layers.\1.self_attn.in_proj."),
+    )
+)
+"""OpenCLIP's names of weights => transformers' names."""
+
+
+class ClipTextEncoder:
+    """A frozen text encoder and its tokenizer.
+
+    Args:
+        params: Where its weights and its vocabulary are, and which layer's features are wanted.
+
+    Raises:
+        ConfigError: The extra `clip` is missing, or weights or vocabulary cannot be found or read. The message names
+            the ways out.
+
+    Attributes:
+        key: Hash of weights, vocabulary and layer: encoders with the same key give the same features.
+    """
+
+    def __init__(self, params: ClipParams) -> None:
+        transformers = _transformers()
+        place = _find(params)
+        with _quiet(transformers):
+            self._tokenizer = _read_tokenizer(transformers, _tokenizer_folder(params, place))
+            self._model = _read_model(transformers, place, params.activation)
+        self._layer = -2 if params.layer == "penultimate" else -1
+        vocabulary = json.dumps(sorted(self._tokenizer.get_vocab().items())).encode()
+        self.key = hashlib.sha256(
+            b"".join([sha256_of(_weights_file(place)).encode(), vocabulary, params.layer.encode()])
+        ).hexdigest()
+
+    @property
+    def width(self) -> int:
+        """Channels E of the features."""
+        return int(self._model.config.hidden_size)
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Split prompts into tokens, int64 [P, CONTEXT], with zeros behind the end.
+
+        Raises:
+            ConfigError: A prompt has too many, or words that the vocabulary lacks.
+        """
+        rows = self._tokenizer(list(prompts), padding=False, truncation=False)["input_ids"]
+        for prompt, row in zip(prompts, rows, strict=True):
+            if len(row) > CONTEXT:
+                raise ConfigError(f"prompt {prompt!r} has {len(row)} CLIP tokens: expected at most {CONTEXT}")
+        return torch.tensor([row + [0] * (CONTEXT - len(row)) for row in rows])
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the features of prompts, float32 [P, CONTEXT, E], and how many tokens each has, int64 [P].
+
+        Every token attends to those before it alone, so the features of the first L are the same without the rest.
+        """
+        tokens = self.tokenize(prompts)
+        features = [self._features(some) for some in tokens.split(_BATCH)]
+        return torch.cat(features), (tokens != 0).sum(dim=1)
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        hidden = self._model(input_ids=tokens, output_hidden_states=True).hidden_states[self._layer]
+        normed: Tensor = self._model.final_layer_norm(hidden)
+        return normed.float()
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise ConfigError(
+            "text_encoder.type=clip needs the extra `clip`: pip install 'quantum_diffusion[clip]' -c constraints.txt, "
+            "or use text_encoder.type=prompt"
+        ) from None
+    return transformers
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers' progress bars and remarks off the screen."""
+    logging = transformers.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
+def _find(params: ClipParams) -> Path:
+    """Return the folder or the file of the weights.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    address = hub_address(params.weights, ConfigError)
+    if address is None:
+        place = Path(params.weights)
+        if not place.exists():
+            raise ConfigError(f"no CLIP weights at {params.weights!r}: {_WAYS_OUT}")
+        return place
+    try:
+        return download(address, "model", _HUB_FILES, ConfigError)
+    except ConfigError as problem:
+        raise ConfigError(f"{first_line(problem).partition(': connect')[0]}: {_WAYS_OUT}") from None
+
+
+_WAYS_OUT = (
+    "give text_encoder.params.weights=FOLDER_OR_FILE on this machine (as transformers or OpenCLIP save it), connect "
+    "once to download hf://owner/name, or use prompts that the model was saved with"
+)
+
+
+def _weights_file(place: Path) -> Path:
+    """Return the file that holds the weights.
+
+    Raises:
+        ConfigError: The folder has none.
+    """
+    if place.is_file():
+        return place
+    names: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin") if (place / "config.json").is_file() else ()
+    for name in (*names, *_OPEN_CLIP_FILES):
+        if (place / name).is_file():
+            return place / name
+    raise ConfigError(
+        f"{str(place)!r} holds no CLIP weights: expected config.json with model.safetensors (transformers), or "
+        f"{' or '.join(_OPEN_CLIP_FILES)}"
+    )
+
+
+def _tokenizer_folder(params: ClipParams, place: Path) -> Path:
+    """Return where the vocabulary is: as given, or beside the weights.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    beside = place if place.is_dir() else place.parent
+    folder = beside if params.tokenizer is None else Path(params.tokenizer)
+    if (folder / "tokenizer.json").is_file() or all((folder / name).is_file() for name in _TOKENIZER_FILES[:2]):
+        return folder
+    raise ConfigError(
+        f"no CLIP vocabulary in {str(folder)!r}: give text_encoder.params.tokenizer, a folder with tokenizer.json, or "
+        "with vocab.json and merges.txt"
+    )
+
+
+def _read_tokenizer(transformers: Any, folder: Path) -> Any:
+    try:
+        return transformers.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as problem:  # its parser raises bare Exceptions
+        raise ConfigError(f"cannot read the CLIP vocabulary in {str(folder)!r}: {first_line(problem)}") from problem
+
+
+def _read_model(transformers: Any, place: Path, activation: str) -> Any:
+    """Build the text encoder with its weights, in evaluation mode; every weight has to be there."""
+    file = _weights_file(place)
+    is_open_clip = place.is_file() or file.name in _OPEN_CLIP_FILES
+    state = read_weights(file, ConfigError)
+    try:
+        if is_open_clip:
+            state = _from_open_clip(state)
+            config = _open_clip_config(transformers, state, activation)
+        else:
+            state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+            config = transformers.CLIPTextConfig.from_pretrained(str(place), local_files_only=True)
+        model = transformers.CLIPTextModel(config)
+        wanted = model.state_dict().keys()
+        state = {name: tensor.float() for name, tensor in state.items() if name in wanted}  # no vision, no projection
+        missing = sorted(wanted - state.keys())
+        if missing:
+            raise ValueError(f"{len(missing)} of {len(wanted)} weights are missing, e.g. {missing[:3]}")
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError, OSError) as problem:
+        raise ConfigError(f"{str(file)!r} is no CLIP text encoder: {first_line(problem)}") from problem
+    return model.eval().requires_grad_(False)
+
+
+def _from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename OpenCLIP's weights of the text side, which may stand behind `text.`; others keep their names."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        ours = name.removeprefix("text.")
+        for theirs, replacement in _OPEN_CLIP_NAMES:
+            ours = theirs.sub(replacement, ours)
+        if ".in_proj." in ours:
+            for part, third in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[ours.replace("in_proj", f"{part}_proj")] = third
+        else:
+            renamed[ours] = tensor
+    return renamed
+
+
+def _open_clip_config(transformers: Any, state: Mapping[str, Tensor], activation: str) -> Any:
+    """Read the sizes off the weights; heads have 64 channels, as in all of CLIP's text encoders."""
+    vocabulary_size, width = state["embeddings.token_embedding.weight"].shape
+    layers = 1 + max(int(found[1]) for name in state if (found := re.match(r"encoder\.layers\.(\d+)\.", name)))
+    return transformers.CLIPTextConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=width,
+        intermediate_size=len(state["encoder.layers.0.mlp.fc1.weight"]),
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=len(state["embeddings.position_embedding.weight"]),
+        hidden_act=activation,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
