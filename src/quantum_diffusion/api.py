@@ -42,7 +42,7 @@ from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult
 from quantum_diffusion.evaluation.target_evaluation import TargetResult
 from quantum_diffusion.interop.loading import dataset_loader
-from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder, model_folders

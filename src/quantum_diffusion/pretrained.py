@@ -18,8 +18,8 @@ PREFIX = "pretrained:"
 DEFAULTS = {"sample": ("srv",), "compile": ("unitary_3q", "unitary_4q", "unitary_5q"), "prepare": ("state",)}
 """The models that a command takes where none is named: the first that has the qubits of what is asked for."""
 
-MODEL_FILES = ("*.yaml", "*.safetensors", "README.md")
-"""What a model's folder on the Hub has; nothing else is downloaded or uploaded."""
+MODEL_FILES = ("*.yaml", "*.safetensors", "README.md", "model.pt", "embedder.pt")
+"""What a model's folder on the Hub has, of ours or of genQC; nothing else is downloaded or uploaded."""
 
 
 def pretrained_names() -> Sequence[str]:

@@ -17,7 +17,9 @@ from quantum_diffusion.models.condition_encoder import (
 @pytest.fixture(params=[0, 1, 2], ids=lambda depth: f"depth {depth}")
 def encoder(request: pytest.FixtureRequest) -> PromptEncoder:
     torch.manual_seed(0)
-    return PromptEncoder(vocabulary=WORDS, prompts=["Generate SRV: [1, 2, 2]"], width=16, depth=request.param, num_heads=2).eval()
+    return PromptEncoder(
+        vocabulary=WORDS, prompts=["Generate SRV: [1, 2, 2]"], width=16, depth=request.param, num_heads=2
+    ).eval()
 
 
 def test_the_words_of_models_that_name_none_are_numbered_for_ever() -> None:

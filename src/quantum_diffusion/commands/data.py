@@ -60,12 +60,14 @@ def inspect(config: InspectConfig) -> Outcome:
 
 
 def export_genqc(config: ExportConfig) -> Outcome:
-    """Write a data set as a folder that genQC opens."""
+    """Write a data set or a model as a folder that genQC opens."""
     from quantum_diffusion import console
     from quantum_diffusion.interop.genqc_export import check_export, export_dataset
     from quantum_diffusion.interop.loading import dataset_loader
 
     path = Path(config.output_path)
+    if config.dataset is None:
+        return _export_model(str(config.model_dir), path)
     check_export(path)
     dataset = dataset_loader().load_dataset(config.dataset)
     kind = export_dataset(dataset, path)
@@ -74,3 +76,18 @@ def export_genqc(config: ExportConfig) -> Outcome:
         f'{kind}.from_config_file("{path / "config.yaml"}", torch.device("cpu"))'
     )
     return Outcome(report={"folder": path, "num_circuits": len(dataset), "class": kind})
+
+
+def _export_model(model: str, path: Path) -> Outcome:
+    from quantum_diffusion import console
+    from quantum_diffusion.interop.genqc_pipeline import check_export_folder, write_pipeline
+    from quantum_diffusion.interop.opening import load_pipeline
+
+    check_export_folder(path)
+    pipeline = load_pipeline(model)
+    kind = write_pipeline(pipeline, path)
+    console.out.print(
+        f"model written to {path}; open the folder in genQC with "
+        f'{kind}.from_config_file("{path}/", torch.device("cpu"))'
+    )
+    return Outcome(report={"folder": path, "num_parameters": pipeline.num_parameters, "class": kind})

@@ -5,6 +5,7 @@ The loss is ours; the sampling steps are those of `diffusers`, fed with our sche
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -56,7 +57,7 @@ class GaussianDiffusion:
         input_perturbation: Extra noise on the input, which the target does not see (arXiv 2301.11706).
         sampler: Default sampler, one of `GAUSSIAN_SAMPLERS`.
         eta: Randomness of DDIM steps.
-        guidance_mode: "plain" or "rescaled".
+        guidance_mode: "plain", "rescaled" or "cfg++".
     """
 
     def __init__(
@@ -179,7 +180,7 @@ class GaussianDiffusion:
             generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
             device: Where to compute.
             guidance_scale: g.
-            guidance_mode: "plain" or "rescaled"; None takes the process's own.
+            guidance_mode: "plain", "rescaled", or "cfg++" (DDIM alone); None takes the process's own.
             sample_steps: Denoising steps.
             sampler: One of `GAUSSIAN_SAMPLERS`; None takes the process's own.
             start: Tokens int64 [B, Q, T] of given circuits; None without.
@@ -192,7 +193,8 @@ class GaussianDiffusion:
         Raises:
             ConfigError: The sampler is unknown, cannot follow this schedule, or there are more steps than levels.
         """
-        name = sampler or self.sampler
+        name, mode = sampler or self.sampler, guidance_mode or self.guidance_mode
+        assert mode != "cfg++" or name == "ddim", "settings are checked"
         scheduler = self.make_scheduler(name, sample_steps)
         # At eta 1 the first step from zero signal takes the root of 0, which rounding may make negative.
         eta = min(self.eta, 1 - 1e-6) if self.zero_terminal_snr else self.eta
@@ -210,8 +212,11 @@ class GaussianDiffusion:
                 noised = self.add_noise(clean, _draw_normal(shape, generators).to(device), level)
                 x = torch.where(known[:, None], noised, x)
             conditional, unconditional = denoise(x, level)
-            prediction = self._guide(conditional, unconditional, guidance_scale, guidance_mode or self.guidance_mode)
-            x = scheduler.step(prediction, t, x, **extra).prev_sample
+            prediction = self._guide(conditional, unconditional, guidance_scale, mode)
+            noisier = x
+            x = scheduler.step(prediction, t, noisier, **extra).prev_sample
+            if mode == "cfg++" and unconditional is not None:
+                x = x + self._direction(scheduler, int(t), eta, noisier, unconditional, prediction)
         tokens = self.codebook.invert(x)
         return tokens if start is None or known is None else torch.where(known, start.to(tokens.dtype), tokens)
 
@@ -225,6 +230,23 @@ class GaussianDiffusion:
             return conditional
         guide = guide_rescaled if mode == "rescaled" else guide_plain
         return guide(conditional, unconditional, scale)
+
+    def _direction(
+        self, scheduler: Any, t: int, eta: float, x: Tensor, unconditional: Tensor, guided: Tensor
+    ) -> Tensor:
+        """Return how far a DDIM step goes elsewhere when it adds the noise of the unconditional prediction back.
+
+        Reference:
+            Chung et al., CFG++, arXiv 2406.08070, algorithm 2, with the step of DDIM, arXiv 2010.02502, eq. 12.
+        """
+        before = t - self.num_levels // int(scheduler.num_inference_steps)
+        alpha = float(scheduler.alphas_cumprod[t])
+        alpha_before = float(scheduler.alphas_cumprod[before]) if before >= 0 else 1.0
+        variance = (1 - alpha_before) / (1 - alpha) * (1 - alpha / alpha_before)
+        length = math.sqrt(max(1 - alpha_before - eta**2 * variance, 0))
+        # By how much the predicted noise changes with the prediction.
+        by_prediction = {"epsilon": 1.0, "v": math.sqrt(alpha), "x0": -math.sqrt(alpha / (1 - alpha))}[self.objective]
+        return length * by_prediction * (unconditional - guided)
 
     def make_scheduler(self, name: str, sample_steps: int) -> Any:
         """Return the diffusers scheduler of a sampler, set to our schedule and `sample_steps` steps.

@@ -20,7 +20,7 @@ from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult, evalua
 from quantum_diffusion.evaluation.target_evaluation import TargetResult, evaluate_targets
 from quantum_diffusion.evaluation.training_data import find_training_data
 from quantum_diffusion.interop.loading import dataset_loader
-from quantum_diffusion.pipeline.checkpoint import load_pipeline, read_metadata
+from quantum_diffusion.interop.opening import load_pipeline, read_metadata
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pretrained import model_folder
 

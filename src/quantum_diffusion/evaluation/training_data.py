@@ -16,7 +16,8 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.storage import is_dataset_folder, read_description
 from quantum_diffusion.errors import CheckpointError, DatasetFormatError, QuantumDiffusionError
 from quantum_diffusion.interop.loading import dataset_loader
-from quantum_diffusion.pipeline.checkpoint import TRAINING_CONFIG, read_metadata
+from quantum_diffusion.interop.opening import read_metadata
+from quantum_diffusion.pipeline.checkpoint import TRAINING_CONFIG
 from quantum_diffusion.pretrained import PREFIX, model_folder
 
 

@@ -52,6 +52,12 @@ _LARGEST_DESCRIPTION = 2**20
 _ROWS_AT_ONCE = 2**16
 
 
+def gate_name(name: str) -> str:
+    """Return the name of a gate of genQC's pools, which genQC 0.1 writes as the path of a class of Qiskit."""
+    path = _LEGACY_GATE.fullmatch(name)
+    return path[1].lower() if path else name
+
+
 class _Place(NamedTuple):
     """A data set in a folder: its YAML file, and how the names of its tensors begin ("" where only the YAML knows)."""
 
@@ -225,7 +231,7 @@ class _Reader:
     def _gate_pool(self, names: Any) -> GatePool:
         given = isinstance(names, list) and all(isinstance(name, str) and len(name) < 80 for name in names)
         self._require(given and len(names) < 50, "params.gate_pool", names, "a list of names of gates")
-        names = [path[1].lower() if (path := _LEGACY_GATE.fullmatch(name)) else name for name in names]
+        names = [gate_name(name) for name in names]
         unknown = [name for name in names if name not in GATES]
         if unknown:
             raise self._not_read(

@@ -65,13 +65,14 @@ class ClipTextEncoder:
     def __init__(self, params: ClipParams) -> None:
         transformers = _transformers()
         place = _find(params)
+        file = _weights_file(place)
         with _quiet(transformers):
             self._tokenizer = _read_tokenizer(transformers, _tokenizer_folder(params, place))
-            self._model = _read_model(transformers, place, params.activation)
+            self._model = _read_model(transformers, file, params.activation)
         self._layer = -2 if params.layer == "penultimate" else -1
         vocabulary = json.dumps(sorted(self._tokenizer.get_vocab().items())).encode()
         self.key = hashlib.sha256(
-            b"".join([sha256_of(_weights_file(place)).encode(), vocabulary, params.layer.encode()])
+            b"".join([sha256_of(file).encode(), vocabulary, params.layer.encode()])
         ).hexdigest()
 
     @property
@@ -197,18 +198,16 @@ def _read_tokenizer(transformers: Any, folder: Path) -> Any:
         raise ConfigError(f"cannot read the CLIP vocabulary in {str(folder)!r}: {first_line(problem)}") from problem
 
 
-def _read_model(transformers: Any, place: Path, activation: str) -> Any:
+def _read_model(transformers: Any, file: Path, activation: str) -> Any:
     """Build the text encoder with its weights, in evaluation mode; every weight has to be there."""
-    file = _weights_file(place)
-    is_open_clip = place.is_file() or file.name in _OPEN_CLIP_FILES
     state = read_weights(file, ConfigError)
     try:
-        if is_open_clip:
+        if "token_embedding.weight" in {name.removeprefix("text.") for name in state}:
             state = _from_open_clip(state)
             config = _open_clip_config(transformers, state, activation)
         else:
             state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
-            config = transformers.CLIPTextConfig.from_pretrained(str(place), local_files_only=True)
+            config = transformers.CLIPTextConfig.from_pretrained(str(file.parent), local_files_only=True)
         model = transformers.CLIPTextModel(config)
         wanted = model.state_dict().keys()
         state = {name: tensor.float() for name, tensor in state.items() if name in wanted}  # no vision, no projection
@@ -248,6 +247,6 @@ def _open_clip_config(transformers: Any, state: Mapping[str, Tensor], activation
         num_attention_heads=max(1, width // 64),
         max_position_embeddings=len(state["embeddings.position_embedding.weight"]),
         hidden_act=activation,
-        bos_token_id=None,
-        eos_token_id=None,
+        bos_token_id=vocabulary_size - 2,
+        eos_token_id=vocabulary_size - 1,
     )

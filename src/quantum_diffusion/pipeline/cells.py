@@ -64,7 +64,13 @@ class CellsAdapter(ProcessAdapter):
         for name in ("order", "guidance_growth", "temperature", "top_p"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"model_params.{name} is for masked models: this model denoises all steps at once")
-        self.process.make_scheduler(options.scheduler or self.config.scheduler.type, self.sample_steps(options))
+        sampler = options.scheduler or self.config.scheduler.type
+        if (options.guidance_mode or self.process.guidance_mode) == "cfg++" and sampler != "ddim":
+            raise ConfigError(
+                f"model_params.scheduler={sampler} cannot guide by cfg++, which is for ddim: give "
+                "model_params.guidance_mode=plain as well"
+            )
+        self.process.make_scheduler(sampler, self.sample_steps(options))
 
     # -------------------------------------------------------------------------------------- sizes of samples
 

@@ -27,7 +27,7 @@ from quantum_diffusion.circuits.tokenizer import DecodeReport, ids_from_circuits
 from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig, SearchObjective
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, memory_for
-from quantum_diffusion.pipeline.checkpoint import load_pipeline
+from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pretrained import model_folders

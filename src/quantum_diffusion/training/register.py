@@ -14,6 +14,7 @@ from quantum_diffusion.arguments import check_kind, check_path
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, ConfigError, unknown_name
 from quantum_diffusion.files import DESCRIPTION
+from quantum_diffusion.interop import opening
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.tracking.experiment import EVALUATION_FILE, read_evaluation
@@ -106,11 +107,11 @@ class ModelManager:
 
     def load(self, name: str, device: str = "auto") -> DiffusionPipeline:
         """Load a model by name; raises CheckpointError as `get` and `load_pipeline` do."""
-        return checkpoint.load_pipeline(self.get(name).folder, select_device(device))
+        return opening.load_pipeline(self.get(name).folder, select_device(device))
 
     def load_best(self, metric: str, mode: str = "max", device: str = "auto") -> DiffusionPipeline:
         """Load the best model by a metric; see `best`."""
-        return checkpoint.load_pipeline(self.best(metric, mode).folder, select_device(device))
+        return opening.load_pipeline(self.best(metric, mode).folder, select_device(device))
 
 
 def _numbers_of(model: Path) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from quantum_diffusion.config.schema import TrainingConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError, memory_for
-from quantum_diffusion.pipeline import checkpoint
+from quantum_diffusion.interop import opening
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import make_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
@@ -40,7 +40,7 @@ def build_pipeline(config: TrainingConfig, dataset: CircuitDataset, device: torc
         pipeline = make_pipeline(architecture, seed=general.seed)
         pipeline.check_prompts()
         return pipeline.to(device)
-    origin = checkpoint.load_pipeline(source)
+    origin = opening.load_pipeline(source)
     # Its table has a row for each of its own words.
     architecture = architecture.model_copy(update={"vocabulary": origin.config.vocabulary})
     pipeline = make_pipeline(architecture, seed=general.seed)

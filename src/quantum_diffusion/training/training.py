@@ -23,6 +23,7 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import BatchLoader
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import ConfigError, TeamError, only_warn
+from quantum_diffusion.interop import opening
 from quantum_diffusion.interrupts import catch_stop_signals
 from quantum_diffusion.pipeline import checkpoint
 from quantum_diffusion.pipeline.callbacks import FitObserver
@@ -236,8 +237,8 @@ class DiffusionTrainer:
 
     @staticmethod
     def load_pipeline(folder: str | Path, device: str = "auto", weights: str = "averaged") -> DiffusionPipeline:
-        """Load a saved pipeline onto a device; see `pipeline.checkpoint.load_pipeline`."""
-        return checkpoint.load_pipeline(folder, select_device(device), weights)
+        """Load a saved pipeline onto a device; see `interop.opening.load_pipeline`."""
+        return opening.load_pipeline(folder, select_device(device), weights)
 
     # ------------------------------------------------------------------------------------------- details
 

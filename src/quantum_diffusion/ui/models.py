@@ -12,8 +12,8 @@ from quantum_diffusion.api import Model, load
 from quantum_diffusion.cards import read_card
 from quantum_diffusion.circuits.prompts import parse_srv_prompt
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, unknown_name
+from quantum_diffusion.interop.opening import read_configuration
 from quantum_diffusion.pipeline.build import PipelineConfig
-from quantum_diffusion.pipeline.checkpoint import read_configuration
 from quantum_diffusion.pretrained import PREFIX, WEIGHTS, pretrained_names
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.training.register import ModelManager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quantum_diffusion.config.schema.values import PathText, Seconds, Text
 from quantum_diffusion.config.validation import Section
@@ -24,10 +24,18 @@ class InspectConfig(Section):
 class ExportConfig(Section):
     """What `quantum-diffusion export-genqc` does (keys `export.*`)."""
 
-    dataset: PathText
+    dataset: PathText | None = None
     """Data set to export: a folder, a folder of data sets, or hf://owner/name."""
+    model_dir: PathText | None = None
+    """Model to export, a U-Net with CLIP as its text encoder: a folder, or hf://owner/name."""
     output_path: PathText
     """Folder to write; it must not exist, or be empty."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ExportConfig:
+        if (self.dataset is None) == (self.model_dir is None):
+            raise ValueError("give either export.dataset or export.model_dir: one of them is exported")
+        return self
 
 
 class RunsConfig(Section):

@@ -19,7 +19,7 @@ Sampler = Literal["masked", GaussianSampler]
 BetaSchedule = Literal["linear", "linear_sqrt", "cos_alpha", "cos_alpha4"]
 StepOrder = Literal["random", "left_to_right", "confidence"]
 Order = Literal[StepOrder, "surer_end"]
-GuidanceMode = Literal["plain", "rescaled"]
+GuidanceMode = Literal["plain", "rescaled", "cfg++"]
 GAUSSIAN_SAMPLERS: tuple[str, ...] = get_args(GaussianSampler)
 
 
@@ -43,7 +43,8 @@ class GaussianParams(Section):
     guidance_scale: Scale = 7.5
     """Guidance used in sampling unless another is asked for; 1 is none."""
     guidance_mode: GuidanceMode = "plain"
-    """plain, or rescaled with phi 0.7 (arXiv 2305.08891)."""
+    """plain; rescaled with phi 0.7 (arXiv 2305.08891); or cfg++, which adds the noise back as predicted without a
+    prompt (arXiv 2406.08070; scheduler ddim), as genQC samples for Schmidt rank vectors."""
     sample_steps: Positive = 20
     """Sampling steps unless others are asked for."""
 

@@ -62,7 +62,7 @@ class SamplingConfig(Section):
     """Gates over which guidance grows to its full strength (masked models only): the first are drawn more freely, so
     that circuits differ more; 0 guides all alike, null takes the model's own default."""
     guidance_mode: GuidanceMode | None = None
-    """plain or rescaled (Gaussian models only); null takes the model's own default."""
+    """plain, rescaled or cfg++ (Gaussian models only); null takes the model's own default."""
     sample_steps: Positive | None = None
     """Denoising steps; null takes the model's own default."""
     scheduler: Sampler | None = None

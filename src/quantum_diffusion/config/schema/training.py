@@ -246,9 +246,13 @@ def _gaussian_rules(loop: LoopConfig, sampler: Sampler, params: GaussianParams) 
             "change one of them (or use training.loss=mse)",
         ),
         Rule(
-            loop.loss == "cross_entropy" and params.guidance_mode == "rescaled",
-            "scheduler.params.guidance_mode=rescaled is for loss=mse; with cross_entropy log-probabilities "
-            "are guided, so leave it plain",
+            loop.loss == "cross_entropy" and params.guidance_mode != "plain",
+            f"scheduler.params.guidance_mode={params.guidance_mode} is for loss=mse; with cross_entropy "
+            "log-probabilities are guided, so leave it plain",
+        ),
+        Rule(
+            params.guidance_mode == "cfg++" and sampler != "ddim",
+            f"scheduler.params.guidance_mode=cfg++ is for scheduler.type=ddim, not {sampler}: leave it plain",
         ),
         Rule(
             params.zero_terminal_snr and sampler in ("dpmsolver++", "unipc"),

@@ -1,0 +1,464 @@
+"""Opening U-Net pipeline folders of genQC, for Schmidt rank vectors and for unitaries, and writing such folders.
+
+Names of classes go through the tables here and are never imported; weights are renamed in `interop.genqc`, strictly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
+from quantum_diffusion.config.validation import validate
+from quantum_diffusion.errors import CheckpointError, ConfigError, GateSetError, unknown_name
+from quantum_diffusion.files import DESCRIPTION, describe, new_folder
+from quantum_diffusion.folders import check_nothing_lost, names_in
+from quantum_diffusion.interop.genqc import (
+    UNITARY_ENCODER,
+    gate_embedding_from_genqc,
+    unet_weights_from_genqc,
+    unet_weights_to_genqc,
+)
+from quantum_diffusion.interop.genqc_data import gate_name
+from quantum_diffusion.models.clip import CONTEXT
+from quantum_diffusion.models.gate_embedding import GateEmbedding
+from quantum_diffusion.models.weight_files import read_weights
+from quantum_diffusion.pipeline.build import PipelineConfig
+from quantum_diffusion.pipeline.checkpoint import PROMPTS
+from quantum_diffusion.pipeline.compilation import make_pipeline
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.tasks.srv import SrvTask
+from quantum_diffusion.tasks.unitary import UnitaryTask
+
+logger = logging.getLogger(__name__)
+
+_PIPELINES = {
+    "genQC.pipeline.diffusion_pipeline.DiffusionPipeline": SrvTask.name,
+    # Of two classes of this name the first is written: in genQC 0.2.5 the other one fails when it samples.
+    "genQC.pipeline.diffusion_pipeline_special.DiffusionPipeline_Compilation": UnitaryTask.name,
+    "genQC.pipeline.compilation_diffusion_pipeline.DiffusionPipeline_Compilation": UnitaryTask.name,
+}
+_UNETS = {
+    SrvTask.name: "genQC.models.unet_qc.QC_Cond_UNet",
+    UnitaryTask.name: "genQC.models.unet_qc.QC_Compilation_UNet",
+}
+_SCHEDULERS = {
+    "genQC.scheduler.scheduler_ddim.DDIMScheduler": "ddim",
+    "genQC.scheduler.scheduler_ddpm.DDPMScheduler": "ddpm",
+    "genQC.scheduler.scheduler_dpm.DPMScheduler": "dpmsolver++",
+}
+_TEXT_ENCODER = "genQC.models.frozen_open_clip.CachedFrozenOpenCLIPEmbedder"
+_TEXT_ENCODERS = (
+    _TEXT_ENCODER,
+    "genQC.models.frozen_open_clip.FrozenOpenCLIPEmbedder",
+    "genQC.models.clip.frozen_open_clip.CachedFrozenOpenCLIPEmbedder",
+    "genQC.models.clip.frozen_open_clip.FrozenOpenCLIPEmbedder",
+)
+_CLIP_WEIGHTS = {
+    ("ViT-B-32", "datacomp_xl_s13b_b90k"): "hf://laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+    ("ViT-B-32", "laion2b_s34b_b79k"): "hf://laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+    ("ViT-L-14", "datacomp_xl_s13b_b90k"): "hf://laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+}
+"""Where OpenCLIP's architecture and version are on the Hub."""
+
+_OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
+_SUFFIXES = ("safetensors", "pt", "ckpt")
+_LARGEST_DESCRIPTION = 2**20
+_MODEL, _EMBEDDER, _TEXT = "model", "embedder", "text_encoder"
+
+
+def is_genqc_pipeline(folder: Path) -> bool:
+    """Tell whether a folder holds a pipeline that genQC saved: its `config.yaml` names one of genQC's pipelines."""
+    try:
+        with (folder / DESCRIPTION).open("rb") as file:
+            text = file.read(_LARGEST_DESCRIPTION)
+    except OSError:
+        return False
+    return re.search(rb"^target *: *['\"]?genQC\.pipeline\.", text, re.MULTILINE) is not None
+
+
+def read_pipeline(folder: Path, device: torch.device | None = None) -> DiffusionPipeline:
+    """Open a pipeline folder of genQC.
+
+    genQC saves no text encoder; known prompts need none where this package wrote the folder, see `write_pipeline`.
+
+    Args:
+        folder: `config.yaml` with `model.safetensors` (or .pt, .ckpt) and, but for legacy layouts, `embedder.*`.
+        device: Where the weights go; None keeps the CPU.
+
+    Raises:
+        CheckpointError: The folder is of another kind of pipeline, damaged, or holds what cannot be used here.
+    """
+    return _Reader(folder).read(device)
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A mapping of the description and its place, so that every refusal can name it."""
+
+    values: Mapping[str, Any]
+    place: str
+
+    def child(self, key: str) -> _Node:
+        """Return the mapping under a key.
+
+        Raises:
+            CheckpointError: There is none.
+        """
+        value = self.values.get(key)
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"{self.place}.{key}: expected a mapping, given {_shown(value)}")
+        return _Node(value, f"{self.place}.{key}")
+
+    def choose(self, key: str, valid: Mapping[str, Any]) -> Any:
+        """Return what a table has for the name under a key; the name itself is never imported."""
+        name = self.values.get(key)
+        if not isinstance(name, str) or name not in valid:
+            raise CheckpointError(f"{self.place}.{key}: {unknown_name('name', str(name)[:120], valid)}")
+        return valid[name]
+
+
+class _Reader:
+    """Reads one folder; every method that reads also checks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._root = _Node(self._description(), f"{folder / DESCRIPTION}: the pipeline")
+
+    def read(self, device: torch.device | None) -> DiffusionPipeline:
+        """Return the pipeline with its weights."""
+        task = self._root.choose("target", _PIPELINES)
+        params = self._root.child("params")
+        unet = params.child(_MODEL)
+        if unet.choose("target", {name: name for name in _UNETS.values()}) != _UNETS[task]:
+            raise CheckpointError(f"{unet.place}.target: expected {_UNETS[task]!r} for this pipeline")
+        state = self._weights(_MODEL, unet)
+        embedder = self._weights(_EMBEDDER, params.child(_EMBEDDER)) if _EMBEDDER in params.values else state
+        pipeline = make_pipeline(self._configuration(task, params, unet.child("params")))
+        network = pipeline.network
+        weights = network["backbone"].state_dict()
+        if task == UnitaryTask.name:
+            weights |= network["unitary_encoder"].state_dict(prefix=UNITARY_ENCODER)
+        weights = unet_weights_from_genqc(state, weights)
+        if task == UnitaryTask.name:
+            names = [name for name in weights if name.startswith(UNITARY_ENCODER)]
+            own = {name.removeprefix(UNITARY_ENCODER): weights.pop(name) for name in names}
+            network["unitary_encoder"].load_state_dict(own)
+        network["backbone"].load_state_dict(weights)
+        self._take_embedding(pipeline, gate_embedding_from_genqc(embedder))
+        self._take_features(pipeline)
+        network.eval()
+        return pipeline if device is None else pipeline.to(device)
+
+    def _description(self) -> Mapping[str, Any]:
+        file = self._folder / DESCRIPTION
+        try:
+            description = yaml.safe_load(file.read_bytes()[:_LARGEST_DESCRIPTION])
+        except OSError as problem:
+            raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
+        except Exception:  # PyYAML lets many kinds escape
+            raise CheckpointError(f"{str(file)!r} is no readable YAML: copy the folder again") from None
+        if not isinstance(description, Mapping):
+            raise CheckpointError(f"{str(file)!r} is no mapping: expected a pipeline that genQC saved")
+        return description
+
+    def _weights(self, name: str, node: _Node) -> dict[str, Tensor]:
+        """Read the weights of a part, which lie in the folder wherever genQC once wrote them."""
+        kind = node.values.get("save_type")
+        names = [f"{name}.{suffix}" for suffix in sorted(_SUFFIXES, key=lambda suffix: suffix != kind)]
+        for file in names:
+            if os.path.lexists(self._folder / file):
+                return read_weights(self._folder / file, CheckpointError)
+        raise CheckpointError(
+            f"genQC's pipeline {str(self._folder)!r} lacks {names[0]}: copy the whole folder, or save it again with "
+            "genQC"
+        )
+
+    # ------------------------------------------------------------------------------------------ configuration
+
+    def _configuration(self, task: str, params: _Node, unet: _Node) -> PipelineConfig:
+        pool, num_qubits, max_gates = self._sizes(params)
+        scheduler = params.child("scheduler")
+        process = scheduler.child("params")
+        objective = process.choose("prediction_type", _OBJECTIVES)
+        text = self._text_encoder(params.child(_TEXT), unet.values.get("cond_emb_size"))
+        is_unitary, sampler = task == UnitaryTask.name, scheduler.choose("target", _SCHEDULERS)
+        kept = ("model_features", "clr_dim", "t_emb_size", "num_heads", "num_res_blocks", "transformer_depths")
+        noise = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "input_perturbation", "eta")
+        prompts = (gates_prompt(pool.names, pool),) if is_unitary else (srv_prompt([2] * num_qubits),)
+        values: dict[str, Any] = {
+            "gate_pool": pool.names,
+            "num_qubits": num_qubits,
+            "max_gates": max_gates,
+            "length_counts": {},
+            "prompts": prompts,
+            "objective": objective,
+            "loss": "mse",
+            "prefix_head": False,
+            "bucketed": True,
+            "model": {"type": "unet", "params": {key: unet.values[key] for key in kept if key in unet.values}},
+            "text_encoder": text,
+            "scheduler": {
+                "type": sampler,
+                "params": {key: process.values[key] for key in noise if key in process.values}
+                | {
+                    # genQC ends at zero signal for the other objectives, and says so nowhere in the folder.
+                    "zero_terminal_snr": objective != "epsilon",
+                    # What its pipeline for Schmidt rank vectors does, and the one for unitaries does not.
+                    "guidance_mode": "cfg++" if sampler == "ddim" and not is_unitary else "plain",
+                },
+            },
+            "condition_type": task,
+        }
+        if is_unitary:
+            values["unitary_encoder"] = self._unitary_encoder(unet.child("unitary_encoder_config"))
+        try:
+            return validate(PipelineConfig, values, params.place)
+        except ConfigError as problem:
+            raise CheckpointError(f"genQC's pipeline {str(self._folder)!r} cannot be used: {problem}") from problem
+
+    def _sizes(self, params: _Node) -> tuple[GatePool, int, int]:
+        """Return the gate pool, the most qubits and the most gates, which genQC keeps with the data set's settings."""
+        data = params.child("add_config").child("dataset").child("params")
+        names = data.values.get("gate_pool")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CheckpointError(f"{data.place}.gate_pool: expected a list of gates, given {_shown(names)}")
+        gates = [gate_name(name) for name in names]
+        unknown = [name for name in gates if name not in GATES]
+        if unknown:
+            raise CheckpointError(f"{data.place}.gate_pool: {unknown_name('gate', unknown[0][:60], GATES)}")
+        try:
+            pool = GatePool(gates)
+        except GateSetError as problem:
+            raise CheckpointError(f"{data.place}.gate_pool: {problem}") from None
+        sizes = []
+        for key, most in (("num_of_qubits", 64), ("max_gates", 2**15)):
+            value = data.values.get(key)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise CheckpointError(
+                    f"{data.place}.{key}: expected a whole number up to {most}, given {_shown(value)}"
+                )
+            sizes.append(value)
+        return pool, sizes[0], sizes[1]
+
+    def _text_encoder(self, node: _Node, width: Any) -> dict[str, Any]:
+        node.choose("target", dict.fromkeys(_TEXT_ENCODERS))
+        params = node.child("params").values
+        model = (str(params.get("arch")), str(params.get("version")))
+        if model not in _CLIP_WEIGHTS:
+            logger.warning(
+                "%r names CLIP weights that are not known here, %s: give them yourself "
+                "(training.text_encoder.params.weights)",
+                str(self._folder),
+                _shown(model),
+            )
+        weights = _CLIP_WEIGHTS.get(model, f"{model[0]}/{model[1]}")
+        found = {key: params[key] for key in ("layer", "max_length") if key in params}
+        return {"type": "clip", "params": {"weights": weights, "width": width} | found}
+
+    def _unitary_encoder(self, node: _Node) -> dict[str, Any]:
+        values = node.values
+        features = values.get("model_features")
+        width = values.get("cond_emb_size")
+        if features is None and isinstance(width, int):
+            features = [2, width // 4, width // 2, width]
+        if not isinstance(features, list) or len(features) != 4 or features[0] != 2 or features[3] != width:
+            raise CheckpointError(f"{node.place}.model_features: expected [2, F, F', cond_emb_size], given {features}")
+        names = ("num_heads", "transformer_depths", "dropout")
+        found = {name: values[name] for name in names if name in values}
+        return {"type": "convolution", "params": {"features": features[1:3]} | found}
+
+    # ------------------------------------------------------------------------------------------------ content
+
+    def _take_embedding(self, pipeline: DiffusionPipeline, rows: Tensor) -> None:
+        """Put genQC's gate embedding in place; rows beyond those of the pool and of padding stand for nothing."""
+        ours = _gate_embedding(pipeline)
+        if rows.dim() != 2 or rows.shape[1] != ours.shape[1] or len(rows) < len(ours):
+            raise CheckpointError(
+                f"genQC's pipeline {str(self._folder)!r} embeds gates in {tuple(rows.shape)}: expected "
+                f"{tuple(ours.shape)} or more rows, for {len(ours) - 2} gates, none and padding"
+            )
+        ours.copy_(rows[: len(ours)])
+
+    def _take_features(self, pipeline: DiffusionPipeline) -> None:
+        """Read features of prompts, where this package wrote them beside genQC's files."""
+        file = self._folder / PROMPTS
+        if pipeline.prompt_features is None or not file.is_file():
+            return
+        try:
+            pipeline.prompt_features.load_saved(file.read_bytes())
+        except (OSError, ValueError) as problem:
+            raise CheckpointError(f"{str(file)!r} cannot be used: {problem}; remove it, or copy it again") from problem
+
+
+def _gate_embedding(pipeline: DiffusionPipeline) -> Tensor:
+    embedding = pipeline.network["gate_embedding"]
+    assert isinstance(embedding, GateEmbedding)
+    return embedding.weight
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) < 80 else f"{text[:80]}..."
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
+    """Write a U-Net pipeline as a folder that genQC 0.2.5 opens with `from_config_file`.
+
+    The features of known prompts lie beside genQC's files, which does not read them; `read_pipeline` does.
+
+    Args:
+        pipeline: A Gaussian U-Net with CLIP as its text encoder.
+        path: A folder that does not exist or is empty.
+
+    Returns:
+        The name of genQC's class.
+
+    Raises:
+        ConfigError: The pipeline has parts that genQC lacks; the message names them.
+        CheckpointError: There is something in the folder, or it cannot be written.
+    """
+    path = Path(path)
+    check_export_folder(path)
+    check_exportable(pipeline.config)
+    config, network = pipeline.config, pipeline.network
+    weights = network["backbone"].state_dict()
+    if config.unitary_encoder is not None:
+        weights |= network["unitary_encoder"].state_dict(prefix=UNITARY_ENCODER)
+    embedding = _gate_embedding(pipeline)
+    state = unet_weights_to_genqc(weights, embedding, weights)
+    target = next(name for name, task in _PIPELINES.items() if task == config.condition_type)
+    features = pipeline.prompt_features
+    assert features is not None, "checked above"
+    description = _description(config, target, len(embedding), features.length)
+    with new_folder(path, CheckpointError) as folder:
+        (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        for name in (_MODEL, _EMBEDDER):  # genQC takes the U-Net's own embedding under the second name
+            content = save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
+            (folder / f"{name}.safetensors").write_bytes(content)
+        if features.prompts:
+            (folder / PROMPTS).write_bytes(features.saved())
+    return target.rpartition(".")[2]
+
+
+def check_export_folder(path: Path) -> None:
+    """Refuse a place for `write_pipeline` where something is.
+
+    Raises:
+        CheckpointError: There is a file or a folder with something in it, or nothing can be written.
+    """
+    check_nothing_lost(
+        path,
+        CheckpointError,
+        "exists and is not an empty folder: choose another one for the export",
+        entries=names_in(path) if path.is_dir() else None,
+        written=path,
+    )
+
+
+def check_exportable(config: PipelineConfig) -> None:
+    """Refuse a pipeline that genQC has no parts for.
+
+    Raises:
+        ConfigError: It has such parts.
+    """
+    encoder = config.unitary_encoder
+    problems = [
+        problem
+        for is_there, problem in (
+            (config.condition_type not in _UNETS, f"condition_type={config.condition_type}"),
+            (config.model.type != "unet", f"model.type={config.model.type}"),
+            (config.text_encoder.type != "clip", f"text_encoder.type={config.text_encoder.type}"),
+            (encoder is not None and encoder.type != "convolution", "unitary_encoder.type=matrix"),
+            (config.scheduler.type not in _SCHEDULERS.values(), f"scheduler.type={config.scheduler.type}"),
+            (config.loss != "mse", f"training.loss={config.loss}"),
+        )
+        if is_there
+    ]
+    if problems:
+        raise ConfigError(
+            f"genQC has no such model ({', '.join(problems)}): it opens U-Nets with model.type=unet, "
+            "text_encoder.type=clip, scheduler.type=ddim, ddpm or dpmsolver++, loss=mse and, for unitaries, "
+            "unitary_encoder.type=convolution"
+        )
+
+
+def _description(config: PipelineConfig, target: str, vocabulary_size: int, length: int | None) -> dict[str, Any]:
+    """Return what genQC's `config.yaml` says of a pipeline that sees so many tokens of a prompt."""
+    parts = (config.model, config.scheduler, config.text_encoder)
+    unet, process, text = (part.params.model_dump(mode="json") for part in parts)
+    sizes = {
+        **{key: unet[key] for key in ("model_features", "clr_dim")},
+        "num_clrs": vocabulary_size,
+        "t_emb_size": unet["t_emb_size"],
+        "cond_emb_size": text["width"],
+        **{key: unet[key] for key in ("num_heads", "num_res_blocks", "transformer_depths")},
+    }
+    if config.unitary_encoder is not None:
+        encoder = config.unitary_encoder.params.model_dump(mode="json")
+        sizes["unitary_encoder_config"] = {
+            "cond_emb_size": text["width"],
+            "model_features": [2, *encoder["features"], text["width"]],
+            **{key: encoder[key] for key in ("num_heads", "transformer_depths", "dropout")},
+        }
+    kind = config.scheduler.type
+    noise = {key: process[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+    noise |= {
+        "device": "cpu",
+        "input_perturbation": process["input_perturbation"],
+        "prediction_type": next(theirs for theirs, ours in _OBJECTIVES.items() if ours == config.objective),
+        **({"eta": process["eta"]} if kind == "ddim" else {}),
+    }
+    arch, version = next(
+        (model for model, weights in _CLIP_WEIGHTS.items() if weights == text["weights"]), next(iter(_CLIP_WEIGHTS))
+    )
+    part = {"target": _UNETS[config.condition_type], "save_type": "safetensors", "params": sizes}
+    return {
+        "target": target,
+        "params": {
+            "scheduler": {
+                "target": next(theirs for theirs, ours in _SCHEDULERS.items() if ours == kind),
+                "params": noise,
+            },
+            _MODEL: part,
+            _TEXT: {
+                "target": _TEXT_ENCODER,
+                "params": {
+                    "arch": arch,
+                    "version": version,
+                    "max_length": length or CONTEXT,
+                    "freeze": True,
+                    "layer": text["layer"],
+                    "enable_cache_token_limit": True,
+                },
+            },
+            _EMBEDDER: part,
+            "device": "cpu",
+            "enable_guidance_train": True,
+            "guidance_train_p": 0.1,
+            "cached_text_enc": True,
+            "add_config": {
+                "dataset": {
+                    "params": {
+                        "num_of_qubits": config.num_qubits,
+                        "max_gates": config.max_gates,
+                        "gate_pool": list(config.gate_pool),
+                    }
+                }
+            },
+        },
+    }
