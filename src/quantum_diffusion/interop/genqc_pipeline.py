@@ -5,6 +5,7 @@ Names of classes go through the tables here and are never imported; weights are 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -75,6 +76,8 @@ _CLIP_WEIGHTS = {
 _OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
 _SUFFIXES = ("safetensors", "pt", "ckpt")
 _LARGEST_DESCRIPTION = 2**20
+_MOST_LISTED = 12
+"""Qubits of models all of whose Schmidt rank vectors are listed; genQC's have at most 8."""
 _MODEL, _EMBEDDER, _TEXT = "model", "embedder", "text_encoder"
 
 
@@ -196,7 +199,7 @@ class _Reader:
         is_unitary, sampler = task == UnitaryTask.name, scheduler.choose("target", _SCHEDULERS)
         kept = ("model_features", "clr_dim", "t_emb_size", "num_heads", "num_res_blocks", "transformer_depths")
         noise = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "input_perturbation", "eta")
-        prompts = (gates_prompt(pool.names, pool),) if is_unitary else (srv_prompt([2] * num_qubits),)
+        prompts = (gates_prompt(pool.names, pool),) if is_unitary else _srv_prompts(num_qubits)
         values: dict[str, Any] = {
             "gate_pool": pool.names,
             "num_qubits": num_qubits,
@@ -300,6 +303,14 @@ class _Reader:
             pipeline.prompt_features.load_saved(file.read_bytes())
         except (OSError, ValueError) as problem:
             raise CheckpointError(f"{str(file)!r} cannot be used: {problem}; remove it, or copy it again") from problem
+
+
+def _srv_prompts(num_qubits: int) -> tuple[str, ...]:
+    """Return what a model for Schmidt rank vectors may be asked for: genQC does not save what it was trained on."""
+    if num_qubits > _MOST_LISTED:
+        return (srv_prompt([2] * num_qubits),)
+    every = (srv for size in range(2, num_qubits + 1) for srv in itertools.product((1, 2), repeat=size))
+    return tuple(srv_prompt(srv) for srv in every if srv.count(2) != 1)
 
 
 def _gate_embedding(pipeline: DiffusionPipeline) -> Tensor:

@@ -71,9 +71,7 @@ class ClipTextEncoder:
             self._model = _read_model(transformers, file, params.activation)
         self._layer = -2 if params.layer == "penultimate" else -1
         vocabulary = json.dumps(sorted(self._tokenizer.get_vocab().items())).encode()
-        self.key = hashlib.sha256(
-            b"".join([sha256_of(file).encode(), vocabulary, params.layer.encode()])
-        ).hexdigest()
+        self.key = hashlib.sha256(b"".join([sha256_of(file).encode(), vocabulary, params.layer.encode()])).hexdigest()
 
     @property
     def width(self) -> int:
