@@ -1,6 +1,5 @@
 """CLIP's text encoder: exact features, from every form of weights; each prompt encoded once; ways out without it."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -9,10 +8,9 @@ import torch
 
 from quantum_diffusion.config.schema import ClipParams
 from quantum_diffusion.errors import ConfigError
-from quantum_diffusion.models import clip, prompt_features
 from quantum_diffusion.models.clip import CONTEXT, ClipTextEncoder
 from quantum_diffusion.models.prompt_features import FrozenPromptEncoder, PromptFeatures, cache_folder
-from tests.contracts.tiny_clip import TextTower, WIDTH, write_clip, write_vocabulary
+from tests.contracts.tiny_clip import WIDTH, TextTower, write_clip, write_vocabulary
 
 PROMPTS = ["Generate SRV: [1, 2, 2]", "Generate SRV: [2, 2]", "", "Compile using: ['h', 'cx', 'ccx']"]
 
@@ -144,7 +142,7 @@ def test_what_is_missing_or_wrong_is_said_in_a_line(folder: Path, tmp_path: Path
         with pytest.raises(ConfigError, match=message) as caught:
             ClipTextEncoder(given)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="set text_encoder.params.width=64, given 512"):
+    with pytest.raises(ConfigError, match=r"set text_encoder\.params\.width=64, given 512"):
         FrozenPromptEncoder(ClipParams(weights=str(folder)), PROMPTS[:1]).read(PROMPTS[:1])
     (folder / "vocab.json").write_text("{}")
     with pytest.raises(ConfigError, match="cannot read the CLIP vocabulary"):
