@@ -30,7 +30,7 @@ from quantum_diffusion.errors import IncompatibleDatasetsError, counted
 from quantum_diffusion.evaluation import target_metrics as metrics
 from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
 from quantum_diffusion.evaluation.optimum import Optimum
-from quantum_diffusion.evaluation.report.results import MOST_FAILED, write_results_folder
+from quantum_diffusion.evaluation.report.results import MOST_FAILED, content, write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows, summary_table
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
 from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, TargetMetrics
@@ -424,7 +424,7 @@ def write_target_results(result: TargetResult, folder: Path, config: EvaluationC
     }
     write_results_folder(
         folder,
-        result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")},
+        content(result.metrics, config),
         summary_rows(result.metrics),
         {name: circuits for name, circuits in result.verified.items() if circuits},
         dict(zip(targets.names, targets.requests.prompts, strict=True)),

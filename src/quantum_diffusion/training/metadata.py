@@ -5,17 +5,13 @@ Enough to repeat it on another machine.
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-import quantum_diffusion
 from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.pipeline.provenance import provenance
 from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.pipeline.step import low_precision
 from quantum_diffusion.pretrained import PREFIX
@@ -48,14 +44,7 @@ def describe_run(
         "status": status,
         "run_id": run_id,
         "experiment_name": general.experiment_name,
-        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "quantum_diffusion": quantum_diffusion.__version__,
-        "commit": _git_commit(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": str(np.__version__),
-        "device": str(device),
-        "num_threads": torch.get_num_threads(),
+        **provenance(device),
         "arithmetic": str(low_precision(config.training, device) or torch.float32).removeprefix("torch."),
         "seed": general.seed,
         "num_parameters": num_parameters,
@@ -81,18 +70,3 @@ def _absolute(path: str | None) -> str | None:
 def _origin(model: str | None) -> str | None:
     """Return where a model is, for those who look for it from another folder, or its address."""
     return model if model is None or model.startswith((PREFIX, "hf:")) else _absolute(model)
-
-
-def _git_commit() -> str | None:
-    """Commit of the source tree the package runs from, None outside a repository."""
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
