@@ -14,7 +14,7 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import IncompatibleDatasetsError, memory_for
+from quantum_diffusion.errors import ConfigError, IncompatibleDatasetsError, memory_for
 from quantum_diffusion.evaluation.report.results import check_results_folder
 from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult, evaluate
 from quantum_diffusion.evaluation.target_evaluation import TargetResult, evaluate_targets
@@ -45,7 +45,7 @@ class Evaluator:
         CheckpointError: The model cannot be loaded, or `save_folder` holds something else or cannot be written.
         DatasetFormatError: The data set cannot be read.
         IncompatibleDatasetsError: Model and data set do not fit.
-        ConfigError: The device or a sampling option is not possible.
+        ConfigError: The device is missing, a sampling option is not for this model, or its task has no figures.
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
@@ -55,6 +55,12 @@ class Evaluator:
         self._folder = model_folder(config.model_dir)
         device = select_device(config.device)
         self.pipeline = load_pipeline(self._folder, device, config.model_params.weights)
+        if self.pipeline.task.name not in MEASURES:
+            raise ConfigError(
+                f"evaluation has figures for the tasks {', '.join(MEASURES)}, but the model's is "
+                f"{self.pipeline.task.name}: add it to quantum_diffusion.evaluation.evaluator.MEASURES, or count the "
+                "matches of pipeline.sample"
+            )
         self.pipeline.check_sampling(config.model_params)
         self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
@@ -103,7 +109,7 @@ MEASURES: dict[str, Callable[[Evaluator, bool | None, Progress | None], Evaluati
     "UNITARY": Evaluator._measure_targets,
     "STATE": Evaluator._measure_targets,
 }
-"""By the name of the task; told whether the model was trained on the data set."""
+"""How each task is measured; the second argument says whether the model was trained on the data set."""
 
 
 def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:

@@ -47,6 +47,9 @@ _BLOCK_CELLS = 2**22
 _MOST_THREADS = 8
 """Each has a block at work, up to some 100 MB."""
 
+_TASKS = ("SRV", "UNITARY", "STATE")
+"""The tasks whose labels can be checked."""
+
 CHECKS = {
     "tokens": "one gate of the pool a time step",
     "sizes": "qubits and gates are those of the tokens",
@@ -136,8 +139,14 @@ def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None
         progress: Called with (circuits so far, circuits in all).
 
     Raises:
+        ConfigError: The data set is for a task from outside the package, whose labels cannot be checked here.
         GateSetError: The circuits have more qubits than can be labelled; see `schmidt_rank_vectors`.
     """
+    if dataset.condition_type not in _TASKS:
+        raise ConfigError(
+            f"the data set is of condition_type {dataset.condition_type}, but only {', '.join(_TASKS)} can be "
+            "inspected: compare its labels with the task's own `verify`"
+        )
     labels = _Labels(dataset)
     step = max(1, min(_BLOCK_CIRCUITS, _BLOCK_CELLS // (dataset.num_qubits * dataset.max_gates)))
     slices = [slice(start, min(start + step, len(dataset))) for start in range(0, len(dataset), step)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 from torch import nn
 
 from quantum_diffusion.circuits.gates import GatePool
@@ -32,7 +32,7 @@ from quantum_diffusion.config.schema import (
 )
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.errors import ConfigError, first_line, lacks_memory
+from quantum_diffusion.errors import ConfigError, first_line, lacks_memory, unknown_name
 from quantum_diffusion.models import condition_encoder
 from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
@@ -85,6 +85,13 @@ class PipelineConfig(Section):
     """How states are encoded; None for other tasks."""
     prefix_encoder: PrefixEncoderConfig | None = None
     """What steps are shown of what the gates before them make; None for tasks with targets."""
+
+    @field_validator("condition_type")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(unknown_name("task", name, TASKS) + "; import the module that registers it first")
+        return name
 
     @model_validator(mode="before")
     @classmethod
