@@ -7,8 +7,10 @@ itself in a notebook.
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,7 @@ from quantum_diffusion.arguments import (
 )
 from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
+    SECTIONS,
     DatasetConfig,
     EvaluationConfig,
     SamplingConfig,
@@ -33,11 +36,11 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
 )
 from quantum_diffusion.config.store import compose
-from quantum_diffusion.config.validation import Section, validate
+from quantum_diffusion.config.validation import Section, all_fields, validate
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, unknown_name
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult
 from quantum_diffusion.evaluation.target_evaluation import TargetResult
@@ -153,7 +156,8 @@ class Model:
             ConfigError: The vector, an option or an edit is not for this model; the message says what is.
         """
         self._check("sample")
-        return find_entangling(self.pipeline, srv, **_arguments(wanted, SampleOptions))
+        with _named_as_in_python("sample"):
+            return find_entangling(self.pipeline, srv, **_arguments(wanted, SampleOptions))
 
     def compile(self, target: object, **wanted: Unpack[TargetOptions]) -> Compilation:
         """Return verified circuits of a unitary, up to a global phase.
@@ -265,10 +269,36 @@ def _find(
     wanted: TargetOptions,
 ) -> Compilation:
     """Search for a target by the first of several models that has its qubits."""
-    given = _arguments(wanted, TargetOptions)
-    of_random = {name: given.get(name) for name in ("gates", "max_gates")}
-    pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
-    return find_exact(pipeline, array, **given)
+    with _named_as_in_python(command):
+        given = _arguments(wanted, TargetOptions)
+        of_random = {name: given.get(name) for name in ("gates", "max_gates")}
+        pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
+        return find_exact(pipeline, array, **given)
+
+
+@contextmanager
+def _named_as_in_python(section: str) -> Iterator[None]:
+    """Rewrite messages, which name keys of the command line, to name the arguments that the caller wrote."""
+    try:
+        yield
+    except QuantumDiffusionError as problem:
+        problem.args = (_in_python(str(problem), section),)
+        raise
+
+
+def _in_python(message: str, section: str) -> str:
+    """Return a message with Python's names for the keys and values of a section.
+
+    Example:
+        >>> _in_python("sample.num_circuits is null, see sample.model_params.order", "sample")
+        'num is None, see order'
+    """
+    keys = "|".join(key.removeprefix(f"{section}.") for key, *_ in all_fields(SECTIONS[section], section))
+    message = re.sub(rf"^{section}\.(?=\w)|(?<![\w/.]){section}\.(?=({keys})\b)", "", message)
+    message = re.sub(r"(?<![\w/.])(model_params|options)\.(?=[a-z])", "", message)
+    message = re.sub(r"(?<![\w/.'])edit\.coupling\b", "coupling", message)
+    message = re.sub(r"(?<![\w/.'])num_circuits\b", "num", message)
+    return re.sub(r"(?<![\w/.'])null\b", "None", message)
 
 
 def _opened(folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:
@@ -287,6 +317,8 @@ def _arguments(wanted: Mapping[str, Any], known: type) -> dict[str, Any]:
     """
     names = known.__annotations__
     for name in wanted:
+        if name in ("device", "weights"):
+            raise ConfigError(f"{name} belongs to qd.load: load the model with qd.load(MODEL, {name}=...)")
         if name not in names:
             raise ConfigError(unknown_name("option", name, names))
     sampling = SamplingOptions.__annotations__
@@ -327,8 +359,9 @@ def generate(
         DatasetFormatError: The data set cannot be written, or there is another one.
     """
     place = {} if output_path is None else {"output_path": check_path(output_path, "output_path")}
-    config = _composed("datasets", DatasetConfig, preset, settings | place)
-    generator = DatasetGenerator(config)
+    with _named_as_in_python("datasets"):
+        config = _composed("datasets", DatasetConfig, preset, settings | place)
+        generator = DatasetGenerator(config)
     if output_path is None:
         if len(generator.parts) > 1:
             raise ConfigError("condition_type=BOTH makes two data sets: give an output_path, or generate one of them")
@@ -360,8 +393,9 @@ def train(
     places: dict[str, Any] = {"general.verbose": False, "general.dataset": _address(dataset, "the data set")}
     if output_path is not None:
         places["general.output_path"] = check_path(output_path, "output_path")
-    config = _composed("training", TrainingConfig, preset, {**places, **_settings(settings)})
-    summary = DiffusionTrainer(config).run()
+    with _named_as_in_python("training"):
+        config = _composed("training", TrainingConfig, preset, {**places, **_settings(settings)})
+        summary = DiffusionTrainer(config).run()
     if summary.status != "finished":
         raise KeyboardInterrupt
     return load(summary.folder, device=config.general.device)
@@ -394,7 +428,8 @@ def evaluate(
     }
     if save_folder is not None:
         places["save_folder"] = check_path(save_folder, "save_folder")
-    return Evaluator(_composed("evaluation", EvaluationConfig, preset, {**places, **_settings(settings)})).run()
+    with _named_as_in_python("evaluation"):
+        return Evaluator(_composed("evaluation", EvaluationConfig, preset, {**places, **_settings(settings)})).run()
 
 
 def _address(value: object, name: str) -> str:

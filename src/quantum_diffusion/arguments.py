@@ -53,7 +53,9 @@ def check_path(value: object, name: str) -> Path:
     Raises:
         ConfigError: It is neither, or names nothing.
     """
-    if not isinstance(value, str | os.PathLike) or not str(value) or "\0" in str(value):
+    if value == "":
+        raise ConfigError(f"{name} is empty: give a path, as text or pathlib.Path")
+    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise ConfigError(f"{name} is {shown(value)}: give a path, as text or pathlib.Path")
     return Path(value)
 

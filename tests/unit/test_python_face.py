@@ -98,7 +98,12 @@ def test_numbers_of_numpy_and_paths_are_read_as_plain() -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(None, "None: give a path"), (7, "7: give a path"), ("", "'': give a path"), ("a\0b", "'a\\x00b': give a path")],
+    [
+        (None, "None: give a path"),
+        (7, "7: give a path"),
+        ("", "is empty: give a path"),
+        ("a\0b", "'a\\x00b': give a path"),
+    ],
 )
 def test_paths(given: Any, said: str) -> None:
     for call in (

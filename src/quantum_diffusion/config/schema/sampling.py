@@ -19,6 +19,7 @@ from quantum_diffusion.config.schema.values import (
     NonNegative,
     PathText,
     Positive,
+    Rank,
     Rate,
     Scale,
     Seconds,
@@ -111,7 +112,7 @@ class SampleConfig(Section):
     model_dir: PathText | None = None
     """Folder of a saved model, pretrained:NAME or hf://owner/name; null takes pretrained:srv, which comes with the
     package."""
-    srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
+    srv: Annotated[tuple[Rank, ...], Field(min_length=1)]
     """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
     num_circuits: Positive = 4
     """Verified distinct circuits wanted."""

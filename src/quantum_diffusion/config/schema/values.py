@@ -47,6 +47,12 @@ def _check_jobs(count: int) -> int:
     return count
 
 
+def _check_rank(value: Any) -> Any:
+    if isinstance(value, int) and value not in (1, 2):
+        raise ValueError(f"a qubit has rank 1 (separable) or 2 (entangled), given {value}")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_expand_home)]
 """A path, or a word in its place; the shell leaves a ~ behind the = of key=~/folder as it is."""
@@ -76,3 +82,5 @@ Temperature = Annotated[float, Field(ge=0.01, le=100)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Rank = Annotated[int, Field(ge=1, le=2), BeforeValidator(_check_rank)]
+"""Schmidt rank of a qubit."""
