@@ -28,8 +28,8 @@ def main() -> None:
     """Entry point of `quantum-diffusion`."""
     _own_process()
     name, *arguments = sys.argv[1:] or ["help"]
-    if name == "help" and arguments:  # help COMMAND
-        name, arguments = arguments[0], ["--help", *arguments[1:]]
+    if name in ("-h", "--help", "help") and arguments and not arguments[0].startswith("-"):
+        name, arguments = _help_on(*arguments)
     if name in ("-h", "--help", "help"):
         print(usage())
     elif "--version" in (name, *arguments):
@@ -41,6 +41,13 @@ def main() -> None:
     else:
         print(f"error: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         sys.exit(ConfigError.exit_status)
+
+
+def _help_on(topic: str, *rest: str) -> tuple[str, list[str]]:
+    """Return the command and arguments that explain a command, or a key such as `compile.target`."""
+    section, dot, _ = topic.partition(".")
+    command = next((name for name, one in COMMANDS.items() if dot and one.section == section), None)
+    return (topic, ["--help", *rest]) if command is None else (command, ["--help", topic, *rest])
 
 
 def run_script(name: str) -> None:
@@ -81,8 +88,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return _run(name, arguments).status
     with redirect_stdout(sys.stderr):
         outcome = _run(name, [argument for argument in arguments if argument != "--json"], in_json=True)
+    if is_lost(sys.stdout):
+        print("error: standard output is closed, so the JSON object cannot be printed", file=sys.stderr)
     print(json.dumps({"command": name, "status": outcome.status, **_plain(outcome.report)}, indent=2, allow_nan=False))
-    return outcome.status or int(is_lost(sys.stdout))  # who asked for an object and got none shall know
+    return outcome.status or int(is_lost(sys.stdout))  # a caller that asked for JSON must learn that it got none
 
 
 def _explained(name: str, arguments: Sequence[str]) -> int:

@@ -34,8 +34,8 @@ def guard_output() -> None:
             os.fstat(number)
         except OSError:  # closed: the next file to be opened would get its number, and all that native code prints
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    _put("stdout", _guarded(sys.stdout))
-    _put("stderr", _guarded(sys.stderr))
+    _put("stdout", _guarded(sys.stdout, 1))
+    _put("stderr", _guarded(sys.stderr, 2))
 
 
 @contextlib.contextmanager
@@ -57,14 +57,14 @@ def _put(name: Literal["stdout", "stderr"], stream: TextIO) -> None:
             handler.setStream(stream)
 
 
-def _guarded(stream: TextIO | None) -> TextIO:
-    if stream is None:  # closed when Python started
-        return open(os.devnull, "w", encoding="utf-8")
+def _guarded(stream: TextIO | None, number: int) -> TextIO:
+    codecs.register_error(_REPLACED, _replaced)
+    if stream is None:  # closed when Python started, /dev/null by now
+        return io.TextIOWrapper(_Descriptor(number, lost=True), encoding="utf-8", errors=_REPLACED)  # type: ignore[type-var]
     try:
         descriptor = stream.fileno()
     except (OSError, AttributeError):  # a notebook's or a test's: not the process's own
         return stream
-    codecs.register_error(_REPLACED, _replaced)
     return io.TextIOWrapper(  # type: ignore[type-var]
         _Descriptor(descriptor),  # unbuffered, as Python's own under `python -u`
         encoding=stream.encoding,
@@ -81,7 +81,7 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def is_lost(stream: TextIO) -> bool:
-    """Tell whether something that was written to a guarded stream could not be, though its reader has not gone."""
+    """Tell whether a guarded stream was closed from the start or lost output for another reason than a gone reader."""
     buffer = getattr(stream, "buffer", None)
     return isinstance(buffer, _Descriptor) and buffer.lost
 
@@ -89,9 +89,9 @@ def is_lost(stream: TextIO) -> bool:
 class _Descriptor(io.RawIOBase):
     """Writes to a descriptor; when that fails, the descriptor becomes /dev/null, also for native code and children."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, lost: bool = False) -> None:
         self._descriptor = descriptor
-        self.lost = False
+        self.lost = lost
 
     def writable(self) -> bool:
         return True

@@ -155,7 +155,7 @@ def _target_search(config: TargetSearchConfig) -> Plan:
 
 
 def _search(config: SampleConfig | TargetSearchConfig, asked: str, gates: Any, most: int) -> Plan:
-    tries = f"up to {counted(config.max_tries, 'try', 'tries')}, most often seconds"
+    tries = f"up to {counted(config.max_tries, 'try', 'tries')}, usually a few seconds"
     words = {
         "asked": asked,
         "gates": f"{', '.join(gates)}, at most {config.max_gates or most} of them",

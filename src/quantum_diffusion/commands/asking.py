@@ -53,18 +53,23 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
     finally:
         if shown:
             console.show_compilation(shown)
-        nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
-        wanted = f"of infidelity {config.tolerance:g} or less to" if config.tolerance else "that are exactly"
-        console.out.print(
-            f"\ndistinct circuits {wanted} {config.target!r}: {len(found.circuits)}{nearest} ({found.effort}; "
-            f"{found.seconds:.1f} s)"
-        )
+        console.out.print(f"\n{_result(config, found)} ({found.effort}; {found.seconds:.1f} s)")
     _show_kept(found)
     if is_saved:
         console.out.print(_written(Path(str(config.save_folder))))
     nearest_found = None if found.best is None else {**described(found.best), "qasm": found.best.circuit.to_qasm2()}
     report = {"target": config.target, "circuits": found.rows(), "nearest": nearest_found, "search": found.search}
     return _complain(config, config.command, found, report, found.num_too_long)
+
+
+def _result(config: TargetSearchConfig, found: Compilation) -> str:
+    """Say how many circuits were found for a target."""
+    exact = "" if config.tolerance else "exact "
+    within = f" with infidelity {config.tolerance:g} or less" if config.tolerance else ""
+    if not found.circuits:
+        nearest = "; the circuit shown is the nearest one" if found.best else ""
+        return f"found no {exact}circuit for {config.target!r}{within}{nearest}"
+    return f"found {counted(len(found.circuits), f'distinct {exact}circuit')} for {config.target!r}{within}"
 
 
 def _written(folder: Path) -> str:

@@ -207,18 +207,32 @@ def with_keys(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
 
     Args:
         arguments: A command line.
-        keys: The keys; one that ends in `...` takes all values that are left, as a list. What is left over once each
-            has a value stays as it is.
+        keys: The keys; one that ends in `...` takes all remaining values, as a list.
+
+    Raises:
+        ConfigError: There are more values than keys; a command without such keys is left for `parse_arguments`.
     """
     waiting, every, result, before = list(keys), [], [], ""
     for argument in arguments:
-        is_value = waiting and "=" not in argument and argument[:1] not in "-~+" and before not in _WITH_VALUE
-        if is_value and waiting[0].endswith("..."):
+        is_value = "=" not in argument and not argument.startswith(("-", "~", "+")) and before not in _WITH_VALUE
+        before = argument
+        if not is_value or not keys:
+            result.append(argument)
+        elif not waiting:
+            raise ConfigError(_too_many(argument, keys))
+        elif waiting[0].endswith("..."):
             every.append(argument)
         else:
-            result.append(_with_key(waiting.pop(0), argument) if is_value else argument)
-        before = argument
+            result.append(_with_key(waiting.pop(0), argument))
     return [*result, f"{waiting[0].removesuffix('...')}={written(every)}"] if every else result
+
+
+def _too_many(value: str, keys: Sequence[str]) -> str:
+    """Word the refusal of a value that comes after every key has one."""
+    if len(keys) > 1:
+        return f"unexpected value {value!r}: this command takes only {' and '.join(keys)} without a key"
+    as_list = ", written as 1,2,2" if _takes_list(keys[0], keys[0].partition(".")[0]) else ""
+    return f"unexpected value {value!r}: only one {keys[0]} is taken{as_list}; give other settings as KEY=VALUE"
 
 
 def _with_key(key: str, text: str) -> str:

@@ -137,13 +137,14 @@ _EXPECTED = {
     "less_than": "less than {lt}",
     "multiple_of": "a multiple of {multiple_of}",
     "string_type": "text (write a number that is meant as text with two kinds of quotes: \"'3'\")",
-    "string_too_short": "text, not nothing",
     "tuple_type": "a list, e.g. [a,b]",
     "too_short": "a list of {min_length} or more entries",
     "too_long": "a list of at most {max_length} entries",
     **dict.fromkeys(("model_type", "model_attributes_type"), "keys below it, written .KEY=VALUE"),
 }
 """What was expected, by pydantic's name of the error; the braces are filled from its context."""
+
+_LIMITED = ("greater_than_equal", "greater_than", "less_than_equal", "less_than", "multiple_of")
 
 
 def _explain(error: ValidationError, schema: type[Section], prefix: str = "") -> tuple[str, str]:
@@ -174,6 +175,10 @@ def _explain(error: ValidationError, schema: type[Section], prefix: str = "") ->
         text = str(context["error"])
         nested = re.match(r"params(\S*?): (.*)", text)
         return (f"{location}.params{nested[1]}".lstrip("."), nested[2]) if nested else (location, text)
+    if kind in _LIMITED and str(worst["input"]).strip().lower() == "nan":
+        return location, f"expected a finite number, given {given}"
+    if kind == "string_too_short":
+        return location, "is empty: give a value"
     if kind in _EXPECTED:
         return location, f"expected {_EXPECTED[kind].format(**context)}, given {given}"
     message = str(worst["msg"])
