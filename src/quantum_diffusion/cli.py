@@ -1,6 +1,6 @@
-"""Where the commands of `quantum-diffusion` and the scripts begin and end: arguments in, an exit status out.
+"""Entry points of `quantum-diffusion` and the scripts: arguments in, exit status out.
 
-What they do is in `commands`, what `--help` says in `help`.
+`commands` has what each command does, `help` the text of `--help`.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def run_script(name: str) -> None:
 
 
 def _own_process() -> None:
-    """Set up what is this process's own to decide; a program that imports us decides for itself."""
+    """Set up output, environment and signals; a program that imports the package sets up its own."""
     guard_output()
-    os.environ["MPLBACKEND"] = "Agg"  # notebooks set theirs for child processes; inherited by workers
+    os.environ["MPLBACKEND"] = "Agg"  # replaces the backend that notebooks set for child processes; workers inherit it
     for number in stop_signals() - {signal.SIGINT}:
         signal.signal(number, interrupt)
 
 
 def _exit(status: int) -> NoReturn:
-    for number in stop_signals():  # one more would make another status, and a traceback, of what is done
+    for number in stop_signals():  # the work is done: another signal would only change the status and print a traceback
         signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
@@ -75,11 +75,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
     Args:
         name: The command.
-        arguments: What follows it. `--help [KEY]` explains it; `--json` prints one JSON object on standard output, and
+        arguments: Its arguments. `--help [KEY]` explains it; `--json` prints one JSON object on standard output and
             everything else on standard error.
 
     Returns:
-        0 done, 1 failed, 2 wrong input, 3 not found within the budget, 130 interrupted; each but the first explained.
+        0 done, 1 failed, 2 wrong input, 3 not found within the budget, 130 interrupted; all but 0 come with a message.
     """
     logging.captureWarnings(True)
     if "-h" in arguments or "--help" in arguments:
@@ -104,16 +104,16 @@ def _explained(name: str, arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str], in_json: bool = False) -> Outcome:
-    """Run a command; what ends it early is told in one line."""
+    """Run a command; an error is reported in one line."""
     command = COMMANDS[name]
     try:
         if command.example and not arguments:
             raise ConfigError(f"{name} needs {required_keys(command)}: e.g. quantum-diffusion {name} {command.example}")
         if in_json and {"-m", "--multirun"} & {*arguments}:
-            raise ConfigError("--json is for one job: leave out -m, or --json")
+            raise ConfigError("--json works for a single job: leave out -m or --json")
         is_trial = "--dry-run" in arguments
         if is_trial and {"-m", "--multirun"} & {*arguments}:
-            raise ConfigError("--dry-run is for one job: leave out -m, or --dry-run")
+            raise ConfigError("--dry-run works for a single job: leave out -m or --dry-run")
         arguments = [argument for argument in arguments if argument != "--dry-run"]
         with refusals_told(), memory_for(f"running {name}", MORE_MEMORY):
             return run_jobs(command, arguments, show_plan if is_trial else None)
@@ -127,7 +127,7 @@ def _run(name: str, arguments: Sequence[str], in_json: bool = False) -> Outcome:
 
 
 def _status_of(problem: QuantumDiffusionError) -> int:
-    """Return the exit status for an error: what a file system refuses is a failure, but a wrong name is wrong input."""
+    """Return the exit status for an error: 1 if the file system refused, unless the name was wrong; else its own."""
     cause = problem.__cause__
     refused = isinstance(cause, OSError) and not isinstance(cause, _WRONG_NAMES)
     return QuantumDiffusionError.exit_status if refused else problem.exit_status
@@ -137,7 +137,7 @@ _WRONG_NAMES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirec
 
 
 def _plain(value: Any) -> Any:
-    """Return a report in what JSON knows: texts for paths and the like, null for what is no finite number."""
+    """Return a report as JSON values: text for paths and the like, null for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -264,7 +264,7 @@ def test_help_lists_every_key_and_preset(command: str) -> None:
         assert re.search(rf"^  {re.escape(key)} \(.*; {re.escape(default)}\)$", text, re.MULTILINE)
         in_full = " ".join(help_text(command, ["--help", key]).split())
         assert in_full == " ".join(help_text(command, [key.partition(".")[2]]).split())
-        for said in (key, values, meaning, "has to be given" if default == "required" else f"default: {default}"):
+        for said in (key, values, meaning, "required" if default == "required" else f"default: {default}"):
             assert said in in_full
     assert command in usage()
     if command == "train":

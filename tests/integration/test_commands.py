@@ -292,12 +292,12 @@ def test_ctrl_c_and_a_hang_up_save_and_the_same_command_continues(folder: Path) 
     output = stop(command, folder, model, signal.SIGHUP, signal.SIGHUP)  # the system tells of it, and the shell
     output += stop(command, folder, model, signal.SIGINT)
     assert output.count("the same command continues") == 2
-    assert "continuing at step" in output
+    assert "resuming at step" in output
     assert load_pipeline(model / "run" / "interrupted").config.num_qubits == 3
     assert list((model / "run" / "checkpoints").glob("*.pt"))
     assert not (model / "config.yaml").exists()
     again = run_forked(folder, *command)
-    assert "continuing at step" in again.stdout
+    assert "resuming at step" in again.stdout
     assert (model / "config.yaml").exists()
     assert (model / "loss_curve.png").exists()
     assert not (model / "run" / "interrupted").exists()

@@ -90,10 +90,10 @@ def test_data_training_and_evaluation_answer_in_json(capsys: pytest.CaptureFixtu
         ("compile", ["toffoli:4"], 2, "give the target one more qubit, which it leaves as it is"),
         ("compile", ["toffoly"], 2, "did you mean 'toffoli'"),
         ("compile", ["random:3:12", "compile.max_gates=4", "compile.seed=5"], 3, "found 0 of 1 circuit"),
-        ("prepare", ["w:3", "prepare.max_tries=8"], 3, "no circuit of these gates is exactly the target"),
+        ("prepare", ["w:3", "prepare.max_tries=8"], 3, "no circuit of these gates equals the target"),
         ("sample", ["sample.srv=[1,2,2]", "sample.model_dir=nowhere"], 2, "no saved model at 'nowhere'"),
         ("inspect", ["nowhere"], 2, "does not exist"),
-        ("compile", ["ghz", "-m"], 2, "--json is for one job"),
+        ("compile", ["ghz", "-m"], 2, "--json works for a single job"),
     ],
 )
 def test_errors_are_objects_too(
@@ -225,12 +225,12 @@ def test_the_doctor_finds_this_machine_well(
     found = {one["what"]: one for one in in_json(capsys, "doctor")["findings"]}
     for what in ("python", "torch", "device", "disk here", "pretrained models", "self-test compile"):
         assert found[what]["problem"] == "", found[what]
-    assert "right by Qiskit" in found["self-test sample"]["value"]
+    assert "confirmed by Qiskit" in found["self-test sample"]["value"]
     monkeypatch.setattr("quantum_diffusion.doctor._FREE_GB", 1e9)
     assert run_command("doctor", ["doctor.self_test=false"]) == 1
     shown = capsys.readouterr()
     assert "!!  disk here" in shown.out
-    assert shown.err == "error: look at disk here, disk for temporary files\n"
+    assert shown.err == "error: problems with disk here, disk for temporary files; see above\n"
 
 
 def test_the_doctor_tells_a_wrong_circuit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from quantum_diffusion.tasks.registry import TASKS
 from tests.conftest import draw_dataset
 
 GATES = ("h", "cx", "z", "x", "ccx", "swap")
-RIGHT = "every circuit is valid, its size and label are right\n"
+RIGHT = "every circuit is valid and has the right size and label\n"
 
 
 def configuration(folder: Path | str = "unused", **changes: Any) -> DatasetConfig:

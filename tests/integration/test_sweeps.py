@@ -120,5 +120,5 @@ def test_ctrl_c_ends_a_training_beside_an_idle_worker_and_it_is_continued(folder
     assert list((model / "run" / "checkpoints").glob("*.pt")), output + errors
     assert f"interrupted: the model so far is in {model}/run/interrupted" in output
     again = run_forked(folder, *command, "training.general.dataset=./data/1")  # whatever the launcher is
-    assert again.stdout.count("continuing at step") == 1
+    assert again.stdout.count("resuming at step") == 1
     assert (model / "config.yaml").exists()

@@ -64,7 +64,7 @@ def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], c
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
         "error: job 0 (runs.folder=bad): 'bad' is not right: choose another",
         "error: job 1 (runs.folder=bug): ZeroDivisionError: what",
-        "error: job 2 (runs.folder=one): it failed as it says above",
+        "error: job 2 (runs.folder=one): it failed; see its message above",
     ]
     assert "job 1 (runs.folder=bug):\nTraceback" in err, "a bug is shown in full, and where it was"
     assert all(Path(name).read_text() == "done" for name in ("one", "a"))
@@ -191,9 +191,9 @@ def test_a_wrong_job_is_named_before_any_starts(capsys: pytest.CaptureFixture) -
     assert run_jobs(command, ["-m", "runs.folder=a,b", "runs.picture=./x.png,[],./x.png"]).status == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: job 1 (runs.folder=a runs.picture=[]): runs.picture: expected ")
-    same = "would write into './x.png' like job 0: add e.g. 'runs.picture=${hydra:job.num}.png'"
+    same = "would write to './x.png', the same as job 0: add e.g. 'runs.picture=${hydra:job.num}.png'"
     assert lines[1] == f"error: job 2 (runs.folder=a runs.picture=./x.png): {same}"
-    assert lines[-1] == "error: no job was started: mend the command and give it again"
+    assert lines[-1] == "error: no job was started: correct the command and run it again"
     assert not list(Path().iterdir())
 
 

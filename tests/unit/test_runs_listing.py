@@ -133,4 +133,4 @@ def test_a_picture_is_refused_before_the_work(
         check_picture(tmp_path / "runs.png")
     monkeypatch.undo()
     assert run_command("runs", [*arguments, f"runs.picture={tmp_path}/runs.png"]) == 0
-    assert "loss of the run that has it is drawn in" in capsys.readouterr().out
+    assert "shows loss of the one run that recorded it" in capsys.readouterr().out
