@@ -64,7 +64,7 @@ def test_what_was_continued_and_left_out_is_told(shown: io.StringIO) -> None:
     console.show_generation(report, DatasetConfig())
     text = " ".join(shown.getvalue().split())
     assert "10,000 circuits left out by datasets.balance_quantile" in text
-    assert "16,384 of the candidates are of an earlier, interrupted run" in text
+    assert "16,384 of the candidates come from an earlier, interrupted run" in text
     assert "note:" not in text
 
 

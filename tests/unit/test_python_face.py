@@ -65,7 +65,7 @@ PRESETS = "which quantum_diffusion.config.store.compose makes of presets"
             f"config is 'toffoli': give a {SCHEMA}.CompileConfig or {SCHEMA}.PrepareConfig",
         ),
         (lambda: TrainingConfig(), "TrainingConfig.general: is required: give it as key=value"),
-        (lambda: TrainingConfig(general=3), "TrainingConfig.general: expected keys below it"),
+        (lambda: TrainingConfig(general=3), "TrainingConfig.general: expected nested keys"),
         (
             lambda: TrainingConfig(general={"dataset": "x"}, training={"learning_rte": 1}),
             "TrainingConfig.training.learning_rte: unknown key 'learning_rte': did you mean 'learning_rate'?",

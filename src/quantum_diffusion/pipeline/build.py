@@ -1,6 +1,6 @@
-"""From a pipeline's configuration to its parts: the network and the diffusion process.
+"""Builds the network of a pipeline from its configuration.
 
-The one place that knows which class stands behind which name of the configuration.
+This is the only place that maps names in the configuration to network classes.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ from quantum_diffusion.tasks.srv import SrvTask
 from quantum_diffusion.tasks.unitary import UnitaryTask
 
 MOST_CONVOLUTION_QUBITS = 6
-"""Of the convolutional unitary encoder: it attends between all 4^n entries of a unitary."""
+"""Limit of the convolutional unitary encoder, which attends between all 4^n entries of a unitary."""
 
 
 class PipelineConfig(Section):
-    """Everything that decides a pipeline's architecture; saved beside its weights."""
+    """Everything that determines a pipeline's architecture; saved beside its weights."""
 
     gate_pool: tuple[str, ...]
     """Gates in token order."""
     num_qubits: int
-    """Most qubits of a circuit."""
+    """Maximum number of qubits of a circuit."""
     max_gates: int
     """Time steps of a sample."""
     length_counts: dict[int, dict[int, int]]
-    """How many training circuits of each number of qubits have each number of gates."""
+    """Number of training circuits by number of qubits and gates."""
     prompts: tuple[str, ...]
     """The prompts the pipeline was trained on."""
     vocabulary: tuple[str, ...] = FIRST_WORDS
@@ -71,20 +71,20 @@ class PipelineConfig(Section):
     prefix_head: bool
     """Whether the backbone has an auxiliary head for the labels of prefixes."""
     tells_gates: bool = False
-    """Whether steps may be told how many gates are left."""
+    """Whether steps may be conditioned on the number of gates left."""
     bucketed: bool
-    """Whether training cut batches to their circuits' size."""
+    """Whether training cropped batches to the size of their circuits."""
     model: ModelConfig
     text_encoder: TextEncoderConfig
     scheduler: SchedulerConfig
     condition_type: str = SrvTask.name
-    """The task; where an earlier version wrote none, it is told by the encoder of unitaries."""
+    """The task; files of earlier versions lack it, and the unitary encoder implies it."""
     unitary_encoder: UnitaryEncoderConfig | None = None
     """How unitaries are encoded; None for other tasks."""
     state_encoder: StateEncoderConfig | None = None
     """How states are encoded; None for other tasks."""
     prefix_encoder: PrefixEncoderConfig | None = None
-    """What steps are shown of what the gates before them make; None for tasks with targets."""
+    """What steps see of the state that the earlier gates prepare; None for tasks with targets."""
 
     @field_validator("condition_type")
     @classmethod
@@ -102,7 +102,7 @@ class PipelineConfig(Section):
 
     @property
     def shows_remaining(self) -> bool:
-        """Whether every step is shown what the steps before it leave to do."""
+        """Whether every step is conditioned on the remaining target."""
         encoder = getattr(self, TASKS[self.condition_type].step_encoder)
         return encoder is not None and bool(encoder.shows_steps)
 
@@ -143,7 +143,7 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
         the encoder of targets.
 
     Raises:
-        ConfigError: Sizes do not fit together.
+        ConfigError: Sizes are incompatible.
     """
     try:
         return nn.ModuleDict(_modules(config, num_instructions, vocabulary_size))
@@ -164,8 +164,8 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     if config.tells_gates:
         if not config.shows_remaining:
             raise ConfigError(
-                f"training.training.tell_gates tells steps that are shown what is left to do; for {task.asked} none "
-                f"is: set training.{task.step_encoder} (docs/training.md, What is left to do), or tell_gates=0"
+                f"training.training.tell_gates needs steps conditioned on the remaining target, and for {task.asked} "
+                f"none is: set training.{task.step_encoder} (docs/training.md), or tell_gates=0"
             )
         modules["gates_left"] = GatesLeft(max_gates=config.max_gates, condition_dim=encoder.width)
     labels = config.num_qubits if config.prefix_head else 0
@@ -183,8 +183,8 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     elif isinstance(params, PolicyParams):
         if not config.shows_remaining:
             raise ConfigError(
-                f"training.model.type=policy looks at nothing but what is left to do, and for {task.asked} no step is "
-                f"shown it: set training.{task.step_encoder} (docs/training.md, What is left to do), or use "
+                f"training.model.type=policy sees only the remaining target, and for {task.asked} no step is "
+                f"conditioned on it: set training.{task.step_encoder} (docs/training.md), or use "
                 "training.model.type=transformer"
             )
         modules["backbone"] = InstructionPolicy(
@@ -218,7 +218,7 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
 def _step_encoder(
     chosen: UnitaryEncoderConfig | StateEncoderConfig | PrefixEncoderConfig, config: PipelineConfig, condition_dim: int
 ) -> nn.Module:
-    """Build what encodes targets, or what is left to do, or both."""
+    """Build the encoder of targets, of remaining targets, or of both."""
     params, num_qubits = chosen.params, config.num_qubits
     sizes: dict[str, Any] = {"num_qubits": num_qubits, "condition_dim": condition_dim}
     match params:

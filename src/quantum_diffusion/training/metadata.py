@@ -1,6 +1,6 @@
-"""What is said of a run in its `metadata.yaml`: how it went, on which circuits, with which software.
+"""The content of a run's `metadata.yaml`: progress, data and software, enough to repeat it on another machine.
 
-Enough to repeat it on another machine.
+`DiffusionTrainer` writes it beside the model.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def describe_run(
 
     Args:
         config: The run.
-        source: What it trained on.
-        state: Where training stands; None before it began.
+        source: Its training data.
+        state: The training state; None before training began.
         status: "finished" or "interrupted".
-        run_id: Tells this run from others.
+        run_id: Unique id of the run.
         device: Where it trained.
-        num_parameters: Numbers in the model.
+        num_parameters: Number of parameters of the model.
     """
     general = config.general
     return {
@@ -63,10 +63,10 @@ def describe_run(
 
 
 def _absolute(path: str | None) -> str | None:
-    """Return where a folder is, for those who look for it from another one; None for what is no folder."""
+    """Return the absolute path of a folder; None for other addresses."""
     return None if path is None or path.startswith((STREAM, "hf:")) else str(Path(path).absolute())
 
 
 def _origin(model: str | None) -> str | None:
-    """Return where a model is, for those who look for it from another folder, or its address."""
+    """Return the absolute path of a model, or its address."""
     return model if model is None or model.startswith((PREFIX, "hf:")) else _absolute(model)
