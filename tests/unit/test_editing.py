@@ -24,11 +24,11 @@ LINE = ((0, 1), (1, 2))
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"keep": (0,)}, r"edit.keep=\[0\] is given without a circuit: give it as edit.start"),
-        ({"strength": 0.5}, r"edit.strength=0.5 is given without a circuit"),
-        ({"start": START, "strength": 0}, "edit.strength=0 is not a share: give more than 0, at most 1"),
-        ({"start": START, "strength": 1.5}, "edit.strength=1.5 is not a share"),
-        ({"start": START, "strength": float("nan")}, "edit.strength=nan is not a share"),
+        ({"keep": (0,)}, r"edit.keep=\[0\] needs a circuit: give it as edit.start"),
+        ({"strength": 0.5}, r"edit.strength=0.5 needs a circuit"),
+        ({"start": START, "strength": 0}, "edit.strength=0 is out of range: give more than 0, at most 1"),
+        ({"start": START, "strength": 1.5}, "edit.strength=1.5 is out of range"),
+        ({"start": START, "strength": float("nan")}, "edit.strength=nan is out of range"),
         ({"start": START, "keep": (4,)}, "edit.keep has step 4, but edit.start has 4 gates: give 0 to 3"),
         ({"start": START, "keep": (-1,)}, "edit.keep has step -1"),
         ({"start": Circuit(3, ()), "keep": (0,)}, r"edit.keep=\[0\], but edit.start has no gates"),

@@ -142,7 +142,7 @@ class RunFolder:
         if not isinstance(theirs, dict) or theirs.get("dataset") != ours["dataset"]:
             raise CheckpointError(
                 f"{str(path)!r} is of a run on another data set than {self._config.general.dataset!r}: give that one "
-                "to continue it, or training.general.resume=never to start anew"
+                "to continue it, or training.general.resume=never to start over"
             )
         if theirs != ours:
             difference = first_difference(theirs, ours)
@@ -150,14 +150,14 @@ class RunFolder:
             if difference.startswith(_LENGTH):  # the learning rate follows it from the first step on
                 mend = f"finish it with that value, and to train longer then {_longer(self.model)}"
             raise CheckpointError(
-                f"{str(path)!r} is of a run with {difference}: {mend}; or training.general.resume=never to start anew"
+                f"{str(path)!r} is of a run with {difference}: {mend}; or training.general.resume=never to start over"
             )
         try:
             state.load_state_dict(saved["state"])
             self.run_id = str(saved["run_id"])
         except (KeyError, ValueError, RuntimeError, TypeError) as problem:
             raise CheckpointError(
-                f"the checkpoint {str(path)!r} does not fit this model: start anew with training.general.resume=never"
+                f"the checkpoint {str(path)!r} does not fit this model: start over with training.general.resume=never"
             ) from problem
         logger.info("resuming %s at step %d", path, state.step)
 
