@@ -151,7 +151,7 @@ def test_figures_that_cannot_be_written_are_shown(
 def test_what_does_not_fit_is_refused(model: Path, mixed_dataset: CircuitDataset, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     save_dataset(draw_dataset(4, 5, 20), folder, {})
-    with pytest.raises(IncompatibleDatasetsError, match="4 qubits, the model makes at most 3"):
+    with pytest.raises(IncompatibleDatasetsError, match="4 qubits, but the model writes at most 3"):
         Evaluator(config(model, dataset=str(folder)))
     with pytest.raises(CheckpointError, match="no saved model"):
         Evaluator(config(tmp_path / "nothing", dataset=str(folder)))

@@ -1,6 +1,6 @@
-"""Evaluation of a saved model: sample for every prompt, verify by simulation, compare with baselines, write results.
+"""Evaluates a saved model: sample for every prompt, verify by simulation, compare with baselines, write results.
 
-What is written can be used as it stands: figures as JSON and Markdown, pictures, and the verified circuits as QASM.
+The results are figures as JSON and Markdown, pictures, and the verified circuits as OpenQASM.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quantum_diffusion.pretrained import model_folder
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Told (circuits so far, circuits wanted)."""
+"""Called with (circuits so far, circuits wanted)."""
 
 _told_of_memory = memory_for(
     "evaluating",
@@ -100,7 +100,7 @@ class Evaluator:
         config = self.config
         training = None if same else find_training_data(self._folder, Path(config.dataset))
         if training is not None and training.missing is not None:
-            logger.warning("it is not checked whether training had the targets: %s", training.missing)
+            logger.warning("cannot check whether targets occur in the training data: %s", training.missing)
         return evaluate_targets(self.pipeline, self.dataset, config, progress, same, training)
 
 
@@ -123,17 +123,17 @@ def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:
     task = pipeline.task
     if dataset.condition_type != task.name:
         raise IncompatibleDatasetsError(
-            f"the model answers {task.asked}, but the data set is of condition_type {dataset.condition_type}: give one "
-            f"made with datasets.condition_type={task.name}"
+            f"the model is for {task.asked}, but the data set is of condition_type {dataset.condition_type}: give one "
+            f"generated with datasets.condition_type={task.name}"
         )
     if dataset.gate_pool != pipeline.gate_pool:
         raise IncompatibleDatasetsError(
-            f"the model speaks {list(pipeline.gate_pool.names)}, the data set {list(dataset.gate_pool.names)}: "
-            "give the data set it was trained on, or one of the same datasets.gate_set"
+            f"the model has the gates {list(pipeline.gate_pool.names)}, the data set {list(dataset.gate_pool.names)}: "
+            "give the data set it was trained on, or one with the same datasets.gate_set"
         )
     if dataset.num_qubits > pipeline.config.num_qubits:
         raise IncompatibleDatasetsError(
-            f"the data set has circuits of {dataset.num_qubits} qubits, the model makes at most "
+            f"the data set has circuits of {dataset.num_qubits} qubits, but the model writes at most "
             f"{pipeline.config.num_qubits}: give the data set it was trained on"
         )
     for prompt in dataset.prompts:

@@ -1,4 +1,4 @@
-"""Evaluation of a model of Schmidt rank vectors: sample for every prompt, verify, compare with baselines."""
+"""Evaluates a model of Schmidt rank vectors: sample for every prompt, verify, compare with baselines."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from quantum_diffusion.tasks.srv import SrvSamples
 
 @dataclass(frozen=True, repr=False)
 class EvaluationResult:
-    """What an evaluation of a model of Schmidt rank vectors found.
+    """Results of an evaluation of a model of Schmidt rank vectors.
 
     Attributes:
         metrics: The figures.
         samples: All samples.
         verified: Distinct exact circuits of each prompt, shortest first.
-        folder: Where the results were written, None when they were not.
-        unit: What `verified` has an entry for.
+        folder: Folder of the written results, None if not written.
+        unit: What the keys of `verified` are.
     """
 
     metrics: EvaluationMetrics

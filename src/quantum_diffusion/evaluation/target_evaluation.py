@@ -1,6 +1,6 @@
-"""Evaluation of a model on targets: many tries each, every one simulated, beside random circuits and Qiskit.
+"""Evaluates a model on targets: many samples each, all simulated, compared with random circuits and Qiskit.
 
-Targets are what circuits of a data set do; those that the model has seen in training are counted and left out.
+Targets come from the circuits of a data set; those that occur in the training data are counted and left out.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 
 _BLOCK_BYTES = 2**28
-"""Memory for the targets of the samples that are asked for at once."""
+"""Memory for the targets of one batch of samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What is asked for, and the circuits that it was made with.
+    """M targets and the circuits they were computed from.
 
     Attributes:
         task: What targets are.
@@ -121,7 +121,7 @@ class Tries:
 
 @dataclass(frozen=True, repr=False)
 class TargetResult:
-    """What an evaluation on targets found.
+    """Results of an evaluation on targets.
 
     Attributes:
         metrics: The figures.
@@ -129,8 +129,8 @@ class TargetResult:
         tries: All samples.
         verified: Distinct exact circuits of each target by its name, shortest first, at most `MOST_CIRCUITS`.
         failed: Of some targets that no sample solved the one that came nearest, each with its target and infidelity.
-        folder: Where the results were written, None when they were not.
-        unit: What `verified` has an entry for.
+        folder: Folder of the written results, None if not written.
+        unit: What the keys of `verified` are.
     """
 
     metrics: TargetMetrics

@@ -1,6 +1,6 @@
-"""The folder an evaluation writes: figures, pictures, and circuits as OpenQASM 2, verified ones and some that failed.
+"""Writes the folder of an evaluation: figures, pictures, and verified and some failed circuits as OpenQASM 2.
 
-An earlier evaluation is replaced, but nothing else: that is checked before the work is done, by the names we write.
+Only an earlier evaluation is ever replaced, which is checked before the work starts.
 """
 
 from __future__ import annotations

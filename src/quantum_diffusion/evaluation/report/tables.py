@@ -1,6 +1,6 @@
-"""The figures of an evaluation in words, for people: rows of (what, value, what it means).
+"""Table rows (name, value, meaning) of an evaluation's figures.
 
-The console and the Markdown file show the same rows.
+The console, the Markdown file and reports show the same rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
         None: "this data set (the model does not say what it was trained on)",
     }[metrics.on_training_data]
     rows = [
-        ("SRV accuracy", percent(metrics.srv_accuracy), f"entangle exactly the qubits asked for ({interval})"),
+        ("SRV accuracy", percent(metrics.srv_accuracy), f"entangle exactly the requested qubits ({interval})"),
         ("  shuffled prompts", percent(metrics.baseline_shuffled_accuracy), "the same circuits against other prompts"),
         ("  random circuits", percent(metrics.baseline_random_accuracy), "random gates against the same prompts"),
     ]
@@ -51,8 +51,8 @@ def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
     if metrics.empty_rate > 0:
         rows.append(("  empty", percent(metrics.empty_rate), "circuits without any gate: never exact, never novel"))
     rows += [
-        ("distinct", percent(metrics.distinct_rate), "different ones among the valid, once simplified and reordered"),
-        ("novel", percent(metrics.novel_rate), f"of the different circuits, not in {known}"),
+        ("distinct", percent(metrics.distinct_rate), "of the valid circuits, once simplified and reordered"),
+        ("novel", percent(metrics.novel_rate), f"of the distinct circuits, not in {known}"),
         ("mean gates", f"{metrics.mean_gates:.2f}", "per valid circuit: " + counts(metrics.gate_count_by_gate)),
         ("samples", f"{metrics.num_samples}", f"in {metrics.seconds:.1f} s, every one simulated; seed {metrics.seed}"),
         ("sampler", metrics.scheduler, sampler_settings(metrics)),
