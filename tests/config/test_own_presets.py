@@ -253,7 +253,7 @@ def test_unreadable_and_missing_presets_are_named(folder: Path, monkeypatch: pyt
     with pytest.raises(ConfigError, match=r"Not a directory|is not a folder"):
         Presets(folder / "training" / "mine.yaml").names("training")
     (folder / "training" / "default.yaml").write_text("")
-    with pytest.raises(ConfigError, match=r"bears the name of a preset of ours, training=default: rename the file"):
+    with pytest.raises(ConfigError, match=r"has the name of a built-in preset, training=default: rename the file"):
         Presets(folder).names("training")
 
 

@@ -159,7 +159,7 @@ def test_what_does_not_go_together_is_refused(make_config: MakeConfig) -> None:
         ({"prefix_encoder": {"type": "none"}}, "model.type=policy sees only the remaining target"),
         (
             {"model": {"type": "transformer"}, "scheduler": {"type": "ddim"}},
-            "prefix_encoder shows .* or prefix_encoder.type=none",
+            "prefix_encoder conditions .* or prefix_encoder.type=none",
         ),
         ({"training": {"optimizer": "adamw", "adamw_rate": 0.5}}, "adamw_rate=0.5 is for training.optimizer=muon"),
     ]:

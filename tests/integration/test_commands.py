@@ -188,7 +188,7 @@ def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:
     ]
     errors = [process.communicate(timeout=120)[1].decode() for process in started]
     assert [process.returncode for process in started] == [0] * 5, errors
-    full = "warning: nothing more is shown, for it cannot be written: No space left on device\n"
+    full = "warning: further output is dropped, it cannot be written: No space left on device\n"
     assert errors == ["", "", full, "", ""]
     files = {path.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("*") if path.is_file()}
     assert files >= {

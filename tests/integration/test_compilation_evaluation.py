@@ -197,7 +197,8 @@ def test_what_does_not_fit_is_refused_before_sampling(
 ) -> None:
     save_dataset(dataset, tmp_path / "srv", {})
     refusals = {
-        tmp_path / "srv": "the data set is of condition_type SRV: give one made with datasets.condition_type=UNITARY",
+        tmp_path
+        / "srv": "the data set is of condition_type SRV: give one generated with datasets.condition_type=UNITARY",
         data["pool"]: r"the model has the gates \['h', 'cx', 'x'\], the data set \['h', 'cx', 'z'\]",
         data["wide"]: "circuits of 3 qubits, but the model writes at most 2",
     }

@@ -58,7 +58,7 @@ def test_samples_that_the_edit_leaves_nothing_are_refused() -> None:
     allowed = np.ones((3, len(TABLE) + 1), dtype=np.bool_)
     plan.check_samples(allowed & plan.allowed, TABLE)
     allowed[2, TABLE.gate_index == 1] = False
-    with pytest.raises(ConfigError, match=r"step 1, cx on qubits \[0, 2\], but the prompt of sample 2 asks for other"):
+    with pytest.raises(ConfigError, match=r"step 1, cx on qubits \[0, 2\], but the prompt of sample 2 allows other"):
         plan.check_samples(allowed & plan.allowed, TABLE)
     none_left = plan_edit(Edit(min_gates=1, fixed_qubits=(0, 1, 2)), TABLE, STEPS)
     with pytest.raises(ConfigError, match="sample 0 leave no gate at all"):
