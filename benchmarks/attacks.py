@@ -1,4 +1,4 @@
-"""A hundred commands that users mistype, in environments as they are: nothing may be raw, nothing may be lost.
+"""Runs a hundred mistyped commands in difficult environments: no tracebacks, no lost data.
 
 Run: python benchmarks/attacks.py [NUMBER ...]; exits with status 1 when a command ends in a traceback, a signal, an error
 of several lines, or without the results it should have left.

@@ -1,4 +1,4 @@
-"""Labelled, simplified, distinct SRV circuits a second, at several sizes.
+"""Measures labelled, simplified, distinct SRV circuits per second, at several sizes.
 
 Run: python benchmarks/generation.py [repetitions]; cases are interleaved, the table gives medians and extremes.
 """

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments of training and saving: does every run resume, and end with the bits of one undisturbed?
+"""Kills training and saving at random moments: every run must resume and end bit for bit like an undisturbed one.
 
 Run: python benchmarks/kills.py [--kills 50] [--longest 3]; exits with status 1 when a run does not.
 """

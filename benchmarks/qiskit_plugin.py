@@ -1,4 +1,4 @@
-"""What the synthesis plugin gives transpile, beside Qiskit's own synthesis of the same blocks.
+"""Compares the synthesis plugin in transpile with Qiskit's own synthesis of the same blocks.
 
     python benchmarks/qiskit_plugin.py [BLOCKS [SECONDS [SEED]]]
 

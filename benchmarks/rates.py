@@ -1,4 +1,4 @@
-"""What a device can do at most: operations a second in products of matrices, which the other benchmarks print beside.
+"""Measures a device's peak rate of operations in matrix products, for comparison in the other benchmarks.
 
 Run: python benchmarks/rates.py
 """

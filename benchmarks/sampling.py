@@ -1,4 +1,4 @@
-"""Circuits a second of masked models, written with a memory and by whole passes, and how many are the same.
+"""Measures circuits per second of masked models, with cached steps and with whole passes, and how many agree.
 
 Run: python benchmarks/sampling.py [repetitions] [circuits]; both sides take turns on the same requests and seeds, on
 CUDA where it is there. Beside the rates stand the arithmetic done and the device's rate of matrix products, measured

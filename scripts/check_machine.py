@@ -1,6 +1,6 @@
-"""Says in one line what this machine lacks for an installation; silent when all is there.
+"""Reports in one line what this machine lacks for an installation; silent if nothing is missing.
 
-The Makefile runs it before anything is downloaded, with whatever Python it found: so it must parse on
+The Makefile runs it before anything is downloaded, with whatever Python it found, so it must parse on
 old ones (even 2.7) and imports the standard library only. Exit status 1 with the line, else 0.
 
 Usage: python scripts/check_machine.py [GIGABYTES_NEEDED]

@@ -1,4 +1,4 @@
-"""Sample from a saved model, verify every circuit by simulation, and report beside baselines.
+"""Sample from a saved model, verify every circuit by simulation, and compare with baselines.
 
 Run: python scripts/evaluate_model.py evaluation.dataset=./datasets/srv_dataset evaluation.model_dir=./models/quick_test
 All keys: python scripts/evaluate_model.py --help

@@ -1,4 +1,4 @@
-"""Make a data set of random, simplified, distinct, exactly labelled circuits.
+"""Generate a data set of random, simplified, distinct, exactly labelled circuits.
 
 Run: python scripts/generate_dataset.py datasets=quick_test_srv datasets.output_path=./datasets/srv_dataset
 All keys: python scripts/generate_dataset.py --help

@@ -1,4 +1,4 @@
-"""Train a conditional diffusion model on a data set and save it with all that is needed to use and reproduce it.
+"""Train a conditional diffusion model on a data set and save it with everything needed to use and reproduce it.
 
 Run: python scripts/train_model.py training=quick_test_srv training.general.dataset=./datasets/srv_dataset
 All keys: python scripts/train_model.py --help

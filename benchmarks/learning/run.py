@@ -1,4 +1,4 @@
-"""What presets learn in a given time, on the same data, asked for the same: a curve, a table and JSON.
+"""Compares what presets learn within a budget, on the same data and requests: a curve, a table and JSON.
 
     python benchmarks/learning/run.py SIZE PRESET=BUDGET [PRESET=BUDGET ...] [--seeds 0,1,2] [--folder FOLDER]
 

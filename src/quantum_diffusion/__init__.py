@@ -1,7 +1,7 @@
 """Diffusion models that write quantum circuits: data, training, verified sampling, evaluation.
 
-`import quantum_diffusion as qd` has no side effects and loads nothing heavy: what it offers is imported when it is
-first used. docs/python.md shows it, docs/architecture.md has the map.
+`import quantum_diffusion as qd` has no side effects and loads nothing heavy: each name is imported on first use.
+docs/python.md shows how to use it, docs/architecture.md maps the code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MODULES = {
     "DiffusionTrainer": "training.training",
     "ModelManager": "training.training",
 }
-"""Where names come from; the others are of `api`."""
+"""The module of each name; the other names come from `api`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,10 @@
-"""Where `quantum-diffusion` and `python -m quantum_diffusion` begin: a Ctrl-C counts from here on, imports included."""
+"""Entry point of `quantum-diffusion` and `python -m quantum_diffusion`; it handles Ctrl-C even during imports."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command that is asked for."""
+    """Run the command on the command line."""
     try:
         from quantum_diffusion import cli
 

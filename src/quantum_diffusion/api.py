@@ -1,14 +1,16 @@
-"""The Python face, `import quantum_diffusion as qd`: load a model and ask it, make data, train, evaluate.
+"""The Python API, `import quantum_diffusion as qd`: load a model and query it, generate data, train, evaluate.
 
-Each function does what the command of its name does, with the same defaults. What it returns prints well, and shows
-itself in a notebook.
+Each function does what the command of the same name does, with the same defaults. Results print readably and have a
+rich display in notebooks.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,7 @@ from quantum_diffusion.arguments import (
 )
 from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
+    SECTIONS,
     DatasetConfig,
     EvaluationConfig,
     SamplingConfig,
@@ -33,11 +36,11 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
 )
 from quantum_diffusion.config.store import compose
-from quantum_diffusion.config.validation import Section, validate
+from quantum_diffusion.config.validation import Section, all_fields, validate
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, unknown_name
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult
 from quantum_diffusion.evaluation.target_evaluation import TargetResult
@@ -55,7 +58,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class SamplingOptions(TypedDict, total=False):
-    """How a model samples, as the keys `model_params.*` of the commands; docs/configuration.md says what each does."""
+    """How a model samples: the keys `model_params.*` of the commands, described in docs/configuration.md."""
 
     guidance_scale: float | None
     guidance_growth: float | None
@@ -71,20 +74,20 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class SearchOptions(SamplingOptions, total=False):
-    """What every search may be told, beside how a model samples.
+    """Options of every search, besides how the model samples.
 
     Attributes:
-        num: Distinct circuits wanted (4 of `sample`, 1 of the others); there may be fewer.
-        max_gates: Most gates, of targets counted once simplified; None is the model's own limit.
-        max_tries: Most samples, or beginnings that a beam keeps of one length (1024), where there is no `max_seconds`.
-        max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it when there are
-            enough.
-        objective: What circuits are to have few of: "gates", "two_qubit_gates", "t_count", "depth", or several with
-            weights, {"gates": 1, "t_count": 10}.
-        coupling: Pairs of qubits that gates may join; None allows all.
-        edit: What else may not be chosen freely (`Edit`): gates that stay, qubits that no gate may touch.
-        seed: Seed of the search, and of random targets; None draws one.
-        progress: Called with (tries spent, most tries).
+        num: Number of distinct circuits wanted (default: 4 for `sample`, 1 otherwise); the result may hold fewer.
+        max_gates: Maximum number of gates, counted after simplification for targets; None uses the model's limit.
+        max_tries: Maximum number of samples, or maximum beam width (1024); ignored when `max_seconds` is given.
+        max_seconds: Time limit in seconds, used in full to look for cheaper circuits; None stops as soon as enough
+            circuits are found.
+        objective: The cost to minimise: "gates", "two_qubit_gates", "t_count", "depth", or several with weights,
+            {"gates": 1, "t_count": 10}.
+        coupling: Pairs of qubits that gates may act on; None allows all.
+        edit: Further constraints (`Edit`): gates to keep, qubits that no gate may touch.
+        seed: Seed of the search and of random targets; None draws one.
+        progress: Called with (tries spent, maximum number of tries).
     """
 
     num: int
@@ -99,22 +102,22 @@ class SearchOptions(SamplingOptions, total=False):
 
 
 class SampleOptions(SearchOptions, total=False):
-    """What `sample` may be told, beside `SearchOptions`.
+    """Options of `sample`, in addition to `SearchOptions`.
 
     Attributes:
-        simplify: Whether to simplify circuits (True).
+        simplify: Whether to simplify circuits (default: True).
     """
 
     simplify: bool
 
 
 class TargetOptions(SearchOptions, total=False):
-    """What `compile` and `prepare` may be told, beside `SearchOptions`.
+    """Options of `compile` and `prepare`, in addition to `SearchOptions`.
 
     Attributes:
-        gates: Gates that circuits may use; None allows all of the model's.
-        tolerance: Infidelity up to which a circuit counts; 0 wants it exact (below 1e-6).
-        search: "beam", "sampling", or "auto", which takes a beam where it can.
+        gates: Gates that circuits may use; None allows all of the model's gates.
+        tolerance: Largest infidelity to accept, in [0, 1); 0 requires exact circuits (infidelity below 1e-6).
+        search: "beam", "sampling", or "auto", which uses beam search where possible.
     """
 
     gates: Sequence[str] | None
@@ -124,10 +127,10 @@ class TargetOptions(SearchOptions, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model, ready to be asked; `load` opens one, `train` makes one.
+    """A trained model; `load` opens one, `train` makes one.
 
     Attributes:
-        pipeline: The model itself, for everything that is not asked here.
+        pipeline: The underlying pipeline, for everything these methods do not cover.
         name: Its address, for display.
     """
 
@@ -143,43 +146,44 @@ class Model:
         )
 
     def sample(self, srv: Sequence[int], **wanted: Unpack[SampleOptions]) -> FoundCircuits:
-        """Return verified circuits that entangle exactly some qubits.
+        """Return verified circuits whose state has a given Schmidt rank vector.
 
         Args:
-            srv: The Schmidt rank vector: 2 for each qubit that is to be entangled with others, else 1.
+            srv: The Schmidt rank vector, one entry per qubit: 2 (entangled with the others) or 1 (separable).
             **wanted: See `SampleOptions`.
 
         Raises:
-            ConfigError: The vector, an option or an edit is not for this model; the message says what is.
+            ConfigError: The vector, an option or an edit does not suit this model; the message says what does.
         """
         self._check("sample")
-        return find_entangling(self.pipeline, srv, **_arguments(wanted, SampleOptions))
+        with _named_as_in_python("sample"):
+            return find_entangling(self.pipeline, srv, **_arguments(wanted, SampleOptions))
 
     def compile(self, target: object, **wanted: Unpack[TargetOptions]) -> Compilation:
-        """Return verified circuits of a unitary, up to a global phase.
+        """Return verified circuits that implement a unitary up to a global phase.
 
         Args:
-            target: A matrix complex [d, d] with d = 2**q, qubit 0 the lowest bit of the basis index; a `Circuit` or a
-                Qiskit `QuantumCircuit`; the path of a `.npy` or `.qasm` file; or a name such as "toffoli" or "qft:2"
-                (see `target_unitary`).
+            target: A matrix, complex [d, d] with d = 2**q, where qubit 0 is the lowest bit of the basis index; a
+                `Circuit` or a Qiskit `QuantumCircuit`; the path of a `.npy` or `.qasm` file; or a name such as
+                "toffoli" or "qft:2" (see `target_unitary`).
             **wanted: See `TargetOptions`.
 
         Raises:
-            ConfigError, GateSetError: The target, a gate or an option is not for this model.
+            ConfigError, GateSetError: The target, a gate or an option does not suit this model.
         """
         self._check("compile")
         return _find("compile", [Path(self.name)], lambda _: self.pipeline, target, wanted)
 
     def prepare(self, target: object, **wanted: Unpack[TargetOptions]) -> Compilation:
-        """Return verified circuits that make a state of |0...0>, up to a global phase.
+        """Return verified circuits that prepare a state from |0...0>, up to a global phase.
 
         Args:
-            target: A vector complex [d]; a circuit that makes it; the path of a `.npy` or `.qasm` file; or a name such
-                as "ghz:4" or "w:3" (see `target_state`).
+            target: A vector, complex [d] with d = 2**q; a circuit that prepares it; the path of a `.npy` or `.qasm`
+                file; or a name such as "ghz:4" or "w:3" (see `target_state`).
             **wanted: See `TargetOptions`.
 
         Raises:
-            ConfigError, GateSetError: The target, a gate or an option is not for this model.
+            ConfigError, GateSetError: The target, a gate or an option does not suit this model.
         """
         self._check("prepare")
         return _find("prepare", [Path(self.name)], lambda _: self.pipeline, target, wanted)
@@ -192,7 +196,7 @@ class Model:
             )
 
 
-# ------------------------------------------------------------------------------------------ models and answers
+# ------------------------------------------------------------------------------------------ models and circuits
 
 
 def load(model: str | os.PathLike[str], *, device: str = "auto", weights: str = "averaged") -> Model:
@@ -201,17 +205,17 @@ def load(model: str | os.PathLike[str], *, device: str = "auto", weights: str = 
     Args:
         model: A folder, `pretrained:NAME`, or `hf://owner/name`; `quantum-diffusion models` lists the pretrained ones.
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:N" or "mps".
-        weights: "averaged", or "last" for those behind the average.
+        weights: "averaged", or "last" for the weights at the end of training.
 
     Raises:
-        ConfigError: There is no such pretrained model, or no such device or weights.
+        ConfigError: The pretrained model, the device or the weights do not exist.
         CheckpointError: The model cannot be loaded.
     """
     return Model(_opened(model_folder(check_path(model, "the model")), device, weights), os.fspath(model))
 
 
 def sample(srv: Sequence[int], *, device: str = "auto", **wanted: Unpack[SampleOptions]) -> FoundCircuits:
-    """Return verified circuits of a Schmidt rank vector, by the model that comes with the package.
+    """Return verified circuits with a Schmidt rank vector, using the model that comes with the package.
 
     Args:
         srv: See `Model.sample`.
@@ -228,7 +232,7 @@ def sample(srv: Sequence[int], *, device: str = "auto", **wanted: Unpack[SampleO
 
 
 def compile(target: object, *, device: str = "auto", **wanted: Unpack[TargetOptions]) -> Compilation:
-    """Return verified circuits of a unitary of up to five qubits, by the models that come with the package.
+    """Return verified circuits for a unitary of up to five qubits, using the models that come with the package.
 
     Args:
         target: See `Model.compile`.
@@ -243,7 +247,7 @@ def compile(target: object, *, device: str = "auto", **wanted: Unpack[TargetOpti
 
 
 def prepare(target: object, *, device: str = "auto", **wanted: Unpack[TargetOptions]) -> Compilation:
-    """Return verified circuits that make a state of up to five qubits, by the model that comes with the package.
+    """Return verified circuits that prepare a state of up to five qubits, using the model that comes with the package.
 
     Args:
         target: See `Model.prepare`.
@@ -264,15 +268,41 @@ def _find(
     target: object,
     wanted: TargetOptions,
 ) -> Compilation:
-    """Search for a target by the first of several models that has its qubits."""
-    given = _arguments(wanted, TargetOptions)
-    of_random = {name: given.get(name) for name in ("gates", "max_gates")}
-    pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
-    return find_exact(pipeline, array, **given)
+    """Search with the first of several models that has enough qubits for the target."""
+    with _named_as_in_python(command):
+        given = _arguments(wanted, TargetOptions)
+        of_random = {name: given.get(name) for name in ("gates", "max_gates")}
+        pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
+        return find_exact(pipeline, array, **given)
+
+
+@contextmanager
+def _named_as_in_python(section: str) -> Iterator[None]:
+    """Rewrite messages, which name keys of the command line, to name the arguments that the caller wrote."""
+    try:
+        yield
+    except QuantumDiffusionError as problem:
+        problem.args = (_in_python(str(problem), section),)
+        raise
+
+
+def _in_python(message: str, section: str) -> str:
+    """Return a message with Python's names for the keys and values of a section.
+
+    Example:
+        >>> _in_python("sample.num_circuits is null, see sample.model_params.order", "sample")
+        'num is None, see order'
+    """
+    keys = "|".join(key.removeprefix(f"{section}.") for key, *_ in all_fields(SECTIONS[section], section))
+    message = re.sub(rf"^{section}\.(?=\w)|(?<![\w/.]){section}\.(?=({keys})\b)", "", message)
+    message = re.sub(r"(?<![\w/.])(model_params|options)\.(?=[a-z])", "", message)
+    message = re.sub(r"(?<![\w/.'])edit\.coupling\b", "coupling", message)
+    message = re.sub(r"(?<![\w/.'])num_circuits\b", "num", message)
+    return re.sub(r"(?<![\w/.'])null\b", "None", message)
 
 
 def _opened(folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:
-    """Open a model; those that come with the package, which never change, only once."""
+    """Open a model; those that come with the package never change and are opened only once."""
     return (_kept if folder.parent == WEIGHTS else load_pipeline)(folder, select_device(device), weights)
 
 
@@ -280,13 +310,15 @@ _kept = lru_cache(maxsize=8)(load_pipeline)
 
 
 def _arguments(wanted: Mapping[str, Any], known: type) -> dict[str, Any]:
-    """Turn what a caller wants into the arguments of a search.
+    """Turn a caller's options into the arguments of a search.
 
     Raises:
-        ConfigError: A name is not known, or the value of one is wrong.
+        ConfigError: A name is unknown, or a value is wrong.
     """
     names = known.__annotations__
     for name in wanted:
+        if name in ("device", "weights"):
+            raise ConfigError(f"{name} belongs to qd.load: load the model with qd.load(MODEL, {name}=...)")
         if name not in names:
             raise ConfigError(unknown_name("option", name, names))
     sampling = SamplingOptions.__annotations__
@@ -301,7 +333,7 @@ def _arguments(wanted: Mapping[str, Any], known: type) -> dict[str, Any]:
     if given.get("gates") is not None:
         given["gates"] = check_texts(given["gates"], "gates", '["h", "cx"]')
     if given.get("progress") is not None and not callable(given["progress"]):
-        raise ConfigError(f"progress is {shown(given['progress'])}: give a function of (tries spent, most tries)")
+        raise ConfigError(f"progress is {shown(given['progress'])}: give a function of (tries spent, maximum tries)")
     if "simplify" in given:
         check_kind(given["simplify"], bool, "simplify")
     if "num" in given:
@@ -315,20 +347,21 @@ def _arguments(wanted: Mapping[str, Any], known: type) -> dict[str, Any]:
 def generate(
     preset: str = "default", *, output_path: str | os.PathLike[str] | None = None, **settings: Any
 ) -> CircuitDataset:
-    """Make a data set of labelled circuits.
+    """Generate a data set of labelled circuits.
 
     Args:
         preset: A preset of `conf/datasets`, or the path of a YAML file.
-        output_path: Where to write it; None makes it in memory alone.
+        output_path: Folder to write to; None keeps the data set in memory only.
         **settings: Other keys of `datasets.*`: gate_set, num_qubits, num_samples, ...
 
     Raises:
         ConfigError: A setting is wrong.
-        DatasetFormatError: The data set cannot be written, or there is another one.
+        DatasetFormatError: The data set cannot be written, or the folder holds another one.
     """
     place = {} if output_path is None else {"output_path": check_path(output_path, "output_path")}
-    config = _composed("datasets", DatasetConfig, preset, settings | place)
-    generator = DatasetGenerator(config)
+    with _named_as_in_python("datasets"):
+        config = _composed("datasets", DatasetConfig, preset, settings | place)
+        generator = DatasetGenerator(config)
     if output_path is None:
         if len(generator.parts) > 1:
             raise ConfigError("condition_type=BOTH makes two data sets: give an output_path, or generate one of them")
@@ -344,24 +377,25 @@ def train(
     output_path: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Train a model, save it, and return it; an interrupted training is continued by the same call.
+    """Train a model, save it, and return it; the same call continues an interrupted run.
 
     Args:
         dataset: Folder of a data set, `hf://owner/name`, or `stream:PRESET`.
         preset: A preset of `conf/training`, or the path of a YAML file.
-        output_path: Where to write the model; None takes the preset's.
-        settings: Other keys of `training.*`, without that word: {"training.num_epochs": 2, "model.params.width": 128}.
+        output_path: Folder to write the model to; None uses the preset's.
+        settings: Other keys of `training.*`, without that prefix: {"training.num_epochs": 2, "model.type": "policy"}.
 
     Raises:
         ConfigError: A setting is wrong.
-        QuantumDiffusionError: The data set cannot be read, or the model not be written; the message says why.
-        KeyboardInterrupt: Training was interrupted; what it has reached is kept.
+        QuantumDiffusionError: The data set cannot be read or the model cannot be written; the message says why.
+        KeyboardInterrupt: Training was interrupted; its progress is saved.
     """
     places: dict[str, Any] = {"general.verbose": False, "general.dataset": _address(dataset, "the data set")}
     if output_path is not None:
         places["general.output_path"] = check_path(output_path, "output_path")
-    config = _composed("training", TrainingConfig, preset, {**places, **_settings(settings)})
-    summary = DiffusionTrainer(config).run()
+    with _named_as_in_python("training"):
+        config = _composed("training", TrainingConfig, preset, {**places, **_settings(settings)})
+        summary = DiffusionTrainer(config).run()
     if summary.status != "finished":
         raise KeyboardInterrupt
     return load(summary.folder, device=config.general.device)
@@ -375,17 +409,17 @@ def evaluate(
     save_folder: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> EvaluationResult | TargetResult:
-    """Sample from a model, verify every circuit by simulation, write figures and pictures, and return them.
+    """Sample from a model, verify every circuit by simulation, and write and return the results.
 
     Args:
         model: A folder, `pretrained:NAME`, or `hf://owner/name`.
-        dataset: Folder of the data set that it was trained on, or of targets.
+        dataset: Folder of the data set it was trained on, or of a data set of targets.
         preset: A preset of `conf/evaluation`, or the path of a YAML file.
-        save_folder: Where results go; None writes to `evaluation` inside the model's folder.
-        settings: Other keys of `evaluation.*`, without that word: {"num_samples": 100}.
+        save_folder: Folder for the results; None writes to `evaluation` inside the model's folder.
+        settings: Other keys of `evaluation.*`, without that prefix: {"num_samples": 100}.
 
     Raises:
-        QuantumDiffusionError: A setting is wrong, the model or the data set cannot be read, or they do not fit.
+        QuantumDiffusionError: A setting is wrong, or the model or the data set cannot be read or do not match.
     """
     places: dict[str, Any] = {
         "verbose": False,
@@ -394,11 +428,12 @@ def evaluate(
     }
     if save_folder is not None:
         places["save_folder"] = check_path(save_folder, "save_folder")
-    return Evaluator(_composed("evaluation", EvaluationConfig, preset, {**places, **_settings(settings)})).run()
+    with _named_as_in_python("evaluation"):
+        return Evaluator(_composed("evaluation", EvaluationConfig, preset, {**places, **_settings(settings)})).run()
 
 
 def _address(value: object, name: str) -> str:
-    """Return a folder, or an address such as `stream:PRESET`, as text."""
+    """Return a folder or an address such as `stream:PRESET` as text."""
     check_path(value, name)
     return os.fspath(value)  # type: ignore[call-overload,no-any-return]
 
@@ -408,5 +443,5 @@ def _settings(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _composed(name: str, schema: type[SectionT], preset: str, settings: Mapping[str, Any]) -> SectionT:
-    """Return a configuration of a preset and of settings, by their dotted keys."""
+    """Return the configuration of a preset, changed by settings with dotted keys."""
     return compose(name, schema, [f"{name}={preset}", *(f"{name}.{key}={written(v)}" for key, v in settings.items())])

@@ -1,6 +1,6 @@
-"""What callers in Python give, checked where it enters, as the schema checks what commands give.
+"""Checks of the arguments of public Python functions, the counterpart of the schema that checks commands.
 
-Only public functions ask; below them arguments are what their types say.
+Code below the public functions trusts its arguments' types.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from quantum_diffusion.errors import ConfigError
 T = TypeVar("T")
 
 PRESETS_HINT = "which quantum_diffusion.config.store.compose makes of presets"
-"""How to get a configuration."""
+"""Where a caller gets a configuration."""
 
 
 def check_kind(value: object, kind: type[T] | tuple[type[T], ...], name: str, hint: str = "") -> T:
-    """Return a value that is of a kind.
+    """Return a value after checking its class.
 
     Args:
         value: What was given.
-        kind: The class it must be of, or several of which it must be of one.
-        name: The argument, as the caller knows it.
-        hint: How to get one.
+        kind: The class, or several allowed classes.
+        name: The argument's name, as the caller knows it.
+        hint: How to get such a value.
 
     Raises:
-        ConfigError: It is of another kind.
+        ConfigError: The value is of another class.
     """
     if not isinstance(value, kind):
         paths = " or ".join(map(_import_path, kind if isinstance(kind, tuple) else (kind,)))
@@ -39,7 +39,7 @@ def check_kind(value: object, kind: type[T] | tuple[type[T], ...], name: str, hi
 
 
 def _import_path(kind: type) -> str:
-    """Name a class by the path that callers import it by: of its module, or of the package that offers it."""
+    """Return the path by which callers import a class: its module's, or that of the package that re-exports it."""
     if kind.__module__ == "builtins":
         return kind.__name__
     package = kind.__module__.rpartition(".")[0]
@@ -48,21 +48,23 @@ def _import_path(kind: type) -> str:
 
 
 def check_path(value: object, name: str) -> Path:
-    """Return a path that was given as text or as a path.
+    """Return text or a path as a `Path`.
 
     Raises:
-        ConfigError: It is neither, or names nothing.
+        ConfigError: The value is neither, or is empty.
     """
-    if not isinstance(value, str | os.PathLike) or not str(value) or "\0" in str(value):
+    if value == "":
+        raise ConfigError(f"{name} is empty: give a path, as text or pathlib.Path")
+    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise ConfigError(f"{name} is {shown(value)}: give a path, as text or pathlib.Path")
     return Path(value)
 
 
 def check_whole(value: Any, name: str) -> int:
-    """Return a whole number of Python or numpy as Python's.
+    """Return a Python or numpy integer as an `int`.
 
     Raises:
-        ConfigError: It is none, though it may be true or 2.0.
+        ConfigError: The value is no integer; True and 2.0 are not either.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ConfigError(f"{name} is {shown(value)}: give a whole number")
@@ -70,7 +72,7 @@ def check_whole(value: Any, name: str) -> int:
 
 
 def check_count(value: Any, name: str, least: int = 0) -> int:
-    """Return a whole number that is at least `least`; see `check_whole`."""
+    """Return an integer of at least `least`; see `check_whole`."""
     count = check_whole(value, name)
     if count < least:
         raise ConfigError(f"{name} is {shown(count)}: give {least} or more")
@@ -78,25 +80,25 @@ def check_count(value: Any, name: str, least: int = 0) -> int:
 
 
 def check_number(value: Any, name: str) -> None:
-    """Refuse what is no number of Python or numpy.
+    """Refuse anything but a Python or numpy number.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The value is no number.
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ConfigError(f"{name} is {shown(value)}: give a number")
 
 
 def check_list(values: Any, name: str, example: str) -> list[Any]:
-    """Return what was given one by one and in an order, in anything but a text, as a list.
+    """Return an ordered collection as a list.
 
     Args:
         values: What was given.
-        name: The argument, as the caller knows it.
-        example: How one is written.
+        name: The argument's name, as the caller knows it.
+        example: An example value for the message.
 
     Raises:
-        ConfigError: It is a text, or no collection.
+        ConfigError: The value is text, a set, a mapping or no collection.
     """
     if isinstance(values, str | bytes | set | dict) or not isinstance(values, Iterable) or np_scalar(values):
         raise ConfigError(f"{name} is {shown(values)}: give a list, e.g. {example}")
@@ -104,7 +106,7 @@ def check_list(values: Any, name: str, example: str) -> list[Any]:
 
 
 def np_scalar(values: object) -> bool:
-    """Tell whether an array of numpy has no dimension, and so nothing one by one."""
+    """Tell whether a value is a numpy array without dimensions, which cannot be iterated over."""
     return getattr(values, "shape", None) == ()
 
 
@@ -114,16 +116,16 @@ def check_texts(values: Any, name: str, example: str) -> list[str]:
     for text in texts:
         if not isinstance(text, str):
             raise ConfigError(f"{name} has {shown(text)}: give texts, e.g. {example}")
-    return [str(text) for text in texts]  # numpy has texts of its own
+    return [str(text) for text in texts]  # numpy strings become Python's
 
 
 def check_wholes(values: Any, name: str, example: str) -> tuple[int, ...]:
-    """Return whole numbers as a tuple; see `check_list`."""
+    """Return integers as a tuple; see `check_list`."""
     return tuple(check_whole(value, name) for value in check_list(values, name, example))
 
 
 def shown(value: object) -> str:
-    """Show a value in a message: short, and on one line."""
+    """Format a value for a message: short, and on one line."""
     if isinstance(value, str | bytes | int | float | list | tuple | dict | os.PathLike | None):
         text = " ".join(repr(value).split())
         return text if len(text) <= 80 else f"{text[:77]}..."

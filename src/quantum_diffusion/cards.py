@@ -1,6 +1,6 @@
-"""Cards: the README.md of a model or data set, whose front matter a hub and `quantum-diffusion models` read.
+"""Model and data set cards: README.md files whose front matter the Hub and `quantum-diffusion models` read.
 
-One that a user has written is never replaced.
+A card that a user has written is never replaced.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MARK = "<!-- Written by quantum_diffusion. Delete this line to keep your change
 
 @dataclass(frozen=True)
 class Card:
-    """What the front matter of a model's card says.
+    """The front matter of a model's card.
 
     Attributes:
-        command: The command that asks the model; empty where the card does not say.
-        answers: What it answers.
-        figures: How well.
+        command: The command that uses the model; empty if the card does not say.
+        answers: What the model can be asked for.
+        figures: How accurate it is.
     """
 
     command: str = ""
@@ -34,17 +34,17 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """Read the card of a model; an empty one where there is none that can be read."""
+    """Read the card of a model; returns an empty one if there is none or it is unreadable."""
     try:
         _, front, _ = (folder / CARD_FILE).read_text(encoding="utf-8").split("---\n", 2)
         values = yaml.safe_load(front)
         return Card(*(str(values.get(name, "")) for name in ("command", "answers", "figures")))
-    except Exception:  # no file, no such text, or no YAML, which has many errors
+    except Exception:  # no file, no front matter, or one of YAML's many errors
         return Card()
 
 
 def may_write_card(folder: Path) -> bool:
-    """Tell whether a folder has no card, or one that we wrote and nobody has claimed."""
+    """Tell whether a folder has no card, or one that still bears our mark."""
     try:
         return _MARK in (folder / CARD_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def card_text(front: Mapping[str, Any], title: str, parts: Mapping[str, str]) ->
     Args:
         front: Plain values for its front matter.
         title: Its heading.
-        parts: Texts by the headings above them.
+        parts: Text of each section by its heading.
     """
     matter = yaml_text({"library_name": "quantum-diffusion", "tags": ["quantum-circuits", "diffusion"], **front})
     body = "\n\n".join(f"## {heading}\n{text.strip()}" for heading, text in parts.items())

@@ -1,6 +1,6 @@
-"""Where the commands of `quantum-diffusion` and the scripts begin and end: arguments in, an exit status out.
+"""Entry points of `quantum-diffusion` and the scripts: arguments in, exit status out.
 
-What they do is in `commands`, what `--help` says in `help`.
+`commands` has what each command does, `help` the text of `--help`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def main() -> None:
     """Entry point of `quantum-diffusion`."""
     _own_process()
     name, *arguments = sys.argv[1:] or ["help"]
-    if name == "help" and arguments:  # help COMMAND
-        name, arguments = arguments[0], ["--help", *arguments[1:]]
+    if name in ("-h", "--help", "help") and arguments and not arguments[0].startswith("-"):
+        name, arguments = _help_on(*arguments)
     if name in ("-h", "--help", "help"):
         print(usage())
     elif "--version" in (name, *arguments):
@@ -43,6 +43,13 @@ def main() -> None:
         sys.exit(ConfigError.exit_status)
 
 
+def _help_on(topic: str, *rest: str) -> tuple[str, list[str]]:
+    """Return the command and arguments that explain a command, or a key such as `compile.target`."""
+    section, dot, _ = topic.partition(".")
+    command = next((name for name, one in COMMANDS.items() if dot and one.section == section), None)
+    return (topic, ["--help", *rest]) if command is None else (command, ["--help", topic, *rest])
+
+
 def run_script(name: str) -> None:
     """Entry point of `scripts/*.py`: run one command with the script's own arguments."""
     _own_process()
@@ -50,15 +57,15 @@ def run_script(name: str) -> None:
 
 
 def _own_process() -> None:
-    """Set up what is this process's own to decide; a program that imports us decides for itself."""
+    """Set up output, environment and signals; a program that imports the package sets up its own."""
     guard_output()
-    os.environ["MPLBACKEND"] = "Agg"  # notebooks set theirs for child processes; inherited by workers
+    os.environ["MPLBACKEND"] = "Agg"  # replaces the backend that notebooks set for child processes; workers inherit it
     for number in stop_signals() - {signal.SIGINT}:
         signal.signal(number, interrupt)
 
 
 def _exit(status: int) -> NoReturn:
-    for number in stop_signals():  # one more would make another status, and a traceback, of what is done
+    for number in stop_signals():  # the work is done: another signal would only change the status and print a traceback
         signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
@@ -68,11 +75,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
     Args:
         name: The command.
-        arguments: What follows it. `--help [KEY]` explains it; `--json` prints one JSON object on standard output, and
+        arguments: Its arguments. `--help [KEY]` explains it; `--json` prints one JSON object on standard output and
             everything else on standard error.
 
     Returns:
-        0 done, 1 failed, 2 wrong input, 3 not found within the budget, 130 interrupted; each but the first explained.
+        0 done, 1 failed, 2 wrong input, 3 not found within the budget, 130 interrupted; all but 0 come with a message.
     """
     logging.captureWarnings(True)
     if "-h" in arguments or "--help" in arguments:
@@ -81,8 +88,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return _run(name, arguments).status
     with redirect_stdout(sys.stderr):
         outcome = _run(name, [argument for argument in arguments if argument != "--json"], in_json=True)
+    if is_lost(sys.stdout):
+        print("error: standard output is closed, so the JSON object cannot be printed", file=sys.stderr)
     print(json.dumps({"command": name, "status": outcome.status, **_plain(outcome.report)}, indent=2, allow_nan=False))
-    return outcome.status or int(is_lost(sys.stdout))  # who asked for an object and got none shall know
+    return outcome.status or int(is_lost(sys.stdout))  # a caller that asked for JSON must learn that it got none
 
 
 def _explained(name: str, arguments: Sequence[str]) -> int:
@@ -95,16 +104,16 @@ def _explained(name: str, arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str], in_json: bool = False) -> Outcome:
-    """Run a command; what ends it early is told in one line."""
+    """Run a command; an error is reported in one line."""
     command = COMMANDS[name]
     try:
         if command.example and not arguments:
             raise ConfigError(f"{name} needs {required_keys(command)}: e.g. quantum-diffusion {name} {command.example}")
         if in_json and {"-m", "--multirun"} & {*arguments}:
-            raise ConfigError("--json is for one job: leave out -m, or --json")
+            raise ConfigError("--json works for a single job: leave out -m or --json")
         is_trial = "--dry-run" in arguments
         if is_trial and {"-m", "--multirun"} & {*arguments}:
-            raise ConfigError("--dry-run is for one job: leave out -m, or --dry-run")
+            raise ConfigError("--dry-run works for a single job: leave out -m or --dry-run")
         arguments = [argument for argument in arguments if argument != "--dry-run"]
         with refusals_told(), memory_for(f"running {name}", MORE_MEMORY):
             return run_jobs(command, arguments, show_plan if is_trial else None)
@@ -118,7 +127,7 @@ def _run(name: str, arguments: Sequence[str], in_json: bool = False) -> Outcome:
 
 
 def _status_of(problem: QuantumDiffusionError) -> int:
-    """Return the exit status for an error: what a file system refuses is a failure, but a wrong name is wrong input."""
+    """Return the exit status for an error: 1 if the file system refused, unless the name was wrong; else its own."""
     cause = problem.__cause__
     refused = isinstance(cause, OSError) and not isinstance(cause, _WRONG_NAMES)
     return QuantumDiffusionError.exit_status if refused else problem.exit_status
@@ -128,7 +137,7 @@ _WRONG_NAMES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirec
 
 
 def _plain(value: Any) -> Any:
-    """Return a report in what JSON knows: texts for paths and the like, null for what is no finite number."""
+    """Return a report as JSON values: text for paths and the like, null for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Completion of commands, keys and presets by a shell: a script that the shell reads once."""
+"""Shell completion scripts for commands, keys and presets, printed by `quantum-diffusion completion`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 _BASH = """# quantum-diffusion: completion for {shell}
 _quantum_diffusion() {{
     local current="${{COMP_WORDS[COMP_CWORD]}}" words
-    # bash makes words of their own of = and what follows it
+    # bash splits words at =
     if [[ "$current" == "=" || "${{COMP_WORDS[COMP_CWORD-1]}}" == "=" ]]; then
         COMPREPLY=($(compgen -f -- "${{current#=}}"))
         return
@@ -29,11 +29,11 @@ _ZSH = "autoload -Uz bashcompinit && bashcompinit\n"
 
 
 def completion_script(shell: str, words: Mapping[str, Sequence[str]]) -> str:
-    """Return the script that a shell reads.
+    """Return the completion script for a shell.
 
     Args:
         shell: "bash", "zsh" or "fish".
-        words: What may follow each command.
+        words: The words that may follow each command.
     """
     if shell == "fish":
         lines = ["# quantum-diffusion: completion for fish", "complete -c quantum-diffusion -f"]

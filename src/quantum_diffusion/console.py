@@ -1,6 +1,6 @@
-"""What the commands show: progress bars and summary tables, through rich.
+"""Terminal output of the commands: progress bars and summary tables, drawn with rich.
 
-Library code never prints; this module and `cli` are the only ones that do.
+Library code never prints; only this module, `cli` and the commands do.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
-if not (out.is_terminal and out.width):  # a file has no width, COLUMNS=0 means none, and rich would print nothing
+if not (out.is_terminal and out.width):  # a file has no width, and rich would print nothing with COLUMNS=0
     out.width = 120
 
 
 @contextmanager
 def progress_bar(title: str, visible: bool) -> Iterator[Advance | None]:
-    """Show a bar while something is counted; yields None when nothing is to be shown."""
+    """Show a progress bar; yields the function that moves it, or None if it is not visible."""
     if not visible:
         yield None
         return
@@ -48,7 +48,7 @@ def progress_bar(title: str, visible: bool) -> Iterator[Advance | None]:
 
 
 class TrainingBar(FitObserver):
-    """A progress bar with loss, samples a second and time left, and a line an epoch."""
+    """A progress bar with loss, samples per second and time left, and one line per epoch."""
 
     def __init__(self) -> None:
         columns = (
@@ -64,7 +64,7 @@ class TrainingBar(FitObserver):
     def on_start(self, step: int, total_steps: int) -> None:
         """Show the bar."""
         if step:
-            out.print(f"continuing at step {step} of {total_steps}")
+            out.print(f"resuming at step {step} of {total_steps}")
         self._progress.start()
         self._task = self._progress.add_task("training", total=total_steps, completed=step, state="")
 
@@ -83,12 +83,12 @@ class TrainingBar(FitObserver):
         )
 
     def on_end(self, status: str) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.stop()
 
 
 def shown(value: object) -> str:
-    """Format a value for a table: thousands separated, floats with six digits."""
+    """Format a value for a table: thousands separators, floats with six digits."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -96,7 +96,7 @@ def shown(value: object) -> str:
 
 @only_warn("a table")
 def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> None:
-    """Print rows of (what, value, meaning) or (what, value)."""
+    """Print rows of (name, value, meaning) or (name, value)."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table.add_column(style="bold", no_wrap=True, min_width=widths[0])
@@ -113,7 +113,7 @@ def show_table(title: str, rows: Sequence[Sequence[str]], footer: str = "") -> N
 
 
 def _print_table(table: Table) -> None:
-    """Print a table; in a narrow terminal it goes beyond the edge, where rich would cut off names and digits."""
+    """Print a table, wider than a narrow terminal if need be: rich would cut off names and digits."""
     needed = Measurement.get(out, out.options.update_width(_ANY), table).minimum
     table.width = needed if needed > out.width else None
     out.print()
@@ -121,14 +121,14 @@ def _print_table(table: Table) -> None:
 
 
 _NARROWEST = 20
-"""Letters a line that a column which may be broken has at least."""
+"""Minimum width of a column that may wrap, in characters."""
 _ANY = 1000
 
 
 @only_warn("the summary")
 def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
-    """Print what a generation run made, with a note when it fell short."""
-    distinct = "distinct: other gates, or in another order (inspect counts those that are the same once simplified)"
+    """Print a summary of a generation run, with a note if it made fewer circuits than requested."""
+    distinct = "with distinct gate sequences (inspect also counts circuits that become equal once simplified)"
     rows = [("circuits", f"{report.num_circuits:,} {distinct}")]
     if report.num_balanced_away:
         rows.append(
@@ -143,15 +143,15 @@ def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
             ("made in", f"{report.seconds:.1f} s ({rate:,.0f} a second, {counted(report.num_candidates, 'candidate')})")
         )
     if report.num_continued:
-        rows.append(("continued", f"{report.num_continued:,} of the candidates are of an earlier, interrupted run"))
+        rows.append(("resumed", f"{report.num_continued:,} of the candidates come from an earlier, interrupted run"))
     counts = sorted(report.prompt_counts.values())
     each = [f"{prompt}: {count:,}" for prompt, count in report.prompt_counts.items()]
-    # One a line: a table's cell wraps at any space, also at those within a prompt.
+    # One per line: a table cell wraps at any space, even inside a prompt.
     rows.append(
         ("prompts", "\n".join(each) if len(each) <= 8 else f"{len(each)}, {counts[0]:,} to {counts[-1]:,} each")
     )
-    title = "Data set (already there, kept)" if report.reused else "Data set"
-    show_table(title, rows, f"folder    {config.output_path}")  # whole and as it is: a cell folds what is too long
+    title = "Data set (exists already, kept)" if report.reused else "Data set"
+    show_table(title, rows, f"folder    {config.output_path}")  # below the table: a cell would wrap a long path
     if report.exhausted:
         found = report.num_circuits + report.num_balanced_away
         mend = "raise datasets.max_gates, or allow more gates or connections"
@@ -161,13 +161,13 @@ def show_generation(report: GenerationReport, config: DatasetConfig) -> None:
         if config.balance_max is not None and (counts[-1] >= config.balance_max or report.num_balanced_away):
             mend = "raise datasets.balance_max"
         out.print(
-            f"note: {report.num_requested:,} circuits were asked for, but only {found:,} distinct ones "
-            f"were found under these settings: for more, {mend}"
+            f"note: {report.num_requested:,} circuits were requested, but these settings give only {found:,} distinct "
+            f"ones: for more, {mend}"
         )
 
 
 def show_circuits(circuits: Sequence[Circuit]) -> None:
-    """Print circuits as text drawings, which in a terminal go on below where its lines end."""
+    """Print circuits as text drawings, wrapped at the width of a terminal."""
     from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 
     for number, circuit in enumerate(circuits, start=1):

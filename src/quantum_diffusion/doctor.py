@@ -1,4 +1,4 @@
-"""What `quantum-diffusion doctor` looks at: versions, device, disk, extras, locale, whether a shipped model answers."""
+"""The checks of `quantum-diffusion doctor`: versions, device, disk, extras, locale, a self-test of shipped models."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _EXTRAS = {
     "mlflow": ("mlflow", "training logged to MLflow"),
 }
 _FREE_GB = 2.0
-"""Disk space below which generating and training soon end."""
+"""Free disk space, in GB, below which generation and training soon fail."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         what: Its name.
         value: What was found.
-        problem: What is wrong with it and what to do; empty where nothing is.
+        problem: What is wrong and what to do; empty if all is well.
     """
 
     what: str
@@ -49,10 +49,10 @@ class Finding:
 
 
 def examine(self_test: bool) -> Iterator[Finding]:
-    """Look at everything that commands need, one after the other.
+    """Check everything that commands need, one thing at a time.
 
     Args:
-        self_test: Whether to ask a shipped model, which takes some seconds.
+        self_test: Whether to run shipped models, which takes several seconds.
     """
     yield Finding("quantum_diffusion", f"{quantum_diffusion.__version__} in {Path(quantum_diffusion.__file__).parent}")
     yield Finding("python", f"{platform.python_version()} in {sys.prefix}", _python_problem())
@@ -75,7 +75,7 @@ def examine(self_test: bool) -> Iterator[Finding]:
     yield Finding("pretrained models", ", ".join(pretrained_names()))
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     yield Finding(
-        "network", "needed for hf:// addresses alone" + (", which HF_HUB_OFFLINE turns off" if offline else "")
+        "network", "needed only for hf:// addresses" + (", which HF_HUB_OFFLINE turns off" if offline else "")
     )
     if self_test:
         yield from _self_test()
@@ -130,8 +130,8 @@ def _disk(what: str, folder: Path) -> Finding:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as problem:
-        return Finding(what, f"{folder} cannot be written ({problem.strerror})", "go to a folder that can be written")
-    low = "free some: a data set of a million circuits takes about 0.1 GB, of unitaries much more"
+        return Finding(what, f"{folder} cannot be written ({problem.strerror})", "change to a writable folder")
+    low = "free some space: a data set of a million circuits takes about 0.1 GB, with unitaries much more"
     return Finding(what, f"{free:.0f} GB free in {folder}", low if free < _FREE_GB else "")
 
 
@@ -143,7 +143,7 @@ def _locale() -> Finding:
 
 
 def _self_test() -> Iterator[Finding]:
-    """Ask shipped models, and let Qiskit check what they answer."""
+    """Run shipped models and check their circuits with Qiskit."""
     for what, command, asked in (
         ("sample", "sample", [1, 2, 2]),
         ("compile", "compile", "toffoli"),
@@ -152,15 +152,15 @@ def _self_test() -> Iterator[Finding]:
         started = time.perf_counter()
         try:
             problem = _tried(command, asked)
-        except Exception as failure:  # whatever it is, it is what the user wants to know
+        except Exception as failure:  # any failure is a finding
             problem = f"{type(failure).__name__}: {first_line(failure)}"
         seconds = time.perf_counter() - started
         value = f"{asked!r} in {seconds:.1f} s"
-        yield Finding(f"self-test {what}", value if problem else f"{value}, right by Qiskit", problem)
+        yield Finding(f"self-test {what}", value if problem else f"{value}, confirmed by Qiskit", problem)
 
 
 def _tried(command: str, asked: object) -> str:
-    """Ask the default model of a command; returns what is wrong with its answer, by Qiskit's simulation."""
+    """Run the default model of a command; returns what is wrong with its circuits by Qiskit's simulation."""
     from quantum_diffusion import api
     from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 

@@ -170,7 +170,7 @@ def new_folder(destination: Path, error: type[QuantumDiffusionError]) -> Iterato
 def new_file(destination: Path, error: type[QuantumDiffusionError]) -> Iterator[Path]:
     """Write one file and put it in place as a whole; yields the temporary path to write to. See `new_folder`."""
     real = Path(os.path.realpath(destination))  # what a link points to is replaced, not the link
-    with _staged(real.parent, real.name, f"cannot write {str(destination)!r}", error) as staging:
+    with _staged(real.parent, real.name, f"cannot write {str(_final_place(destination))!r}", error) as staging:
         yield staging / real.name
 
 
@@ -277,6 +277,12 @@ def _remove_abandoned(folder: Path) -> None:
             space, process = name.removeprefix(_STAGING).split("-")[:2]
             if space == _process_space() and not _is_running(int(process)):
                 _discard(folder / name)
+
+
+def _final_place(path: Path) -> Path:
+    """Return where a file in a staging folder will end up, for messages; any other path as it is."""
+    staging = path.parent.parent
+    return staging.parent / path.name if path.parent.name == _NEW and _is_staging(staging.name) else path
 
 
 def _is_staging(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What `--help` says: the commands, a command's presets and keys, or one key in full."""
+"""The text of `--help`: all commands, one command's presets and keys, or one key in full."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _REQUIRED = "required"
 _KINDS = (
     ("make and check data", ("generate", "inspect", "export-genqc")),
     ("train and evaluate", ("train", "evaluate", "runs", "report")),
-    ("ask a model", ("sample", "compile", "prepare", "ui", "models", "push", "pull")),
+    ("use a model", ("sample", "compile", "prepare", "ui", "models", "push", "pull")),
     ("this program", ("doctor", "completion")),
 )
-"""The commands as `--help` groups them; those that it does not name come last."""
+"""The groups of commands in `--help`; commands in none of them come last."""
 
 _OPTIONS = (
     ("--help [KEY]", "explain the command, or one of its keys"),
     ("--json", "print one JSON object on standard output, everything else on standard error"),
-    ("--dry-run", "check everything, say what would be done, how large and about how long, and do nothing"),
-    ("-m", "run a job for every combination of values given as KEY=VALUE,VALUE (docs/training.md, Sweeps)"),
-    ("--cfg job", "print the whole configuration instead of running it"),
-    ("--config-dir=FOLDER", "presets of your own (docs/presets.md)"),
+    ("--dry-run", "check everything and print what would be done, its size and about how long it takes; do nothing"),
+    ("-m", "run a job for each combination of values given as KEY=VALUE,VALUE (docs/training.md, Sweeps)"),
+    ("--cfg job", "print the whole configuration instead of running the command"),
+    ("--config-dir=FOLDER", "add a folder of your own presets (docs/presets.md)"),
 )
 
 
@@ -43,11 +43,11 @@ def usage() -> str:
 
 
 def help_text(name: str, arguments: Sequence[str] = ()) -> str:
-    """Return a command's help: an example, its presets and keys; or, where one is named after --help, a key in full.
+    """Return the help on a command (an example, its presets and keys), or on the keys named after --help.
 
     Args:
         name: The command.
-        arguments: What else is on its command line: a key, and --config-dir adds presets.
+        arguments: The rest of its command line: keys to explain, and --config-dir, which adds presets.
 
     Raises:
         ConfigError: The command has no such key.
@@ -82,7 +82,7 @@ def help_text(name: str, arguments: Sequence[str] = ()) -> str:
 
 
 def _key(asked: str, keys: Sequence[tuple[str, str, str, str]], section: str) -> str:
-    """Explain one key: as it is written on the command line, or without the section's name."""
+    """Explain a key, given in full, without its section, or by its last part alone."""
     names = list(dict.fromkeys(key for key, *_ in keys))
     meant = [name for name in names if name in (asked, f"{section}.{asked}")]
     meant = meant or [name for name in names if name.endswith(f".{asked}")]  # or its last parts alone
@@ -92,7 +92,7 @@ def _key(asked: str, keys: Sequence[tuple[str, str, str, str]], section: str) ->
     for name in meant:
         lines += [*([""] if lines else []), name]
         for _, values, default, meaning in (entry for entry in keys if entry[0] == name):  # of each type of a part
-            shown = "has to be given" if default == _REQUIRED else f"default: {default}"
+            shown = "required" if default == _REQUIRED else f"default: {default}"
             lines += [line for text in (meaning, f"values: {values}", shown) for line in _wrapped(text, "  ")]
     return "\n".join(lines)
 
@@ -123,12 +123,12 @@ def _short(values: str) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    """Return what `--help` says of a key in short; `--help KEY` says all."""
+    """Return the first sentence of a key's description, for the list in `--help`; `--help KEY` shows all."""
     return text.partition(". ")[0].rstrip(".")
 
 
 def required_keys(command: Command) -> str:
-    """Name the keys that have to be given."""
+    """List the required keys."""
     from quantum_diffusion.config.store import SECTIONS
 
     keys = describe_keys(SECTIONS[command.section], command.section)

@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: folders that `hf://owner/name` names, downloaded once into the Hub's own cache, and uploads.
+"""Download and upload of `hf://owner/name` folders on the Hugging Face Hub, through the Hub's own cache.
 
-Data sets and models use it alike; what may be in such a folder is for them to say.
+Both models and data sets use it; their own modules check what a folder holds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _WORDS: dict[Kind, str] = {"model": "model", "dataset": "data set"}
 
 @dataclass(frozen=True)
 class HubAddress:
-    """What `hf://owner/name[/folder]` says.
+    """A parsed address `hf://owner/name[/folder]`.
 
     Attributes:
         repository: owner/name.
-        folder: Folder inside it; empty for all of it.
+        folder: Folder inside the repository; empty for the whole repository.
     """
 
     repository: str
@@ -36,11 +36,11 @@ class HubAddress:
 
 
 def hub_address(text: str, error: type[QuantumDiffusionError]) -> HubAddress | None:
-    """Read an address; None for a text that does not begin with `hf:`.
+    """Parse an address; returns None for text that does not begin with `hf:`.
 
     Args:
-        text: `hf://owner/name[/folder]`; with single slashes, as a `Path` writes it, it is the same.
-        error: Raised where it begins with `hf:` and is none.
+        text: `hf://owner/name[/folder]`; single slashes, which a `Path` makes of it, work too.
+        error: Raised if the text begins with `hf:` but is no address.
     """
     if not text.startswith("hf:"):
         return None
@@ -53,13 +53,13 @@ def hub_address(text: str, error: type[QuantumDiffusionError]) -> HubAddress | N
 
 
 def download(address: HubAddress, kind: Kind, patterns: Iterable[str], error: type[QuantumDiffusionError]) -> Path:
-    """Download the files of an address, or take them from the cache; returns its folder, which may not be there.
+    """Download the files at an address, or take them from the cache; returns their folder, which may not exist.
 
     Args:
-        address: Of what.
-        kind: What it is a repository of.
-        patterns: Names of the files that are needed; nothing else is downloaded.
-        error: Raised where nothing can be downloaded.
+        address: What to download.
+        kind: The kind of repository.
+        patterns: Names of the files to download, with wildcards.
+        error: Raised if the download fails.
     """
     from huggingface_hub import constants, errors, snapshot_download
 
@@ -67,34 +67,34 @@ def download(address: HubAddress, kind: Kind, patterns: Iterable[str], error: ty
     try:
         return Path(snapshot_download(address.repository, repo_type=kind, allow_patterns=here)) / address.folder
     except errors.GatedRepoError:
-        what = "its owner wants to be asked: ask on its page, then run `hf auth login`"
+        what = "access is restricted: request access on its page, then run `hf auth login`"
     except errors.RepositoryNotFoundError:
         what = f"there is no such {_WORDS[kind]}, or it is private: check the name, or run `hf auth login`"
     except errors.LocalEntryNotFoundError:
         reason = "HF_HUB_OFFLINE=1 is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
-        what = f"{reason} and not all of it was downloaded before: connect, or give a folder on this machine"
-    except Exception as problem:  # the network has more ways to fail than the library has names for
-        what = f"{first_line(problem)}; try again, or give a folder on this machine"
+        what = f"{reason} and the cache does not hold all of it: connect, or give a local folder"
+    except Exception as problem:  # not every network failure has a class of its own
+        what = f"{first_line(problem)}; try again, or give a local folder"
     raise error(f"cannot download {str(address)!r}: {what}")
 
 
 def upload(folder: Path, address: HubAddress, kind: Kind, patterns: Iterable[str], private: bool) -> str:
-    """Upload files of a folder, into a repository that is made where there is none; returns the web address.
+    """Upload files of a folder, creating the repository if needed; returns the web address.
 
     Args:
         folder: The folder.
-        address: Where to.
-        kind: What it is a repository of.
-        patterns: Names of the files to upload.
-        private: Whether a repository that is made is private.
+        address: Where to upload to.
+        kind: The kind of repository.
+        patterns: Names of the files to upload, with wildcards.
+        private: Whether a new repository is private.
 
     Raises:
-        ConfigError: It cannot be uploaded.
+        ConfigError: The upload failed; the message says why.
     """
     from huggingface_hub import HfApi, constants, errors
 
     if constants.HF_HUB_OFFLINE:
-        raise ConfigError(f"cannot upload to {str(address)!r}: HF_HUB_OFFLINE=1 is set: unset it, and connect")
+        raise ConfigError(f"cannot upload to {str(address)!r}: HF_HUB_OFFLINE=1 is set: unset it and connect")
     api = HfApi()
     try:
         api.create_repo(address.repository, repo_type=kind, private=private, exist_ok=True)
@@ -110,9 +110,9 @@ def upload(folder: Path, address: HubAddress, kind: Kind, patterns: Iterable[str
         what = "you are not logged in: run `hf auth login`, or set HF_TOKEN"
     except errors.HfHubHTTPError as problem:
         status = getattr(problem.response, "status_code", None)
-        refused = "you may not write there: check the owner, or run `hf auth login` with a token that may write"
+        refused = "permission denied: check the owner, or run `hf auth login` with a token that has write access"
         what = refused if status in (401, 403) else f"{first_line(problem)}; try again"
-    except Exception as problem:  # the network has more ways to fail than the library has names for
+    except Exception as problem:  # not every network failure has a class of its own
         what = f"{first_line(problem)}; try again"
     else:
         return str(getattr(done, "commit_url", done))

@@ -1,7 +1,7 @@
-"""A command as one job or as a sweep of several, which run one after the other or, through Hydra, in parallel.
+"""Runs a command as one job, or as a sweep of several jobs in sequence or, through Hydra, in parallel.
 
-All jobs of a sweep are checked before the first one starts. A job may run in another process and Hydra drops what it
-returns, so each leaves its outcome in a file.
+All jobs of a sweep are checked before the first one starts. A job may run in another process and Hydra discards its
+return value, so each job writes its outcome to a file.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from quantum_diffusion.config.command_line import Arguments
 
 MORE_MEMORY = "lower the sizes in its settings (of batches, samples, models), or close other programs"
-"""What helps a command of which nothing more is known."""
+"""General advice for a command that runs out of memory."""
 
 
 NOT_FOUND = 3
-"""Exit status of a search that has not found, within its budget, what was asked for."""
+"""Exit status of a search that found too few circuits within its budget."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Outcome:
 
     Attributes:
         status: Its exit status: 0 done, 1 failed, 2 wrong input, 3 not found within the budget, 130 interrupted.
-        report: What it did, as plain values by name: what `--json` prints.
+        report: What it did, as plain values by name; `--json` prints it.
     """
 
     status: int = 0
@@ -60,15 +60,15 @@ class Command:
     """A command.
 
     Attributes:
-        section: The section of the configuration it reads.
-        run: Does it.
-        folder: The folder it writes; None when it writes none.
-        folder_advice: The override to advise when jobs of a sweep would write into one folder.
-        is_done: Tells whether an earlier run of the same sweep has done it.
-        summary: What it does, in one line of help.
-        example: Values for the keys that have to be given, as they are typed.
-        arguments: Keys whose values may be given without them, in this order: `compile
-            toffoli`; one that ends in `...` takes all that are left.
+        section: The section of the configuration that it reads.
+        run: The function that executes it.
+        folder: Returns the folder it writes; None if it writes none.
+        folder_advice: The override to suggest when several jobs of a sweep would write to the same folder.
+        is_done: Tells whether an earlier run of the same sweep has already finished it.
+        summary: One line of help.
+        example: Example values for the required keys, as typed.
+        arguments: Keys whose values may be given without the key, in this order: `compile
+            toffoli`; a key that ends in `...` takes all remaining values.
     """
 
     section: str
@@ -81,7 +81,7 @@ class Command:
     arguments: tuple[str, ...] = ()
 
     def read(self, composed: DictConfig) -> Section:
-        """Return the typed configuration in a composed one.
+        """Return the typed section of a composed configuration.
 
         Raises:
             ConfigError: A key or value is wrong; the message names it.
@@ -92,16 +92,16 @@ class Command:
 
 
 def run_jobs(command: Command, arguments: Sequence[str], run: Callable[[Any], Outcome] | None = None) -> Outcome:
-    """Run a command as one job, or as a sweep where -m or --multirun is among the arguments.
+    """Run a command as one job, or as a sweep if -m or --multirun is among the arguments.
 
     Args:
         command: The command.
-        arguments: What follows it.
-        run: What to do with each job's configuration; None does what the command does.
+        arguments: Its arguments.
+        run: What to call with each job's configuration; None calls the command itself.
 
     Raises:
         QuantumDiffusionError: The arguments are wrong, or the only job failed.
-        KeyboardInterrupt: A job was interrupted; failures of others have been reported.
+        KeyboardInterrupt: A job was interrupted; failures of other jobs have been reported.
     """
     from quantum_diffusion.config.command_line import with_keys
     from quantum_diffusion.config.store import parse_arguments, show
@@ -125,25 +125,25 @@ def _run_once(command: Command, arguments: Arguments) -> Outcome:
         try:
             outcomes.append(command.run(command.read(composed)))
         except BaseException as problem:
-            failures.append(problem)  # raised again outside: Hydra would dress it, and its own errors mean other things
+            failures.append(problem)  # raised again outside Hydra, which would wrap it
 
     run_hydra(arguments, task)
     if failures:
         raise failures[0]
-    return outcomes[0] if outcomes else Outcome()  # none: Hydra only showed something, as with --info
+    return outcomes[0] if outcomes else Outcome()  # none if Hydra only printed something, as with --info
 
 
 # -------------------------------------------------------------------------------------------------- sweeps
 
 
 def _run_sweep(command: Command, arguments: Arguments) -> int:
-    """Run all jobs and report every failure; one that fails does not keep the others from running."""
+    """Run all jobs, even if some fail, and report every failure."""
     with tempfile.TemporaryDirectory(prefix="quantum_diffusion_", ignore_cleanup_errors=True) as temporary:
         outcomes = _Outcomes(Path(temporary))
         jobs, problems = _check(command, arguments, outcomes.folder)
         if problems:
             _report(jobs, problems)
-            print("error: no job was started: mend the command and give it again", file=sys.stderr)
+            print("error: no job was started: correct the command and run it again", file=sys.stderr)
             return ConfigError.exit_status
         cause = _launch(command, arguments, jobs, outcomes)
         done, problems = outcomes.read(jobs, cause)
@@ -166,7 +166,7 @@ def _title(jobs: dict[int, str], number: int) -> str:
 
 
 def _check(command: Command, arguments: Arguments, temporary: Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Compose every job without running it; return by number what is set for it alone, and what is wrong with it."""
+    """Compose every job without running it; returns, by job number, its own settings and its problem, if any."""
     from omegaconf import OmegaConf
 
     from quantum_diffusion.config.store import run_hydra, running_job
@@ -187,17 +187,17 @@ def _check(command: Command, arguments: Arguments, temporary: Path) -> tuple[dic
         path = Path(folder).resolve()
         for other, first in folders.items():
             if path.is_relative_to(other) or other.is_relative_to(path):
-                how = "like" if path == other else "in or around the folder of"
+                how = "the same as" if path == other else "inside or around the folder of"
                 problems[number] = (
-                    f"would write into {str(folder)!r} {how} job {first}: add e.g. '{command.folder_advice}'"
+                    f"would write to {str(folder)!r}, {how} job {first}: add e.g. '{command.folder_advice}'"
                 )
                 return
         folders[path] = number
 
-    # The launcher and Hydra's record of the sweep are for when it runs.
+    # The launcher and Hydra's record of the sweep matter only when it runs.
     later = ("hydra/launcher=", "hydra.launcher.", "hydra.sweep.dir=")
     now = tuple(override for override in arguments.overrides if not override.lstrip("+").startswith(later))
-    # Not as text: in one, Hydra would read a quote or ${x} in the path's name as more than a name.
+    # A resolver, not text: Hydra would interpret a quote or ${x} in the path.
     OmegaConf.register_new_resolver("check_folder", lambda: str(temporary / "check"), replace=True)
     run_hydra(replace(arguments, overrides=("hydra.sweep.dir=${check_folder:}", *now)), check)
     count = Counter(entry for entries in settings.values() for entry in entries)
@@ -209,7 +209,7 @@ def _check(command: Command, arguments: Arguments, temporary: Path) -> tuple[dic
 
 
 def _launch(command: Command, arguments: Arguments, jobs: dict[int, str], outcomes: _Outcomes) -> str:
-    """Run the jobs; return why some may have no outcome."""
+    """Run the jobs; returns why some may have no outcome."""
     from quantum_diffusion.config.store import run_hydra, running_job
 
     parent = os.getpid()
@@ -227,13 +227,13 @@ def _launch(command: Command, arguments: Arguments, jobs: dict[int, str], outcom
             raise
         except KeyboardInterrupt:
             outcomes.stop.touch()
-        except Exception as problem:  # no job lets one out: it is the launcher's, e.g. of a worker that was killed
+        except Exception as problem:  # jobs raise none, so it is the launcher's, e.g. because a worker was killed
             return first_line(problem)
     return "its process ended"
 
 
 def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> tuple[int, str]:
-    """Return a job's exit status and, when it failed, why."""
+    """Run a job; returns its exit status and, if it failed, why."""
     if stop.exists():
         return INTERRUPTED, ""
     logging.captureWarnings(True)
@@ -243,15 +243,15 @@ def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> 
         with _interruptible(), refusals_told(), memory_for("running this job", MORE_MEMORY):
             config = command.read(composed)
             if command.is_done(config):
-                print(f"already in {command.folder(config)} with the same settings: kept")
+                print(f"{command.folder(config)} already holds the result of these settings: kept")
                 return 0, ""
             status = command.run(config).status
-        problem = "it failed as it says above" if status not in (0, INTERRUPTED) else ""
+        problem = "it failed; see its message above" if status not in (0, INTERRUPTED) else ""
     except KeyboardInterrupt:
         status = INTERRUPTED
     except QuantumDiffusionError as error:
         problem = str(error)
-    except Exception as error:  # a bug: shown in full here, where it happened; the other jobs go on
+    except Exception as error:  # a bug: show the traceback here, where it happened; the other jobs continue
         print(f"{title}:\n{traceback.format_exc()}", end="", file=sys.stderr, flush=True)
         problem = f"{type(error).__name__}: {first_line(error)}"
     if status == INTERRUPTED:
@@ -263,7 +263,7 @@ def _run_job(command: Command, composed: DictConfig, title: str, stop: Path) -> 
 
 @dataclass(frozen=True)
 class _Outcomes:
-    """What the jobs leave for the process that started them: a file each, and `stop` once one was interrupted."""
+    """Outcome files of the jobs, one each, and the file `stop`, created once a job is interrupted."""
 
     folder: Path
 
@@ -277,7 +277,7 @@ class _Outcomes:
         unfinished.rename(self.folder / f"{number}.json")
 
     def read(self, jobs: dict[int, str], cause: str) -> tuple[int, dict[int, str]]:
-        """Return how many jobs are done, and by number why others failed; `cause` is why an outcome may be missing."""
+        """Return how many jobs are done and, by number, why others failed; `cause` explains a missing outcome."""
         done, problems = 0, {}
         for number in jobs:
             file = self.folder / f"{number}.json"
@@ -287,12 +287,12 @@ class _Outcomes:
                 if problem:
                     problems[number] = problem
             elif not self.stop.exists():
-                problems[number] = f"not finished ({cause}): mend that and give the same command again"
+                problems[number] = f"not finished ({cause}): resolve that and run the same command again"
         return done, problems
 
 
 class _Numbered(io.TextIOBase):
-    """Puts a job's number before each of its lines, so that jobs which run at once can be told apart; no terminal."""
+    """Prefixes each line with the job's number, to tell parallel jobs apart; not a terminal."""
 
     def __init__(self, stream: TextIO, number: int) -> None:
         self._stream, self._number, self._begun = stream, number, ""
@@ -305,7 +305,7 @@ class _Numbered(io.TextIOBase):
         return len(text)
 
     def close(self) -> None:
-        """End a line that was begun."""
+        """Finish an incomplete line."""
         if self._begun:
             self.write("\n")
         super().close()
@@ -322,23 +322,23 @@ def _numbered_output(number: int) -> Iterator[None]:
 
 
 def _signals_to_all() -> set[signal.Signals]:
-    """Return the stop signals that a terminal sends to all processes, so that each job gets them where it runs."""
+    """Return the stop signals that a terminal sends to all processes, so that every job receives them itself."""
     return stop_signals() - {signal.SIGTERM}
 
 
 @contextmanager
 def _interrupts_noted(stop: Path) -> Iterator[None]:
-    """Let Ctrl-C or a hang-up outside of a job create `stop`, so that running jobs end well; Ctrl-C again interrupts.
+    """Make Ctrl-C or a hang-up outside a job create `stop`, so that running jobs end cleanly; again interrupts them.
 
-    Worker processes inherit that these signals are blocked in the main thread: an idle one that received one would die,
-    and joblib would kill the others. So another thread receives them here; Python runs the handler in the main one.
+    The main thread blocks these signals, and worker processes inherit that: an idle worker that received one would die,
+    and joblib would kill the others. So a second thread receives them; Python runs the handler in the main thread.
     """
 
     def note(number: int, frame: object) -> None:
         if number == signal.SIGTERM or (number == signal.SIGINT and noted.is_set()):
-            raise KeyboardInterrupt  # a SIGTERM may have come to this process alone
-        if not noted.is_set():  # system and shell both tell of a hang-up
-            print("interrupted: waiting for the running jobs to stop; once more ends them at once", file=sys.stderr)
+            raise KeyboardInterrupt  # a SIGTERM may have reached this process only
+        if not noted.is_set():  # both the system and the shell signal a hang-up
+            print("interrupted: waiting for running jobs to stop; press Ctrl-C again to end them now", file=sys.stderr)
         noted.set()
         stop.touch()
 

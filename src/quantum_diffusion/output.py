@@ -1,7 +1,7 @@
-"""Standard output and error of a command: what cannot be shown never ends the work.
+"""Keeps a command running when its standard output or error fails.
 
-A reader may go, a disk be full, a terminal hang up or lack characters. The command goes on, and saves and returns what
-it would have without.
+The reader may exit, the disk fill up, the terminal hang up or lack characters; the command still saves its results and
+returns its exit status.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
 _PLAIN = str.maketrans("─═│║┤├╡╞┌┐└┘┬┴┼╥╨╩╫╪╬■░«»…", "-=||||||+++++++++++++@:<>~")
-"""What circuits and tables are drawn with, one character for one, so that they stay aligned."""
+"""ASCII stand-ins for the characters of drawings and tables, one for one, so that columns stay aligned."""
 
 _REPLACED = "quantum_diffusion.replaced"
-"""Name of the way in which characters are encoded that an encoding lacks."""
+"""Name of the error handler for characters that an encoding lacks."""
 
 
 def guard_output() -> None:
-    """Let no failure of standard output or error reach the program, from now on until the process ends.
+    """Keep failures of standard output and error from reaching the program, until the process ends.
 
-    For a process that is ours: called when a command starts, and when a job starts in a worker process.
+    Only for our own processes: called when a command starts, and when a job starts in a worker process.
     """
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # closed: the next file to be opened would get its number, and all that native code prints
+        except OSError:  # closed: the next file opened would get its number, and whatever native code prints
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    _put("stdout", _guarded(sys.stdout))
-    _put("stderr", _guarded(sys.stderr))
+    _put("stdout", _guarded(sys.stdout, 1))
+    _put("stderr", _guarded(sys.stderr, 2))
 
 
 @contextlib.contextmanager
 def output_to(stream: TextIO) -> Iterator[None]:
-    """Let what is printed or logged to standard output go to another stream."""
+    """Redirect everything printed or logged to standard output to another stream."""
     before = sys.stdout
     _put("stdout", stream)
     try:
@@ -57,16 +57,16 @@ def _put(name: Literal["stdout", "stderr"], stream: TextIO) -> None:
             handler.setStream(stream)
 
 
-def _guarded(stream: TextIO | None) -> TextIO:
-    if stream is None:  # closed when Python started
-        return open(os.devnull, "w", encoding="utf-8")
+def _guarded(stream: TextIO | None, number: int) -> TextIO:
+    codecs.register_error(_REPLACED, _replaced)
+    if stream is None:  # closed when Python started, /dev/null by now
+        return io.TextIOWrapper(_Descriptor(number, lost=True), encoding="utf-8", errors=_REPLACED)  # type: ignore[type-var]
     try:
         descriptor = stream.fileno()
-    except (OSError, AttributeError):  # a notebook's or a test's: not the process's own
+    except (OSError, AttributeError):  # a notebook's or a test's stream, not the process's own
         return stream
-    codecs.register_error(_REPLACED, _replaced)
     return io.TextIOWrapper(  # type: ignore[type-var]
-        _Descriptor(descriptor),  # unbuffered, as Python's own under `python -u`
+        _Descriptor(descriptor),  # unbuffered, like Python's own under `python -u`
         encoding=stream.encoding,
         errors=_REPLACED,
         line_buffering=getattr(stream, "line_buffering", False),
@@ -81,17 +81,17 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def is_lost(stream: TextIO) -> bool:
-    """Tell whether something that was written to a guarded stream could not be, though its reader has not gone."""
+    """Tell whether a guarded stream was closed from the start, or lost output other than because its reader exited."""
     buffer = getattr(stream, "buffer", None)
     return isinstance(buffer, _Descriptor) and buffer.lost
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes to a descriptor; when that fails, the descriptor becomes /dev/null, also for native code and children."""
+    """Writes to a descriptor; after a failure the descriptor is /dev/null, for native code and child processes too."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, lost: bool = False) -> None:
         self._descriptor = descriptor
-        self.lost = False
+        self.lost = lost
 
     def writable(self) -> bool:
         return True
@@ -107,7 +107,7 @@ class _Descriptor(io.RawIOBase):
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # another program that has the pipe set it so
+            except BlockingIOError:  # another program that shares the pipe made it non-blocking
                 select.select([], [self._descriptor], [])
             except OSError as problem:
                 self._fall_silent(problem)
@@ -119,5 +119,5 @@ class _Descriptor(io.RawIOBase):
         os.dup2(nowhere, self._descriptor)
         os.close(nowhere)
         self.lost = problem.errno != errno.EPIPE
-        if self.lost:  # else it was a reader who has seen enough, as `head` has
-            print(f"warning: nothing more is shown, for it cannot be written: {problem.strerror}", file=sys.stderr)
+        if self.lost:  # otherwise the reader has seen enough, as `head` does
+            print(f"warning: further output is dropped, it cannot be written: {problem.strerror}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""How a picture is written: as PNG, whole or not at all, and as we draw it whatever is set for the user's own."""
+"""Writes pictures as PNG files, atomically, with matplotlib's default settings instead of the user's."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _DPI = 150
 def new_picture(
     path: Path, size: tuple[float, float], error: type[QuantumDiffusionError] = QuantumDiffusionError
 ) -> Iterator[Figure]:
-    """Yield an empty figure to draw on, and write it when that is done.
+    """Yield an empty figure to draw on, and write it at the end.
 
-    matplotlib is imported here, not before. Its settings are its own defaults: a `matplotlibrc` may ask for TeX, which
-    is not there, or for another file format. No figure is registered with pyplot, so nothing is shown in a notebook.
+    matplotlib is imported only here, and with its default settings: a `matplotlibrc` may request TeX, which may be
+    missing, or another file format. No figure is registered with pyplot, so none appears in a notebook.
 
     Args:
-        path: The PNG file; one that is there is replaced.
+        path: The PNG file; an existing one is replaced.
         size: Width and height in inches.
-        error: Raised in place of an `OSError`, with a message for users.
+        error: Raised instead of an `OSError`, with a message for users.
     """
     with blank_figure(size) as figure:
         yield figure
@@ -38,7 +38,7 @@ def new_picture(
 
 @contextmanager
 def blank_figure(size: tuple[float, float]) -> Iterator[Figure]:
-    """Yield an empty figure, with matplotlib's default settings as long as it is drawn on; see `new_picture`."""
+    """Yield an empty figure, with matplotlib's default settings while it is drawn; see `new_picture`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
-"""What `--dry-run` says: everything is checked as the command would, and a small part of its work is timed.
+"""The plan that `--dry-run` prints: it makes the command's checks and times a small part of its work.
 
-Nothing is written where the command would write.
+It writes nothing to the command's output folder.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Plan:
     """What a command would do.
 
     Attributes:
-        words: Lines for people: what, and how much of it.
-        seconds: About how long it would take here; None where that is not known.
-        values: The same for programs.
+        words: Lines for people, by title.
+        seconds: Estimated duration on this machine in seconds; None if unknown.
+        values: The same information for programs.
     """
 
     words: Mapping[str, str]
@@ -44,10 +44,10 @@ class Plan:
 
 
 def plan(config: Any) -> Plan | None:
-    """Return what the command of a configuration would do; None for those that take no time.
+    """Return what the command of a configuration would do; None for commands that take no time.
 
     Raises:
-        QuantumDiffusionError: What the command would be refused for.
+        QuantumDiffusionError: The command would be refused; the message says why.
     """
     for kind, planned in _PLANS.items():
         if isinstance(config, kind):
@@ -78,7 +78,7 @@ def _generation(config: DatasetConfig) -> Plan:
     words = {
         "circuits": f"{number:,}",
         "size": f"about {size / 1e6:,.0f} MB",
-        "folder": f"{path}" + (" (there is a data set already)" if is_dataset_folder(path) else ""),
+        "folder": f"{path}" + (" (already holds a data set)" if is_dataset_folder(path) else ""),
     }
     return Plan(words, seconds, {"num_circuits": number, "bytes": int(size), "folder": str(path)})
 
@@ -87,7 +87,7 @@ def _training(config: TrainingConfig) -> Plan:
     from quantum_diffusion.pipeline.fit import total_steps
     from quantum_diffusion.training.training import DiffusionTrainer
 
-    DiffusionTrainer(config)  # refuses an output folder that is in use
+    DiffusionTrainer(config)  # checks the output folder
     with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder:
         general = {"output_path": folder, "model_name": None, "verbose": False, "loggers": ("csv",), "resume": "never"}
         trial = config.model_copy(
@@ -155,12 +155,12 @@ def _target_search(config: TargetSearchConfig) -> Plan:
 
 
 def _search(config: SampleConfig | TargetSearchConfig, asked: str, gates: Any, most: int) -> Plan:
-    tries = f"up to {counted(config.max_tries, 'try', 'tries')}, most often seconds"
+    tries = f"up to {counted(config.max_tries, 'try', 'tries')}, usually a few seconds"
     words = {
         "asked": asked,
         "gates": f"{', '.join(gates)}, at most {config.max_gates or most} of them",
         "budget": tries if config.max_seconds is None else f"{config.max_seconds:g} s",
-        "folder": config.save_folder or "none: circuits are only shown",
+        "folder": config.save_folder or "none: circuits are only printed",
     }
     values = {"gates": list(gates), "max_gates": config.max_gates or most, "folder": config.save_folder}
     return Plan(words, config.max_seconds, values)
@@ -171,7 +171,7 @@ def _page(config: UiConfig) -> Plan:
     from quantum_diffusion.ui.server import PageServer
 
     names = list(offered(Settings(folder=config.folder)))
-    server = PageServer(config)  # refuses a port that is in use
+    server = PageServer(config)  # checks that the port is free
     server.close()
     address = server.address if config.port else f"a free port of {config.host}"
     words = {"page": address, "models": ", ".join(names), "budget": f"{config.max_seconds:g} s a search, one at a time"}

@@ -1,7 +1,6 @@
-"""Where models lie: in a folder, on the Hub, or in `weights/`, among those that come with the package.
+"""Locates models: in a folder, on the Hub, or in `weights/`, which holds the pretrained models of the package.
 
-What a command takes where no model is named is one of the last. Each has its card, README.md: data, recipe, figures and
-limits.
+Commands use a pretrained model by default. Each has a card, README.md, with its data, recipe, figures and limits.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from quantum_diffusion.hub import download, hub_address
 WEIGHTS = Path(__file__).parent / "weights"
 PREFIX = "pretrained:"
 DEFAULTS = {"sample": ("srv",), "compile": ("unitary_3q", "unitary_4q", "unitary_5q"), "prepare": ("state",)}
-"""The models that a command takes where none is named: the first that has the qubits of what is asked for."""
+"""The default models of each command; it uses the first with enough qubits."""
 
 MODEL_FILES = ("*.yaml", "*.safetensors", "README.md", "model.pt", "embedder.pt")
-"""What a model's folder on the Hub has, of ours or of genQC; nothing else is downloaded or uploaded."""
+"""The files of a model on the Hub, ours or genQC's; nothing else is downloaded or uploaded."""
 
 
 def pretrained_names() -> Sequence[str]:
@@ -28,14 +27,14 @@ def pretrained_names() -> Sequence[str]:
 
 
 def model_folder(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model, which may not be there.
+    """Return the folder of a model, which need not exist.
 
     Args:
         model: A folder; `pretrained:NAME`; or `hf://owner/name[/folder]`, which is downloaded once.
 
     Raises:
-        ConfigError: No model of that name comes with the package.
-        CheckpointError: The address cannot be read, or nothing can be downloaded.
+        ConfigError: The package has no model of that name.
+        CheckpointError: The address is wrong, or the download failed.
     """
     text = os.fspath(model)
     if text.startswith(PREFIX):
@@ -48,10 +47,10 @@ def model_folder(model: str | os.PathLike[str]) -> Path:
 
 
 def model_folders(model: str | None, command: str) -> Sequence[Path]:
-    """Return where the models that a command may take lie, those of fewer qubits first.
+    """Return the folders of the models that a command may use, those with fewer qubits first.
 
     Args:
-        model: See `model_folder`; None takes those that come with the package.
+        model: See `model_folder`; None gives the pretrained models.
         command: The command.
     """
     return [WEIGHTS / name for name in DEFAULTS[command]] if model is None else [model_folder(model)]

@@ -92,7 +92,7 @@ def test_every_training_preset_builds_a_pipeline_that_can_learn(name: str, size:
     dataset = tiny_dataset(*size)
     if config.model.type == "policy" and config.prefix_encoder.type == "none":
         with pytest.raises(
-            ConfigError, match=r"for Schmidt rank vectors no step is shown it: set training\.prefix_enc"
+            ConfigError, match=r"for Schmidt rank vectors no step is conditioned on it: set training\.prefix_enc"
         ):
             DiffusionTrainer(config).setup_model(dataset)
         asked = "STATE" if config.state_encoder.shows_steps else "UNITARY"

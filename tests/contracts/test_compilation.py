@@ -522,7 +522,7 @@ def test_the_convolutional_encoder_is_for_few_qubits(make_config: MakeConfig, da
 
 @pytest.mark.parametrize("model", ["transformer", "unet"])
 def test_gaussian_models_have_no_steps_to_show_what_remains(make_config: MakeConfig, model: str) -> None:
-    with pytest.raises(ConfigError, match="shows what the gates that are revealed leave to do"):
+    with pytest.raises(ConfigError, match="conditions each step on the remaining target"):
         with_encoder(make_config(model, "ddim"), "remaining")
 
 

@@ -229,8 +229,16 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.sample([1, 2, 2], sed=1), "unknown option 'sed': did you mean 'seed'"),  # type: ignore[call-arg]
         (lambda: qd.sample([1, 2, 2], temperature=-1), "temperature"),
         (lambda: qd.sample("122"), "srv is '122': give a list"),
-        (lambda: qd.sample([1, 2, 2], num=0), "num_circuits is 0: give 1 or more"),
-        (lambda: qd.sample([1, 2]), r"sample.srv=\[1, 2\]|qubit"),
+        (lambda: qd.load(""), "the model is empty: give a path"),
+        (lambda: qd.sample([1, 2, 2], num=0), "^num is 0: give 1 or more"),
+        (lambda: qd.sample([1]), r"^srv=\[1\] has 1 qubit, but this model takes 3 to 8 qubits: give as many ranks"),
+        (lambda: qd.sample([3, 3]), r"srv is \[3, 3\]: a qubit has rank 1 \(separable\) or 2 \(entangled\), given 3"),
+        (lambda: qd.sample([1, 2, 2], guidance_scale=float("nan")), "^guidance_scale: expected a finite number"),
+        (lambda: qd.sample([1, 2, 2], max_seconds=float("nan")), "or None for no limit"),
+        (lambda: qd.compile("toffoli", gates=["h", "cx"]), "add ccx to gates$"),
+        (lambda: qd.load("pretrained:unitary_3q").compile("ccz", device="cpu"), r"device belongs to qd\.load: load"),
+        (lambda: qd.generate(foo=1), "^foo: unknown key 'foo'"),
+        (lambda: qd.generate(num_samples=None), "^num_samples: expected a whole number, given None"),
         (lambda: qd.compile("qft:3"), "all of them are real"),
         (lambda: qd.compile("ccz", coupling=5), "coupling is 5: give a list"),  # type: ignore[arg-type]
         (lambda: qd.sample(np.array(2)), "srv is a ndarray: give a list"),

@@ -1338,13 +1338,13 @@ RESPONSE = httpx2.Response(401, request=httpx2.Request("GET", "https://huggingfa
     [
         (
             errors.GatedRepoError("a\nb", response=RESPONSE),
-            "its owner wants to be asked: ask on its page, then run `hf",
+            "access is restricted: request access on its page, then run `hf",
         ),
         (
             errors.RepositoryNotFoundError("a\nb", response=RESPONSE),
             "no such data set, or it is private: check the name",
         ),
-        (errors.LocalEntryNotFoundError("a\nb"), "the Hub cannot be reached and not all of it was downloaded before"),
+        (errors.LocalEntryNotFoundError("a\nb"), "the Hub cannot be reached and the cache does not hold all of it"),
         (errors.HfHubHTTPError("server\nerror", response=RESPONSE), "server"),
         (httpx2.ReadTimeout(""), "ReadTimeout; try again"),
         (OSError(28, "No space left on device"), "No space left on device"),
@@ -1366,5 +1366,5 @@ def test_what_can_go_wrong_with_a_download(monkeypatch: pytest.MonkeyPatch, prob
 def test_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DatasetFormatError, match="HF_HUB_OFFLINE=1 is set and not all of it was downloaded before"):
+    with pytest.raises(DatasetFormatError, match="HF_HUB_OFFLINE=1 is set and the cache does not hold all of it"):
         dataset_loader().load_dataset("hf://me/circuits")

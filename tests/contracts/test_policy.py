@@ -156,10 +156,10 @@ def test_shown_pairs_are_reduced_states() -> None:
 def test_what_does_not_go_together_is_refused(make_config: MakeConfig) -> None:
     values = with_prefixes(make_config, "state").model_dump()
     for change, words in [
-        ({"prefix_encoder": {"type": "none"}}, "model.type=policy looks at nothing but what is left to do"),
+        ({"prefix_encoder": {"type": "none"}}, "model.type=policy sees only the remaining target"),
         (
             {"model": {"type": "transformer"}, "scheduler": {"type": "ddim"}},
-            "prefix_encoder shows .* or prefix_encoder.type=none",
+            "prefix_encoder conditions .* or prefix_encoder.type=none",
         ),
         ({"training": {"optimizer": "adamw", "adamw_rate": 0.5}}, "adamw_rate=0.5 is for training.optimizer=muon"),
     ]:

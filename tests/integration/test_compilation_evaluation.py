@@ -179,11 +179,11 @@ def test_training_data_that_are_gone_are_not_checked(
     metadata = model / "metadata.yaml"
     metadata.write_text(metadata.read_text().replace(str(data["train"]), "stream:quick_test_unitary"))
     figures = run(config(model, data["unseen"], save_folder=str(tmp_path / "results"))).metrics
-    why = "it was trained on 'stream:quick_test_unitary', circuits that are kept nowhere"
+    why = "it was trained on 'stream:quick_test_unitary', whose circuits were not kept"
     assert figures.num_known_circuits is None
     assert f"NOT CHECKED whether training had them: {why}" in said_of_targets(figures)
     assert json.loads((tmp_path / "results" / "metrics.json").read_text())["not_checked"] == why
-    assert caplog.messages == [f"it is not checked whether training had the targets: {why}"]
+    assert caplog.messages == [f"cannot check whether targets occur in the training data: {why}"]
 
 
 def test_equal_tasks_are_asked_once(data: dict[str, Path]) -> None:
@@ -197,9 +197,10 @@ def test_what_does_not_fit_is_refused_before_sampling(
 ) -> None:
     save_dataset(dataset, tmp_path / "srv", {})
     refusals = {
-        tmp_path / "srv": "the data set is of condition_type SRV: give one made with datasets.condition_type=UNITARY",
-        data["pool"]: r"the model speaks \['h', 'cx', 'x'\], the data set \['h', 'cx', 'z'\]",
-        data["wide"]: "circuits of 3 qubits, the model makes at most 2",
+        tmp_path
+        / "srv": "the data set is of condition_type SRV: give one generated with datasets.condition_type=UNITARY",
+        data["pool"]: r"the model has the gates \['h', 'cx', 'x'\], the data set \['h', 'cx', 'z'\]",
+        data["wide"]: "circuits of 3 qubits, but the model writes at most 2",
     }
     for folder, message in refusals.items():
         with pytest.raises(IncompatibleDatasetsError, match=message):

@@ -213,7 +213,7 @@ def test_what_a_prompt_forbids_cannot_be_kept(pipeline: DiffusionPipeline) -> No
         requests = pipeline.requests(prompts, [np.eye(8)] * 2)
     else:
         requests = pipeline.requests(["Generate SRV: [1, 1, 1]", "Generate SRV: [2, 2]"])
-    with pytest.raises(ConfigError, match="the prompt of sample 1 asks for other gates or fewer qubits"):
+    with pytest.raises(ConfigError, match="the prompt of sample 1 allows other gates or fewer qubits"):
         pipeline.sample(requests, seed=0, edit=edit)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import quantum_diffusion
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.costs import depth, two_qubit_gates
@@ -19,7 +20,7 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.storage import save_dataset
 from quantum_diffusion.errors import CheckpointError, ConfigError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation import metrics
-from quantum_diffusion.evaluation.evaluator import Evaluator
+from quantum_diffusion.evaluation.evaluator import MEASURES, Evaluator
 from quantum_diffusion.evaluation.report.results import MOST_FAILED
 from quantum_diffusion.evaluation.srv_evaluation import evaluate, write_results
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
@@ -60,7 +61,10 @@ def test_figures_agree_with_the_samples(model: Path, mixed_dataset: CircuitDatas
 
     folder = tmp_path / "results"
     write_results(result, folder, settings)
-    assert json.loads((folder / "metrics.json").read_text())["evaluation"]["seed"] == 0
+    content = json.loads((folder / "metrics.json").read_text())
+    assert content["evaluation"]["seed"] == 0
+    assert content["provenance"]["quantum_diffusion"] == quantum_diffusion.__version__
+    assert {"commit", "python", "torch", "numpy", "device", "finished_at"} <= content["provenance"].keys()
     assert len(list(folder.glob("circuits/*/*.qasm"))) == sum(map(len, result.verified.values()))
     failed = sorted((folder / "failed").iterdir())
     assert 0 < len(failed) <= MOST_FAILED
@@ -147,7 +151,7 @@ def test_figures_that_cannot_be_written_are_shown(
 def test_what_does_not_fit_is_refused(model: Path, mixed_dataset: CircuitDataset, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     save_dataset(draw_dataset(4, 5, 20), folder, {})
-    with pytest.raises(IncompatibleDatasetsError, match="4 qubits, the model makes at most 3"):
+    with pytest.raises(IncompatibleDatasetsError, match="4 qubits, but the model writes at most 3"):
         Evaluator(config(model, dataset=str(folder)))
     with pytest.raises(CheckpointError, match="no saved model"):
         Evaluator(config(tmp_path / "nothing", dataset=str(folder)))
@@ -162,6 +166,12 @@ def test_what_does_not_fit_is_refused(model: Path, mixed_dataset: CircuitDataset
         Evaluator(config(model, dataset=str(folder), save_folder=below))
     with pytest.raises(CheckpointError, match="cannot write"):
         find_circuits(SampleConfig(model_dir=str(model), srv=(1, 1), save_folder=below))
+
+
+def test_a_task_without_figures_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(MEASURES, "SRV")
+    with pytest.raises(ConfigError, match=r"figures for the tasks UNITARY, STATE, but the model's is SRV: add it to"):
+        Evaluator(config(model))
 
 
 def test_a_smaller_data_set_can_be_evaluated_on(model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from quantum_diffusion.completion import completion_script
 from quantum_diffusion.config.command_line import parse_arguments, with_keys
 from quantum_diffusion.config.schema import CompileConfig, SampleConfig
 from quantum_diffusion.config.store import compose
+from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
 
 CPU = {"sample": "sample.device=cpu", "compile": "compile.device=cpu", "prepare": "prepare.device=cpu"}
@@ -88,10 +90,10 @@ def test_data_training_and_evaluation_answer_in_json(capsys: pytest.CaptureFixtu
         ("compile", ["toffoli:4"], 2, "give the target one more qubit, which it leaves as it is"),
         ("compile", ["toffoly"], 2, "did you mean 'toffoli'"),
         ("compile", ["random:3:12", "compile.max_gates=4", "compile.seed=5"], 3, "found 0 of 1 circuit"),
-        ("prepare", ["w:3", "prepare.max_tries=8"], 3, "no circuit of these gates is exactly the target"),
+        ("prepare", ["w:3", "prepare.max_tries=8"], 3, "no circuit of these gates equals the target"),
         ("sample", ["sample.srv=[1,2,2]", "sample.model_dir=nowhere"], 2, "no saved model at 'nowhere'"),
         ("inspect", ["nowhere"], 2, "does not exist"),
-        ("compile", ["ghz", "-m"], 2, "--json is for one job"),
+        ("compile", ["ghz", "-m"], 2, "--json works for a single job"),
     ],
 )
 def test_errors_are_objects_too(
@@ -118,6 +120,10 @@ def test_an_object_that_cannot_be_written_is_a_failure() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "cannot be written: No space left on device" in done.stderr
+    shell = ["bash", "-c", f"{shlex.join(command)} >&-"]
+    closed = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert closed.returncode == 1
+    assert closed.stderr.endswith("\nerror: standard output is closed, so the JSON object cannot be printed\n")
 
 
 def test_circuits_in_json_are_those_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +203,13 @@ def test_keys_take_their_values_in_order() -> None:
         "job",
         "export.output_path='out'",
     ]
-    assert with_keys(["a", "b", "c"], keys)[2] == "c", "what is left over is refused by its name"
+    with pytest.raises(ConfigError, match=r"unexpected value 'c': this command takes only export.dataset and"):
+        with_keys(["a", "b", "c"], keys)
+    with pytest.raises(ConfigError, match=r"unexpected value 'toffoli': only one compile.target is taken; give other"):
+        with_keys(["toffoli", "toffoli"], ["compile.target"])
+    with pytest.raises(ConfigError, match=r"unexpected value '2': only one sample.srv is taken, written as 1,2,2"):
+        with_keys(["1", "2", "2"], ["sample.srv"])
+    assert with_keys([""], ["compile.target"]) == ["compile.target=''"], "the schema says that it is empty"
     assert with_keys(["a", "b c"], ["report.sources..."]) == ["report.sources=['a','b c']"]
     for text in ("1,2,2", "[1,2,2]", "[1, 2, 2]"):
         config = compose("sample", SampleConfig, with_keys([text], ["sample.srv"]))
@@ -213,12 +225,12 @@ def test_the_doctor_finds_this_machine_well(
     found = {one["what"]: one for one in in_json(capsys, "doctor")["findings"]}
     for what in ("python", "torch", "device", "disk here", "pretrained models", "self-test compile"):
         assert found[what]["problem"] == "", found[what]
-    assert "right by Qiskit" in found["self-test sample"]["value"]
+    assert "confirmed by Qiskit" in found["self-test sample"]["value"]
     monkeypatch.setattr("quantum_diffusion.doctor._FREE_GB", 1e9)
     assert run_command("doctor", ["doctor.self_test=false"]) == 1
     shown = capsys.readouterr()
     assert "!!  disk here" in shown.out
-    assert shown.err == "error: look at disk here, disk for temporary files\n"
+    assert shown.err == "error: problems with disk here, disk for temporary files; see above\n"
 
 
 def test_the_doctor_tells_a_wrong_circuit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,15 +21,17 @@ from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.data.storage import save_dataset
+from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.evaluation import inspection
 from quantum_diffusion.evaluation.inspection import CHECKS, InspectionReport, WrongCircuits, inspect_dataset
 from quantum_diffusion.evaluation.metrics import circuit_keys, mean_gate_counts
 from quantum_diffusion.interop.genqc_export import export_dataset
 from quantum_diffusion.interop.loading import dataset_loader
+from quantum_diffusion.tasks.registry import TASKS
 from tests.conftest import draw_dataset
 
 GATES = ("h", "cx", "z", "x", "ccx", "swap")
-RIGHT = "every circuit is valid, its size and label are right\n"
+RIGHT = "every circuit is valid and has the right size and label\n"
 
 
 def configuration(folder: Path | str = "unused", **changes: Any) -> DatasetConfig:
@@ -163,6 +165,12 @@ def test_a_circuit_without_gates_may_be_padding_all_over() -> None:
     report = inspect_dataset(CircuitDataset(tokens, np.zeros(1, np.int32), ("Generate SRV: [1, 1, 1]",), sizes, pool))
     assert report.is_right
     assert report.length_counts == {"0": 1}
+
+
+def test_a_task_from_outside_is_refused(srv: CircuitDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "ENTANGLED", TASKS["SRV"])
+    with pytest.raises(ConfigError, match="condition_type ENTANGLED, but only SRV, UNITARY, STATE can be inspected"):
+        inspect_dataset(replace(srv, condition_type="ENTANGLED"))
 
 
 def test_no_circuits_at_all(srv: CircuitDataset) -> None:

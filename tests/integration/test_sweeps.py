@@ -67,7 +67,7 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
     before = weights.stat().st_mtime_ns
     shutil.copytree(folder / "data" / "1", folder / "data" / "late")
     again = run_forked(folder, *command)
-    assert again.stdout.count("with the same settings: kept") == 2
+    assert again.stdout.count("already holds the result of these settings: kept") == 2
     assert again.stdout.splitlines()[-1] == "3 of 3 jobs are done"
     assert weights.stat().st_mtime_ns == before
 
@@ -120,5 +120,5 @@ def test_ctrl_c_ends_a_training_beside_an_idle_worker_and_it_is_continued(folder
     assert list((model / "run" / "checkpoints").glob("*.pt")), output + errors
     assert f"interrupted: the model so far is in {model}/run/interrupted" in output
     again = run_forked(folder, *command, "training.general.dataset=./data/1")  # whatever the launcher is
-    assert again.stdout.count("continuing at step") == 1
+    assert again.stdout.count("resuming at step") == 1
     assert (model / "config.yaml").exists()

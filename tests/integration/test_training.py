@@ -261,7 +261,7 @@ def test_a_folder_of_something_else_is_never_overwritten(
 ) -> None:
     save_dataset(dataset, tmp_path / "data", {})
     before = (tmp_path / "data" / "config.yaml").read_bytes()
-    with pytest.raises(CheckpointError, match=r"is not of a model of ours.*choose another"):
+    with pytest.raises(CheckpointError, match=r"does not belong to a model of this package: choose another"):
         DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "data"), "overwrite": overwrite}))
     assert (tmp_path / "data" / "config.yaml").read_bytes() == before
 
@@ -274,7 +274,7 @@ def test_a_run_folder_of_something_else_is_never_overwritten(
     file.parent.mkdir(parents=True)
     file.write_text("config: {speed: 3}\n")
     (tmp_path / "model" / "run" / "lock").touch()
-    with pytest.raises(CheckpointError, match=r"holds 'run/.*', but no model of ours.*: choose another"):
+    with pytest.raises(CheckpointError, match=r"holds 'run/.*', which no training run wrote: choose another"):
         DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "model"), "overwrite": True}))
     assert file.read_text() == "config: {speed: 3}\n"
 
@@ -297,7 +297,7 @@ def test_a_model_is_never_put_into_or_around_a_data_set(
 def test_files_of_others_are_never_overwritten(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "metadata.yaml").write_text("years of work")
-    with pytest.raises(CheckpointError, match=r"holds 'metadata.yaml', but no model of ours"):
+    with pytest.raises(CheckpointError, match=r"holds 'metadata.yaml', which no training run wrote"):
         DiffusionTrainer(make_config(general={"output_path": str(tmp_path / "mine"), "overwrite": True}))
 
 

@@ -277,7 +277,7 @@ def test_the_command_says_where_the_page_is_and_ends_with_ctrl_c(tmp_path: Path)
     assert (ended["command"], ended["status"], ended["address"]) == ("ui", 0, page.address)
     assert ended["num_searches"] > 0
     assert "Traceback" not in err
-    assert f"the page is closed, after {ended['num_searches']} search" in err
+    assert f"stopped after {ended['num_searches']} search" in err
 
 
 def test_a_port_in_use_and_a_wrong_address_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_a_kill_at_any_moment_of_saving(folder: Path, tmp_path: Path) -> None:
 def test_a_model_still_in_training_is_told(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.yaml").touch()
-    with pytest.raises(CheckpointError, match=r"no saved model at .* yet, its training run is not finished: wait"):
+    with pytest.raises(CheckpointError, match=r"no saved model at .* yet, its training has not finished: wait"):
         load_pipeline(tmp_path)
     (tmp_path / "run" / "interrupted").mkdir()
     (tmp_path / "run" / "interrupted" / "config.yaml").touch()

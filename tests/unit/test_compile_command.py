@@ -49,7 +49,7 @@ def test_circuits_are_shown_and_written(model: str, capsys: pytest.CaptureFixtur
     assert (status, err) == (0, "")
     assert "1 x, 1 cx" in out, "the table"
     assert "┤ X ├┤ X ├" in out, "the drawing"
-    assert "distinct circuits that are exactly 'same.qasm': 2 (" in out
+    assert "found 2 distinct exact circuits for 'same.qasm' (" in out
     files = sorted(path.name for path in Path("found").iterdir())
     assert files == ["00001.qasm", "00002.qasm", "circuits.png", "summary.json"]
     summary = json.loads(Path("found/summary.json").read_text())
@@ -77,7 +77,8 @@ def test_the_best_is_given_where_none_is_exact(model: str, capsys: pytest.Captur
     options = (f"compile.target={target}", "compile.max_tries=40", "compile.save_folder=found")
     status, out, err = run(capsys, model, *options)
     assert status == 3
-    assert f"exactly {target!r}: 0; none is, the circuit shown comes nearest (0 of 40 samples were exact, 0" in out
+    found = f"found no exact circuit for {target!r}; the circuit shown is the nearest one"
+    assert f"{found} (0 of 40 samples were exact, 0" in out
     assert err == ("error: found 0 of 1 circuit in 40 tries: raise compile.max_tries\n")
     assert sorted(path.name for path in Path("found").iterdir()) == ["best.qasm", "circuits.png", "summary.json"]
     assert ", not exact (infidelity 0." in Path("found/best.qasm").read_text()

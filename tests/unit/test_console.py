@@ -55,7 +55,7 @@ def test_a_search_that_ran_dry_says_what_helps(
     config = DatasetConfig(num_samples=150_000, balance_max=balance_max, max_gates=16)
     console.show_generation(GenerationReport(100_000, 150_000, 9_000_000, 2.0, COUNTS, longest=longest), config)
     (note,) = [line for line in shown.getvalue().splitlines() if line.startswith("note:")]
-    assert "150,000 circuits were asked for, but only 100,000" in note
+    assert "150,000 circuits were requested, but these settings give only 100,000" in note
     assert f"for more, {mend}" in note
 
 
@@ -64,7 +64,7 @@ def test_what_was_continued_and_left_out_is_told(shown: io.StringIO) -> None:
     console.show_generation(report, DatasetConfig())
     text = " ".join(shown.getvalue().split())
     assert "10,000 circuits left out by datasets.balance_quantile" in text
-    assert "16,384 of the candidates are of an earlier, interrupted run" in text
+    assert "16,384 of the candidates come from an earlier, interrupted run" in text
     assert "note:" not in text
 
 

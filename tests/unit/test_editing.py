@@ -24,11 +24,11 @@ LINE = ((0, 1), (1, 2))
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"keep": (0,)}, r"edit.keep=\[0\] is given without a circuit: give it as edit.start"),
-        ({"strength": 0.5}, r"edit.strength=0.5 is given without a circuit"),
-        ({"start": START, "strength": 0}, "edit.strength=0 is not a share: give more than 0, at most 1"),
-        ({"start": START, "strength": 1.5}, "edit.strength=1.5 is not a share"),
-        ({"start": START, "strength": float("nan")}, "edit.strength=nan is not a share"),
+        ({"keep": (0,)}, r"edit.keep=\[0\] needs a circuit: give it as edit.start"),
+        ({"strength": 0.5}, r"edit.strength=0.5 needs a circuit"),
+        ({"start": START, "strength": 0}, "edit.strength=0 is out of range: give more than 0, at most 1"),
+        ({"start": START, "strength": 1.5}, "edit.strength=1.5 is out of range"),
+        ({"start": START, "strength": float("nan")}, "edit.strength=nan is out of range"),
         ({"start": START, "keep": (4,)}, "edit.keep has step 4, but edit.start has 4 gates: give 0 to 3"),
         ({"start": START, "keep": (-1,)}, "edit.keep has step -1"),
         ({"start": Circuit(3, ()), "keep": (0,)}, r"edit.keep=\[0\], but edit.start has no gates"),
@@ -58,10 +58,10 @@ def test_samples_that_the_edit_leaves_nothing_are_refused() -> None:
     allowed = np.ones((3, len(TABLE) + 1), dtype=np.bool_)
     plan.check_samples(allowed & plan.allowed, TABLE)
     allowed[2, TABLE.gate_index == 1] = False
-    with pytest.raises(ConfigError, match=r"step 1, cx on qubits \[0, 2\], but the prompt of sample 2 asks for other"):
+    with pytest.raises(ConfigError, match=r"step 1, cx on qubits \[0, 2\], but the prompt of sample 2 allows other"):
         plan.check_samples(allowed & plan.allowed, TABLE)
     none_left = plan_edit(Edit(min_gates=1, fixed_qubits=(0, 1, 2)), TABLE, STEPS)
-    with pytest.raises(ConfigError, match="sample 0 leave no gate at all"):
+    with pytest.raises(ConfigError, match="sample 0 allow no gate at all"):
         none_left.check_samples(allowed & none_left.allowed, TABLE)
 
 

@@ -136,7 +136,7 @@ def test_what_is_wrong_is_named() -> None:
     rows = {name: (value, meaning) for name, value, meaning in check_rows(report)}
     assert rows["tokens"] == (
         "1 wrong",
-        "expected: one gate of the pool a time step; wrong: row 3 (1 token out of range)",
+        "expected: one gate of the pool per time step; wrong: row 3 (1 token out of range)",
     )
     assert rows["prompts"][0] == "1,200 wrong"
     assert rows["prompts"][1].endswith("wrong: rows 0, 1, 2, 4, 5, ...")

@@ -64,7 +64,7 @@ def test_every_failure_is_reported_and_the_other_jobs_run(launcher: list[str], c
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
         "error: job 0 (runs.folder=bad): 'bad' is not right: choose another",
         "error: job 1 (runs.folder=bug): ZeroDivisionError: what",
-        "error: job 2 (runs.folder=one): it failed as it says above",
+        "error: job 2 (runs.folder=one): it failed; see its message above",
     ]
     assert "job 1 (runs.folder=bug):\nTraceback" in err, "a bug is shown in full, and where it was"
     assert all(Path(name).read_text() == "done" for name in ("one", "a"))
@@ -191,9 +191,9 @@ def test_a_wrong_job_is_named_before_any_starts(capsys: pytest.CaptureFixture) -
     assert run_jobs(command, ["-m", "runs.folder=a,b", "runs.picture=./x.png,[],./x.png"]).status == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: job 1 (runs.folder=a runs.picture=[]): runs.picture: expected ")
-    same = "would write into './x.png' like job 0: add e.g. 'runs.picture=${hydra:job.num}.png'"
+    same = "would write to './x.png', the same as job 0: add e.g. 'runs.picture=${hydra:job.num}.png'"
     assert lines[1] == f"error: job 2 (runs.folder=a runs.picture=./x.png): {same}"
-    assert lines[-1] == "error: no job was started: mend the command and give it again"
+    assert lines[-1] == "error: no job was started: correct the command and run it again"
     assert not list(Path().iterdir())
 
 
@@ -206,13 +206,13 @@ def test_jobs_that_would_share_a_folder_are_refused(name: str, capsys: pytest.Ca
     }[name]
     assert run_command(name, ["-m", *sweep]) == 2
     message = capsys.readouterr().err
-    advice = re.search(r"like job 0: add e\.g\. '(.*)'", message)
+    advice = re.search(r"the same as job 0: add e\.g\. '(.*)'", message)
     assert advice, message
     assert not list(Path().iterdir())
     parsed = parse_arguments([advice.group(1)], COMMANDS[name].section)
     assert parsed.overrides == (f"++{advice.group(1)}",), "the advice is for this command"
     assert run_command(name, ["-m", *sweep, advice.group(1), f"{COMMANDS[name].section}.nothing=1"]) == 2
-    assert "like job 0" not in capsys.readouterr().err
+    assert "the same as job 0" not in capsys.readouterr().err
 
 
 def test_jobs_that_would_write_into_one_anothers_folder_are_refused(capsys: pytest.CaptureFixture) -> None:
@@ -222,7 +222,7 @@ def test_jobs_that_would_write_into_one_anothers_folder_are_refused(capsys: pyte
     err = capsys.readouterr().err
     for job, folder in ((1, "models/q/sub"), (2, "models")):
         assert re.search(
-            rf"^error: job {job} .*'{folder}' in or around the folder of job 0: add e\.g\.", err, re.MULTILINE
+            rf"^error: job {job} .*'{folder}', inside or around the folder of job 0: add e\.g\.", err, re.MULTILINE
         )
 
 
@@ -238,7 +238,7 @@ def test_a_sweep_is_one_however_it_is_asked_for(capsys: pytest.CaptureFixture) -
 @pytest.mark.parametrize("argument", ["hydra.mode=MULTIRUN", "++hydra.mode=RunMode.MULTIRUN", "hydra.mode=2"])
 def test_hydras_other_way_to_ask_for_a_sweep_is_refused(argument: str, capsys: pytest.CaptureFixture) -> None:
     assert run_command("runs", [argument, "hydra/launcher=joblib", "runs.folder=./n1,./n2"]) == 2
-    refused = f"error: {argument!r} is not for this program: leave it out, and give -m for a sweep\n"
+    refused = f"error: {argument!r} is not supported: leave it out, and use -m for a sweep\n"
     assert capsys.readouterr().err == refused
 
 

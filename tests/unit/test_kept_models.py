@@ -136,4 +136,4 @@ def test_an_interrupted_run(make_config: MakeConfig, key: str, value: Any, said:
     with pytest.raises(CheckpointError) as caught:
         continued.restore(cast(TrainingState, state), "circuits", torch.device("cpu"))
     assert said in str(caught.value)
-    assert str(caught.value).endswith("; or training.general.resume=never to start anew")
+    assert str(caught.value).endswith("; or training.general.resume=never to start over")

@@ -73,7 +73,7 @@ def test_output_that_cannot_be_written_falls_silent(
     assert sys.stdout.fileno() == descriptor
     assert os.write(descriptor, b"native code") == 11
     reason = {unread_pipe: 0, full_disk: errno.ENOSPC, hung_up_terminal: errno.EIO, read_only_file: errno.EBADF}[broken]
-    warning = f"warning: nothing more is shown, for it cannot be written: {os.strerror(reason)}\n"
+    warning = f"warning: further output is dropped, it cannot be written: {os.strerror(reason)}\n"
     assert errors.getvalue() == (warning if reason else ""), "a reader that has gone, as `head` does, is nothing to say"
 
 

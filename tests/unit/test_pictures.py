@@ -8,6 +8,7 @@ import pytest
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.files import new_entries
 from quantum_diffusion.pictures import new_picture
 
 H = Circuit(1, (Instruction("h", (), (0,)),))
@@ -41,5 +42,9 @@ def test_what_cannot_be_drawn_leaves_what_was_there(tmp_path: Path, monkeypatch:
     full = pytest.raises(ConfigError, match=r"cannot write '.*picture\.png': the disk is full")
     with full, new_picture(path, (1, 1), ConfigError):
         pass
+    with pytest.raises(ConfigError) as caught, new_entries(tmp_path, "picture.png", ConfigError) as staging:  # noqa: SIM117
+        with new_picture(staging / "picture.png", (1, 1), ConfigError):
+            pass
+    assert f"cannot write {str(path)!r}" in str(caught.value), "the place that users know, not the temporary one"
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

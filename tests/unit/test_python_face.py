@@ -65,7 +65,7 @@ PRESETS = "which quantum_diffusion.config.store.compose makes of presets"
             f"config is 'toffoli': give a {SCHEMA}.CompileConfig or {SCHEMA}.PrepareConfig",
         ),
         (lambda: TrainingConfig(), "TrainingConfig.general: is required: give it as key=value"),
-        (lambda: TrainingConfig(general=3), "TrainingConfig.general: expected keys below it"),
+        (lambda: TrainingConfig(general=3), "TrainingConfig.general: expected nested keys"),
         (
             lambda: TrainingConfig(general={"dataset": "x"}, training={"learning_rte": 1}),
             "TrainingConfig.training.learning_rte: unknown key 'learning_rte': did you mean 'learning_rate'?",
@@ -98,7 +98,12 @@ def test_numbers_of_numpy_and_paths_are_read_as_plain() -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(None, "None: give a path"), (7, "7: give a path"), ("", "'': give a path"), ("a\0b", "'a\\x00b': give a path")],
+    [
+        (None, "None: give a path"),
+        (7, "7: give a path"),
+        ("", "is empty: give a path"),
+        ("a\0b", "'a\\x00b': give a path"),
+    ],
 )
 def test_paths(given: Any, said: str) -> None:
     for call in (

@@ -27,7 +27,7 @@ GHZ = Circuit(3, read_gates("h 0; cx 0 1; cx 1 2"))
 @pytest.mark.parametrize(
     ("label", "edit", "said"),
     [
-        ((1, 1, 1), {"fixed_qubits": (0, 1, 2)}, "edit.fixed_qubits leave no gate at all"),
+        ((1, 1, 1), {"fixed_qubits": (0, 1, 2)}, "edit.fixed_qubits allow no gate at all"),
         ((2, 2, 1), {"fixed_qubits": (1,)}, r"sample.srv=\[2, 2, 1\] entangles qubit 0, but edit.coupling and"),
         ((2, 2), {"coupling": ()}, "leave no gates that join it with another entangled one"),
         ((2, 2, 1), {"coupling": ((1, 2),)}, "entangles qubit 0"),

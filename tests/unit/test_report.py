@@ -75,7 +75,7 @@ def test_rows_say_what_a_newcomer_needs() -> None:
     assert "95 %: 88.8 % to 97.8 %" in rows["SRV accuracy"][1]
     assert rows["shuffled prompts"][0] == "50.0 %"
     assert rows["2 entangled"][0] == "94.0 %"
-    assert rows["gates"] == ("4.25", "mean gates of a circuit: 2.2 h, 2.0 cx")
+    assert rows["mean gates"] == ("4.25", "per valid circuit: 2.2 h, 2.0 cx")
     assert rows["sampler"] == ("masked", "guidance 3, 8 steps, order left_to_right")
     assert summary_rows(replace(METRICS, order=None))[-1] == ("sampler", "masked", "guidance 3, 8 steps")
 

@@ -252,7 +252,7 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
     page = make_page(tmp_path, folder)
     assert "above optimum" not in page.text
     assert "Solved by gate subset" not in page.text
-    assert "were not kept by the version that evaluated" in page.text
+    assert "was made by a version that kept no failed circuits" in page.text
     assert "The settings are not recorded" in page.text
 
     model = make_run(tmp_path / "model")

@@ -127,10 +127,10 @@ def test_a_picture_is_refused_before_the_work(
     assert run_command("runs", [*arguments, f"runs.picture={tmp_path}/gone/runs.png"]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "gone' for the picture: make it, or give another one" in shown.err
+    assert "gone' for the picture does not exist: create it, or give another" in shown.err
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="permission denied"):
         check_picture(tmp_path / "runs.png")
     monkeypatch.undo()
     assert run_command("runs", [*arguments, f"runs.picture={tmp_path}/runs.png"]) == 0
-    assert "loss of the run that has it is drawn in" in capsys.readouterr().out
+    assert "shows loss of the one run that recorded it" in capsys.readouterr().out

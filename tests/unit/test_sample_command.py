@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_is_refused_before_the_work(name: str, tmp_path:
 
 
 def test_no_path_has_a_nul() -> None:
-    with pytest.raises(ConfigError, match=r"^SampleConfig\.save_folder: 'a\\x00b' is no name in UTF-8"):
+    with pytest.raises(ConfigError, match=r"^SampleConfig\.save_folder: 'a\\x00b' is not valid UTF-8"):
         SampleConfig(model_dir="unused", srv=(1, 1), save_folder="a\0b")
 
 

@@ -59,15 +59,15 @@ def test_what_is_not_found_is_told(project: Path, dataset: CircuitDataset) -> No
     model = project / "models" / "model"
     describe(model, dataset, dataset="./gone")
     assert find_training_data(model).missing == (
-        "its training data './gone' are not to be found: put them back, or beside the targets"
+        "its training data './gone' were not found: restore them, or put them beside the targets"
     )
     save_dataset(draw_dataset(3, 5, 20), project / "other", {})
     describe(model, dataset, dataset="./other")
-    assert find_training_data(model).missing == "'./other' holds other circuits now than those it was trained on"
+    assert find_training_data(model).missing == "'./other' no longer holds the circuits it was trained on"
     describe(model, dataset, dataset="stream:quick_test_srv")
-    assert "circuits that are kept nowhere" in str(find_training_data(model).missing)
+    assert "whose circuits were not kept" in str(find_training_data(model).missing)
     describe(model, dataset, dataset_sha256=None)
-    assert find_training_data(model).missing == "the model does not say what it was trained on"
+    assert find_training_data(model).missing == "the model does not record its training data"
 
 
 def test_the_data_of_the_model_it_began_from_count_too(project: Path, dataset: CircuitDataset) -> None:

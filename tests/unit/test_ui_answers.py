@@ -96,9 +96,9 @@ def test_where_none_is_exact_the_nearest_is_shown() -> None:
 
 def test_a_search_ends_when_it_is_stopped_or_its_time_is_up() -> None:
     hard = {**UNITARY, "target": {"name": "random:3:12"}, "num_circuits": 24, "max_seconds": 20}
-    assert answers.find(hard, SETTINGS, lambda: True)["problem"].endswith("until the search was stopped")
+    assert answers.find(hard, SETTINGS, lambda: True)["problem"].endswith("before the search was stopped")
     answer = answers.find({**hard, "max_seconds": None}, Settings(device="cpu", max_seconds=0.01))
-    assert "the most that this page searches" in answer["problem"]
+    assert "the time limit of this page" in answer["problem"]
 
 
 @pytest.mark.parametrize(
@@ -234,13 +234,13 @@ def test_what_is_found_is_replayed(asked: dict[str, Any]) -> None:
     ("asked", "qasm", "said"),
     [
         (UNITARY, "hello", "OpenQASM"),
-        (UNITARY, 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0];', "2 qubits, the target has not"),
+        (UNITARY, 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0];', "2 qubits, unlike the target"),
         (SRV, 'OPENQASM 2.0; include "qelib1.inc"; qreg q[12]; h q[0];', "12 qubits, the model 8"),
         ({**UNITARY, "seed": None}, TOFFOLI, "seed is missing"),
         (
             {"model": "pretrained:unitary_5q", "target": {"name": "ghz"}, "seed": 1},
             'OPENQASM 2.0; include "qelib1.inc"; qreg q[5];' + "h q[0];" * 2100,
-            "too large to be watched",
+            "too large to replay",
         ),
     ],
 )

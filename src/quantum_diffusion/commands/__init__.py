@@ -1,7 +1,7 @@
-"""What each command of `quantum-diffusion` does: one object built from its typed configuration, and called.
+"""The commands of `quantum-diffusion`, collected by name in `COMMANDS`.
 
-Each prints what people want to know, and returns its exit status with the same for programs. Heavy imports are inside
-the functions, so that `--help` answers at once. `COMMANDS` has them all by their names.
+Each builds one object from its typed configuration, runs it, prints a summary for people and returns the same for
+programs. Heavy imports are inside the functions, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def doctor(config: DoctorConfig) -> Outcome:
             console.out.print(f"      {finding.problem}")
     wrong = [finding.what for finding in findings if finding.problem]
     if wrong:
-        print(f"error: look at {', '.join(wrong)}", file=sys.stderr)
+        print(f"error: problems with {', '.join(wrong)}; see above", file=sys.stderr)
     return Outcome(1 if wrong else 0, {"findings": [asdict(finding) for finding in findings]})
 
 
 def completion(config: CompletionConfig) -> Outcome:
-    """Print the script with which a shell completes commands, keys and presets."""
+    """Print the script that makes a shell complete commands, keys and presets."""
     from quantum_diffusion.completion import completion_script
     from quantum_diffusion.config.presets import Presets
     from quantum_diffusion.config.schema import SECTIONS
@@ -56,18 +56,18 @@ def completion(config: CompletionConfig) -> Outcome:
 
 
 def show_plan(config: Any) -> Outcome:
-    """Say what a command would do, how large and about how long, for `--dry-run`."""
+    """Print what a command would do, its size and its estimated duration, for `--dry-run`."""
     from quantum_diffusion import console
     from quantum_diffusion.plans import plan
 
     planned = plan(config)
     if planned is None:
-        console.out.print("the settings are right; nothing was done")
+        console.out.print("the settings are valid; nothing was done")
         return Outcome(report={"dry_run": True})
     rows = list(planned.words.items())
     if planned.seconds is not None:
         rows.append(("time", f"about {duration(planned.seconds)} on this machine"))
-    console.show_table("It would do this", rows, "the settings are right; nothing was done")
+    console.show_table("Plan", rows, "the settings are valid; nothing was done")
     return Outcome(report={"dry_run": True, "seconds": planned.seconds, **planned.values})
 
 
@@ -77,7 +77,7 @@ COMMANDS = {
         generate,
         lambda config: config.output_path,
         "datasets.output_path=./datasets/${hydra:job.num}",
-        summary="Make a data set of labelled circuits.",
+        summary="Generate a data set of labelled circuits.",
     ),
     "train": Command(
         "training",
@@ -93,7 +93,7 @@ COMMANDS = {
         evaluate,
         lambda config: config.results_folder,
         "evaluation.save_folder=./evaluations/${hydra:job.num}",
-        summary="Sample from a model, verify every circuit by simulation, and report.",
+        summary="Sample from a model, verify every circuit by simulation, and write figures.",
         example="evaluation.dataset=./datasets/srv_dataset evaluation.model_dir=./models/quick_test",
     ),
     "sample": Command(
@@ -101,7 +101,7 @@ COMMANDS = {
         sample,
         lambda config: config.save_folder,
         "sample.save_folder=./circuits/${hydra:job.num}",
-        summary="Give verified circuits for a Schmidt rank vector.",
+        summary="Find verified circuits for a Schmidt rank vector.",
         example="1,2,2",
         arguments=("sample.srv",),
     ),
@@ -110,7 +110,7 @@ COMMANDS = {
         find_for_target,
         lambda config: config.save_folder,
         "compile.save_folder=./circuits/${hydra:job.num}",
-        summary="Give verified circuits for a unitary.",
+        summary="Find verified circuits for a unitary.",
         example="toffoli compile.max_seconds=5",
         arguments=("compile.target",),
     ),
@@ -119,7 +119,7 @@ COMMANDS = {
         find_for_target,
         lambda config: config.save_folder,
         "prepare.save_folder=./circuits/${hydra:job.num}",
-        summary="Give verified circuits that make a state.",
+        summary="Find verified circuits that prepare a state.",
         example="ghz:4",
         arguments=("prepare.target",),
     ),
@@ -128,7 +128,7 @@ COMMANDS = {
         inspect,
         lambda config: config.save_folder,
         "inspect.save_folder=./inspections/${hydra:job.num}",
-        summary="Show what is in a data set, and verify every circuit of it.",
+        summary="Summarise a data set and verify every circuit in it.",
         example="./datasets/srv_dataset",
         arguments=("inspect.dataset",),
     ),
@@ -137,7 +137,7 @@ COMMANDS = {
         runs,
         lambda config: config.picture,
         "runs.picture=./runs_${hydra:job.num}.png",
-        summary="List training runs and compare them: how they ended, their settings, their curves.",
+        summary="List and compare training runs: status, settings, curves.",
         arguments=("runs.folder",),
     ),
     "report": Command(
@@ -154,7 +154,7 @@ COMMANDS = {
         export_genqc,
         lambda config: config.output_path,
         "export.output_path=./exported/${hydra:job.num}",
-        summary="Write a data set as a folder that genQC opens.",
+        summary="Export a data set in genQC's format.",
         example="./datasets/srv_dataset ./exported",
         arguments=("export.dataset", "export.output_path"),
     ),
@@ -162,14 +162,14 @@ COMMANDS = {
         "models",
         models,
         lambda config: None,
-        summary="List the models that come with the package, and your own.",
+        summary="List the pretrained models and your own.",
         arguments=("models.folder",),
     ),
     "ui": Command(
         "ui",
         ui,
         lambda config: None,
-        summary="Serve a page on this machine where you ask models and watch circuits being written.",
+        summary="Serve a local web page for querying models and replaying their circuits.",
     ),
     "push": Command(
         "push",
@@ -189,13 +189,13 @@ COMMANDS = {
         arguments=("pull.address", "pull.output_path"),
     ),
     "doctor": Command(
-        "doctor", doctor, lambda config: None, summary="Check the installation, the machine and a shipped model."
+        "doctor", doctor, lambda config: None, summary="Check the installation, the machine and the pretrained models."
     ),
     "completion": Command(
         "completion",
         completion,
         lambda config: None,
-        summary="Print the script with which your shell completes commands, keys and presets.",
+        summary="Print a shell completion script for commands, keys and presets.",
         example="bash > ~/.local/share/bash-completion/completions/quantum-diffusion",
         arguments=("completion.shell",),
     ),

@@ -1,4 +1,4 @@
-"""The commands that ask a model for circuits: what was found is shown, saved, and where it is too little, explained."""
+"""The commands sample, compile and prepare: they print and save the circuits found, and explain a shortfall."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sample(config: SampleConfig) -> Outcome:
-    """Give verified circuits for a Schmidt rank vector."""
+    """Find verified circuits for a Schmidt rank vector."""
     from quantum_diffusion import console
     from quantum_diffusion.search.sampling import find_circuits, write_circuits
 
@@ -28,7 +28,7 @@ def sample(config: SampleConfig) -> Outcome:
     try:
         if is_saved:
             write_circuits(found, config)
-    finally:  # what was found is shown, too, where it cannot be saved
+    finally:  # show the circuits even if saving fails
         console.show_circuits(found.circuits)
         console.out.print(f"\n{found.summary}")
     _show_kept(found)
@@ -39,7 +39,7 @@ def sample(config: SampleConfig) -> Outcome:
 
 
 def find_for_target(config: TargetSearchConfig) -> Outcome:
-    """Give verified circuits for a unitary or a state."""
+    """Find verified circuits for a unitary or a state."""
     from quantum_diffusion import console
     from quantum_diffusion.search.compiling import described, find_for_target, write_compilation
 
@@ -53,12 +53,7 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
     finally:
         if shown:
             console.show_compilation(shown)
-        nearest = "; none is, the circuit shown comes nearest" if shown and not found.circuits else ""
-        wanted = f"of infidelity {config.tolerance:g} or less to" if config.tolerance else "that are exactly"
-        console.out.print(
-            f"\ndistinct circuits {wanted} {config.target!r}: {len(found.circuits)}{nearest} ({found.effort}; "
-            f"{found.seconds:.1f} s)"
-        )
+        console.out.print(f"\n{_result(config, found)} ({found.effort}; {found.seconds:.1f} s)")
     _show_kept(found)
     if is_saved:
         console.out.print(_written(Path(str(config.save_folder))))
@@ -67,8 +62,18 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
     return _complain(config, config.command, found, report, found.num_too_long)
 
 
+def _result(config: TargetSearchConfig, found: Compilation) -> str:
+    """Say how many circuits were found for a target."""
+    exact = "" if config.tolerance else "exact "
+    within = f" with infidelity {config.tolerance:g} or less" if config.tolerance else ""
+    if not found.circuits:
+        nearest = "; the circuit shown is the nearest one" if found.best else ""
+        return f"found no {exact}circuit for {config.target!r}{within}{nearest}"
+    return f"found {counted(len(found.circuits), f'distinct {exact}circuit')} for {config.target!r}{within}"
+
+
 def _written(folder: Path) -> str:
-    """Say what a search has written; a picture that could not be made is not there."""
+    """Say what a search has written, without a picture that could not be drawn."""
     from quantum_diffusion.search.saving import PICTURE_FILE
 
     picture = ", a picture" if (folder / PICTURE_FILE).is_file() else ""
@@ -76,7 +81,7 @@ def _written(folder: Path) -> str:
 
 
 _MANY_ALIKE = 20
-"""Exact samples of each circuit found, beyond which others are hardly to be expected."""
+"""Exact samples per circuit found beyond which more tries are unlikely to find another."""
 
 
 def _show_kept(found: FoundCircuits | Compilation) -> None:
@@ -93,12 +98,12 @@ def _complain(
     report: Mapping[str, Any],
     num_too_long: int = 0,
 ) -> Outcome:
-    """Return the outcome of a search; when it found fewer circuits than wanted, say why and what to do."""
+    """Return the outcome of a search; if it found too few circuits, print why and what to do."""
     from quantum_diffusion.search.exact import Compilation
 
     report = {**report, "num_exact": found.num_exact, "seconds": found.seconds, "save_folder": config.save_folder}
     if found.interrupted:
-        print("interrupted: this is what was found until then", file=sys.stderr)
+        print("interrupted: these are the results so far", file=sys.stderr)
         return Outcome(INTERRUPTED, report)
     if len(found.circuits) >= config.num_circuits:
         return Outcome(report=report)
@@ -109,16 +114,16 @@ def _complain(
     if found.circuits:
         problem += f", {counted(num_alike, 'exact sample')} gave no other"
     if num_alike > _MANY_ALIKE * len(found.circuits) > 0:
-        mends = []  # more tries give the same circuits again
+        mends = []  # more tries would give the same circuits again
     if num_too_long:
         problem += f", {counted(num_too_long, 'exact sample')} had more than {section}.max_gates={config.max_gates}"
         mends.insert(0, f"raise {section}.max_gates")
     if found.circuits:
         mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
-        entries = "whose entries are no whole numbers over roots of two"
-        problem += f", and no circuit of these gates is exactly the target, {entries}"
-        mends = [f"set {section}.tolerance, e.g. to 0.01, for the nearest ones"]
+        entries = "whose entries are not integers divided by powers of the square root of two"
+        problem += f", and no circuit of these gates equals the target, {entries}"
+        mends = [f"set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"]
     problem = f"{problem}: {' or '.join(mends)}"
     print(f"error: {problem}", file=sys.stderr)
     return Outcome(NOT_FOUND, {"error": problem, **report})

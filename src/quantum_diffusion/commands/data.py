@@ -1,4 +1,4 @@
-"""The commands that make data sets, check them, and write them in other forms."""
+"""The commands generate, inspect and export-genqc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantum_diffusion.jobs import Outcome
 
 
 def generate(config: DatasetConfig) -> Outcome:
-    """Make a data set of labelled circuits."""
+    """Generate a data set of labelled circuits."""
     from quantum_diffusion import console
     from quantum_diffusion.data.generation import DatasetGenerator
 
@@ -25,7 +25,7 @@ def generate(config: DatasetConfig) -> Outcome:
 
 
 def inspect(config: InspectConfig) -> Outcome:
-    """Show what is in a data set, and verify every circuit of it."""
+    """Summarise a data set and verify every circuit in it."""
     from quantum_diffusion import console
     from quantum_diffusion.evaluation.inspection import generation_settings, inspect_dataset
     from quantum_diffusion.evaluation.report import inspection as words
@@ -55,12 +55,12 @@ def inspect(config: InspectConfig) -> Outcome:
         problem = f"{config.dataset!r}: {words.verdict(report)}: generate or copy it again"
         print(f"error: {problem}", file=sys.stderr)
         return Outcome(1, {"error": problem, "dataset": config.dataset, **report.to_dict()})
-    console.out.print("every circuit is valid, its size and label are right")
+    console.out.print("every circuit is valid and has the right size and label")
     return Outcome(report={"dataset": config.dataset, **report.to_dict()})
 
 
 def export_genqc(config: ExportConfig) -> Outcome:
-    """Write a data set or a model as a folder that genQC opens."""
+    """Export a data set or a model in genQC's format."""
     from quantum_diffusion import console
     from quantum_diffusion.interop.genqc_export import check_export, export_dataset
     from quantum_diffusion.interop.loading import dataset_loader

@@ -1,4 +1,4 @@
-"""The commands that train models, measure them, and report on both."""
+"""The commands train, evaluate, runs and report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def is_already_trained(config: TrainingConfig) -> bool:
 
 
 def evaluate(config: EvaluationConfig) -> Outcome:
-    """Sample from a model, verify every circuit by simulation, and report."""
+    """Sample from a model, verify every circuit by simulation, and write figures."""
     from quantum_diffusion import console
     from quantum_diffusion.evaluation.evaluator import Evaluator
     from quantum_diffusion.evaluation.report.tables import summary_rows, verified_counts
@@ -55,7 +55,7 @@ def evaluate(config: EvaluationConfig) -> Outcome:
     try:
         result = evaluator.write(result)
     finally:
-        if config.verbose or result.folder is None:  # what could not be written is nowhere else
+        if config.verbose or result.folder is None:  # if writing failed, this is the only copy
             verified = [len(circuits) for circuits in result.verified.values()]
             files = "metrics.json, metrics.md, *.png" + (", circuits/*/*.qasm" if any(verified) else "")
             place = "" if result.folder is None else f";\nall results are in {result.folder}: {files}"
@@ -65,7 +65,7 @@ def evaluate(config: EvaluationConfig) -> Outcome:
 
 
 def runs(config: RunsConfig) -> Outcome:
-    """List training runs and compare them: how they stand, their settings, their curves."""
+    """List and compare training runs: status, settings, curves."""
     from quantum_diffusion import console
     from quantum_diffusion.tracking.runs import check_picture, differences, find_runs, save_curves, values_of_runs
 
@@ -81,10 +81,10 @@ def runs(config: RunsConfig) -> Outcome:
     console.show_table("Runs", lines)
     if len(found) > 1:
         rows = [(key, values_of_runs([plain(value) for value in values])) for key, values in differences(found).items()]
-        console.show_table("Settings that differ (of up to 6 runs in their order)", rows or [("none", "")])
+        console.show_table("Settings that differ (of up to 6 runs, in order)", rows or [("none", "")])
     if picture is not None:
-        which = "run that has it" if drawn == 1 else f"{drawn} newest runs that have it"
-        console.out.print(f"\n{config.metric} of the {which} is drawn in {picture}")
+        which = "the one run" if drawn == 1 else f"the {drawn} newest runs"
+        console.out.print(f"\n{picture} shows {config.metric} of {which} that recorded it")
     shown = ("name", "status", "started", "seconds", "step", "total_steps", "metrics", "settings")
     return Outcome(report={"runs": [{key: getattr(run, key) for key in shown} for run in found], "picture": picture})
 

@@ -1,4 +1,4 @@
-"""The commands around models: which there are, a page to ask them, and the Hub."""
+"""The commands models, ui, push and pull."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantum_diffusion.jobs import Outcome
 
 
 def models(config: ModelsConfig) -> Outcome:
-    """List the models that come with the package, and those in a folder."""
+    """List the pretrained models and those in a folder."""
     from quantum_diffusion import console
     from quantum_diffusion.cards import read_card
     from quantum_diffusion.pretrained import PREFIX, WEIGHTS, pretrained_names
@@ -34,24 +34,24 @@ def models(config: ModelsConfig) -> Outcome:
         for text in filter(None, (row["answers"], row["figures"])):
             console.out.print(f"  {text}")
     console.out.print(
-        "\nsample, compile and prepare take pretrained ones where none is named; cards: docs/pretrained.md"
+        "\nsample, compile and prepare use pretrained models by default; their cards are in docs/pretrained.md"
     )
     return Outcome(report={"models": rows})
 
 
 def ui(config: UiConfig) -> Outcome:
-    """Serve a page on this machine where you ask models and watch circuits being written; Ctrl-C ends it."""
+    """Serve a local web page for querying models and replaying their circuits, until Ctrl-C."""
     from quantum_diffusion import console
     from quantum_diffusion.ui.server import PageServer
 
     server = PageServer(config)
-    console.out.print(f"the page is at {server.address} (Ctrl-C ends it)")
+    console.out.print(f"serving at {server.address} (Ctrl-C to stop)")
     if not server.is_private:
-        console.out.print(f"anyone who reaches ui.host={config.host} can search on this machine: there is no password")
+        console.out.print(f"anyone who can reach ui.host={config.host} can run searches here: there is no password")
     if config.open_browser:
         server.open_browser()
     server.run()
-    console.out.print(f"the page is closed, after {counted(server.num_searches, 'search', 'searches')}")
+    console.out.print(f"stopped after {counted(server.num_searches, 'search', 'searches')}")
     return Outcome(report={"address": server.address, "num_searches": server.num_searches})
 
 
@@ -61,7 +61,7 @@ def push(config: PushConfig) -> Outcome:
     from quantum_diffusion.interop.exchange import push_folder
 
     url = push_folder(config.folder, config.address, config.private)
-    console.out.print(f"{config.folder} is uploaded: {url}")
+    console.out.print(f"uploaded {config.folder}: {url}")
     return Outcome(report={"url": url})
 
 
@@ -71,5 +71,5 @@ def pull(config: PullConfig) -> Outcome:
     from quantum_diffusion.interop.exchange import pull_folder
 
     what = pull_folder(config.address, config.kind, config.output_path)
-    console.out.print(f"{config.address}: {what}, in {config.output_path}")
+    console.out.print(f"downloaded {config.address} ({what}) to {config.output_path}")
     return Outcome(report={"folder": config.output_path, "what": what})

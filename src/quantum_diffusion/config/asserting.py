@@ -1,4 +1,4 @@
-"""Hydra's reader of overrides under `python -O`, which strips the assert statements that part of its work is in."""
+"""Makes Hydra's override parser work under `python -O`, which strips assert statements that it relies on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _READER = "hydra.core.override_parser.overrides_visitor"
 
 
 def keep_asserts() -> None:
-    """Let the reader be loaded with its assert statements: `{a: 1}` and `choice(a,b)` cannot be read without."""
+    """Load the parser with its assert statements; without them it cannot read `{a: 1}` or `choice(a,b)`."""
     sys.meta_path.insert(0, _Finder())
 
 

@@ -1,6 +1,6 @@
-"""A command line taken apart: presets, keys with values, and Hydra's own options, each understood or refused by name.
+"""Parses a command line into presets, keys with values and Hydra's options, and refuses everything else by name.
 
-What is left for Hydra is sure to be readable, and keys are left for the schema to judge.
+Whatever reaches Hydra is known to be readable; the schema checks the keys later.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from quantum_diffusion.config.validation import all_fields, fields_at, nested_se
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 OWN_OPTIONS = ("--help", "--json", "--dry-run")
-"""Options that `cli` reads before all others."""
+"""Options that `cli` handles itself."""
 
 _REFUSED = {
-    "--shell-completion": "completion knows nothing of this program's commands: `COMMAND --help` lists all keys",
-    "--experimental-rerun": "a pickled job can run code: give the settings, e.g. training=MODEL/training_config.yaml",
+    "--shell-completion": "use `quantum-diffusion completion SHELL`",
+    "--experimental-rerun": "a pickled job can run code; give the settings, e.g. training=MODEL/training_config.yaml",
     "--config-name": "choose a preset, e.g. training=quick_test_srv, or a file of your own, training=FILE.yaml",
     "--config-path": "add a folder of presets of your own with --config-dir=FOLDER",
 }
-"""Options of Hydra that this program does without, and what to do in their place."""
+"""Hydra options that are not supported, and what to use instead."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """A command line.
+    """A parsed command line.
 
     Attributes:
         section: The section that the command reads ("training").
-        overrides: `KEY=VALUE` for Hydra; keys are marked `++`, so that Hydra passes them on in any case.
-        chosen: The file of every preset that `overrides` names, by group and by the name it has there.
+        overrides: `KEY=VALUE` for Hydra; keys begin with `++`, so that Hydra accepts unknown ones too.
+        chosen: The file of every preset in `overrides`, by group and name.
         is_sweep: Whether -m was given.
-        shown: What --cfg shows: "job", "hydra" or "all"; None runs the command.
-        resolve: Whether values shown have their interpolations resolved.
-        package: The part that is shown, a dotted key; None shows all.
-        options: Further options for Hydra, which only show something.
+        shown: What --cfg prints: "job", "hydra" or "all"; None runs the command.
+        resolve: Whether to resolve interpolations in printed values.
+        package: The part to print, a dotted key; None prints all.
+        options: Further Hydra options, which only print something.
     """
 
     section: str
@@ -56,14 +56,14 @@ class Arguments:
 
 
 class _Parser(argparse.ArgumentParser):
-    """The options, most of them Hydra's; what is wrong is raised, not printed."""
+    """Parser of the options, most of them Hydra's; it raises errors instead of printing them."""
 
     def __init__(self) -> None:
         super().__init__(prog="quantum-diffusion", add_help=False)
         self.add_argument("overrides", nargs="*")
         self.add_argument("--config-dir", "-cd")
         self.add_argument("--multirun", "-m", action="store_true")
-        self.add_argument("--run", "-r", action="store_true")  # what happens without -m anyway
+        self.add_argument("--run", "-r", action="store_true")  # the default
         self.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
         self.add_argument("--resolve", action="store_true")
         self.add_argument("--package", "-p")
@@ -76,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--config-path", "-cp")
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}: `quantum-diffusion COMMAND --help` says how options are written")
+        raise ConfigError(f"{message}: see `quantum-diffusion COMMAND --help` for the options")
 
     def split(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Return the options and, as `overrides`, everything else."""
@@ -87,19 +87,19 @@ class _Parser(argparse.ArgumentParser):
             raise ConfigError(unknown_name("option", argument.partition("=")[0], names))
         for name, mend in _REFUSED.items():
             if getattr(found, name.strip("-").replace("-", "_")):
-                raise ConfigError(f"{name} is an option of Hydra that is not for this program: {mend}")
+                raise ConfigError(f"Hydra's option {name} is not supported: {mend}")
         return found
 
 
 def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments:
-    """Take a command line apart.
+    """Parse a command line.
 
     Args:
         arguments: The command line without the program's name and the command.
-        command_section: The section the command reads ("training"); what is meant for others would have no effect.
+        command_section: The section the command reads ("training"); keys of other sections are refused.
 
     Raises:
-        ConfigError: An option, preset or section does not exist or is not for this command, or something is unreadable.
+        ConfigError: An option, preset or section is unknown or not for this command, or an argument is unreadable.
     """
     found = _Parser().split(arguments)
     presets = own_presets(found.config_dir)
@@ -111,13 +111,13 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
         name = key.lstrip("+~")
         first, dot, rest = name.partition(".")
         if name == "hydra.mode":
-            raise ConfigError(f"{argument!r} is not for this program: leave it out, and give -m for a sweep")
+            raise ConfigError(f"{argument!r} is not supported: leave it out, and use -m for a sweep")
         if first.partition("/")[0] == "hydra":
             overrides.append(argument)
         elif argument.startswith("~") and not (name == "debug" or _is_leaf(name, command_section)):
             raise ConfigError(
-                f"{argument!r} would leave nothing to run with: ~ goes with a single key, e.g. "
-                "~training.training.max_steps, which then has its default"
+                f"{argument!r} would remove a whole section: give ~ a single key to reset to its default, e.g. "
+                "~training.training.max_steps"
             )
         elif not equals and not argument.startswith("~"):
             example, *_ = next(all_fields(SECTIONS[command_section], command_section))
@@ -130,7 +130,7 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
         elif first == command_section and dot and rest:
             overrides.append(_prepared(argument, command_section, found.multirun))
         elif first in SECTIONS:
-            raise ConfigError(f"{argument!r} has no effect here: this command reads {command_section}.KEY=VALUE")
+            raise ConfigError(f"{argument!r} has no effect on this command: it reads {command_section}.KEY=VALUE")
         else:
             raise ConfigError(unknown_name("key", name, [*groups, f"{command_section}.KEY"]))
     options = [f"--info={found.info}"] if found.info else []
@@ -148,12 +148,12 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
 
 
 def own_presets(folder: str | None) -> Presets:
-    """Return the presets there are, with those of a user's folder; None is none."""
+    """Return our presets, plus those in a user's folder; None adds none."""
     return Presets(None if folder is None else path_of(folder))
 
 
 def presets_of(arguments: Sequence[str]) -> Presets:
-    """Return the presets that a command line can name, whatever else is in it."""
+    """Return the presets that a command line can use; its other arguments are ignored."""
     return own_presets(_Parser().split([entry for entry in arguments if entry not in ("-h", "--help")]).config_dir)
 
 
@@ -161,14 +161,14 @@ def presets_of(arguments: Sequence[str]) -> Presets:
 
 
 def _choose(argument: str, group: str, presets: Presets, is_sweep: bool, chosen: dict[str, Path]) -> list[str]:
-    """Return the names, for Hydra, of the presets that an override chooses; note their files in `chosen`."""
+    """Return Hydra's names of the presets that an override chooses, and record their files in `chosen`."""
     from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 
     value: Any = _parsed(argument).value()
     if isinstance(value, Glob):
         texts = value.filter(presets.names(group))
         if not texts:
-            raise ConfigError(f"{argument!r} matches none of the presets {', '.join(presets.names(group))}")
+            raise ConfigError(f"{argument!r} matches no preset (available: {', '.join(presets.names(group))})")
     elif isinstance(value, ChoiceSweep):
         texts = [entry.text if isinstance(entry, QuotedString) else str(entry) for entry in value.list]
     else:
@@ -179,17 +179,15 @@ def _choose(argument: str, group: str, presets: Presets, is_sweep: bool, chosen:
 
 
 def _registered(text: str, group: str, presets: Presets, chosen: dict[str, Path]) -> str:
-    """Return the name under which Hydra shall know a preset, given by its name or its file."""
+    """Register a preset, given by name or file; returns the name that Hydra will know it by."""
     if text.endswith(SUFFIXES):
         file = path_of(text)
         if not file.is_file():
-            raise ConfigError(
-                f"{group}={text}: there is no such file, or it is none: give a file of settings, or a preset's name"
-            )
+            raise ConfigError(f"{group}={text}: no such file: give a YAML file of settings, or a preset's name")
     else:
         file = presets.find(group, text)
     stem = re.sub(r"[^A-Za-z0-9_]", "_", Path(text).stem if text.endswith(SUFFIXES) else text)
-    if not isinstance(_parsed(f"{group}={stem}").value(), str):  # it would read nan, null or 1e5 as no name
+    if not isinstance(_parsed(f"{group}={stem}").value(), str):  # Hydra would not read nan, null or 1e5 as a name
         stem = f"_{stem}"
     name, number = stem, 1
     while chosen.get(name, file) != file:  # another file of that name
@@ -203,26 +201,40 @@ def _registered(text: str, group: str, presets: Presets, chosen: dict[str, Path]
 
 
 def with_keys(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Put keys before values that are given without, in their order: `toffoli` becomes `compile.target='toffoli'`.
+    """Add the keys to values given without one, in order: `toffoli` becomes `compile.target='toffoli'`.
 
     Args:
         arguments: A command line.
-        keys: The keys; one that ends in `...` takes all values that are left, as a list. What is left over once each
-            has a value stays as it is.
+        keys: The keys; one that ends in `...` takes all remaining values, as a list.
+
+    Raises:
+        ConfigError: There are more values than keys; a command without such keys is left for `parse_arguments`.
     """
     waiting, every, result, before = list(keys), [], [], ""
     for argument in arguments:
-        is_value = waiting and "=" not in argument and argument[:1] not in "-~+" and before not in _WITH_VALUE
-        if is_value and waiting[0].endswith("..."):
+        is_value = "=" not in argument and not argument.startswith(("-", "~", "+")) and before not in _WITH_VALUE
+        before = argument
+        if not is_value or not keys:
+            result.append(argument)
+        elif not waiting:
+            raise ConfigError(_too_many(argument, keys))
+        elif waiting[0].endswith("..."):
             every.append(argument)
         else:
-            result.append(_with_key(waiting.pop(0), argument) if is_value else argument)
-        before = argument
+            result.append(_with_key(waiting.pop(0), argument))
     return [*result, f"{waiting[0].removesuffix('...')}={written(every)}"] if every else result
 
 
+def _too_many(value: str, keys: Sequence[str]) -> str:
+    """Word the refusal of a value that comes after every key has one."""
+    if len(keys) > 1:
+        return f"unexpected value {value!r}: this command takes only {' and '.join(keys)} without a key"
+    as_list = ", written as 1,2,2" if _takes_list(keys[0], keys[0].partition(".")[0]) else ""
+    return f"unexpected value {value!r}: only one {keys[0]} is taken{as_list}; give other settings as KEY=VALUE"
+
+
 def _with_key(key: str, text: str) -> str:
-    """Put a key before a value; numbers of a list need no brackets."""
+    """Return KEY=VALUE; a list of numbers needs no brackets."""
     is_list = re.fullmatch(r"\[?[\d,\s]*\]?", text) and _takes_list(key, key.partition(".")[0])
     return f"{key}=[{text.strip('[]')}]" if is_list else f"{key}={written(text)}"
 
@@ -232,8 +244,8 @@ _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info"
 
 
 def written(value: Any) -> str:
-    """Write a value as Hydra's grammar has it, a text quoted, so that it means nothing but itself."""
-    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+    """Write a value in Hydra's grammar; text is quoted, so that it is taken literally."""
+    if hasattr(value, "tolist"):  # numpy numbers and arrays
         value = value.tolist()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -248,7 +260,7 @@ def written(value: Any) -> str:
 
 
 def _prepared(argument: str, section: str, is_sweep: bool) -> str:
-    """Return an override of a key as Hydra shall read it."""
+    """Return an override in the form that Hydra needs."""
     argument = _with_quoted_home(argument)
     parsed = _parsed(argument)
     key, _, value = argument.partition("=")
@@ -268,13 +280,13 @@ def _parsed(argument: str) -> Any:
         return OverridesParser.create().parse_override(argument)
     except HydraException:
         raise ConfigError(
-            f"cannot read {argument!r}: quote values with spaces or special characters, e.g. "
+            f"cannot read {argument!r}: quote values that have spaces or special characters, e.g. "
             "'training.general.dataset=\"./my data\"'"
         ) from None
 
 
 def keys_in(overrides: Sequence[str]) -> set[str]:
-    """Return the dotted keys that overrides set, those in mappings included."""
+    """Return the dotted keys that overrides set, including keys inside mappings."""
 
     def below(key: str, value: Any) -> set[str]:
         if not isinstance(value, dict):
@@ -286,7 +298,7 @@ def keys_in(overrides: Sequence[str]) -> set[str]:
 
 
 def _with_quoted_home(argument: str) -> str:
-    """Quote values that begin with ~/, which Hydra's grammar does not know; what is quoted stays as it is."""
+    """Quote values that begin with ~/, which Hydra's grammar lacks; quoted values stay as they are."""
     if "'" in argument or '"' in argument:
         return argument
     return re.sub(r"(?<=[=,])((stream:)?~(/([^\s,(){}\[\]$]|\$\{[^}]*\})*)?)(?=,|$)", r"'\1'", argument)
@@ -305,7 +317,7 @@ def _takes_list(key: str, section: str) -> bool:
 
 
 def _is_leaf(key: str, section: str) -> bool:
-    """Tell whether a dotted key has a value of its own; one that does not exist is the schema's to refuse."""
+    """Tell whether a dotted key holds a value rather than a section; the schema refuses unknown keys later."""
     first, _, rest = key.partition(".")
     fields = fields_at(SECTIONS[section], rest.split("."))
     return first == section and bool(rest) and not any(nested_sections(field.annotation) for field in fields)

@@ -1,6 +1,6 @@
-"""What the field and other libraries call things, and what they are called here: for advice on a name that is unknown.
+"""Names used by genQC, diffusers, torch and common habit, with our names: for suggestions on unknown names.
 
-Sources: configurations saved by genQC 0.2.5, classes of diffusers and torch, and habits. Case does not count.
+genQC's names come from configurations saved by version 0.2.5. Case is ignored.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ KEYS = {
     "unitary": "target",
     "state": "target",
 }
-"""Key elsewhere => our key, whole or its last name where several commands have it."""
+"""Key elsewhere => our key: dotted, or only its last part if several commands have it."""
 
 NEEDLESS_KEYS = {
-    "cached_text_enc": "each distinct prompt is encoded once a step in any case",
+    "cached_text_enc": "each distinct prompt is always encoded only once per step",
     "num_clrs": "it follows from the gates of the data set",
     "add_config": "sizes follow from the data set",
-    "non_blocking": "data is moved to the device that way in any case",
-    "pin_memory": "data is moved to the device that way in any case",
+    "non_blocking": "data is always moved to the device that way",
+    "pin_memory": "data is always moved to the device that way",
 }
-"""Key elsewhere => why there is none here."""
+"""Key elsewhere => why we have none."""
 
 VALUES = {
     "qc_cond_unet": "unet",
@@ -126,4 +126,4 @@ VALUES = {
     "bucket": "bucketed",
     "max": "max_padded",
 }
-"""Value elsewhere => our value, where that is valid; of a class its last name counts (torch.optim.Adam => adam)."""
+"""Value elsewhere => our value, if valid for the key; only the last part of a class path counts (torch.optim.Adam)."""

@@ -1,6 +1,6 @@
-"""Preset files: found in our folder or a user's, read safely, laid over one another, and completed with the defaults.
+"""Preset files: found in our folder or a user's, read safely, merged, and completed with the defaults.
 
-Hydra is given whole presets and reads no file itself, so that what is wrong with one is told alike wherever it lies.
+Hydra receives complete presets and reads no file itself, so that errors read the same for every file.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from quantum_diffusion.errors import ConfigError, first_line, unknown_name
 
 SUFFIXES = (".yaml", ".yml")
 MISSING = "???"
-"""What Hydra and OmegaConf write for a value that has to be given."""
+"""Hydra's and OmegaConf's marker for a required value."""
 
 _LARGEST_FILE = 2**20
 _MOST_VALUES = 100_000
-"""A file of YAML may hold this many values, all aliases written out: nine aliases of nine of nine ... are too many."""
+"""Maximum number of values in a YAML file with all aliases expanded: nested aliases can multiply without bound."""
 
 Values = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Presets:
     """The presets that can be chosen by name.
 
     Attributes:
-        own: A user's folder, laid out like ours (`training/NAME.yaml`, ...), which adds to it; None for none.
+        own: A user's folder of additional presets, laid out like ours (`training/NAME.yaml`, ...); None for none.
     """
 
     own: Path | None = None
@@ -55,7 +55,7 @@ class Presets:
         """Return the presets of a group ("datasets", "training", "evaluation", "debug"), sorted.
 
         Raises:
-            ConfigError: The user's folder cannot be read, or has a preset that bears the name of one of ours.
+            ConfigError: The user's folder cannot be read, or has a preset with the name of one of ours.
         """
         return sorted(self._files(group))
 
@@ -63,7 +63,7 @@ class Presets:
         """Return the file of a preset.
 
         Raises:
-            ConfigError: There is none of that name.
+            ConfigError: There is no preset of that name.
         """
         files = self._files(group)
         if name not in files:
@@ -76,26 +76,26 @@ class Presets:
             return files
         if not self.own.is_dir():
             raise ConfigError(
-                f"--config-dir={str(self.own)!r} is no folder: give one that holds e.g. {group}/NAME.yaml"
+                f"--config-dir={str(self.own)!r} is not a folder: give one that holds e.g. {group}/NAME.yaml"
             )
         added = _files_in(self.own / group)
         for name in added:
             if name in files:
                 raise ConfigError(
-                    f"{str(added[name])!r} bears the name of a preset of ours, {group}={name}: rename the file"
+                    f"{str(added[name])!r} has the name of a built-in preset, {group}={name}: rename the file"
                 )
         return files | added
 
     def load(self, group: str, file: Path) -> Values:
-        """Return a preset as plain values under its group, those it is built on and all defaults included.
+        """Return a preset's values, merged with the presets it builds on and completed with all defaults.
 
         Args:
-            group: What it configures, a name of `SECTIONS`; "debug" for values of all of them by section, which are
-                not completed.
-            file: Its file; `defaults:` in it names presets of the same group, or files beside it.
+            group: The section it configures, a key of `SECTIONS`; "debug" presets hold values by section and are not
+                completed.
+            file: Its file; its `defaults:` names presets of the same group, or files beside it.
 
         Raises:
-            ConfigError: A file is missing, unreadable or no mapping; the message names file, line and problem.
+            ConfigError: A file is missing, unreadable or not a mapping; the message names file, line and problem.
         """
         values: Values = {}
         for layer in self._layers(group, file, ()):
@@ -103,10 +103,10 @@ class Presets:
         return completed(SECTIONS[group], values) if group in SECTIONS else values
 
     def _layers(self, group: str, file: Path, chain: tuple[Path, ...]) -> list[Values]:
-        """Return what a file is made of, in the order in which one is laid over the other."""
+        """Return the layers of a preset in merge order, the base first."""
         real = Path(os.path.realpath(file))
         if real in chain:
-            raise ConfigError(f"{str(file)!r} is built on itself, by way of {str(chain[-1])!r}: change its `defaults`")
+            raise ConfigError(f"{str(file)!r} builds on itself through {str(chain[-1])!r}: change its `defaults`")
         content = read_yaml(file)
         bases = content.pop("defaults", [])
         package = _package_of(file)
@@ -127,7 +127,7 @@ class Presets:
         return layers
 
     def _base(self, group: str, name: str, file: Path) -> Path:
-        """Return the file that `name` stands for in the `defaults` of a file."""
+        """Return the file that a name in a preset's `defaults` refers to."""
         name = name.removeprefix(f"/{group}/")
         if name.endswith(SUFFIXES):
             return file.parent / path_of(name)
@@ -141,17 +141,17 @@ class Presets:
 
 
 def _check_nesting(file: Path, schema: type[Section], content: Values) -> None:
-    """Refuse dotted keys, and values where there are keys below: what lies above them would hide that."""
+    """Refuse dotted keys and values in place of sections, which merging would otherwise hide."""
     for key, value in content.items():
         if "." in key:
             first, _, rest = key.partition(".")
-            raise ConfigError(f"{str(file)!r}: write {key!r} as {rest!r} below {first!r}: keys of a preset are nested")
+            raise ConfigError(f"{str(file)!r}: write {key!r} as {rest!r} nested under {first!r}")
         if _section_of(schema, key) is not Section and not isinstance(value, Mapping | None):
-            raise ConfigError(f"{str(file)!r}: {key}: expected keys below it, given {value!r}")
+            raise ConfigError(f"{str(file)!r}: {key}: expected nested keys, given {value!r}")
 
 
 def path_of(text: str) -> Path:
-    """Return the path that a text names, in which ~ may stand for the home folder.
+    """Return text as a path, with ~ expanded to the home folder.
 
     Raises:
         ConfigError: There is no home folder.
@@ -174,10 +174,10 @@ def _files_in(folder: Path) -> dict[str, Path]:
 
 
 def read_yaml(file: Path) -> Values:
-    """Read a preset's file as plain values; interpolations such as ${...} stay as they are.
+    """Read a preset file as plain values; interpolations such as ${...} stay unresolved.
 
     Raises:
-        ConfigError: One line with the file, the line in it where there is one, and the problem.
+        ConfigError: The file cannot be read; the message names the file, the line if known, and the problem.
     """
     try:
         with file.open("rb") as opened:
@@ -193,14 +193,14 @@ def read_yaml(file: Path) -> Values:
         values = OmegaConf.to_container(loaded, resolve=False)
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
-        raise ConfigError(f"{str(file)!r}, line {line}: no UTF-8 text: save it as UTF-8") from None
+        raise ConfigError(f"{str(file)!r}, line {line}: not valid UTF-8: save it as UTF-8") from None
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark
         where = "" if mark is None else f", line {mark.line + 1}"
         raise ConfigError(f"{str(file)!r}{where}: {problem.problem or first_line(problem)}") from None
     except RecursionError:
         raise ConfigError(f"{str(file)!r}: its values are nested too deeply") from None
-    except Exception as problem:  # what OmegaConf and Python say of odd keys, huge numbers and single values
+    except Exception as problem:  # OmegaConf's and Python's errors on odd keys, huge numbers and single values
         raise ConfigError(f"{str(file)!r}: {first_line(problem)}: expected keys and values") from None
     if not isinstance(loaded, DictConfig) or not isinstance(values, dict):
         raise ConfigError(f"{str(file)!r} holds a list: expected keys and values, e.g. num_epochs: 3")
@@ -208,7 +208,7 @@ def read_yaml(file: Path) -> Values:
 
 
 def _package_of(file: Path) -> str | None:
-    """Return what Hydra's comment `# @package NAME` says, None without one; `_global_` has values below sections."""
+    """Return NAME of Hydra's comment `# @package NAME`, None without one; under `_global_`, values are by section."""
     with file.open(encoding="utf-8-sig", errors="replace") as opened:
         for line in opened:
             if line.strip() and not line.startswith("#"):
@@ -220,11 +220,11 @@ def _package_of(file: Path) -> str | None:
 
 
 def _check_extent(text: str) -> None:
-    """Refuse aliases that stand for very many values, or for themselves, before anything makes these."""
+    """Refuse aliases that expand to very many values or to themselves, before anything expands them."""
 
     def size(node: yaml.Node) -> int:
         if id(node) not in sizes:
-            sizes[id(node)] = _MOST_VALUES + 1  # until it is known: an alias of itself is endless
+            sizes[id(node)] = _MOST_VALUES + 1  # until it is known: an alias of itself has no end
             children = node.value if isinstance(node, yaml.CollectionNode) else []
             parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
             sizes[id(node)] = 1 + sum(map(size, parts))
@@ -233,21 +233,21 @@ def _check_extent(text: str) -> None:
     sizes: dict[int, int] = {}
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and size(root) > _MOST_VALUES:
-        raise ValueError(f"with its aliases written out it has more than {_MOST_VALUES:,} values")
+        raise ValueError(f"with its aliases expanded it has more than {_MOST_VALUES:,} values")
 
 
 # -------------------------------------------------------------------------------------------------- layers
 
 
 def layered(schema: type[Section], below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
-    """Return values with others laid over them, mapping by mapping.
+    """Return values merged with others that take precedence, mapping by mapping.
 
-    Where a part of the model changes its type, the parameters of the other type go.
+    If a part of the model changes its type, the parameters of the old type are dropped.
 
     Args:
-        schema: The section the values are of; `Section` itself where it is not known.
+        schema: The section of the values; `Section` itself if unknown.
         below: Plain values.
-        above: Plain values.
+        above: Plain values that take precedence.
     """
     result = dict(below)
     for key, value in above.items():
@@ -262,7 +262,7 @@ def layered(schema: type[Section], below: Mapping[str, Any], above: Mapping[str,
 
 
 def completed(schema: type[Section], values: Mapping[str, Any]) -> Values:
-    """Return values with the schema's defaults for all that is not there, `MISSING` for what has none."""
+    """Return values completed with the schema's defaults, and `MISSING` for required ones."""
     result: Values = {}
     for name, field in schema.model_fields.items():
         part = _section_of(schema, name)
@@ -278,7 +278,7 @@ def completed(schema: type[Section], values: Mapping[str, Any]) -> Values:
 
 
 def _section_of(schema: type[Section], name: str) -> type[Section]:
-    """Return the section below a key; `Section` itself where there is none, or several."""
+    """Return the section nested under a key; `Section` itself if there is none, or several."""
     field = schema.model_fields.get(name)
     sections = [] if field is None else nested_sections(field.annotation)
     return sections[0] if len(sections) == 1 else Section

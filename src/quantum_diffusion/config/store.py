@@ -1,7 +1,7 @@
-"""From a command line and presets to typed configuration, through Hydra.
+"""Turns a command line and presets into a typed configuration, through Hydra.
 
-Hydra chooses, merges and sweeps; the schema alone decides which keys and values are right, so that a wrong one gives
-our one-line message and not a stack trace.
+Hydra selects, merges and sweeps; only the schema decides which keys and values are valid, so that a wrong one gives a
+one-line message instead of a stack trace.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 _GROUPS = ("datasets", "training", "evaluation")
 _PRESET_TYPES = "preset_types"
-"""Beside a preset's values: the type that it gives to each part, for `_complete` to compare with the final one."""
+"""Key beside a preset's values for the type it gives to each part, which `_complete` compares with the final one."""
 
 
 def preset_names(group: str) -> list[str]:
@@ -59,13 +59,13 @@ def preset_names(group: str) -> list[str]:
 
 
 def dataset_preset(name: str) -> DatasetConfig:
-    """Return a preset of `conf/datasets`, or the configuration in a YAML file of the same form.
+    """Return the configuration of a preset of `conf/datasets`, or of a YAML file of the same form.
 
     Args:
         name: Name of the preset ("quick_test_srv"), or path of a file that ends in ".yaml".
 
     Raises:
-        ConfigError: There is no such preset or file, or it is wrong.
+        ConfigError: The preset or file does not exist or is invalid.
     """
     presets = Presets()
     file = path_of(name) if name.endswith(SUFFIXES) else presets.find("datasets", name)
@@ -84,11 +84,11 @@ def run_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) -> None:
 
     Args:
         arguments: What to run.
-        task: Called once, or for every job of a sweep, then perhaps in another process; Hydra drops what it returns.
-            It must let no exception out.
+        task: Called once, or for every job of a sweep, possibly in another process. Hydra discards its return value; it
+            must not raise.
 
     Raises:
-        ConfigError: Hydra refuses the arguments, or cannot make its folder.
+        ConfigError: Hydra refuses the arguments, or cannot create its folder.
     """
     _register(arguments)
     with _hydra_errors():
@@ -99,7 +99,7 @@ def run_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) -> None:
 
 
 def _run_with_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) -> None:
-    """Do what `hydra.main` does with a parsed command line, which composes everything twice; once takes 0.1 s."""
+    """Do the work of `hydra.main`, which would compose everything twice, at 0.1 s each."""
     from hydra.core.global_hydra import GlobalHydra
 
     with _hydra(job_name="jobs"):
@@ -113,7 +113,7 @@ def _run_with_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) ->
 
 
 def _hydra(job_name: str) -> AbstractContextManager[None]:
-    """Let Hydra find what we have registered; there is nothing in the module, whose name spares a look at the stack."""
+    """Start Hydra with the registered configurations; naming a module, an empty one, spares it a look at the stack."""
     from hydra import initialize_config_module
 
     started: AbstractContextManager[None] = initialize_config_module(__package__, version_base="1.3", job_name=job_name)
@@ -122,7 +122,7 @@ def _hydra(job_name: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _composed_once() -> Iterator[None]:
-    """Let no sweeper compose its jobs only to see whether that can be done: what runs them composes them, too."""
+    """Keep sweepers from composing all jobs merely to validate them; they are composed again when they run."""
     from hydra.plugins.sweeper import Sweeper
 
     validate = Sweeper.validate_batch_is_legal
@@ -146,7 +146,7 @@ def _show_with_hydra(arguments: Arguments, task: Callable[[DictConfig], None]) -
 
 
 def running_job() -> tuple[int, list[str]]:
-    """Return the number of the sweep's job that Hydra is running, and what is set for it."""
+    """Return the number and the overrides of the sweep job that Hydra is running."""
     from hydra.core.hydra_config import HydraConfig
 
     return HydraConfig.get().job.num, _overrides_of_job()
@@ -164,12 +164,12 @@ def compose(name: str, schema: type[SectionT], overrides: Sequence[str] = ()) ->
 
 
 def show(arguments: Arguments) -> str:
-    """Return what `--cfg` shows, as YAML: the section a command reads with all its defaults, and Hydra's own.
+    """Return the output of `--cfg` as YAML: the command's section with all defaults, and Hydra's own configuration.
 
-    Given back as a preset file, `training=FILE.yaml`, it makes the same configuration again.
+    Used as a preset file, `training=FILE.yaml`, it gives the same configuration again.
 
     Raises:
-        ConfigError: A value cannot be resolved, or there is no such package.
+        ConfigError: A value cannot be resolved, or the package does not exist.
     """
     composed, name = _compose(arguments, with_hydra=arguments.shown != "job"), arguments.section
     _complete(composed, name, arguments.overrides)
@@ -197,7 +197,7 @@ def _compose(arguments: Arguments, with_hydra: bool = False) -> DictConfig:
 
 
 def _register(arguments: Arguments) -> None:
-    """Give Hydra the root of the configuration and every preset that it will be asked for."""
+    """Register the root of the configuration and every chosen preset with Hydra."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
@@ -206,7 +206,7 @@ def _register(arguments: Arguments) -> None:
         root[section] = completed(SECTIONS[section], {})
     store.store("config", root)
     for group in _GROUPS:
-        store.store("default", {}, group, group)  # of other sections nothing is read
+        store.store("default", {}, group, group)  # other sections are not read
     for group, files in arguments.chosen.items():
         if group in _GROUPS and not files:
             files = {"default": config_folder() / group / "default.yaml"}
@@ -219,7 +219,7 @@ def _register(arguments: Arguments) -> None:
 
 @contextmanager
 def _hydra_errors() -> Iterator[None]:
-    """Word in one line what Hydra itself cannot do."""
+    """Turn Hydra's own errors into one-line messages."""
     from hydra.errors import HydraException
 
     try:
@@ -235,10 +235,10 @@ def _hydra_errors() -> Iterator[None]:
         raise ConfigError(f"cannot compose the configuration: {first_line(problem)}: check the hydra.* keys") from None
     except OSError as problem:
         if problem.filename is None:
-            raise ConfigError(f"the current folder cannot be used ({problem.strerror}): go to another one") from None
+            raise ConfigError(f"the current folder is unusable ({problem.strerror}): change to another one") from None
         raise ConfigError(
-            f"Hydra cannot make the folder of its job, {problem.filename!r} ({problem.strerror}): leave hydra.run.dir "
-            "and hydra.sweep.dir out, or give a folder that can be written"
+            f"Hydra cannot create its job folder {problem.filename!r} ({problem.strerror}): leave out hydra.run.dir "
+            "and hydra.sweep.dir, or give a writable folder"
         ) from None
 
 
@@ -252,9 +252,9 @@ def section(
 
     Args:
         composed: All sections.
-        name: Which.
+        name: The section's name.
         schema: Its class.
-        overrides: What the command line sets; None asks Hydra, in a job that it runs.
+        overrides: The command line's overrides; None takes those of the job that Hydra is running.
 
     Raises:
         ConfigError: A key or value is wrong; the message names it.
@@ -264,7 +264,7 @@ def section(
         values = OmegaConf.to_container(composed[name], resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(
-            f"{error.full_key or name}: {first_line(error)}: give the value, or a key that is there"
+            f"{error.full_key or name}: {first_line(error)}: give the value, or a key that exists"
         ) from None
     missing: list[str] = []
     config = validate(schema, _without_missing(values, name, missing), name)
@@ -284,9 +284,9 @@ def _overrides_of_job() -> list[str]:
 
 
 def _complete(composed: DictConfig, name: str, overrides: Sequence[str]) -> None:
-    """Where the command line gives a part another type than its preset, take the preset's parameters away.
+    """Drop a preset's parameters of each part whose type the command line changes, then add all defaults.
 
-    Those of the type that replaces it are its defaults, and what the command line says.
+    Parameters of the new type are its defaults, overridden by the command line.
     """
     values: Any = OmegaConf.to_container(composed[name], resolve=False)
     types = values.pop(_PRESET_TYPES, {})
@@ -312,7 +312,7 @@ def _types(schema: type[Section], values: Mapping[str, Any]) -> Values:
 
 
 def _without_missing(values: Any, key: str, missing: list[str]) -> Any:
-    """Return values without those that have to be given, whose keys are appended to `missing`."""
+    """Return values without missing required ones, whose keys are appended to `missing`."""
     if not isinstance(values, dict):
         return values
     missing += [f"{key}.{name}" for name, value in values.items() if value == MISSING]
@@ -320,5 +320,5 @@ def _without_missing(values: Any, key: str, missing: list[str]) -> Any:
 
 
 def to_yaml(config: Section) -> str:
-    """Write a configuration with all its resolved values as YAML; `validate` reads it back."""
+    """Return a configuration with all resolved values as YAML, which `validate` reads back."""
     return yaml_text(config.model_dump(mode="json"), allow_unicode=True)

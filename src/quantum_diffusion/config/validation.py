@@ -1,6 +1,6 @@
-"""Sections of a typed configuration, and the words in which wrong values are refused.
+"""Base classes of configuration sections, and the messages for invalid values.
 
-pydantic checks; what it finds becomes one line that names the key, what was given and what would be right.
+pydantic checks the values; its errors become one line that names the key, what was given and what was expected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quantum_diffusion.errors import ConfigError, nearest_name, unknown_name
 
 
 class Section(BaseModel):
-    """A part of the configuration; unknown keys are refused and values never change."""
+    """A frozen part of the configuration that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
@@ -31,13 +31,13 @@ class Section(BaseModel):
             except ValidationError as error:
                 raise ConfigError(type(self).__name__ + _join(_explain(error, type(self)))) from None
 
-        # As pydantic marks its own: sections within sections are built without it, so that errors know their place.
+        # pydantic's own marker: nested sections are then built without this __init__, so that errors keep their path.
         __init__.__pydantic_base_init__ = True
 
     @field_validator("*", mode="before")
     @classmethod
     def _read_plainly(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read paths as text, and keep pydantic from reading true as 1: as a word it is refused as a number."""
+        """Read paths as text, and keep pydantic from reading true as 1: the word "true" is refused as a number."""
         if isinstance(value, os.PathLike):
             return os.fspath(value)
         is_misplaced = isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool
@@ -45,18 +45,18 @@ class Section(BaseModel):
 
 
 Kinds = Mapping[str, type[Section]]
-"""Sections by the type that chooses them; under this name, for classes with a field `type` know no other."""
+"""Sections by type name; an alias, because `type` is a field in classes that use it."""
 
 
 class Part(Section):
-    """A part of a model that comes in several types, each with `params` of its own."""
+    """A part of a model that has several types, each with its own `params`."""
 
     kinds: ClassVar[Kinds]
-    """The class of the parameters of every type."""
+    """The parameter class of each type."""
 
     @classmethod
     def params_class(cls, values: Mapping[str, Any]) -> type[Section] | None:
-        """Return the class of the parameters, given the values of the part; None for a type that does not exist."""
+        """Return the parameter class for the values of a part; None for an unknown type."""
         kind = values.get("type", cls.model_fields["type"].default)
         return cls.kinds.get(kind) if isinstance(kind, str) else None
 
@@ -67,12 +67,12 @@ class Part(Section):
 
 
 def with_params(data: Any, default: str, classes: Mapping[str, type[Section]]) -> Any:
-    """Build the `params` of a {type, params} section with the class its type names."""
+    """Build the `params` of a {type, params} section with the class of its type."""
     if not isinstance(data, Mapping):
         return data
     kind, params = data.get("type", default), data.get("params")
     if not isinstance(kind, str) or kind not in classes:
-        return {key: value for key, value in data.items() if key != "params"}  # the type is what is wrong
+        return {key: value for key, value in data.items() if key != "params"}  # only the type is wrong
     try:
         return {**data, "type": kind, "params": classes[kind].model_validate({} if params is None else params)}
     except ValidationError as error:
@@ -80,11 +80,11 @@ def with_params(data: Any, default: str, classes: Mapping[str, type[Section]]) -
 
 
 class Rule(NamedTuple):
-    """A line of a table that says which values of a section do not go together.
+    """A rule about incompatible values of a section.
 
     Attributes:
-        broken: Whether the section has such values.
-        message: What is wrong with them, and what to do.
+        broken: Whether the section breaks it.
+        message: What is wrong and what to do.
     """
 
     broken: bool
@@ -92,7 +92,7 @@ class Rule(NamedTuple):
 
 
 def refuse(rules: Iterable[Rule]) -> None:
-    """Raise the message of the first broken rule, for pydantic to take up.
+    """Raise the message of the first broken rule; pydantic reports it.
 
     Raises:
         ValueError: A rule is broken.
@@ -114,7 +114,7 @@ def validate(schema: type[ConfigT], values: Any, prefix: str) -> ConfigT:
         prefix: Dotted key under which users know the section ("training").
 
     Raises:
-        ConfigError: One line that names the first wrong key and says what would be right.
+        ConfigError: A key or value is invalid; the message names it and what was expected.
     """
     try:
         return schema.model_validate(values)
@@ -136,23 +136,24 @@ _EXPECTED = {
     "less_than_equal": "{le} or less",
     "less_than": "less than {lt}",
     "multiple_of": "a multiple of {multiple_of}",
-    "string_type": "text (write a number that is meant as text with two kinds of quotes: \"'3'\")",
-    "string_too_short": "text, not nothing",
+    "string_type": "text (to write a number as text, use two kinds of quotes: \"'3'\")",
     "tuple_type": "a list, e.g. [a,b]",
     "too_short": "a list of {min_length} or more entries",
     "too_long": "a list of at most {max_length} entries",
-    **dict.fromkeys(("model_type", "model_attributes_type"), "keys below it, written .KEY=VALUE"),
+    **dict.fromkeys(("model_type", "model_attributes_type"), "nested keys, written .KEY=VALUE"),
 }
-"""What was expected, by pydantic's name of the error; the braces are filled from its context."""
+"""What was expected, by pydantic's error type; braces are filled from the error's context."""
+
+_LIMITED = ("greater_than_equal", "greater_than", "less_than_equal", "less_than", "multiple_of")
 
 
 def _explain(error: ValidationError, schema: type[Section], prefix: str = "") -> tuple[str, str]:
-    """Word the worst error as (dotted location, message): unknown keys come first, missing ones last.
+    """Return the most important error as (dotted location, message): unknown keys first, missing ones last.
 
     Args:
-        error: What pydantic found.
-        schema: The section it looked at.
-        prefix: Where that is in the whole configuration; "" where that is not known.
+        error: pydantic's error.
+        schema: The section that was checked.
+        prefix: Its dotted key in the whole configuration; "" if unknown.
     """
     order = {"extra_forbidden": 0, "missing": 2}
     worst = min(error.errors(include_url=False), key=lambda found: order.get(found["type"], 1))
@@ -174,6 +175,10 @@ def _explain(error: ValidationError, schema: type[Section], prefix: str = "") ->
         text = str(context["error"])
         nested = re.match(r"params(\S*?): (.*)", text)
         return (f"{location}.params{nested[1]}".lstrip("."), nested[2]) if nested else (location, text)
+    if kind in _LIMITED and str(worst["input"]).strip().lower() == "nan":
+        return location, f"expected a finite number, given {given}"
+    if kind == "string_too_short":
+        return location, "is empty: give a value"
     if kind in _EXPECTED:
         return location, f"expected {_EXPECTED[kind].format(**context)}, given {given}"
     message = str(worst["msg"])
@@ -181,7 +186,7 @@ def _explain(error: ValidationError, schema: type[Section], prefix: str = "") ->
 
 
 def nested_sections(annotation: Any) -> list[type[Section]]:
-    """Return the sections that a field's type names, several when its `type` key chooses among them."""
+    """Return the sections in a field's type; several if a `type` key chooses among them."""
     candidates = [annotation, *get_args(annotation)]
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
 
@@ -191,7 +196,7 @@ _KINDS = {bool: "true, false", int: "whole number", float: "number", str: "text"
 
 
 def describe_values(field: FieldInfo) -> str:
-    """Say in a few words which values a field takes, e.g. "whole number >= 1, or null"."""
+    """Describe the valid values of a field in a few words, e.g. "whole number >= 1, or null"."""
     kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
     words = [_describe_kind(kind, field.metadata) for kind in kinds if kind is not type(None)]
     return " or ".join(words) + (", or null" if type(None) in kinds else "")
@@ -212,7 +217,7 @@ def _describe_kind(kind: Any, constraints: Sequence[Any]) -> str:
 
 
 def _unknown_key(path: list[str], schema: type[Section], prefix: str) -> str:
-    """Say what is meant by a key that does not exist: one beside it, or one elsewhere in the command's section."""
+    """Return the message for an unknown key, suggesting a sibling key or one elsewhere in the command's section."""
     name, valid = path[-1], list(_section_at(schema, path[:-1]).model_fields)
     if name.casefold() in NEEDLESS_KEYS:
         return f"unknown key {name!r}: leave it out, {NEEDLESS_KEYS[name.casefold()]}"
@@ -229,9 +234,9 @@ def _unknown_key(path: list[str], schema: type[Section], prefix: str) -> str:
 
 
 def all_fields(schema: type[Section], prefix: str, kind: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
-    """Yield (dotted key, field, kind) of every value of a section, those of nested ones included.
+    """Yield (dotted key, field, kind) for every value of a section, including nested sections.
 
-    The kind is that of the parameters to which a key belongs, where a `type` chooses these; "" elsewhere.
+    The kind names the type of part that a parameter belongs to, if a `type` key chooses among several; else it is "".
     """
     for name, field in schema.model_fields.items():
         sections = nested_sections(field.annotation)
@@ -243,7 +248,7 @@ def all_fields(schema: type[Section], prefix: str, kind: str = "") -> Iterator[t
 
 
 def fields_at(schema: type[Section], path: Sequence[str]) -> list[FieldInfo]:
-    """Return the fields that a path of names leads to: none, or several where types of a part share the last name."""
+    """Return the fields at a path of names: none if it does not exist, several if types of a part share the name."""
     schemas = [schema]
     for name in path[:-1]:
         fields = [one.model_fields[name] for one in schemas if name in one.model_fields]
@@ -262,7 +267,7 @@ def _section_at(schema: type[Section], path: list[str]) -> type[Section]:
 
 
 def plain(value: Any) -> str:
-    """Write a value as it is typed on the command line."""
+    """Format a value as typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,1 +1,1 @@
-"""Sampling at volume, verification by simulation, figures and reports."""
+"""Evaluation of models and data sets: sampling, verification by simulation, figures and reports."""

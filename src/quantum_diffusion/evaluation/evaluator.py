@@ -1,6 +1,6 @@
-"""Evaluation of a saved model: sample for every prompt, verify by simulation, compare with baselines, write results.
+"""Evaluates a saved model: sample for every prompt, verify by simulation, compare with baselines, write results.
 
-What is written can be used as it stands: figures as JSON and Markdown, pictures, and the verified circuits as QASM.
+The results are figures as JSON and Markdown, pictures, and the verified circuits as OpenQASM.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import IncompatibleDatasetsError, memory_for
+from quantum_diffusion.errors import ConfigError, IncompatibleDatasetsError, memory_for
 from quantum_diffusion.evaluation.report.results import check_results_folder
 from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult, evaluate
 from quantum_diffusion.evaluation.target_evaluation import TargetResult, evaluate_targets
@@ -27,7 +27,7 @@ from quantum_diffusion.pretrained import model_folder
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Told (circuits so far, circuits wanted)."""
+"""Called with (circuits so far, circuits wanted)."""
 
 _told_of_memory = memory_for(
     "evaluating",
@@ -45,7 +45,7 @@ class Evaluator:
         CheckpointError: The model cannot be loaded, or `save_folder` holds something else or cannot be written.
         DatasetFormatError: The data set cannot be read.
         IncompatibleDatasetsError: Model and data set do not fit.
-        ConfigError: The device or a sampling option is not possible.
+        ConfigError: The device is missing, a sampling option is not for this model, or its task has no figures.
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
@@ -55,6 +55,12 @@ class Evaluator:
         self._folder = model_folder(config.model_dir)
         device = select_device(config.device)
         self.pipeline = load_pipeline(self._folder, device, config.model_params.weights)
+        if self.pipeline.task.name not in MEASURES:
+            raise ConfigError(
+                f"evaluation has figures for the tasks {', '.join(MEASURES)}, but the model's is "
+                f"{self.pipeline.task.name}: add it to quantum_diffusion.evaluation.evaluator.MEASURES, or count the "
+                "matches of pipeline.sample"
+            )
         self.pipeline.check_sampling(config.model_params)
         self.dataset = dataset_loader().load_dataset(config.dataset)
         check_fit(self.pipeline, self.dataset)
@@ -94,7 +100,7 @@ class Evaluator:
         config = self.config
         training = None if same else find_training_data(self._folder, Path(config.dataset))
         if training is not None and training.missing is not None:
-            logger.warning("it is not checked whether training had the targets: %s", training.missing)
+            logger.warning("cannot check whether targets occur in the training data: %s", training.missing)
         return evaluate_targets(self.pipeline, self.dataset, config, progress, same, training)
 
 
@@ -103,7 +109,7 @@ MEASURES: dict[str, Callable[[Evaluator, bool | None, Progress | None], Evaluati
     "UNITARY": Evaluator._measure_targets,
     "STATE": Evaluator._measure_targets,
 }
-"""By the name of the task; told whether the model was trained on the data set."""
+"""How each task is measured; the second argument says whether the model was trained on the data set."""
 
 
 def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:
@@ -117,17 +123,17 @@ def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:
     task = pipeline.task
     if dataset.condition_type != task.name:
         raise IncompatibleDatasetsError(
-            f"the model answers {task.asked}, but the data set is of condition_type {dataset.condition_type}: give one "
-            f"made with datasets.condition_type={task.name}"
+            f"the model is for {task.asked}, but the data set is of condition_type {dataset.condition_type}: give one "
+            f"generated with datasets.condition_type={task.name}"
         )
     if dataset.gate_pool != pipeline.gate_pool:
         raise IncompatibleDatasetsError(
-            f"the model speaks {list(pipeline.gate_pool.names)}, the data set {list(dataset.gate_pool.names)}: "
-            "give the data set it was trained on, or one of the same datasets.gate_set"
+            f"the model has the gates {list(pipeline.gate_pool.names)}, the data set {list(dataset.gate_pool.names)}: "
+            "give the data set it was trained on, or one with the same datasets.gate_set"
         )
     if dataset.num_qubits > pipeline.config.num_qubits:
         raise IncompatibleDatasetsError(
-            f"the data set has circuits of {dataset.num_qubits} qubits, the model makes at most "
+            f"the data set has circuits of {dataset.num_qubits} qubits, but the model writes at most "
             f"{pipeline.config.num_qubits}: give the data set it was trained on"
         )
     for prompt in dataset.prompts:

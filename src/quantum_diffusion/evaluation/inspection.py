@@ -1,7 +1,7 @@
-"""What is in a data set, and whether it is right: counts, repetitions, and every circuit decoded and simulated again.
+"""Inspects a data set: counts, repetitions, and a check of every circuit by decoding and simulation.
 
-Nothing is believed that can be computed: sizes, labels and unitaries are found anew from the tokens, however the data
-were made.
+Sizes, labels and unitaries are recomputed from the tokens and never taken on trust; `quantum-diffusion inspect` and
+reports show the results.
 """
 
 from __future__ import annotations
@@ -39,23 +39,26 @@ HALF_TOLERANCE, BFLOAT16_TOLERANCE = 5e-4, 3e-3
 rounding leaves 3.5e-4 and 2.8e-3. Otherwise it is `UNITARY_TOLERANCE`; float32 leaves about 1e-7."""
 
 MOST_ROWS = 5
-"""Wrong circuits that are named."""
+"""Maximum number of wrong circuits to list."""
 
 _BLOCK_CIRCUITS = 2**16
 _BLOCK_CELLS = 2**22
 """Cells of a block: enough for numpy to work in bulk, few enough to stay near the processor."""
 _MOST_THREADS = 8
-"""Each has a block at work, up to some 100 MB."""
+"""Maximum number of threads; each uses up to about 100 MB."""
+
+_TASKS = ("SRV", "UNITARY", "STATE")
+"""The tasks whose labels can be checked."""
 
 CHECKS = {
-    "tokens": "one gate of the pool a time step",
-    "sizes": "qubits and gates are those of the tokens",
+    "tokens": "one gate of the pool per time step",
+    "sizes": "qubits and gates match the tokens",
     "labels": "the prompt is the Schmidt rank vector of the circuit, entry by entry",
     "gate lists": "the prompt lists every gate of the circuit, in the order of the pool",
     "prompts": "the prompt begins with " + " or ".join(f'"{begin}"' for begin in (SRV_PROMPT, *GATES_PROMPTS)),
     "targets": "the stored unitary or state is that of the circuit, up to a global phase",
 }
-"""What can be wrong with a circuit, and when it is right."""
+"""The checks of a circuit, and what a correct circuit satisfies."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +132,21 @@ class InspectionReport:
 
 @memory_for("verifying the data set", "end other programs, or use a computer with more memory")
 def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None] | None = None) -> InspectionReport:
-    """Count what a data set holds and verify every circuit.
+    """Summarise a data set and verify every circuit.
 
     Args:
         dataset: The circuits.
         progress: Called with (circuits so far, circuits in all).
 
     Raises:
+        ConfigError: The data set is for a task from outside the package, whose labels cannot be checked here.
         GateSetError: The circuits have more qubits than can be labelled; see `schmidt_rank_vectors`.
     """
+    if dataset.condition_type not in _TASKS:
+        raise ConfigError(
+            f"the data set is of condition_type {dataset.condition_type}, but only {', '.join(_TASKS)} can be "
+            "inspected: compare its labels with the task's own `verify`"
+        )
     labels = _Labels(dataset)
     step = max(1, min(_BLOCK_CIRCUITS, _BLOCK_CELLS // (dataset.num_qubits * dataset.max_gates)))
     slices = [slice(start, min(start + step, len(dataset))) for start in range(0, len(dataset), step)]
@@ -185,7 +194,7 @@ def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None
 
 
 def generation_settings(path: Path) -> dict[str, Any] | None:
-    """Return the settings a native data set folder was made with; None for all other paths."""
+    """Return the settings that a native data set was generated with; None for all other paths."""
     if not os.path.isfile(path / DESCRIPTION):
         return None
     try:
@@ -272,7 +281,7 @@ class _Block:
 
 
 def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _Block:
-    """Verify the circuits of a block; what has wrong tokens is looked at no further."""
+    """Verify the circuits of a block; circuits with wrong tokens are not checked further."""
     table = instruction_table(dataset.gate_pool, dataset.num_qubits)
     tokens, sizes, prompts = dataset.tokens[block], dataset.sizes[block], dataset.prompt_index[block]
     report = decode_tokens(tokens, table.pool)

@@ -1,6 +1,6 @@
-"""The least gates that a target needs, by meeting in the middle: all short circuits from both of its sides.
+"""Finds the minimum number of gates for a target by meet-in-the-middle search over all short circuits.
 
-It says how good found circuits are where targets are small; for others it does not know.
+Evaluation compares found circuits with it where targets are small enough; otherwise the optimum is unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 
 class Optimum:
-    """What the circuits of few gates make, all that is different up to a global phase.
+    """Everything that circuits of few gates implement, distinct up to a global phase.
 
     Args:
         task: What targets are.
@@ -46,14 +46,14 @@ class Optimum:
         return [len(keys) for keys in self._made]
 
     def least_gates(self, target: Matrix, known: int) -> int | None:
-        """Return the fewest gates of circuits of a target.
+        """Return the minimum number of gates for a target.
 
         Args:
             target: complex128 [D, R].
             known: Gates of some circuit of it.
 
         Returns:
-            The fewest; None where they are more than was looked at.
+            The minimum; None if it exceeds the search depth.
         """
         excluded = -1
         inverses = self._gates.conj().swapaxes(1, 2)

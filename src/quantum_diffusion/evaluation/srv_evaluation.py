@@ -1,4 +1,4 @@
-"""Evaluation of a model of Schmidt rank vectors: sample for every prompt, verify, compare with baselines."""
+"""Evaluates a model of Schmidt rank vectors: sample for every prompt, verify, compare with baselines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation import metrics
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.pictures import rows_to_show, save_accuracy_chart, save_circuit_drawings
-from quantum_diffusion.evaluation.report.results import MOST_FAILED, write_results_folder
+from quantum_diffusion.evaluation.report.results import MOST_FAILED, content, write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows, summary_table
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.tasks.srv import SrvSamples
@@ -26,14 +26,14 @@ from quantum_diffusion.tasks.srv import SrvSamples
 
 @dataclass(frozen=True, repr=False)
 class EvaluationResult:
-    """What an evaluation of a model of Schmidt rank vectors found.
+    """Results of an evaluation of a model of Schmidt rank vectors.
 
     Attributes:
         metrics: The figures.
         samples: All samples.
         verified: Distinct exact circuits of each prompt, shortest first.
-        folder: Where the results were written, None when they were not.
-        unit: What `verified` has an entry for.
+        folder: Folder of the written results, None if not written.
+        unit: What the keys of `verified` are.
     """
 
     metrics: EvaluationMetrics
@@ -129,7 +129,7 @@ def write_results(result: EvaluationResult, folder: Path, config: EvaluationConf
     names = {prompt: "srv_" + "".join(filter(str.isdigit, prompt)) for prompt in result.verified}
     write_results_folder(
         folder,
-        result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")},
+        content(result.metrics, config),
         summary_rows(result.metrics),
         {names[prompt]: circuits for prompt, circuits in result.verified.items()},
         {names[prompt]: prompt for prompt in result.verified},

@@ -1,6 +1,6 @@
-"""Evaluation of a model on targets: many tries each, every one simulated, beside random circuits and Qiskit.
+"""Evaluates a model on targets: many samples each, all simulated, compared with random circuits and Qiskit.
 
-Targets are what circuits of a data set do; those that the model has seen in training are counted and left out.
+Targets come from the circuits of a data set; those that occur in the training data are counted and left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from quantum_diffusion.errors import IncompatibleDatasetsError, counted
 from quantum_diffusion.evaluation import target_metrics as metrics
 from quantum_diffusion.evaluation.metrics import dataset_keys, sampled_figures, shortest_distinct, wilson_interval
 from quantum_diffusion.evaluation.optimum import Optimum
-from quantum_diffusion.evaluation.report.results import MOST_FAILED, write_results_folder
+from quantum_diffusion.evaluation.report.results import MOST_FAILED, content, write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows, summary_table
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
 from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, TargetMetrics
@@ -41,12 +41,12 @@ from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 
 _BLOCK_BYTES = 2**28
-"""Memory for the targets of the samples that are asked for at once."""
+"""Memory for the targets of one batch of samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What is asked for, and the circuits that it was made with.
+    """M targets and the circuits they were computed from.
 
     Attributes:
         task: What targets are.
@@ -121,7 +121,7 @@ class Tries:
 
 @dataclass(frozen=True, repr=False)
 class TargetResult:
-    """What an evaluation on targets found.
+    """Results of an evaluation on targets.
 
     Attributes:
         metrics: The figures.
@@ -129,8 +129,8 @@ class TargetResult:
         tries: All samples.
         verified: Distinct exact circuits of each target by its name, shortest first, at most `MOST_CIRCUITS`.
         failed: Of some targets that no sample solved the one that came nearest, each with its target and infidelity.
-        folder: Where the results were written, None when they were not.
-        unit: What `verified` has an entry for.
+        folder: Folder of the written results, None if not written.
+        unit: What the keys of `verified` are.
     """
 
     metrics: TargetMetrics
@@ -424,7 +424,7 @@ def write_target_results(result: TargetResult, folder: Path, config: EvaluationC
     }
     write_results_folder(
         folder,
-        result.metrics.to_dict() | {"evaluation": config.model_dump(mode="json")},
+        content(result.metrics, config),
         summary_rows(result.metrics),
         {name: circuits for name, circuits in result.verified.items() if circuits},
         dict(zip(targets.names, targets.requests.prompts, strict=True)),

@@ -23,9 +23,6 @@ MOST_CIRCUITS = 10
 INFIDELITY_EDGES = (0.0, EXACT, *np.linspace(0, 1, 21)[1:].tolist())
 """Bounds of the histograms of infidelities: the exact ones, then steps of 0.05 up to 1."""
 
-MOST_CIRCUITS = 10
-"""Distinct exact circuits of a target that are kept, shortest first."""
-
 _ROUNDING = 1e-12
 
 

@@ -1,6 +1,6 @@
-"""What a model was trained on, found again by its content wherever it lies now, to leave its circuits out of targets.
+"""Locates a model's training data by content, so that evaluation can leave out targets that occur there.
 
-A model that began with the weights of another one has learned from the data of both.
+A model that was initialised with another one's weights has learned from the data of both.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def _find(metadata: dict[str, Any], model: Path, near: Path | None) -> CircuitDa
     """Return the data set that a model's metadata name, or say why it is not there."""
     given, fingerprint = metadata.get("dataset"), metadata.get("dataset_sha256")
     if not given or not fingerprint:
-        return "the model does not say what it was trained on"
+        return "the model does not record its training data"
     given = str(given)
     if given.startswith("stream:"):
-        return f"it was trained on {given!r}, circuits that are kept nowhere"
+        return f"it was trained on {given!r}, whose circuits were not kept"
     changed = False
     for path in _places(given, metadata, model, near):
         try:
@@ -83,8 +83,8 @@ def _find(metadata: dict[str, Any], model: Path, near: Path | None) -> CircuitDa
             return dataset
         changed = True
     if changed:
-        return f"{given!r} holds other circuits now than those it was trained on"
-    return f"its training data {given!r} are not to be found: put them back, or beside the targets"
+        return f"{given!r} no longer holds the circuits it was trained on"
+    return f"its training data {given!r} were not found: restore them, or put them beside the targets"
 
 
 def _places(given: str, metadata: dict[str, Any], model: Path, near: Path | None) -> Iterator[str | Path]:

@@ -1,1 +1,1 @@
-"""Translation between this package's names and layouts and those of other implementations."""
+"""Conversion between this package's formats and those of genQC and the Hugging Face Hub."""

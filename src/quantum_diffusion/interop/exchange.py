@@ -1,4 +1,4 @@
-"""Models and data sets of a hub: a folder uploaded as it is, and one downloaded, checked and put where it is wanted."""
+"""Uploads models and data sets to the Hugging Face Hub; downloads are checked before they go to a new folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Translate U-Net weights between genQC 0.2.5 and this package, name by name and strictly in both directions.
+"""Converts U-Net weights between genQC 0.2.5 and this package, name by name and strictly, in both directions.
 
 This is the only place that knows genQC's parameter names; it reads and writes no files and imports no genQC.
 

@@ -1,7 +1,7 @@
-"""Reading data set folders of genQC 0.2.5, in every layout it has; `genqc_export` writes them.
+"""Reads data set folders of genQC 0.2.5 in all of its layouts; `genqc_export` writes them.
 
-Nothing in a folder is trusted: names of classes are compared with tables, never imported, files lie in the folder, and
-arrays must be circuits that fit together. Loading never writes.
+Nothing in a folder is trusted: class names are looked up in tables and never imported, files must lie inside the
+folder, and arrays must be consistent circuits. Loading never writes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Writing data sets as folders that genQC 0.2.5 opens by itself; `genqc_data` reads them.
+"""Writes data sets as folders that genQC 0.2.5 can open; `genqc_data` reads them.
 
-The tokens are the same in both, so this is about files, their names, and what surrounds the circuits of a mixed set.
+The tokens are the same in both; only files, names and the padding of mixed data sets differ.
 """
 
 from __future__ import annotations

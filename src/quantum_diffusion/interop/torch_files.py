@@ -1,7 +1,7 @@
-"""Reading what others saved with `torch.save`, so that nothing in a file can run.
+"""Reads files saved with `torch.save` without running any code in them; `genqc_data` uses it.
 
-Every name in a pickle becomes an inert record of what the file wants done with it, and the array is made from the
-records. (torch's own `weights_only` reads no pickles of protocol 5, which genQC writes, and no texts.)
+Every name in a pickle becomes an inert record of its call, and the array is built from these records. (torch's own
+`weights_only` reads neither pickles of protocol 5, which genQC writes, nor text.)
 """
 
 from __future__ import annotations

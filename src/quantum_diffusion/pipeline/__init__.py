@@ -1,1 +1,1 @@
-"""A model, a process and a condition encoder working as one, with the training loop and its files."""
+"""Combines a backbone, a diffusion process and condition encoders into a pipeline; trains and saves it."""

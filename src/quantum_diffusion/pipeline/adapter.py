@@ -1,7 +1,7 @@
-"""What a pipeline asks of a diffusion process: a loss, and decoded circuits.
+"""The interface between a pipeline and a diffusion process: a loss, and decoded circuits.
 
-Each process has its own form of a circuit (cells, or a sequence of instructions) and its own options; its adapter, a
-file of its own here, knows them, so that the pipeline need not.
+Each process has its own representation of a circuit (cells, or a sequence of instructions) and its own options; its
+adapter hides them from the pipeline.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ process may say which steps count."""
 
 @dataclass(frozen=True, eq=False)
 class ProcessLoss:
-    """The loss of a batch, and where its network could have told the label of a prefix.
+    """The loss of a batch, and the steps at which the network can predict a prefix's label.
 
     Attributes:
         diffusion: The process's own loss, a scalar on the device.
         sees_prefix: bool [B, T], steps whose token sees the whole prefix that ends with it.
-        mean_prefixes: How many there are in a circuit, on average over all the process may draw.
+        mean_prefixes: Expected number of such steps per circuit under the process's noise distribution.
     """
 
     diffusion: Tensor
@@ -68,7 +68,7 @@ class Rows:
         return Rows(self.num_qubits[rows], self.allowed[rows], self.seeds[rows])
 
     def generators(self) -> Sequence[torch.Generator]:
-        """Return one CPU generator a sample: a sample does not depend on the batch it is drawn in."""
+        """Return one CPU generator per sample, so that a sample does not depend on its batch."""
         return [torch.Generator().manual_seed(int(seed)) for seed in self.seeds]
 
 
@@ -108,7 +108,7 @@ class ProcessAdapter(ABC):
         """
 
     def check(self, options: SamplingConfig) -> None:
-        """Refuse sampling options that the process does not have.
+        """Refuse sampling options that the process lacks.
 
         Raises:
             ConfigError: The message names the option.
@@ -127,12 +127,12 @@ class ProcessAdapter(ABC):
             )
 
     def sample_steps(self, options: SamplingConfig) -> int:
-        """Return the denoising steps that sampling makes."""
+        """Return the number of denoising steps of sampling."""
         return options.sample_steps or self.config.scheduler.params.sample_steps or self.config.max_gates
 
     @abstractmethod
     def shapes(self, rows: Rows, plan: EditPlan) -> NDArray[np.int64]:
-        """Return the shape that each sample is drawn in, int64 [N, 2]; only those of one shape share a batch."""
+        """Return the shape of each sample, int64 [N, 2]; only samples of the same shape share a batch."""
 
     @abstractmethod
     def sample(

@@ -1,7 +1,7 @@
-"""Exact symmetries of circuits with their targets, drawn anew whenever a circuit is trained on.
+"""Data augmentation by exact symmetries of circuits and their targets, drawn anew for every training step.
 
-Renaming qubits permutes the rows of tokens and the basis of the unitary alike; a circuit run backwards has the
-adjoint unitary.
+Renaming qubits permutes both the token rows and the basis of the unitary; reversing a circuit gives the adjoint
+unitary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def augment(batch: Batch, names: Sequence[Symmetry], noise: Noise) -> Batch:
 
     Args:
         batch: Circuits with targets, on the noise's device.
-        names: Of `SYMMETRIES`, in the order of their use.
+        names: Symmetries, in the order to apply them.
         noise: Source of randomness.
     """
     for name in names:
@@ -33,10 +33,10 @@ def augment(batch: Batch, names: Sequence[Symmetry], noise: Noise) -> Batch:
 
 
 def check_augmentation(dataset: CircuitDataset, names: Sequence[Symmetry]) -> None:
-    """Refuse symmetries that would change what a circuit is asked for.
+    """Refuse symmetries that would make a circuit's label wrong.
 
     Raises:
-        ConfigError: A name is unknown or not for the data set's task, or circuits run backwards leave the gate pool.
+        ConfigError: A name is unknown or not for the data set's task, or reversed circuits would leave the gate pool.
     """
     for name in names:
         if name not in SYMMETRIES:
@@ -79,7 +79,7 @@ def permute_qubits(batch: Batch, noise: Noise) -> Batch:
 
 
 def invert(batch: Batch, noise: Noise) -> Batch:
-    """Run each circuit, with chance 1/2, backwards; for gates that are their own inverses."""
+    """Reverse each circuit with probability 1/2; for gates that are their own inverses."""
     turned = noise.uniform(len(batch)) < 0.5  # [B]
     step = torch.arange(batch.tokens.shape[2], device=noise.device).expand(len(batch), -1)
     length = batch.sizes[:, 1:]

@@ -1,13 +1,13 @@
-"""From a pipeline's configuration to its parts: the network and the diffusion process.
+"""Builds the network of a pipeline from its configuration.
 
-The one place that knows which class stands behind which name of the configuration.
+This is the only place that maps names in the configuration to network classes.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 from torch import nn
 
 from quantum_diffusion.circuits.gates import GatePool
@@ -33,7 +33,7 @@ from quantum_diffusion.config.schema import (
 )
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.errors import ConfigError, first_line, lacks_memory
+from quantum_diffusion.errors import ConfigError, first_line, lacks_memory, unknown_name
 from quantum_diffusion.models import condition_encoder
 from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
 from quantum_diffusion.models.gate_embedding import GateEmbedding
@@ -50,20 +50,20 @@ from quantum_diffusion.tasks.srv import SrvTask
 from quantum_diffusion.tasks.unitary import UnitaryTask
 
 MOST_CONVOLUTION_QUBITS = 6
-"""Of the convolutional unitary encoder: it attends between all 4^n entries of a unitary."""
+"""Limit of the convolutional unitary encoder, which attends between all 4^n entries of a unitary."""
 
 
 class PipelineConfig(Section):
-    """Everything that decides a pipeline's architecture; saved beside its weights."""
+    """Everything that determines a pipeline's architecture; saved beside its weights."""
 
     gate_pool: tuple[str, ...]
     """Gates in token order."""
     num_qubits: int
-    """Most qubits of a circuit."""
+    """Maximum number of qubits of a circuit."""
     max_gates: int
     """Time steps of a sample."""
     length_counts: dict[int, dict[int, int]]
-    """How many training circuits of each number of qubits have each number of gates."""
+    """Number of training circuits by number of qubits and gates."""
     prompts: tuple[str, ...]
     """The prompts the pipeline was trained on."""
     vocabulary: tuple[str, ...] = FIRST_WORDS
@@ -73,20 +73,27 @@ class PipelineConfig(Section):
     prefix_head: bool
     """Whether the backbone has an auxiliary head for the labels of prefixes."""
     tells_gates: bool = False
-    """Whether steps may be told how many gates are left."""
+    """Whether steps may be conditioned on the number of gates left."""
     bucketed: bool
-    """Whether training cut batches to their circuits' size."""
+    """Whether training cropped batches to the size of their circuits."""
     model: ModelConfig
     text_encoder: TextEncoderConfig
     scheduler: SchedulerConfig
     condition_type: str = SrvTask.name
-    """The task; where an earlier version wrote none, it is told by the encoder of unitaries."""
+    """The task; files of earlier versions lack it, and the unitary encoder implies it."""
     unitary_encoder: UnitaryEncoderConfig | None = None
     """How unitaries are encoded; None for other tasks."""
     state_encoder: StateEncoderConfig | None = None
     """How states are encoded; None for other tasks."""
     prefix_encoder: PrefixEncoderConfig | None = None
-    """What steps are shown of what the gates before them make; None for tasks with targets."""
+    """What steps see of the state that the earlier gates prepare; None for tasks with targets."""
+
+    @field_validator("condition_type")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(unknown_name("task", name, TASKS) + "; import the module that registers it first")
+        return name
 
     @model_validator(mode="before")
     @classmethod
@@ -97,7 +104,7 @@ class PipelineConfig(Section):
 
     @property
     def shows_remaining(self) -> bool:
-        """Whether every step is shown what the steps before it leave to do."""
+        """Whether every step is conditioned on the remaining target."""
         encoder = getattr(self, TASKS[self.condition_type].step_encoder)
         return encoder is not None and bool(encoder.shows_steps)
 
@@ -138,7 +145,7 @@ def build_network(config: PipelineConfig, num_instructions: int, vocabulary_size
         the encoder of targets.
 
     Raises:
-        ConfigError: Sizes do not fit together.
+        ConfigError: Sizes are incompatible.
     """
     try:
         return nn.ModuleDict(_modules(config, num_instructions, vocabulary_size))
@@ -159,8 +166,8 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     if config.tells_gates:
         if not config.shows_remaining:
             raise ConfigError(
-                f"training.training.tell_gates tells steps that are shown what is left to do; for {task.asked} none "
-                f"is: set training.{task.step_encoder} (docs/training.md, What is left to do), or tell_gates=0"
+                f"training.training.tell_gates needs steps conditioned on the remaining target, and for {task.asked} "
+                f"none is: set training.{task.step_encoder} (docs/training.md), or tell_gates=0"
             )
         modules["gates_left"] = GatesLeft(max_gates=config.max_gates, condition_dim=encoder.width)
     labels = config.num_qubits if config.prefix_head else 0
@@ -178,8 +185,8 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
     elif isinstance(params, PolicyParams):
         if not config.shows_remaining:
             raise ConfigError(
-                f"training.model.type=policy looks at nothing but what is left to do, and for {task.asked} no step is "
-                f"shown it: set training.{task.step_encoder} (docs/training.md, What is left to do), or use "
+                f"training.model.type=policy sees only the remaining target, and for {task.asked} no step is "
+                f"conditioned on it: set training.{task.step_encoder} (docs/training.md), or use "
                 "training.model.type=transformer"
             )
         modules["backbone"] = InstructionPolicy(
@@ -220,7 +227,7 @@ def _condition_encoder(config: PipelineConfig) -> PromptEncoder | FrozenPromptEn
 def _step_encoder(
     chosen: UnitaryEncoderConfig | StateEncoderConfig | PrefixEncoderConfig, config: PipelineConfig, condition_dim: int
 ) -> nn.Module:
-    """Build what encodes targets, or what is left to do, or both."""
+    """Build the encoder of targets, of remaining targets, or of both."""
     params, num_qubits = chosen.params, config.num_qubits
     sizes: dict[str, Any] = {"num_qubits": num_qubits, "condition_dim": condition_dim}
     match params:

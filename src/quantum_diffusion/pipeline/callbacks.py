@@ -1,6 +1,6 @@
-"""What a training loop tells the outside: records of steps and epochs, and the interface that receives them.
+"""Records of training steps and epochs, and the observer interface that receives them.
 
-Progress bars, loggers and tests are observers; the loop itself knows none of them.
+Progress bars, loggers and tests are observers; the training loop knows only this interface.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ class StepRecord:
     """The state after a logged training step.
 
     Attributes:
-        step: Steps done since the beginning, resumed runs included.
+        step: Steps done since the beginning, including earlier starts of a resumed run.
         total_steps: Steps of the whole run.
         epoch: Epoch of the step, from 0.
         samples_seen: Circuits trained on since the beginning.
         loss: Diffusion loss of the step's batch.
         prefix_loss: Loss of the auxiliary head, None without it.
-        learning_rate: The rate the step was made with.
+        learning_rate: Learning rate of the step.
         gradient_norm: Norm before clipping.
-        samples_per_second: Circuits a second over the last seconds.
-        memory_gib: Most memory used so far: of the device on CUDA, else of the process.
+        samples_per_second: Circuits per second over the last few seconds.
+        memory_gib: Peak memory in GiB so far: of the device on CUDA, else of the process.
     """
 
     step: int
@@ -47,8 +47,8 @@ class EpochRecord:
         samples_seen: Circuits trained on.
         training_loss: Mean diffusion loss over the epoch's steps.
         validation_loss: Mean diffusion loss of the averaged weights on the validation circuits, None without any.
-        sampled_accuracy: Exact share of circuits sampled with the averaged weights, None where it was not measured.
-        seconds: Wall time of training, earlier starts of a resumed run included.
+        sampled_accuracy: Fraction of circuits sampled with the averaged weights that are exact, None if not measured.
+        seconds: Wall time of training in seconds, including earlier starts of a resumed run.
     """
 
     epoch: int
@@ -61,7 +61,7 @@ class EpochRecord:
 
 
 class FitObserver:
-    """Receives what happens in `fit`; override what is of interest."""
+    """Receives the events of `fit`; override the methods you need."""
 
     def on_start(self, step: int, total_steps: int) -> None:
         """Training begins, or continues after `step` steps."""

@@ -1,4 +1,4 @@
-"""The card of a saved model: what it answers, what it learned from, how it is asked and made again."""
+"""Writes the card of a saved model: what it can be asked for, its training data, and how to use and reproduce it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def model_card(pipeline: DiffusionPipeline, metadata: Mapping[str, Any]) -> str:
 
     Args:
         pipeline: The model.
-        metadata: What `metadata.yaml` says of its training.
+        metadata: The content of its `metadata.yaml`.
     """
     config, task = pipeline.config, pipeline.task
     gates = ", ".join(pipeline.gate_pool.names)
@@ -32,12 +32,12 @@ def model_card(pipeline: DiffusionPipeline, metadata: Mapping[str, Any]) -> str:
     )
     section = f"quantum-diffusion {task.command} {task.command}.model_dir=FOLDER {_EXAMPLES[task.command]}"
     parts = {
-        "Use": f"```bash\n{section}\n```\nEvery circuit that it gives is verified by simulation.",
+        "Use": f"```bash\n{section}\n```\nEvery circuit it returns is verified by simulation.",
         "Data and training": trained,
-        "Recipe": "Every setting is in `training_config.yaml` beside this file; the same again:\n```bash\n"
+        "Recipe": "Every setting is in `training_config.yaml` beside this file. To train the model again:\n```bash\n"
         "quantum-diffusion train training=training_config.yaml training.general.output_path=./models/again\n```",
-        "Figures": "`quantum-diffusion evaluate` measures them, and writes them to `evaluation/metrics.md`.",
-        "Limits": f"It was trained on {answers}, and answers nothing else.",
+        "Figures": "`quantum-diffusion evaluate` writes them to `evaluation/metrics.md`.",
+        "Limits": f"It was trained on {answers}, and can be asked for nothing else.",
     }
     front = {"command": task.command, "answers": answers}
     return card_text(front, str(get("experiment_name") or "Model"), parts)

@@ -1,4 +1,4 @@
-"""Gaussian diffusion in a pipeline: a circuit is a grid of embedded cells, which need not decode to a circuit."""
+"""Adapter of Gaussian diffusion, where a circuit is a grid of embedded cells that may decode to no valid circuit."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class CellsAdapter(ProcessAdapter):
         return shapes
 
     def _lengths(self, rows: Rows, plan: EditPlan) -> NDArray[np.int64]:
-        """Return the time steps before the end of each circuit, int64 [N]; the most there can be where it is open.
+        """Return the length of each circuit in time steps, int64 [N]; the maximum if the model decides it.
 
-        Training on batches cut to their circuits never showed a circuit beside longer ones, so such a pipeline draws
-        each sample's length as the training circuits of as many qubits have it; so does one that has to keep to a
-        number of gates. A circuit that is changed a little keeps its length.
+        Training on cropped batches never shows a circuit beside longer ones, so such a pipeline draws each length from
+        the training circuits with as many qubits; so does one with a bound on the number of gates. A circuit that is
+        only partly redone keeps its length.
         """
         fewest, most = max(plan.min_gates, 1), plan.max_gates
         if plan.strength < 1:
@@ -113,7 +113,7 @@ class CellsAdapter(ProcessAdapter):
         qubits, steps = self.shapes(rows.take(np.array([0])), plan)[0].tolist()
         lengths = self._lengths(rows, plan)
         cells = self._start_cells(rows, lengths, (qubits, steps), plan)
-        # By the plan, not by the cells: known ones cost random numbers, whose count must not depend on the batch.
+        # Decided by the plan, not the cells: known cells use random numbers, whose count must not depend on the batch.
         knows = plan.kept.any() or plan.bounds_length
         known = self._known_cells(rows, lengths, (qubits, steps), plan) if knows else None
         tokens = self.process.sample(
@@ -156,7 +156,7 @@ class CellsAdapter(ProcessAdapter):
         return known
 
     def _decode(self, tokens: NDArray[np.int8], rows: Rows, plan: EditPlan) -> DecodeReport:
-        """Decode cells and say of each sample what is wrong with it, if anything is."""
+        """Decode cells; the report says what is wrong with each invalid sample."""
         cells = widen(tokens, self.table)
         widths = rows.num_qubits[:, None]
         report = decode_tokens(cells, self.table.pool)

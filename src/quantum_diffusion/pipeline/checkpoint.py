@@ -1,7 +1,7 @@
-"""Saved pipelines (for users) and training checkpoints (for resuming): tensors and plain values, never code.
+"""Saved pipelines (for use) and training checkpoints (for resuming): tensors and plain values, never code.
 
-Everything is written under a temporary name, flushed and renamed, so that a kill at any moment leaves a state that
-loads or says clearly that it does not.
+Everything is written under a temporary name, flushed and renamed, so that after a kill at any moment the files either
+load or are refused with a clear message.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ LAST_WEIGHTS = "last.safetensors"
 PROMPTS = "prompts.safetensors"
 """Features of prompts, where a frozen text encoder made them: known prompts need no CLIP."""
 FILES = (DESCRIPTION, WEIGHTS, LAST_WEIGHTS, PROMPTS, TRAINING_CONFIG, METADATA, "loss_curve.png")
-"""What a model folder holds beside its run."""
+"""The files of a model folder, besides its run."""
 
 
 def is_finished_model(folder: Path) -> bool:
     """Tell whether a folder holds a saved pipeline.
 
     Raises:
-        CheckpointError: It holds a `config.yaml` of something else, which a pipeline must not replace.
+        CheckpointError: It holds a `config.yaml` that is not a pipeline's and must not be replaced.
     """
     if not os.path.isfile(folder / DESCRIPTION):  # which, unlike pathlib's, never raises
         return False
@@ -78,7 +78,7 @@ def is_finished_model(folder: Path) -> bool:
         if isinstance(problem.__cause__, OSError):
             raise
         raise CheckpointError(
-            f"{str(folder / DESCRIPTION)!r} is not of a model of ours, so no model is saved beside it: choose another "
+            f"{str(folder / DESCRIPTION)!r} does not belong to a model of this package: choose another "
             "training.general.output_path"
         ) from None
 
@@ -99,7 +99,7 @@ def save_pipeline(
         folder: Where; other files in it are left alone.
         training_config: The resolved training configuration as YAML.
         metadata: Plain scalars about the run.
-        last_weights: The weights behind the averaged ones, to be saved beside them; None saves none.
+        last_weights: The last weights, saved in addition to the averaged ones; None saves none.
 
     Raises:
         CheckpointError: The folder cannot be written (disk full, no permission); an earlier pipeline is intact.
@@ -128,7 +128,7 @@ def save_pipeline(
 
 
 def _write_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    # Written by us: safetensors and torch hide the operating system's error, a full disk for one.
+    # Written here, because safetensors and torch hide the operating system's error, such as a full disk.
     path.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in weights.items()}))
 
 
@@ -140,10 +140,10 @@ def load_pipeline(
     Args:
         folder: A folder written by `save_pipeline`; or pretrained:NAME, or hf://owner/name.
         device: Where the weights go; None keeps the CPU.
-        weights: "averaged", or "last" for those behind the average; the same without averaging.
+        weights: "averaged", or "last" for the weights at the end of training; the same for models without averaging.
 
     Raises:
-        ConfigError: The folder is no path, or there is no such pretrained model or no such weights.
+        ConfigError: The folder is no path, or the pretrained model or the weights do not exist.
         CheckpointError: The folder is missing, foreign, damaged, or its weights do not fit its configuration.
     """
     check_path(folder, "the folder of the model")
@@ -156,7 +156,9 @@ def load_pipeline(
     prompts = _read_sealed(folder / PROMPTS, description) if PROMPTS in description["sha256"] else None
     try:
         config = validate(PipelineConfig, description.get("params"), f"{folder / DESCRIPTION}: params")
-        with memory_for(f"loading the model {str(folder)!r}", "end other programs, or use a computer with more memory"):
+        with memory_for(
+            f"loading the model {str(folder)!r}", "close other programs, or use a computer with more memory"
+        ):
             pipeline = make_pipeline(config)
             pipeline.network.load_state_dict(load(content), strict=True)
             if prompts is not None and pipeline.prompt_features is not None:
@@ -192,7 +194,7 @@ def _read_sealed(file: Path, description: Mapping[str, Any]) -> bytes:
 
 
 def read_configuration(folder: Path) -> PipelineConfig:
-    """Read what a saved pipeline is, without its weights.
+    """Read the configuration of a saved pipeline, without its weights.
 
     Raises:
         CheckpointError: The folder is missing, foreign or damaged.
@@ -210,8 +212,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         so_far = folder / "run" / "interrupted"
         instead = f", or give the model so far, {str(so_far)!r}" if os.path.isfile(so_far / DESCRIPTION) else ""
         raise CheckpointError(
-            f"no saved model at {str(folder)!r} yet, its training run is not finished: wait for it, give the training "
-            f"command again to continue it{instead}"
+            f"no saved model at {str(folder)!r} yet, its training has not finished: wait, or run the training command "
+            f"again to continue it{instead}"
         )
     text, description = _parse(file)
     if description.get("format_version") != FORMAT_VERSION:
@@ -227,7 +229,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 def _parse(file: Path) -> tuple[str, dict[str, Any]]:
-    """Return the text and the content of the description of a pipeline, of whatever version and state."""
+    """Return the text and content of a pipeline's description, without checking its version or checksum."""
     try:
         text = file.read_text(encoding="utf-8")
         description = yaml.safe_load(text)
@@ -237,7 +239,7 @@ def _parse(file: Path) -> tuple[str, dict[str, Any]]:
         ) from None
     except OSError as problem:
         raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
-    except Exception:  # PyYAML lets many kinds escape: `!!bool x` is a KeyError
+    except Exception:  # PyYAML raises many kinds: `!!bool x` is a KeyError
         raise CheckpointError(f"{str(file)!r} is no readable YAML: copy the folder again, or train again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(
@@ -282,15 +284,15 @@ class CheckpointStore:
     def write(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step and remove the oldest beyond `keep`; see `write_checkpoint`."""
         write_checkpoint(self.folder / f"{step:09d}.pt", state)
-        with suppress(OSError):  # the new one is there, whatever stays beside it
+        with suppress(OSError):  # the new checkpoint is safe even if an old one remains
             for path in self.paths()[self.keep :]:
                 path.unlink(missing_ok=True)
 
     def read_newest(self, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
-        """Read the newest checkpoint that is whole, None when there is none at all.
+        """Read the newest intact checkpoint; None if there are no checkpoints.
 
         Raises:
-            CheckpointError: There are some, but all are damaged.
+            CheckpointError: All checkpoints are damaged.
         """
         paths = self.paths()
         for path in paths:
@@ -301,7 +303,7 @@ class CheckpointStore:
         if not paths:
             return None
         raise CheckpointError(
-            f"every checkpoint in {str(self.folder)!r} is damaged: start anew with training.general.resume=never"
+            f"every checkpoint in {str(self.folder)!r} is damaged: start over with training.general.resume=never"
         )
 
     def clear(self) -> None:
@@ -310,7 +312,7 @@ class CheckpointStore:
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a training checkpoint of tensors and plain values, whole or not at all.
+    """Write a training checkpoint of tensors and plain values, atomically.
 
     Raises:
         CheckpointError: The file cannot be written; an earlier checkpoint is intact.
@@ -334,7 +336,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {str(path)!r}: check training.general.resume") from None
-    except Exception as problem:  # torch and pickle raise all kinds, with texts for their developers
+    except Exception as problem:  # torch and pickle raise many kinds, with messages for their developers
         raise _no_checkpoint(path) from problem
     if not isinstance(state, dict):
         raise _no_checkpoint(path)
@@ -344,5 +346,5 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 def _no_checkpoint(path: Path) -> CheckpointError:
     return CheckpointError(
         f"the checkpoint {str(path)!r} is damaged or foreign (expected a checkpoint that training wrote): start "
-        "anew with training.general.resume=never, or name another one"
+        "over with training.general.resume=never, or name another one"
     )

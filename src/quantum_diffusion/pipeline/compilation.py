@@ -1,4 +1,4 @@
-"""Pipelines by what their configuration asks for."""
+"""Builds pipelines from a configuration, and names the compilation pipeline as the literature does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantum_diffusion.tasks.unitary import UnitaryTask
 class CompilationDiffusionPipeline(DiffusionPipeline):
     """A diffusion model of circuits conditioned on a unitary and the gates that may be used.
 
-    It is a `DiffusionPipeline` of the task UNITARY and nothing else; the name is the field's.
+    It is just a `DiffusionPipeline` of the task UNITARY, under the name used in the literature.
 
     Args:
         config: The architecture, of condition_type UNITARY.

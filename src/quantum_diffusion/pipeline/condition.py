@@ -1,4 +1,4 @@
-"""Requests and conditions on the device: what circuits are asked for, before and after it is encoded."""
+"""Requests on the device, before and after encoding; the pipeline makes them and the backbone reads them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What circuits are asked for, on the device, B of them.
+    """B requests for circuits, on the device.
 
     Attributes:
         prompts: int64 [P, S], tokenised prompts.
         index: int64 [B], position of each circuit's prompt among them.
         targets: float32 [B, 2, D, R]; None for tasks without.
-        num_gates: int64 [B], how many gates circuits are to have, `UNKNOWN` where that is open; None for models that
-            are not told.
+        num_gates: int64 [B], number of gates wanted, `UNKNOWN` if open; None for models without this condition.
     """
 
     prompts: Tensor
@@ -39,11 +38,11 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """A request as the backbone sees it.
+    """An encoded request, the input of the backbone.
 
     Attributes:
         tokens: Float [B, S, E].
-        targets: float32 [B, 2, D, R], zeros where they were dropped; None for tasks without.
+        targets: float32 [B, 2, D, R], zeros where dropped; None for tasks without targets.
         num_gates: int64 [B]; see `Request`.
     """
 

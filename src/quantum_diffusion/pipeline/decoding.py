@@ -1,4 +1,4 @@
-"""Cell tokens of a batch as instruction ids, numbered by the pipeline's qubits: in numpy, and on the device."""
+"""Decodes cell tokens to instruction ids, numbered by the pipeline's qubits, in numpy and on the device."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from quantum_diffusion.circuits.instructions import NO_GATE, InstructionTable
 
 
 def widen(tokens: NDArray[np.integer], table: InstructionTable) -> NDArray[np.integer]:
-    """Pad the qubits of tokens [B, q, T] to those by which instructions are numbered."""
+    """Pad tokens [B, q, T] to the number of qubits of an instruction table."""
     missing = ((0, 0), (0, table.num_qubits - tokens.shape[1]), (0, 0))
     return np.pad(tokens, missing, constant_values=table.pool.padding_token)
 
 
 class DeviceDecoder:
-    """Does as `decode_tokens`, without leaving the device: a training step never waits for numpy.
+    """`decode_tokens` on the device, so that a training step never waits for numpy.
 
     Args:
         table: The instructions to number by.
@@ -29,13 +29,13 @@ class DeviceDecoder:
         generator = torch.Generator().manual_seed(0)
         self._multipliers = torch.randint(1, 2**62, (table.num_qubits,), generator=generator) * 2 + 1
         columns = torch.from_numpy(table.columns.astype(np.int64))  # [K + 1, Q]
-        # A hash of each column, which wraps around; columns are compared, so that no garbage passes for an instruction.
+        # A hash of each column, modulo 2**64; the columns are compared too, so that garbage never decodes to a gate.
         self._keys, self._order = (columns * self._multipliers).sum(dim=1).sort()
         assert len(self._keys.unique()) == len(self._keys), "two instructions of one hash"
         self._columns = columns
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Decode integers [B, q, T] of q qubits or fewer: int64 ids [B, T]; what is no gate gives none."""
+        """Decode integers [B, q, T], with q at most the table's qubits, to int64 ids [B, T]; other columns give 0."""
         self._move(tokens.device)
         missing = len(self._multipliers) - tokens.shape[1]
         tokens = F.pad(tokens.long(), (0, 0, 0, missing), value=self._padding)

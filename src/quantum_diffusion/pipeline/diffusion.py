@@ -1,6 +1,6 @@
-"""The pipeline: a task, a diffusion process and a backbone composed into one trainable sampler.
+"""The pipeline: a task, a diffusion process and a backbone combined into one trainable sampler.
 
-It turns batches into a loss and requests into verified circuits. Which task and which process it has, it never asks.
+It turns batches into a loss and requests into verified circuits, without knowing which task and process it has.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 ADAPTERS: dict[type, type[ProcessAdapter]] = {MaskedParams: SequenceAdapter, GaussianParams: CellsAdapter}
-"""By the kind of parameters in `scheduler.params`."""
+"""Adapter of each class of `scheduler.params`."""
 
 
 class DiffusionPipeline:
@@ -59,10 +59,10 @@ class DiffusionPipeline:
         seed: Seed of the initial weights.
 
     Raises:
-        ConfigError: Sizes of the model do not fit together, or a prompt has unknown words.
+        ConfigError: Sizes of the model are incompatible, or a prompt has unknown words.
 
     Attributes:
-        task: What circuits are asked for.
+        task: The task it was trained for.
         network: All weights: the backbone, the encoders and the (fixed) gate embedding.
         adapter: The diffusion process, over the gate embedding of the network.
     """
@@ -110,7 +110,7 @@ class DiffusionPipeline:
 
     @cached_property
     def _targets_of(self) -> Callable[[Tensor], Tensor | None]:
-        """What makes the targets of circuits that are trained on without, such as those of a stream."""
+        """Computes targets for training circuits that come without, such as those of a stream."""
         if self.task.array is None:
             return lambda ids: None
         make = next(iter(LEFT_TO_DO[self.task.name].values()))
@@ -118,7 +118,7 @@ class DiffusionPipeline:
 
     @property
     def writes_from_ends(self) -> bool:
-        """Whether circuits can be written from both of their ends: what is left to do is all that is looked at."""
+        """Whether circuits can be written from both ends, because steps see only the remaining target."""
         is_policy = isinstance(self.network["backbone"], InstructionPolicy)
         return is_policy and self._left is not None and self._left.has_two_ends and self.process.ends_at_no_gate
 
@@ -134,7 +134,7 @@ class DiffusionPipeline:
 
     @property
     def network(self) -> nn.ModuleDict:
-        """The weights; another network of the same architecture may be put in their place."""
+        """The weights; may be replaced by another network of the same architecture."""
         return self._network
 
     @network.setter
@@ -159,7 +159,7 @@ class DiffusionPipeline:
 
     @property
     def num_parameters(self) -> int:
-        """Trainable numbers of the whole network."""
+        """Number of trainable parameters of the whole network."""
         return sum(p.numel() for p in self.network.parameters())
 
     @property
@@ -171,20 +171,20 @@ class DiffusionPipeline:
 
     @property
     def num_conditions(self) -> int:
-        """Parts of a request that can be dropped each on its own: the prompt, and the target where there is one."""
+        """Number of parts of a request that can be dropped independently: the prompt and, if any, the target."""
         return 1 if self.task.encoder is None else 2
 
     def encode_condition(self, request: Request, dropped: Tensor) -> Condition:
-        """Encode what is asked for: prompts, each distinct one once, and behind them targets; a dropped one is zeros.
+        """Encode requests: prompts, each distinct one once, followed by targets; dropped parts are zeros.
 
         Args:
             request: B rows.
-            dropped: bool [B, num_conditions], parts that give way to "nothing asked for".
+            dropped: bool [B, num_conditions], parts to replace by the unconditional input.
         """
         encoder = self.network["condition_encoder"]
         assert isinstance(encoder, PromptEncoder | FrozenPromptEncoder)
         prompts, index = request.prompts, request.index
-        # Told by shapes alone: to look for the prompts in use, the device would have to be waited for.
+        # Decided by shapes only: looking up the prompts in use would wait for the device.
         tokens = encoder(prompts)[index] if len(prompts) <= len(index) else encoder(prompts[index])
         null = encoder.null_condition(*tokens.shape[:2])
         tokens = torch.where(dropped[:, 0, None, None], null, tokens)
@@ -209,7 +209,7 @@ class DiffusionPipeline:
     ) -> tuple[Tensor, Tensor | None]:
         """Return the backbone's prediction and its prefix head's, None without one.
 
-        Steps that do not count, bool [B, T], are spared where they can be: a GPU would have to be asked how many.
+        Steps that do not count, bool [B, T], are skipped on CPUs; counting them on a GPU would wait for it.
         """
         backbone = self.network["backbone"]
         if not self.config.shows_remaining:
@@ -221,7 +221,7 @@ class DiffusionPipeline:
         return output if isinstance(output, tuple) else (output, None)
 
     def _shown(self, ids: Tensor, rank: Tensor, condition: Condition, chosen: Tensor | None = None) -> Tensor:
-        """Encode what steps are shown: what is left to do, and how many gates are where that is told.
+        """Encode the conditions of steps: the remaining target and, if requested, the number of gates left.
 
         Args:
             ids: int64 [B, T].
@@ -243,7 +243,7 @@ class DiffusionPipeline:
     # ----------------------------------------------------------------------------------------- training
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return the instructions of cell tokens [B, Q, T], on their device: int64 [B, T]; what is no gate gives 0."""
+        """Decode cell tokens [B, Q, T] on their device to instructions, int64 [B, T]; 0 stands for no gate."""
         return self._decoder(tokens)
 
     def training_loss(
@@ -262,13 +262,13 @@ class DiffusionPipeline:
         Args:
             batch: Circuits, on the pipeline's device.
             noise: Source of all randomness of the step, on the pipeline's device.
-            condition_dropout: Share of prompts (and of targets) that are dropped.
-            tell_gates: Share of circuits of which it is told how many gates they have, for models that can be.
-            joint_dropout: Drop both or none, instead of each on its own.
+            condition_dropout: Fraction of prompts (and of targets) to drop.
+            tell_gates: Fraction of circuits whose number of gates is a condition, for models that support it.
+            joint_dropout: Drop prompt and target together instead of independently.
             low_variance: Spread noise levels evenly over the batch (Gaussian processes).
             prefix_weight: Weight of the auxiliary head's loss.
         """
-        self._prompt_words = self._prompt_words.to(batch.prompt_ids.device)  # moves in the first step alone
+        self._prompt_words = self._prompt_words.to(batch.prompt_ids.device)  # moves only in the first step
 
         @cache
         def ids() -> Tensor:
@@ -295,7 +295,7 @@ class DiffusionPipeline:
             return LossTerms(found.diffusion, found.diffusion)
         labels = self._prefix_labels(ids()).to(prefix_logits)  # [B, T, Q]
         losses = F.binary_cross_entropy_with_logits(prefix_logits, labels, reduction="none").mean(dim=2)
-        # Divided by their mean number, not by this batch's: a circuit's part must not depend on the other circuits.
+        # Divided by the expected number, not this batch's: a circuit's loss must not depend on the other circuits.
         prefix = (losses * found.sees_prefix).sum(dim=1).mean() / found.mean_prefixes
         return LossTerms(found.diffusion + prefix_weight * prefix, found.diffusion, prefix)
 
@@ -314,7 +314,7 @@ class DiffusionPipeline:
     # ----------------------------------------------------------------------------------------- sampling
 
     def check_sampling(self, options: SamplingConfig) -> None:
-        """Refuse sampling options that this pipeline's process does not have.
+        """Refuse sampling options that this pipeline's process lacks.
 
         Raises:
             ConfigError: The message names the option.
@@ -335,19 +335,19 @@ class DiffusionPipeline:
             )
 
     def resolved(self, options: SamplingConfig) -> SamplingConfig:
-        """Return the options with the model's own defaults where they leave one open."""
+        """Return the options with unset ones replaced by the model's defaults."""
         own = self.config.scheduler
         defaults = {"scheduler": own.type} | own.params.model_dump(include=set(SamplingConfig.model_fields))
         given = options.model_dump(exclude_none=True)
         return SamplingConfig(**defaults | given | {"sample_steps": self.adapter.sample_steps(options)})
 
     def requests(self, prompts: Sequence[str], targets: Sequence[Any] | None = None) -> Requests:
-        """Check what is asked for and put it into the form that `sample` takes.
+        """Check prompts and targets and turn them into requests for `sample`.
 
         Args:
             prompts: N prompts such as "Generate SRV: [1, 2, 2]" or "Compile using: ['h', 'cx']".
-            targets: N unitaries, complex [d, d] each, d = 2**q for at most the pipeline's qubits (or states [d]), for
-                models that are asked for them; None for others.
+            targets: N unitaries, complex [d, d] with d = 2**q for at most the pipeline's qubits, or N states, complex
+                [d]; None for models of Schmidt rank vectors.
 
         Raises:
             ConfigError: A prompt or a target is not for this model.
@@ -364,20 +364,20 @@ class DiffusionPipeline:
         first_sample: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> SampledCircuits:
-        """Sample one circuit a request, decode it, and verify it by simulation.
+        """Sample one circuit per request, decode it, and verify it by simulation.
 
-        A sample depends on (weights, request, seed, its index) alone, not on the batch it is drawn in.
+        A sample depends only on the weights, its request, the seed and its index, not on its batch.
 
         Args:
             requests: From `requests`; or N prompts, for tasks without targets.
             seed: Seed of the run.
-            options: How to sample; None takes the model's defaults.
-            edit: What sampling may not choose freely; None leaves all of it free.
+            options: How to sample; None uses the model's defaults.
+            edit: Constraints on the circuits; None sets none.
             first_sample: Index of the first sample.
             progress: Called with (circuits so far, circuits wanted).
 
         Raises:
-            ConfigError: A request or an edit asks for what the model cannot make, or an option is not for its process.
+            ConfigError: The model cannot satisfy a request or an edit, or an option is not for its process.
         """
         asked = requests if isinstance(requests, Requests) else self.requests(requests)
         hint = "e.g. SamplingConfig(guidance_scale=2)"
@@ -389,11 +389,11 @@ class DiffusionPipeline:
 
     @torch.inference_mode()
     def reader(self, requests: Requests, options: SamplingConfig) -> Reader:
-        """Return what predicts the steps of circuits that someone else writes, one a request (masked models).
+        """Return a predictor of the steps of circuits that the caller writes, one per request (masked models).
 
         Args:
             requests: From `requests`.
-            options: How to sample; of them the guidance counts.
+            options: How to sample; only the guidance is used.
         """
         self.check_sampling(options)
         self.network.eval()
@@ -410,7 +410,7 @@ class DiffusionPipeline:
         first_sample: int,
         progress: Callable[[int, int], None] | None,
     ) -> DecodeReport:
-        """Sample and decode one circuit a request; see `sample`."""
+        """Sample and decode one circuit per request; see `sample`."""
         edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
         self.check_sampling(options)
         options = self.resolved(options)
@@ -446,7 +446,7 @@ class DiffusionPipeline:
         return Request(words, index, targets, torch.full_like(index, told) if self.config.tells_gates else None)
 
     def _guided(self, request: Request, scale: float) -> Guided:
-        """Return the network with a request, and beside it, unless the scale is 1, with nothing asked."""
+        """Return the network with its request and, unless the guidance scale is 1, the unconditional one."""
         nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)
         condition = self.encode_condition(request, ~nothing)
         if scale != 1:
@@ -465,7 +465,7 @@ class DiffusionPipeline:
 
 
 def _batches(shapes: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Rows to sample together: of equal shape, at most `batch_size`."""
+    """Yield rows to sample together: of equal shape, at most `batch_size`."""
     _, group = np.unique(shapes, axis=0, return_inverse=True)
     for number in range(int(group.max(initial=-1)) + 1):
         rows = np.flatnonzero(group.reshape(-1) == number)

@@ -1,6 +1,6 @@
-"""Edits: which gates of a given circuit stay, what may not be written, and how many gates the result may have.
+"""Edits: which gates of a circuit to keep, which gates are forbidden, and how many gates the result may have.
 
-An edit is checked against a model before anything is sampled, and becomes arrays over time steps and instructions.
+An edit is checked against a model before sampling and turned into arrays over time steps and instructions.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from quantum_diffusion.seeding import numpy_generator
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """What sampling may not choose freely; the defaults leave everything free.
+    """Constraints on sampling; the defaults set none.
 
     Attributes:
-        start: The circuit to edit; None writes from scratch.
-        keep: Time steps of `start`, from 0, whose gates stay as and where they are. Steps before the last of them
-            never stay empty.
-        strength: Share of the other steps (masked models: drawn for each sample; gates that are not allowed always
-            among them) or of the noise (Gaussian models) that is redone, in (0, 1]; 1 redoes all of them.
-        coupling: Undirected pairs of connected qubits; gates on others are forbidden. None connects all.
+        start: The circuit to edit; None starts from scratch.
+        keep: Time steps of `start`, from 0, whose gates stay unchanged and in place. Steps before the last of them are
+            always filled.
+        strength: Fraction of the other steps (masked models: drawn for each sample, always including forbidden gates)
+            or of the noise (Gaussian models) to redo, in (0, 1]; 1 redoes everything.
+        coupling: Undirected pairs of connected qubits; gates on other pairs are forbidden. None connects all.
         fixed_qubits: Qubits that no gate may touch.
-        min_gates: Fewest gates.
-        max_gates: Most gates; None is the model's own limit.
+        min_gates: Minimum number of gates.
+        max_gates: Maximum number of gates; None uses the model's limit.
 
     Example:
         >>> from quantum_diffusion.circuits.circuit import Instruction
@@ -60,24 +60,24 @@ class Edit:
             "min_gates": check_whole(self.min_gates, "edit.min_gates"),
             "max_gates": None if self.max_gates is None else check_whole(self.max_gates, "edit.max_gates"),
         }
-        for name, value in values.items():  # lists as tuples, numbers of numpy as Python's
+        for name, value in values.items():  # lists become tuples, numpy numbers Python's
             object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, eq=False)
 class EditPlan:
-    """An edit as a model sees it: T time steps, K instructions and "no gate".
+    """An edit as arrays for a model with T time steps and K instructions besides "no gate".
 
     Attributes:
         ids: int16 [T], the circuit to edit; zeros without one.
-        kept: bool [T], steps that stay as they are.
-        allowed: bool [K+1], instructions of the coupling that touch no fixed qubit.
-        fixed: bool [Q], qubits that no gate touches.
-        min_gates: Fewest gates, those before the last kept one included.
-        max_gates: Most gates.
-        strength: Share of the other steps that is redone, in (0, 1].
-        bounds_length: Whether a fixed qubit or a number of gates was asked for: then a Gaussian process, to which
-            "no gate" and "after the end" are different tokens, has to know where a circuit ends.
+        kept: bool [T], steps to keep.
+        allowed: bool [K+1], instructions within the coupling that touch no fixed qubit.
+        fixed: bool [Q], qubits that no gate may touch.
+        min_gates: Minimum number of gates, at least up to the last kept one.
+        max_gates: Maximum number of gates.
+        strength: Fraction of the other steps to redo, in (0, 1].
+        bounds_length: Whether a qubit is fixed or the number of gates is bounded: then a Gaussian process, whose tokens
+            distinguish "no gate" from "after the end", must know where a circuit ends.
     """
 
     ids: Ids
@@ -91,20 +91,20 @@ class EditPlan:
 
     @property
     def num_gates(self) -> int | None:
-        """How many gates circuits are to have, None where that is not fixed."""
+        """The number of gates wanted, None if it is not fixed."""
         return self.min_gates if self.min_gates == self.max_gates else None
 
     @property
     def beginning(self) -> Ids:
-        """The kept gates before the first that is not kept, int16 [n]."""
+        """The leading kept gates, int16 [n]."""
         return self.ids[: int(self.kept.cumprod().sum())]
 
     def check_samples(self, allowed: NDArray[np.bool_], table: InstructionTable) -> None:
-        """Refuse samples that cannot be made, since their prompt or number of qubits forbids what the edit demands.
+        """Refuse samples whose prompt or number of qubits contradicts the edit.
 
         Args:
-            allowed: bool [N, K+1], instructions each sample may use, this edit's own restrictions included.
-            table: The instructions the ids number.
+            allowed: bool [N, K+1], instructions each sample may use, including this edit's own constraints.
+            table: The instructions that the ids refer to.
 
         Raises:
             ConfigError: The message names the first such sample.
@@ -114,19 +114,19 @@ class EditPlan:
             if len(refused):
                 raise ConfigError(
                     f"edit.keep has step {step}, {_words(table, self.ids[step])}, but the prompt of sample "
-                    f"{refused[0]} asks for other gates or fewer qubits: change the prompt, or do not keep it"
+                    f"{refused[0]} allows other gates or fewer qubits: change the prompt, or do not keep the step"
                 )
         idle = np.flatnonzero(~allowed[:, 1:].any(axis=1))
         if self.min_gates > self.kept.sum() and len(idle):
             raise ConfigError(
-                f"at least {self.min_gates} gates are asked for, but the prompt, coupling and fixed qubits of sample "
-                f"{idle[0]} leave no gate at all: relax one of them, or lower edit.min_gates"
+                f"at least {self.min_gates} gates are required, but the prompt, coupling and fixed qubits of sample "
+                f"{idle[0]} allow no gate at all: relax one of them, or lower edit.min_gates"
             )
 
     def step_allowances(self, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Instructions of each step, bool [N, T, K+1], from those of each sample, bool [N, K+1].
+        """Return the instructions allowed at each step, bool [N, T, K+1], from those of each sample, bool [N, K+1].
 
-        The gates of training circuits are at the front, so a bound on their number is one on the steps.
+        Gates of training circuits come first, so a bound on their number is a bound on the steps.
         """
         steps = np.arange(len(self.ids))
         per_step = np.repeat(allowed[:, None], len(steps), axis=1)
@@ -135,11 +135,11 @@ class EditPlan:
         return per_step
 
     def known_steps(self, per_step: NDArray[np.bool_], seeds: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Steps of each sample that a masked process has not to write, bool [N, T].
+        """Return the steps of each sample that a masked process need not write, bool [N, T].
 
         Args:
             per_step: bool [N, T, K+1], from `step_allowances`.
-            seeds: int64 [N], one seed a sample.
+            seeds: int64 [N], one seed per sample.
         """
         known = np.repeat(self.kept[None], len(seeds), axis=0)
         others = np.flatnonzero(~self.kept)
@@ -151,20 +151,20 @@ class EditPlan:
         return known
 
     def start_ids(self, allowed: NDArray[np.bool_]) -> Ids:
-        """The circuit to edit without the gates that a sample may not use, int16 [N, T], for bool [N, K+1]."""
+        """Return the circuit to edit without the gates that each sample forbids, int16 [N, T], for bool [N, K+1]."""
         return np.where(allowed[:, self.ids], self.ids, NO_GATE).astype(np.int16)
 
 
 def plan_edit(edit: Edit, table: InstructionTable, max_gates: int) -> EditPlan:
-    """Check an edit against a model.
+    """Check an edit against a model and turn it into arrays.
 
     Args:
-        edit: What may not be chosen freely.
+        edit: The constraints.
         table: The model's instructions.
-        max_gates: Most gates of the model, T.
+        max_gates: The model's maximum number of gates, T.
 
     Raises:
-        ConfigError: The model cannot do it; the message names the key.
+        ConfigError: The model cannot satisfy the edit; the message names the key.
     """
     _check_numbers(edit, max_gates)
     _check_qubits("edit.fixed_qubits", edit.fixed_qubits, table.num_qubits)
@@ -202,10 +202,10 @@ def plan_edit(edit: Edit, table: InstructionTable, max_gates: int) -> EditPlan:
 
 def _check_numbers(edit: Edit, max_gates: int) -> None:
     if not 0 < edit.strength <= 1:
-        raise ConfigError(f"edit.strength={edit.strength} is not a share: give more than 0, at most 1")
+        raise ConfigError(f"edit.strength={edit.strength} is out of range: give more than 0, at most 1")
     if edit.start is None and (edit.keep or edit.strength != 1):
         given = f"edit.keep={list(edit.keep)}" if edit.keep else f"edit.strength={edit.strength}"
-        raise ConfigError(f"{given} is given without a circuit: give it as edit.start, too")
+        raise ConfigError(f"{given} needs a circuit: give it as edit.start")
     gates = 0 if edit.start is None else len(edit.start)
     if edit.keep and not gates:
         raise ConfigError(f"edit.keep={list(edit.keep)}, but edit.start has no gates: give a circuit that has some")

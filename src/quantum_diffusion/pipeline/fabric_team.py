@@ -1,6 +1,6 @@
-"""Several processes that train one model, connected by lightning-fabric; imported only where there are several.
+"""Several processes that train one model, connected by lightning-fabric; imported only if there are several.
 
-What the launcher told is handed to fabric as it is: left to itself, it guesses, and starts processes of its own.
+The launch is passed to fabric explicitly: on its own, fabric guesses and starts processes itself.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FabricTeam(Team):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Say in one line when another process was lost meanwhile."""
+        """Report in one line that another process was lost."""
         try:
             yield
         except RuntimeError as problem:
@@ -65,7 +65,7 @@ class FabricTeam(Team):
         return averaged
 
     def of_first(self, make: Callable[[], Any]) -> Any:
-        """Return what a function gives on the first process, where alone it is called; errors of ours are all's."""
+        """Call a function on the first process and return its result on all; our own errors are raised on all."""
         made, problem, content = None, None, io.BytesIO()
         if self.is_first:
             try:
@@ -91,7 +91,7 @@ def connect(launch: Launch, device: torch.device) -> FabricTeam:
         device: The kind of device.
 
     Raises:
-        ConfigError: There is no device for this process, or the others are not reached.
+        ConfigError: There is no device for this process, or the others cannot be reached.
     """
     devices: int | list[int] = 1
     if device.type == "cuda":
@@ -121,7 +121,7 @@ def connect(launch: Launch, device: torch.device) -> FabricTeam:
 
 
 class _Launched(ClusterEnvironment):
-    """A launch as lightning-fabric asks for it; every process counts as a computer with one device."""
+    """A launch in lightning-fabric's terms, where every process counts as a node with one device."""
 
     def __init__(self, launch: Launch) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _Launched(ClusterEnvironment):
 
     @staticmethod
     def detect() -> bool:
-        return False  # it is given, never looked for
+        return False  # passed explicitly, never detected
 
     def world_size(self) -> int:
         return self._launch.size

@@ -1,7 +1,7 @@
-"""The training loop, visible on one page, and the epochs it is made of; a step is in `step.py`.
+"""The training loop on one page, and its epochs; a step is in `step.py`.
 
-The randomness of a step is a function of (seed, step) and the order of batches one of (seed, epoch): a run that is
-stopped and continued makes the same steps as one that never stopped.
+The randomness of a step is a function of (seed, step) and the order of batches one of (seed, epoch), so a resumed run
+makes the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FitResult:
     Attributes:
         status: "finished" or "interrupted".
         epochs: Records of the epochs since the start or resume.
-        stopped_early: Whether the metric had not improved for too long.
+        stopped_early: Whether it ended because the metric stopped improving.
     """
 
     status: Literal["finished", "interrupted"]
@@ -58,18 +58,18 @@ def fit(
     hooks: Hooks | None = None,
     team: Team | None = None,
 ) -> FitResult:
-    """Train for `settings.num_epochs` epochs (or `max_steps` steps), counted from the state's own progress.
+    """Train for `settings.num_epochs` epochs (or `max_steps` steps), including the progress already in the state.
 
     Args:
-        pipeline: What is trained; its network is `state.network`.
-        train_loader: Batches to learn from.
-        validation_loader: Batches to measure on after each epoch, or None.
-        state: Where training stands; changed in place.
+        pipeline: What to train; its network is `state.network`.
+        train_loader: Training batches.
+        validation_loader: Batches for the validation loss after each epoch; None skips it.
+        state: The progress of training; changed in place.
         settings: How to train.
         seed: Seed of noise and dropout.
-        observers: Told of steps and epochs.
-        hooks: Saving, stopping, measuring; None does nothing of it.
-        team: The processes that train together, all with the same state; None is this one alone.
+        observers: Notified of steps and epochs.
+        hooks: Saving, stopping, measuring; None does none of these.
+        team: The processes that train together, all with the same state; None is this process only.
 
     Raises:
         TrainingDivergedError: The loss or its gradient is not finite; the last finite weights are in the checkpoint.
@@ -98,7 +98,7 @@ def fit(
                     observer.on_step(record)
 
     def settle() -> None:
-        """Wait for the device; what follows is true of all steps made."""
+        """Wait for the device, so that the results of all steps so far are known."""
         read = results.read(0)
         check(read)
         tell(read)
@@ -127,11 +127,11 @@ def fit(
                 tell(read)
                 if state.step == total:
                     break
-                agreed = any(result.stop for result in read)  # of a team, which has to stop at the same step
+                agreed = any(result.stop for result in read)  # all processes of a team stop at the same step
                 if agreed or (team.size == 1 and hooks.should_stop()):
                     save()
                     return end(FitResult("interrupted", epochs))
-                # Not after the last batch: continued from there, the epoch's end would be logged a second time.
+                # Not after the last batch: a run resumed from there would log the end of the epoch twice.
                 if state.batch < len(train_loader) and hooks.is_due(state):
                     save()
             settle()
@@ -153,7 +153,7 @@ def _told_of_memory(settings: LoopConfig, device: torch.device) -> AbstractConte
 
 @contextmanager
 def _announced(observers: Sequence[FitObserver], step: int, total: int) -> Iterator[Callable[[FitResult], FitResult]]:
-    """Tell observers of start and end; the end is "failed" unless the yielded function is given a result."""
+    """Notify observers of start and end; the end is "failed" unless the yielded function is called with a result."""
     status = "failed"
 
     def end(result: FitResult) -> FitResult:
@@ -182,7 +182,7 @@ def step_generator(seed: int, purpose: str, number: int, device: torch.device) -
 
 
 def most_memory(device: torch.device) -> float:
-    """Return the most memory used so far in GiB: of a CUDA device, else of this process."""
+    """Return the peak memory so far in GiB: of a CUDA device, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -212,13 +212,13 @@ def _record(result: StepResult, total: int, pace: _Pace, device: torch.device, s
 
 
 def _refuse(state: TrainingState, result: StepResult, hooks: Hooks) -> NoReturn:
-    kept = "no weights are saved but those of an earlier checkpoint"
+    kept = "only weights of an earlier checkpoint are saved"
     if all(bool(p.isfinite().all()) for p in state.network.parameters()):
         hooks.save_checkpoint(state)
         kept = "the weights before it are in the checkpoint"
     raise TrainingDivergedError(
         f"step {result.made.step}: the loss is {result.total} and its gradient {result.gradient_norm}; {kept}. Start "
-        "anew with a lower training.training.learning_rate or training.training.gradient_clip, and "
+        "over with a lower training.training.learning_rate or training.training.gradient_clip, and "
         "training.general.resume=never"
     )
 
@@ -235,14 +235,14 @@ def _end_epoch(
     hooks: Hooks,
     team: Team,
 ) -> EpochRecord:
-    """Measure, tell whether the epoch is the best so far, and move on to the next."""
+    """Measure, update the best score, and move on to the next epoch."""
     state.training_loss = state.loss_sum / state.batch
     state.validation_loss = validate(pipeline, validation_loader, state, seed, team)
     accuracy = None
     if hooks.measure is not None and settings.sample_every and (state.epoch + 1) % settings.sample_every == 0:
         with using_network(pipeline, state.averaged_network):
             accuracy = hooks.measure()
-    # Measured on other hardware, one sample may differ; what follows from it must be the same for all.
+    # Hardware may differ between processes, and so may single samples; all must reach the same decision.
     state.validation_loss, accuracy = team.of_first(lambda: [state.validation_loss, accuracy])
     epoch = EpochRecord(
         epoch=state.epoch,
@@ -285,7 +285,7 @@ def validate(
 
 
 class _Pace:
-    """Samples a second over the last few seconds."""
+    """Samples per second over the last few seconds."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[float, int]] = []

@@ -1,7 +1,7 @@
-"""Training steps as CUDA graphs: all that a step does on the device is launched with one call.
+"""Training steps as CUDA graphs, which launch a whole step with one call.
 
-A step is hundreds of small kernels, and launching them one by one takes longer than they do. A graph is captured for
-each shape of batches and compared with the step that it stands for before it is used.
+A step is hundreds of small kernels, and launching them one by one takes longer than running them. A graph is captured
+for each batch shape and compared with an ordinary step before it is used.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from quantum_diffusion.pipeline.team import Team
 logger = logging.getLogger(__name__)
 
 WARM_UP = 3
-"""Steps of a shape that are made plainly first: what is made when first needed is there when the graph is captured."""
+"""Ordinary steps per shape before a graph is captured, so that everything created lazily exists by then."""
 MOST_GRAPHS = 32
-"""Each keeps the memory of its step; batches of further shapes are trained on plainly."""
+"""Maximum number of graphs, as each keeps the memory of its step; further batch shapes use ordinary steps."""
 RESULT_TOLERANCE, WEIGHT_TOLERANCE = 1e-2, 1e-1
 """Largest relative differences of a graph's loss and gradient norm, and of its change of the weights, from the plain
 step's. In 16 bits, sums in another order decide the sign of gradients near 0, which Adam makes as large as others."""
 
 
 class Graph(Protocol):
-    """Work on a device that is recorded once and done again and again."""
+    """Work on a device that is recorded once and replayed many times."""
 
     def capture(self, work: Callable[[], Tensor], generator: torch.Generator) -> Tensor:
-        """Record what a function does, and return what it returned: memory that each replay writes anew."""
+        """Record what a function does and return its result, memory that each replay overwrites."""
 
     def replay(self) -> None:
         """Do it."""
@@ -51,9 +51,9 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, work: Callable[[], Tensor], generator: torch.Generator) -> Tensor:
-        """Record what a function launches; nothing of it is done."""
+        """Record what a function launches, without running it."""
         self._graph.register_generator_state(generator)
-        # Threads that make batches may go on using the device meanwhile.
+        # Threads that prepare batches may keep using the device meanwhile.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             return work()
 
@@ -70,7 +70,7 @@ class _Captured:
         graph: The graph.
         batches: Where it reads its batches.
         values: Where it writes what `make_gradients` returns.
-        kept: What it reads besides, and what must therefore not be freed.
+        kept: Other memory that it reads and that must not be freed.
     """
 
     graph: Graph
@@ -82,22 +82,22 @@ class _Captured:
 def make_steps(
     loss_of: nn.Module, state: TrainingState, settings: LoopConfig, team: Team, device: torch.device
 ) -> Steps:
-    """Return what makes the steps of a run: as graphs on a CUDA device where nothing has to be asked within a step."""
+    """Return the maker of a run's steps: graphs on CUDA if no step has to wait for the device, else ordinary steps."""
     asks = team.size > 1 or state.scaler.is_enabled() or settings.compile
     graphed = device.type == "cuda" and settings.cuda_graphs and not asks
     return (GraphedSteps if graphed else Steps)(loss_of, state, settings, team, device)
 
 
 class GraphedSteps(Steps):
-    """Makes steps as graphs where a shape of batches comes often; plainly where it is rare or that cannot be done.
+    """Makes steps as graphs for frequent batch shapes; as ordinary steps for rare ones or if graphs are impossible.
 
     Args:
         loss_of: A `LossModule`.
-        state: What is trained.
-        settings: How.
-        team: This process, alone.
-        device: Where.
-        make_graph: Makes graphs.
+        state: The training state.
+        settings: How to train.
+        team: A team of this process only.
+        device: Where to train.
+        make_graph: Creates a graph.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class GraphedSteps(Steps):
         self._seen: Counter[Any] = Counter()
         self._captured: dict[Any, _Captured] = {}
         self._made_by_graph = False
-        # What changes from step to step, in memory that graphs read.
+        # Values that change from step to step, in memory that graphs read.
         self._rates = [torch.zeros((), device=device) for _ in self._groups()]
         self._weight = torch.zeros((), device=device)
 
@@ -137,7 +137,7 @@ class GraphedSteps(Steps):
         return super().make(batches, seed, stop)
 
     def finish(self, overflowed: bool) -> None:
-        """Change the weights by the gradients, where a graph has not done so; see `Steps.finish`."""
+        """Update the weights, unless a graph has done so; see `Steps.finish`."""
         if self._made_by_graph:
             self._made_by_graph = False
             self.state.count_step()
@@ -147,7 +147,7 @@ class GraphedSteps(Steps):
     # ------------------------------------------------------------------------------------------- capturing
 
     def _capture(self, shapes: Any, batches: Sequence[Batch], seed: int) -> Tensor | None:
-        """Make a step plainly and once more as a graph; None, and nothing changed, where these are not alike."""
+        """Make a step ordinarily and again as a graph; returns None, with nothing changed, if they differ."""
         assert self._make_graph is not None
         places = [batch.to(self.device).clone() for batch in batches]
         before = [tensor.clone() for tensor in self._tensors()]
@@ -166,7 +166,7 @@ class GraphedSteps(Steps):
         if why:
             self._make_graph = None
             self._restore(before)
-            logger.warning("steps are launched kernel by kernel, not as one CUDA graph each: %s", why)
+            logger.warning("CUDA graphs are off, steps are launched kernel by kernel: %s", why)
             return None
         assert isinstance(self.loss_of, LossModule)
         self._captured[shapes] = _Captured(graph, places, values, self.loss_of.reads())
@@ -174,7 +174,7 @@ class GraphedSteps(Steps):
         return values.clone()
 
     def _work(self, batches: Sequence[Batch], *, capturing: bool) -> Tensor:
-        """Do all of a step that is done on the device."""
+        """Do the part of a step that runs on the device."""
         state = self.state
         values = make_gradients(self.loss_of, state, batches, self.generator, self.settings, self.team, stop=False)
         with self._reading_rates(capturing):
@@ -185,7 +185,7 @@ class GraphedSteps(Steps):
         return values
 
     def _prepare(self, seed: int) -> None:
-        """Put what is the step's own where graphs read it."""
+        """Write the step's values to the memory that graphs read."""
         self.draw_from(seed)
         for place, group in zip(self._rates, self._groups(), strict=True):
             place.fill_(group["lr"])
@@ -194,7 +194,7 @@ class GraphedSteps(Steps):
 
     @contextmanager
     def _reading_rates(self, capturing: bool) -> Iterator[None]:
-        """Let optimizers read their rates from memory."""
+        """Make optimizers read their learning rates from device memory."""
         groups = self._groups()
         before = [dict(group) for group in groups]
         for group, rate in zip(groups, self._rates, strict=True):
@@ -211,7 +211,7 @@ class GraphedSteps(Steps):
         return [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
 
     def _tensors(self) -> list[Tensor]:
-        """Return all that a step changes; the weights come first."""
+        """Return all tensors that a step changes, the weights first."""
         state = self.state
         optimized = [value for one in state.optimizers for values in one.state.values() for value in values.values()]
         averaged = [] if state.average is None else list(state.average.module.state_dict().values())
@@ -226,7 +226,7 @@ class GraphedSteps(Steps):
 def _difference(
     values: Tensor, expected: Tensor, now: Sequence[Tensor], plainly: Sequence[Tensor], before: Sequence[Tensor]
 ) -> str | None:
-    """Say how a graph's step differs from the plain one; None where it does not."""
+    """Describe how a graph's step differs from the ordinary one; None if it does not."""
     if not torch.allclose(values, expected, rtol=RESULT_TOLERANCE, atol=1e-6, equal_nan=True):
         return f"a graph's loss and gradient norm were {values.tolist()}, not {expected.tolist()}"
     far = sum(float((one.double() - other.double()).square().sum()) for one, other in zip(now, plainly, strict=True))

@@ -1,4 +1,4 @@
-"""A network with a request, and beside it with nothing asked: what a process samples from."""
+"""The network as a process samples from it: conditional predictions and, for guidance, unconditional ones."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from quantum_diffusion.tasks.left_to_do import LeftToDo, Remainder
 
 @dataclass(frozen=True, eq=False)
 class Guided:
-    """Predictions with a request and without, in one pass of the network.
+    """Conditional and unconditional predictions in one pass of the network.
 
     Attributes:
         predict: The network under a condition, with its prefix head's prediction.
-        backbone: The part of it that writes.
-        condition: What is asked for, B rows; with guidance followed by B rows of nothing asked.
-        is_guided: Whether it is.
-        encoder: Encoder of what is left to do; None where steps are not shown it, as for the next.
-        left: What is left to do.
-        gates_left: Encoder of how many gates are left; None for models that are not told.
-        inverse: int64 [V], the inverse of each instruction, -1 where there is none; None for models that cannot write
+        backbone: The backbone of the network.
+        condition: The conditions, B rows; with guidance followed by B unconditional rows.
+        is_guided: Whether guidance is used.
+        encoder: Encoder of the remaining target; None if steps are not conditioned on it.
+        left: Computes the remaining target; None likewise.
+        gates_left: Encoder of the number of gates left; None for models without this condition.
+        inverse: int64 [V], the inverse of each instruction, -1 if there is none; None for models that cannot write
             from the end.
     """
 
@@ -47,7 +47,7 @@ class Guided:
         return _halves(self.predict(self._doubled(circuits), level, self.condition)[0], self.is_guided)
 
     def reader(self, num_steps: int) -> Reader:
-        """Return what predicts chosen steps of circuits that are being written, which have not begun yet."""
+        """Return a predictor of chosen steps, for circuits of which nothing is written yet."""
         assert isinstance(self.backbone, InstructionTransformer | InstructionPolicy)
         tokens = self.condition.tokens
         remainder = None
@@ -65,16 +65,16 @@ class Guided:
 
 @dataclass(eq=False)
 class Reader:
-    """Predictions of chosen steps of B circuits that are being written; remembers what was written before.
+    """Predicts chosen steps of B circuits as they are written, and caches what was computed before.
 
     Attributes:
-        backbone: The part of the network that writes.
-        encoder: Encoder of what is left to do; None where steps are not shown it, as for `remainder`.
-        memory: What the backbone remembers; with guidance of 2 B rows, as in `Guided`.
-        remainder: What is left to do, as many rows.
-        is_guided: Whether steps are predicted with nothing asked, too.
-        gates_left: Encoder of how many gates are left; None for models that are not told.
-        num_gates: int64, as many rows as `memory`: how many gates circuits are to have; see `Request`.
+        backbone: The backbone of the network.
+        encoder: Encoder of the remaining target; None if steps are not conditioned on it.
+        memory: The backbone's cache; with guidance of 2 B rows, as in `Guided`.
+        remainder: The remaining targets, as many rows; None likewise.
+        is_guided: Whether unconditional predictions are made too.
+        gates_left: Encoder of the number of gates left; None for models without this condition.
+        num_gates: int64, as many rows as `memory`: number of gates wanted; see `Request`.
         inverse: As in `Guided`.
     """
 
@@ -92,11 +92,11 @@ class Reader:
 
         Args:
             ids: int64 [B, T].
-            rank: int64 [B, T], when each step was revealed; T for those that are not.
-            wanted: int64 [B, M], steps that are not.
+            rank: int64 [B, T], the order in which steps were revealed; T for masked steps.
+            wanted: int64 [B, M], masked steps to predict.
 
         Returns:
-            Logits [B, M, V], and those with nothing asked, None without guidance.
+            Logits [B, M, V], and unconditional logits of the same shape, None without guidance.
         """
         if self.is_guided:
             ids, rank, wanted = (torch.cat([x, x]) for x in (ids, rank, wanted))
@@ -106,18 +106,18 @@ class Reader:
         return _halves(self.backbone.read(self.memory, ids, rank, wanted, shown), self.is_guided)
 
     def at_ends(self, ids: Tensor, rank: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Predict the first and the last gate of those that are missing, for models that can write from the end.
+        """Predict the first and the last missing gate, for models that can write from the end.
 
-        The last gate of a circuit is the inverse of the first one of the inverse circuit. Both are predicted as the
-        gate after as many as are known: what is left to do is all that matters here.
+        The last gate of a circuit is the inverse of the first gate of the inverse circuit. Both are predicted as the
+        next gate after all known ones, because only the remaining target matters.
 
         Args:
-            ids: int64 [B, T], circuits of which a beginning and an end are known.
-            rank: int64 [B, T], T for the steps between.
+            ids: int64 [B, T], circuits with a known prefix and suffix.
+            rank: int64 [B, T], T for the steps between them.
 
         Returns:
-            Logits [B, 2, V], and those with nothing asked, None without guidance. Those of a last gate whose inverse is
-            no instruction say nothing.
+            Logits [B, 2, V], and unconditional logits of the same shape, None without guidance. Logits of a last gate
+            whose inverse is no instruction are meaningless.
         """
         assert self.remainder is not None
         assert self.inverse is not None
@@ -134,7 +134,7 @@ class Reader:
         return _halves(torch.cat([first, last], dim=1), self.is_guided)
 
     def can_end(self, allowed: Tensor) -> Tensor:
-        """Tell of which circuits the last gate can be predicted: the inverse of each gate allowed is allowed, too.
+        """Tell for which circuits the last gate can be predicted: those where allowed gates have allowed inverses.
 
         Args:
             allowed: bool [B, V], instructions that each may use.
@@ -148,7 +148,7 @@ class Reader:
         return (inverse_allowed | ~allowed).all(dim=1)
 
     def _shown(self, left: Tensor, ids: Tensor, rank: Tensor) -> Tensor:
-        """Encode what is left to do, and how many gates are where that is told: [B, E]."""
+        """Encode the remaining target and, if requested, the number of gates left: [B, E]."""
         assert self.encoder is not None
         shown: Tensor = self.encoder(left)
         if self.gates_left is not None:
@@ -158,12 +158,12 @@ class Reader:
 
     @property
     def missing(self) -> Tensor:
-        """What the gates that are missing have to be, float32 [B, 2, D, R]; see `Remainder.missing`."""
+        """The target of the missing gates, float32 [B, 2, D, R]; see `Remainder.missing`."""
         assert self.remainder is not None
         return self.remainder.missing.chunk(2)[0] if self.is_guided else self.remainder.missing
 
     def take(self, rows: Tensor) -> Reader:
-        """Return what goes on with some of the circuits, int64 [M]; one may be taken often."""
+        """Return a reader of some of the circuits, rows int64 [M], with repetition allowed."""
         if self.is_guided:
             rows = torch.cat([rows, rows + len(self.memory.condition) // 2])
         remainder = None if self.remainder is None else self.remainder.take(rows)
@@ -171,9 +171,9 @@ class Reader:
         return replace(self, memory=self.memory.take(rows), remainder=remainder, num_gates=num_gates)
 
     def continued(self, rows: Tensor, ids: Tensor, at_end: Tensor | None = None) -> Reader:
-        """Return what goes on with some of the circuits after one more instruction each, int64 [M] both.
+        """Return a reader of some of the circuits after one more instruction each; rows and ids are int64 [M].
 
-        Those of which `at_end`, bool [M], is true stand before the known end; see `Remainder.append`.
+        Where `at_end`, bool [M], is true, the instruction precedes the known suffix; see `Remainder.append`.
         """
         taken = self.take(rows)
         if taken.remainder is not None:
@@ -184,7 +184,7 @@ class Reader:
 
 
 def _halves(prediction: Tensor, is_guided: bool) -> tuple[Tensor, Tensor | None]:
-    """Return what is predicted with a request, and without; the latter is None without guidance."""
+    """Return the conditional and the unconditional prediction; the latter is None without guidance."""
     if not is_guided:
         return prediction, None
     asked, free = prediction.chunk(2)

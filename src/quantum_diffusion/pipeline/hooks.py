@@ -1,6 +1,6 @@
-"""What a run does around the training loop: saving, stopping, measuring.
+"""Hooks of the training loop: saving, stopping, measuring.
 
-Observers are told what happened and change nothing (`callbacks.py`); hooks decide how the loop goes on.
+Observers (`callbacks.py`) only watch; hooks decide how the loop continues.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quantum_diffusion.pipeline.state import TrainingState
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a run does around the loop; the loop itself writes nothing.
+    """Actions of a run around the loop, which itself writes no files.
 
     Attributes:
         save_checkpoint: Called when `is_due` says so, after each epoch, when stopped, and when the loss is no longer
@@ -22,7 +22,7 @@ class Hooks:
         save_best: Called when an epoch is the best so far.
         should_stop: Asked after each step; True ends training cleanly.
         after_step: Called after each step.
-        measure: Returns the exact share of sampled circuits; called while the pipeline computes with the averaged
+        measure: Returns the fraction of sampled circuits that are exact; called while the pipeline uses the averaged
             weights.
     """
 

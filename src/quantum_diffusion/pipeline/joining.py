@@ -1,4 +1,4 @@
-"""How a process finds the others that train the same model with it."""
+"""Connects a training process with the others of its launch; `DiffusionTrainer` calls it at the start."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which processes were started together to train one model, read from what torchrun or SLURM's srun sets.
+"""Detects which processes were launched together by torchrun or SLURM's srun, from environment variables.
 
-Everything is read and checked before a process connects to others, or starts any.
+Everything is checked before a process connects to others.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _SRUN = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLUR
 
 @dataclass(frozen=True)
 class Launch:
-    """The place of this process among those that were started together.
+    """The place of this process in its launch.
 
     Attributes:
-        size: Processes in all.
-        rank: Number of this one.
-        local_rank: Its number among those of its computer.
-        address: Where the first process is reached.
-        port: On which port.
-        may_hide_devices: Whether the launcher may show each process a GPU of its own alone.
+        size: Total number of processes.
+        rank: Number of this process.
+        local_rank: Its number among the processes on its computer.
+        address: Address of the first process.
+        port: Port of the first process.
+        may_hide_devices: Whether the launcher may restrict each process to its own GPU.
     """
 
     size: int
@@ -42,14 +42,14 @@ def find_launch(environment: Mapping[str, str], at_terminal: bool) -> Launch | N
 
     Args:
         environment: The variables.
-        at_terminal: Whether the process belongs to a terminal. A shell that `srun -n 4 --pty bash` opens has the
-            variables of its step, but what is typed there is started once; what srun starts has no terminal.
+        at_terminal: Whether a terminal controls the process. A shell opened by `srun -n 4 --pty bash` has the variables
+            of its step, but a command typed there starts one process; processes that srun starts have no terminal.
 
     Returns:
-        None where this process was started alone: also in a job of SLURM without srun, and in its interactive shells.
+        The launch; None for a single process, including SLURM jobs without srun and their interactive shells.
 
     Raises:
-        ConfigError: Several processes are spoken of, but in words of no launcher; the message names the variable.
+        ConfigError: The variables describe several processes but fit no launcher; the message names the variable.
     """
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
     try:
@@ -57,7 +57,7 @@ def find_launch(environment: Mapping[str, str], at_terminal: bool) -> Launch | N
             name = "WORLD_SIZE"
             return _of_torchrun(given)
         if "SLURM_STEP_NUM_TASKS" in given and not at_terminal:
-            name = "SLURM_STEP_NUM_TASKS"  # a job's own script lacks it, which may well have SLURM_NTASKS
+            name = "SLURM_STEP_NUM_TASKS"  # unlike SLURM_NTASKS, it is not set in the job's own script
             return _of_srun(given)
         for name in ("OMPI_COMM_WORLD_SIZE", *(["PMI_SIZE"] if "SLURM_JOB_ID" not in given else [])):
             if _number(given, name, 1, default="1") > 1:

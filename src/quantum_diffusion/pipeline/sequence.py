@@ -1,4 +1,4 @@
-"""Masked diffusion in a pipeline: a circuit is a sequence of instructions, so that every sample is a circuit."""
+"""Adapter of masked diffusion, where a circuit is a sequence of instructions, so that every sample is valid."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class SequenceAdapter(ProcessAdapter):
         rank = self.process.draw_rank(len(circuits), circuits.shape[1], noise)
         return ProcessLoss(
             diffusion=self.process.loss(denoise, circuits, rank).mean(),
-            # A prefix's label can be told only by a token that sees the whole prefix.
+            # Only a token that sees a whole prefix can predict its label.
             sees_prefix=rank.cummax(dim=1).values == rank,
             mean_prefixes=self.process.mean_prefixes(rank.shape[1]),
         )
 
     def sample_steps(self, options: SamplingConfig) -> int:
-        """Return the denoising steps that sampling makes, at most one a time step."""
+        """Return the number of denoising steps of sampling, at most one per time step."""
         return min(super().sample_steps(options), self.config.max_gates)
 
     def shapes(self, rows: Rows, plan: EditPlan) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
-"""What the loop trains, as the loop sees it, and the state of training that a checkpoint keeps.
+"""The interface of a trainable model, and the training state that a checkpoint saves.
 
-Nothing here knows a pipeline: whatever has weights and a loss can be trained.
+Nothing here depends on pipelines: anything with weights and a loss can be trained.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Trainable(Protocol):
     """What the loop can train; `DiffusionPipeline` is one.
 
     Attributes:
-        network: All weights; other ones of the same architecture may be put in their place.
+        network: All weights; may be replaced by another network of the same architecture.
     """
 
     network: nn.ModuleDict
@@ -63,9 +63,9 @@ class Trainable(Protocol):
         Args:
             batch: Circuits, on the same device.
             noise: Source of all randomness of the step, on the same device.
-            condition_dropout: Share of conditions that are dropped.
-            tell_gates: Share of circuits of which the network is told how many gates they have.
-            joint_dropout: Drop all parts of a condition or none, instead of each on its own.
+            condition_dropout: Fraction of conditions to drop.
+            tell_gates: Fraction of circuits whose number of gates is a condition.
+            joint_dropout: Drop all parts of a condition together instead of independently.
             low_variance: Spread noise levels evenly over the batch.
             prefix_weight: Weight of the auxiliary head's loss.
         """
@@ -85,12 +85,12 @@ class TrainingState:
         batch: Batches of that epoch done.
         samples_seen: Circuits trained on.
         loss_sum: Sum of the diffusion losses of that epoch's batches.
-        seconds: Wall time of training, without that lost by a kill.
+        seconds: Wall time of training in seconds, without time lost to a kill.
         training_loss: Mean loss of the last whole epoch, None before its end.
         validation_loss: Validation loss after it, None without validation.
-        best_score: The best epoch's metric, larger is better; None before the first.
-        no_better: Measurements since then that were no better.
-        scaler: Scales losses for gradients in 16 bits; does nothing otherwise.
+        best_score: The best epoch's metric, larger is better; None before the first measurement.
+        no_better: Measurements without improvement since then.
+        scaler: Loss scaler for 16-bit gradients; does nothing otherwise.
     """
 
     network: nn.Module
@@ -150,7 +150,7 @@ class TrainingState:
             setattr(self, name, state[name])
 
     def count_step(self, moved: bool = True) -> None:
-        """Note that a step was made: rates follow its number, the average follows steps that moved the weights."""
+        """Count a step: learning rates advance with every step, the average only if the weights moved."""
         with nullcontext() if moved else warnings.catch_warnings(action="ignore"):  # torch misses the optimizers' steps
             for schedule in self.schedules:
                 schedule.step()
@@ -159,21 +159,21 @@ class TrainingState:
 
     @property
     def averaged_network(self) -> nn.ModuleDict:
-        """The averaged weights; the trained ones where nothing is averaged."""
+        """The averaged weights; the trained ones if there is no average."""
         network = self.network if self.average is None else self.average.module
         assert isinstance(network, nn.ModuleDict)
         return network
 
 
 class MovingAverage(AveragedModel):
-    """An exponential moving average that follows quickly at first: decay min(d, (1 + n) / (10 + n)).
+    """An exponential moving average with a short warm-up: decay min(d, (1 + n) / (10 + n)).
 
     Args:
-        network: What is followed.
+        network: The network to average.
         decay: d.
     """
 
-    n_averaged: Tensor  # on the CPU wherever the weights are, so that to read it is not to wait
+    n_averaged: Tensor  # always on the CPU, so that reading it does not wait for the device
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         super().__init__(network)
@@ -181,18 +181,18 @@ class MovingAverage(AveragedModel):
 
     @property
     def weight(self) -> float:
-        """How far the next update goes to the weights of the network: from 1 for the first, towards 1 - d."""
+        """The weight of the network in the next update: 1 for the first, then falling towards 1 - d."""
         count = int(self.n_averaged)
         return 1.0 if count == 0 else 1 - min(self._decay, (1 + count) / (10 + count))
 
     def update_parameters(self, model: nn.Module) -> None:
-        """Move towards the weights of a network; the first ones are taken as they are."""
+        """Update the average with a network's weights; the first ones are copied."""
         self.move(model, self.weight)
         self.n_averaged += 1
 
     @torch.no_grad()
     def move(self, model: nn.Module, weight: float | Tensor) -> None:
-        """Move towards the weights of a network by a share, a number or a scalar on their device; counts nothing."""
+        """Move towards a network's weights by `weight`, a number or a scalar on their device, without counting it."""
         averaged: list[Tensor] = list(self.module.parameters())
         current: list[Tensor] = list(model.parameters())
         if isinstance(weight, Tensor):
@@ -209,7 +209,7 @@ class MovingAverage(AveragedModel):
 
 @contextmanager
 def using_network(pipeline: Trainable, network: nn.ModuleDict) -> Iterator[None]:
-    """Let a pipeline compute with other weights for a while, in evaluation mode."""
+    """Temporarily use another network in a pipeline, in evaluation mode."""
     trained = pipeline.network
     was_training = trained.training
     pipeline.network = network.eval()

@@ -1,6 +1,6 @@
-"""One optimizer step, and what it came to, read when the device has it.
+"""One optimizer step, and its result, which is read once the device has computed it.
 
-On CUDA the processor runs ahead of the device: to ask for the loss of each step would be to wait for it each time.
+On CUDA the CPU runs ahead of the device; reading the loss of every step at once would wait for the device each time.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from quantum_diffusion.pipeline.team import Team
 from quantum_diffusion.seeding import derive_seed
 
 LAG = 4
-"""Steps after which, on CUDA, the result of one is read."""
+"""Number of steps by which reading results lags behind on CUDA."""
 
 
 class LossModule(nn.Module):
     """The loss as a module, so that a team's wrapper sees its forward and backward pass.
 
     Args:
-        pipeline: What is trained.
-        settings: How.
+        pipeline: What to train.
+        settings: How to train it.
     """
 
     def __init__(self, pipeline: Trainable, settings: LoopConfig) -> None:
         super().__init__()
         self.network = pipeline.network
-        self._pipeline = (pipeline,)  # in a tuple, for it is no module
+        self._pipeline = (pipeline,)  # in a tuple, so that torch does not register it
         self._settings = settings
         self._dtype = low_precision(settings, pipeline.device)
 
@@ -59,13 +59,13 @@ class LossModule(nn.Module):
         return parts if terms.prefix is None else parts | {"prefix": terms.prefix.detach()}
 
     def reads(self) -> dict[str, Any]:
-        """Return what the loss reads beside its network; some of it are tensors that it has made on the device."""
+        """Return what the loss reads besides its network, including tensors cached on the device."""
         (pipeline,) = self._pipeline
         return dict(vars(pipeline))
 
 
 def low_precision(settings: LoopConfig, device: torch.device) -> torch.dtype | None:
-    """Return the 16-bit kind of numbers the network computes in, None for 32 bits."""
+    """Return the 16-bit dtype that the network computes in, None for 32 bits."""
     if settings.precision == "16":
         return torch.float16
     wanted = settings.precision == "bf16" or (settings.precision == "auto" and multiplies_in_bfloat16(device))
@@ -93,7 +93,7 @@ def make_gradients(
         stop: Whether this process wants to stop after the step.
 
     Returns:
-        float32 [5] on the device, what `StepResult` is made of: averaged over the team.
+        float32 [5] on the device, the values of `StepResult`, averaged over the team.
     """
     device = generator.device
     circuits = sum(map(len, group))
@@ -103,7 +103,7 @@ def make_gradients(
         own = (batch if rows is None else batch.take(rows)).to(device)
         noise = Noise(generator, rows, None if rows is None else len(batch))
         parts = loss_of(own, noise)
-        if number == 0:  # as late as can be: a CPU would give their memory to the forward pass, and ask for it again
+        if number == 0:  # as late as possible: on a CPU, the forward pass would take their memory
             for optimizer in state.optimizers:
                 optimizer.zero_grad(set_to_none=True)
         # Averaging over the team counts every process alike, however many of the batch's circuits it has.
@@ -123,10 +123,10 @@ def make_gradients(
 
 
 def move_weights(state: TrainingState, overflowed: bool) -> None:
-    """Change the weights, and their average, by the gradients; of those that overflowed, the learning rates alone.
+    """Update the weights and their average; after an overflow only the learning rates advance.
 
-    Rates follow the number of the step. Left to the scaler, each optimizer would look at its own gradients alone, and
-    after an overflow in those of another the common norm has made NaN of them.
+    Learning rates follow the step number. The scaler alone would check each optimizer's gradients separately, but after
+    an overflow in one of them, clipping by the common norm has turned all gradients into NaN.
     """
     if not overflowed:
         for optimizer in state.optimizers:
@@ -138,14 +138,14 @@ def move_weights(state: TrainingState, overflowed: bool) -> None:
 
 
 class Steps:
-    """Makes the steps of a run, one operation after the other.
+    """Makes the steps of a run, launching operations one by one.
 
     Args:
         loss_of: A `LossModule`, as the team wraps it.
-        state: What is trained.
-        settings: How.
+        state: The training state.
+        settings: How to train.
         team: The processes that share the batches.
-        device: Where.
+        device: Where to train.
     """
 
     def __init__(
@@ -163,21 +163,21 @@ class Steps:
         """Compute the gradients of a step; see `make_gradients`.
 
         Args:
-            batches: Of the step.
-            seed: Of the run; with the number of the step it decides the step's noise.
-            stop: Whether this process wants to stop after it.
+            batches: The batches of the step.
+            seed: Seed of the run; together with the step number it determines the noise.
+            stop: Whether this process wants to stop after the step.
         """
         self.draw_from(seed)
         return make_gradients(self.loss_of, self.state, batches, self.generator, self.settings, self.team, stop)
 
     def draw_from(self, seed: int) -> None:
-        """Let what a step draws begin where it does for this seed of the run and this step."""
+        """Seed the generators for this run's seed and this step."""
         self.generator.manual_seed(derive_seed(seed, "step", self.state.step))
-        if self._has_dropout:  # it draws from torch's own generator, which nothing else in training does
+        if self._has_dropout:  # only dropout draws from torch's default generator
             torch.manual_seed(derive_seed(seed, "dropout", self.state.step, self.team.rank))
 
     def finish(self, overflowed: bool) -> None:
-        """Change the weights by the gradients; see `move_weights`."""
+        """Update the weights; see `move_weights`."""
         move_weights(self.state, overflowed)
 
 
@@ -186,14 +186,14 @@ class Steps:
 
 @dataclass(frozen=True)
 class MadeStep:
-    """What is known of a step when it is made.
+    """What is known about a step as soon as it is launched.
 
     Attributes:
         step: Its number, from 1.
         epoch: Epoch in progress.
         num_batches: Batches it was made of.
-        samples_seen: Circuits trained on, its own included.
-        learning_rate: The rate it is made with.
+        samples_seen: Circuits trained on, including its own.
+        learning_rate: Its learning rate.
     """
 
     step: int
@@ -205,7 +205,7 @@ class MadeStep:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to, averaged over the team.
+    """The result of a step, averaged over the team.
 
     Attributes:
         made: The step.
@@ -224,20 +224,20 @@ class StepResult:
     gradient_norm: float
 
     def has_overflowed(self, scaler: torch.amp.GradScaler) -> bool:
-        """Tell whether the gradients were too large for 16 bits, which the scaler makes up for."""
+        """Tell whether the gradients overflowed 16 bits, which the scaler handles."""
         return scaler.is_enabled() and math.isfinite(self.total) and not math.isfinite(self.gradient_norm)
 
     def has_diverged(self, scaler: torch.amp.GradScaler) -> bool:
-        """Tell whether training cannot go on."""
+        """Tell whether training cannot continue."""
         is_finite = math.isfinite(self.total) and math.isfinite(self.gradient_norm)
         return not (is_finite or self.has_overflowed(scaler))
 
 
 class Results:
-    """Results of steps in their order, each read when so many later ones are under way.
+    """Queue of step results, each read after a number of later steps.
 
     Args:
-        lag: How many; the same for all processes of a team, which act on them at the same step.
+        lag: That number; the same for all processes of a team, so that they act at the same step.
     """
 
     def __init__(self, lag: int) -> None:
@@ -254,7 +254,7 @@ class Results:
         self._waiting.append((made, values, copied))
 
     def read(self, lag: int | None = None) -> list[StepResult]:
-        """Return those that are due; with a lag of 0 all of them."""
+        """Return the results that are due; with a lag of 0, all of them."""
         results = []
         while len(self._waiting) > (self._lag if lag is None else lag):
             made, values, copied = self._waiting.popleft()

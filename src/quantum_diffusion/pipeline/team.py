@@ -1,6 +1,6 @@
-"""The processes that train one model together; mostly that is one.
+"""The processes that train one model together; usually just one.
 
-`torchrun` and SLURM start the processes, `launch` finds out about them, and `fabric_team` connects them.
+`torchrun` or SLURM starts the processes, `launch` detects them, and `fabric_team` connects them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Team:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Say in one line when another process was lost meanwhile."""
+        """Report in one line that another process was lost."""
         yield
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -42,10 +42,10 @@ class Team:
         return values
 
     def of_first(self, make: Callable[[], Any]) -> Any:
-        """Return what a function gives on the first process, where alone it is called; errors of ours are all's.
+        """Call a function on the first process and return its result on all; our own errors are raised on all.
 
         Args:
-            make: Gives tensors and plain values; tensors come to the device of each process.
+            make: Returns tensors and plain values; tensors are moved to the device of each process.
         """
         return make()
 
@@ -53,7 +53,7 @@ class Team:
         """Wait for all."""
 
     def share(self, count: int) -> slice | None:
-        """Return this process's rows of a batch; None where there are too few to share, so that each takes all."""
+        """Return this process's rows of a batch; None if there are too few to share and each process takes all."""
         if count < self.size:
             return None
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)

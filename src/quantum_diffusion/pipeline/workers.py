@@ -1,6 +1,6 @@
-"""Sampling by several processes, on this machine or on a Ray cluster, with the engines that generation has.
+"""Sampling in several processes, on this machine or a Ray cluster, with the engines of data generation.
 
-A sample depends on the seed and its index alone, so that any number of workers makes the same circuits.
+A sample depends only on the seed and its index, so any number of workers draws the same circuits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantum_diffusion.tasks.samples import Requests, SampledCircuits, joined
 
 
 class Sampler(Protocol):
-    """What samples: a pipeline."""
+    """A sampler; `DiffusionPipeline` is one."""
 
     @property
     def device(self) -> torch.device:
@@ -33,7 +33,7 @@ class Sampler(Protocol):
     def sample(
         self, requests: Requests, seed: int, options: SamplingConfig, *, edit: Edit | None, first_sample: int
     ) -> SampledCircuits:
-        """Sample and verify one circuit a request."""
+        """Sample and verify one circuit per request."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is sent to the workers: called with a part, it gives that part's samples."""
+    """The callable sent to workers: it samples one part."""
 
     sampler: Sampler
     device_type: str
@@ -71,21 +71,21 @@ def sample_on_workers(
     first_sample: int,
     progress: Callable[[int, int], None] | None,
 ) -> SampledCircuits:
-    """Sample and verify one circuit a request on `options.n_jobs` workers of `options.engine`.
+    """Sample and verify one circuit per request on `options.n_jobs` workers of `options.engine`.
 
-    On CUDA the workers of a computer take its devices in turn.
+    On CUDA, workers are spread over the devices of their computer.
 
     Args:
-        sampler: The pipeline; workers get a copy of it.
-        requests: What is asked for.
+        sampler: The pipeline; each worker gets a copy.
+        requests: The requests.
         seed: Seed of the run.
         options: How to sample.
-        edit: What sampling may not choose freely.
+        edit: Constraints on the circuits.
         first_sample: Index of the first sample.
         progress: Called with (circuits so far, circuits wanted).
 
     Raises:
-        ConfigError: The engine cannot be had, or what `sampler.sample` raises.
+        ConfigError: The engine is unavailable, or `sampler.sample` raised it.
     """
     workers = num_workers(options.engine, options.n_jobs)
     device = sampler.device

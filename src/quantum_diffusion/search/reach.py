@@ -43,7 +43,7 @@ def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, m
     uses = table.uses_qubit[fits, : len(label)]
     asked = f"sample.srv={list(label)}"
     if not fits.any():
-        raise ConfigError(f"{asked}: edit.coupling and edit.fixed_qubits leave no gate at all, relax them")
+        raise ConfigError(f"{asked}: edit.coupling and edit.fixed_qubits allow no gate at all, relax them")
     entangled, linked = np.array(label) == 2, _linked(uses)
     for qubit in np.flatnonzero(entangled):
         if (linked[qubit] & entangled).sum() < 2:

@@ -166,14 +166,13 @@ def find_entangling(
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
     edit = edit if max_gates is None else replace(edit, max_gates=check_count(max_gates, "max_gates", 1))
     srv = check_wholes(srv, "srv", "[1, 2, 2]")
+    for rank in srv:
+        if rank not in (1, 2):
+            raise ConfigError(f"srv is {list(srv)}: a qubit has rank 1 (separable) or 2 (entangled), given {rank}")
     prompt = srv_prompt(list(srv))
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:
-        known = {len(known.split(",")) for known in pipeline.config.prompts}
-        raise ConfigError(
-            f"sample.srv={list(srv)} was not among the {counted(len(pipeline.config.prompts), 'prompt')} of "
-            f"training (circuits of {', '.join(map(str, sorted(known)))} qubits): ask for one of those, or train on it"
-        )
+        raise ConfigError(_unknown_vector(srv, pipeline.config.prompts))
     check_srv_reach(srv, edit, pipeline.table, pipeline.config.max_gates)
     may_simplify = simplify and not (edit.keep or edit.min_gates)
     request = pipeline.requests([prompt])
@@ -197,6 +196,20 @@ def find_entangling(
         interrupted = False
     cheapest = sorted(found, key=lambda circuit: (cost(circuit), len(circuit)))[:num_circuits]
     return FoundCircuits(srv, cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
+
+
+def _unknown_vector(srv: Sequence[int], prompts: Sequence[str]) -> str:
+    """Word the refusal of a vector that the model was not trained on."""
+    sizes = sorted({prompt.count(",") + 1 for prompt in prompts})
+    is_range = len(sizes) > 1 and sizes[-1] - sizes[0] == len(sizes) - 1
+    qubits = f"{sizes[0]} to {sizes[-1]} qubits" if is_range else f"{' or '.join(map(str, sizes))} qubits"
+    if len(srv) not in sizes:
+        given = counted(len(srv), "qubit")
+        return f"sample.srv={list(srv)} has {given}, but this model takes {qubits}: give as many ranks"
+    known = counted(len(prompts), "vector")
+    return (
+        f"sample.srv={list(srv)} is not one of the {known} this model was trained on: give one of those, or train on it"
+    )
 
 
 def _simplified(task: Task, request: Requests, samples: SampledCircuits, rows: NDArray[np.intp]) -> list[Circuit]:

@@ -1,1 +1,1 @@
-"""Where metrics of a run go."""
+"""Records of training runs: metrics, status, curves."""

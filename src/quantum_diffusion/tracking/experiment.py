@@ -1,7 +1,7 @@
 """The record of a run: its configuration, its metrics over time, and how it ended.
 
-Metrics and texts go to the sinks of `tracking.sinks`. A failing sink (a full disk, say) is reported once and then left
-out: it never ends a training run.
+Metrics and texts go to the sinks of `tracking.sinks`. A failing sink (e.g. on a full disk) is reported once and then
+dropped; it never ends a training run.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.yaml"
 EVALUATION_FILE = Path("evaluation", "metrics.json")
-"""Where the evaluation of a model puts its figures, unless it is told otherwise."""
+"""Default path of an evaluation's figures inside a model's folder."""
 
 _END_BYTES = 2**14
 """The end of a metrics file that holds the last value of each metric: 250 rows and more."""
 
 
 class ExperimentLogger:
-    """Logs one run; a context manager that records the end whatever happens.
+    """Logs one run; a context manager that always records how the run ended.
 
     Args:
-        folder: Where the record is written.
+        folder: Folder of the record.
         name: Name of the experiment.
         config: The resolved configuration, as plain values.
         sinks: Which of `SINKS` to use.
         first_step: Steps done before this start, for a resumed run.
-        run_id: Tells this run from others, also when it is resumed; None makes one.
-        total_steps: Steps of the whole run, None where that is not known.
+        run_id: Unique id of the run, kept when it is resumed; None makes a new one.
+        total_steps: Steps of the whole run, None if unknown.
         wandb_mode: "offline" or "online", for the sink "wandb".
         mlflow_uri: The store of the sink "mlflow"; None is an SQLite file in the folder.
 
@@ -92,7 +92,7 @@ class ExperimentLogger:
     def start(self) -> ExperimentLogger:
         """Write `run.yaml` and open the sinks; returns the logger itself."""
         self._started = time.time()
-        self._write_run("running")  # first: it says whose folder this is, also after a kill
+        self._write_run("running")  # first, to mark the folder as ours even after a kill
         for name in self._sink_names:
             self._guard(name, lambda name=name: self._open(name))  # type: ignore[misc]
         return self
@@ -118,7 +118,7 @@ class ExperimentLogger:
         if self._ended:
             return
         self._ended = True
-        while self._sinks:  # one that cannot be closed is not closed again
+        while self._sinks:  # each is closed only once, even if that fails
             name, sink = self._sinks.popitem()
             self._guard(name, lambda sink=sink: sink.close(status))  # type: ignore[misc]
         self._write_run(status)
@@ -137,7 +137,7 @@ class ExperimentLogger:
         except Exception as problem:
             logger.warning("metrics are no longer written to %s: %s", name, first_line(problem))
             sink = self._sinks.pop(name, None)
-            with suppress(Exception):  # it may hold a file, a process or a run on a server
+            with suppress(Exception):  # release its file, process or server run
                 if sink is not None:
                     sink.close("failed")
 

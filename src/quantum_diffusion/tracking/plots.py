@@ -1,6 +1,6 @@
-"""The loss curve of a run, drawn from its `metrics.csv`.
+"""Draws the loss curve of a run from its `metrics.csv`; training saves it beside the model.
 
-Raw step losses are pale, their running mean strong, validation losses are dots.
+Step losses are pale, their running mean strong, and validation losses are dots.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which process keeps a record, and whether it still runs: a run that was killed cannot say so itself.
+"""Identifies the process behind a run's record, to detect runs that were killed.
 
-A process is told from all others by its number and its start; both mean something on its own computer only.
+A process is identified by its number and start time, which are meaningful only on its own computer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ENDED = "ended"
 
 
 def this_process() -> dict[str, Any]:
-    """Return what tells this process from all others, as plain values; None for what the system does not say."""
+    """Return values that identify this process; None for those that the system does not provide."""
     return {
         "host": socket.gethostname(),
         "boot": _read(Path("/proc/sys/kernel/random/boot_id")),
@@ -27,16 +27,16 @@ def this_process() -> dict[str, Any]:
 
 
 def is_running(process: Mapping[str, Any]) -> bool | None:
-    """Tell whether a process still runs; None where that cannot be seen from here: on another host, in a container.
+    """Tell whether a process still runs; None if that is unknown here: on another host, or in a container.
 
     Args:
-        process: What `this_process` returned in it.
+        process: The result of `this_process` in that process.
     """
     here = this_process()
     if process.get("host") != here["host"]:
         return None
     if process.get("boot") != here["boot"]:
-        return False  # the computer was started again since
+        return False  # the computer has been restarted since
     if process.get("namespace") != here["namespace"]:
         return None
     number = process.get("id")
@@ -56,7 +56,7 @@ def _exists(number: int) -> bool:
 
 
 def _start_of(number: int) -> str | None:
-    """Return when a process was started, in whatever form the system has it; None where it does not say."""
+    """Return the start time of a process in the system's own format; None if unknown."""
     stat = _read(Path(f"/proc/{number}/stat"))
     if stat is not None:
         state, *fields = stat.rpartition(")")[2].split()  # before it stands a name, which may hold anything

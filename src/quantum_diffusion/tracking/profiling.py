@@ -1,6 +1,6 @@
-"""A trace of a few training steps by torch's profiler, for chrome://tracing or Perfetto.
+"""Profiles a few training steps with torch's profiler, for chrome://tracing or Perfetto.
 
-It starts after three steps, so that it shows steps as they mostly are.
+The trace starts after three warm-up steps.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from quantum_diffusion.files import new_file
 
 @contextmanager
 def profiler(path: Path, steps: int, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Profile some steps; yields what is to be called after every step.
+    """Profile some steps; yields the function to call after every step.
 
     Args:
-        path: Where the trace is written when the steps are done.
-        steps: How many.
+        path: File for the trace, written after the last profiled step.
+        steps: Number of steps to profile.
         device: Where the network computes.
     """
 

@@ -1,6 +1,6 @@
-"""Runs side by side: how they ended, in which settings they differ, and their curves in one picture.
+"""Compares runs: status, settings that differ, and curves in one picture.
 
-All of it is read from the `run/` folders that training leaves; nothing is written but the picture.
+Everything is read from the `run/` folders that training leaves; only the picture is written.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ class Run:
     """One training run.
 
     Attributes:
-        name: Path of its model folder below the folder that was searched.
+        name: Path of its model folder relative to the searched folder.
         folder: Its `run/` folder.
-        status: "finished", "interrupted", "failed", "running", "stopped" (killed, that is), or "unknown": it runs, or
-            was killed, on a host that cannot be seen from here.
-        started: When it began or was last continued, ISO 8601 in UTC.
-        seconds: Since then, to its end or the last metrics.
+        status: "finished", "interrupted", "failed", "running", "stopped" (killed), or "unknown": it runs or was killed
+            on another host.
+        started: When it began or was last resumed, ISO 8601 in UTC.
+        seconds: Seconds from then to its end or last metrics.
         step: The last step that was logged.
-        total_steps: Steps of the whole run, None where an earlier version recorded it.
-        checkpoint: The step at which the training command continues it, None where there is none.
-        host: Where it was started; empty where an earlier version recorded it.
-        metrics: The last value of each metric, and the figures of the evaluation of its model.
+        total_steps: Steps of the whole run, None in records of earlier versions.
+        checkpoint: The step at which the training command resumes it, None without checkpoint.
+        host: The computer it was started on; empty in records of earlier versions.
+        metrics: The last value of each metric, and the figures of its model's evaluation.
         settings: The configuration, by dotted key.
     """
 
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """How it stands, in words: also where, and what continues it."""
+        """Its status in words, with the host and what continues it."""
         step = f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")
         if self.status == "finished":
             return "finished"
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Those metrics that are shown beside each run."""
+        """The metrics shown in the list of runs."""
         return {name: value for column in COLUMNS for name, value in self.metrics.items() if fnmatchcase(name, column)}
 
 
@@ -154,7 +154,7 @@ def _last_change(folder: Path) -> float:
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return the settings that make models differ, each with its value in every run (None where a run lacks it)."""
+    """Return settings that affect the model and differ, each with its value in every run (None if a run lacks it)."""
     return differing_settings([run.settings for run in runs])
 
 
@@ -166,7 +166,7 @@ def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[
 
 
 def values_of_runs(values: Sequence[str]) -> str:
-    """Write a setting's value in every run; of many runs each distinct value, with how many have it.
+    """Format a setting's value in every run; for many runs, each distinct value with its number of runs.
 
     Example:
         >>> values_of_runs(["1", "2"]), values_of_runs(["1", "2", "1", "1", "1", "1", "1"])
@@ -178,7 +178,7 @@ def values_of_runs(values: Sequence[str]) -> str:
 
 
 def save_curves(runs: Sequence[Run], metric: str, path: Path) -> int:
-    """Draw a metric over the steps of the runs that have it (PNG), of many runs the newest.
+    """Draw a metric over the steps of the newest runs that have it (PNG).
 
     Returns:
         How many runs are drawn.
@@ -195,7 +195,7 @@ def save_curves(runs: Sequence[Run], metric: str, path: Path) -> int:
         if points:
             curves[run.name] = np.array(points)
     if not curves:
-        raise ConfigError(f"no run has the metric {metric!r}: there are {', '.join(sorted(known)) or 'none'}")
+        raise ConfigError(f"no run has the metric {metric!r}: choose one of {', '.join(sorted(known)) or 'none'}")
     curves = dict(list(curves.items())[-_MOST_DRAWN:])
     with new_picture(path, (7.0, 4.0 + 0.2 * ((len(curves) + 1) // 2)), ConfigError) as figure:
         axes = figure.add_subplot()
@@ -215,15 +215,15 @@ def _shortened(name: str) -> str:
 
 
 def check_picture(path: Path) -> None:
-    """Refuse a path at which no picture can be written, or something other than a picture would be lost.
+    """Refuse a path that cannot be written, or that holds something other than a picture.
 
     Raises:
         ConfigError: The message says why.
     """
     if path.suffix.lower() != ".png":
-        raise ConfigError(f"no picture can be drawn in {str(path)!r}: give a name that ends in .png")
+        raise ConfigError(f"cannot draw a picture in {str(path)!r}: give a name that ends in .png")
     if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {str(path.parent)!r} for the picture: make it, or give another one")
+        raise ConfigError(f"the folder {str(path.parent)!r} for the picture does not exist: create it, or give another")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"no picture can be written to {str(path.parent)!r} (permission denied): give another folder")
     if not path.exists():
@@ -234,4 +234,4 @@ def check_picture(path: Path) -> None:
     except OSError:  # a folder, or nothing we may read: not a picture of ours in any case
         is_picture = False
     if not is_picture:
-        raise ConfigError(f"{str(path)!r} is there and is no PNG picture: give another name")
+        raise ConfigError(f"{str(path)!r} exists and is not a PNG picture: give another name")

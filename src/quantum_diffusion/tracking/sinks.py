@@ -1,7 +1,7 @@
-"""Where the metrics and texts of a run go: CSV, JSON lines, TensorBoard, Weights & Biases, MLflow.
+"""Sinks for the metrics and texts of a run: CSV, JSON lines, TensorBoard, Weights & Biases, MLflow.
 
-Every sink is a class behind one protocol, and opening it on a run that is continued leaves no value twice. Their
-packages are imported where they are used: they load slowly, and two of them are extras.
+All implement one protocol, and reopening one on a resumed run leaves no duplicate values. Their packages load slowly
+and two of them are extras, so they are imported only when used.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _LONGEST_OPENING = 120.0
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a sink is told when a run starts, or goes on.
+    """Information for a sink when a run starts or resumes.
 
     Attributes:
-        folder: Where the run's record is; it exists.
+        folder: The existing folder of the run's record.
         name: Name of the experiment, which may have several runs.
         config: The resolved configuration, as plain values.
-        run_id: Tells this run from all others, also when it is continued.
-        first_step: Steps done before this start; records of later steps will be made again.
+        run_id: Unique id of the run, kept when it is resumed.
+        first_step: Steps done before this start; later steps will be recorded again.
         wandb_mode: "offline" or "online".
         mlflow_uri: MLflow's store; None is the SQLite file `mlflow.db` in the folder.
     """
@@ -70,7 +70,7 @@ class RunStart:
 
 
 class Sink(Protocol):
-    """A place metrics and texts go to."""
+    """A destination of metrics and texts."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of a step."""
@@ -83,7 +83,7 @@ class Sink(Protocol):
 
 
 class CsvSink:
-    """Scalars as long-format CSV: one row a value (step, metric, value), readable while the run goes on."""
+    """Scalars as long-format CSV, one row per value (step, metric, value), readable during the run."""
 
     def __init__(self, start: RunStart) -> None:
         header = "step,metric,value\r\n"
@@ -91,11 +91,11 @@ class CsvSink:
         self._writer = csv.writer(self._file)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a row a value."""
+        """Append one row per value."""
         self._writer.writerows([step, name, repr(value)] for name, value in metrics.items())
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Leave texts out: a row holds a number."""
+        """Ignore texts: a row holds a number."""
 
     def close(self, status: Status) -> None:
         """Close the file."""
@@ -103,7 +103,7 @@ class CsvSink:
 
 
 class JsonlSink:
-    """One JSON object a record: its step, and metrics or a text; null stands for a value that is not finite."""
+    """One JSON object per record, with its step and metrics or a text; null stands for a value that is not finite."""
 
     def __init__(self, start: RunStart) -> None:
         self._file = _reopened(start.folder / RECORDS_FILE, start, lambda record: int(json.loads(record)["step"]))
@@ -149,10 +149,10 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """Weights & Biases: the experiment is the project, and a run that is continued keeps its id.
+    """Weights & Biases: the experiment is the project, and a resumed run keeps its id.
 
-    Files are in `wandb/` of the run's folder. Offline, each start adds a folder there; `wandb sync` joins them. Online,
-    the server leaves out steps it has, which are the same when they are made again.
+    Files are in `wandb/` of the run's folder. Offline, each start adds a folder there, and `wandb sync` joins them.
+    Online, the server ignores steps that it already has; repeated steps have the same values.
     """
 
     def __init__(self, start: RunStart) -> None:
@@ -187,7 +187,7 @@ class WandbSink:
 
 
 class MlflowSink:
-    """MLflow: parameters are the configuration, texts are artifacts, and a run that is continued keeps its id."""
+    """MLflow: parameters are the configuration, texts are artifacts, and a resumed run keeps its id."""
 
     _RUN_ID = "quantum_diffusion.run_id"
     _LONGEST_VALUE = 6000
@@ -237,7 +237,7 @@ class MlflowSink:
             self._client.log_batch(self._run, params=parameters[first : first + self._MOST_PARAMETERS])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add points that the run does not have yet: MLflow takes none away, and would show them twice."""
+        """Add points that the run does not have yet: MLflow cannot remove points and would show duplicates."""
         now = round(1000 * time.time())
         new = {name: value for name, value in metrics.items() if step > self._done.get(name, -1)}
         self._client.log_batch(
@@ -282,7 +282,7 @@ def check_sinks(names: Iterable[str]) -> None:
             ) from None
         except Exception as problem:  # of MLflow where there is no home folder, for one
             raise ConfigError(
-                f"training.general.loggers has {name!r}, which cannot be loaded: {first_line(problem)}; mend that, or "
+                f"training.general.loggers has {name!r}, which cannot be loaded: {first_line(problem)}; fix that, or "
                 "leave it out"
             ) from None
 

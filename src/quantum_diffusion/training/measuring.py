@@ -1,6 +1,6 @@
-"""Measuring while training: circuits are sampled, and a few of them drawn.
+"""Samples circuits during training to measure accuracy, and draws a few of them.
 
-What is asked for is the same each time, so that only the weights make a difference.
+Every measurement makes the same requests, so that only the weights change the result.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from quantum_diffusion.training.source import Loaders
 
 
 def sample_evenly(pipeline: DiffusionPipeline, loaders: Loaders, count: int, seed: int) -> SampledCircuits:
-    """Sample circuits for what the task asks for while training, spread evenly over prompts or known circuits.
+    """Sample circuits for the task's validation requests, spread evenly over prompts or known circuits.
 
     Args:
-        pipeline: Computes with the weights that are measured.
-        loaders: Those of the run; circuits that validate, or else that train, may be asked for.
-        count: Circuits in all.
+        pipeline: The pipeline, with the weights to measure.
+        loaders: Batches of the run; requests come from validation circuits, or from training circuits without any.
+        count: Total number of circuits.
         seed: Seed of the run.
     """
     loader = loaders[1] or loaders[0]
@@ -32,7 +32,7 @@ def sample_evenly(pipeline: DiffusionPipeline, loaders: Loaders, count: int, see
 
 
 def draw_samples(samples: SampledCircuits, num_prompts: int, count: int = 4) -> str:
-    """Draw a few samples, of prompts as different as may be, under what was asked for and what they are."""
+    """Draw a few samples of prompts as different as possible, each under its request and outcome."""
     from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 
     backend = QiskitBackend()

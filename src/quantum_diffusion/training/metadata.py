@@ -1,21 +1,17 @@
-"""What is said of a run in its `metadata.yaml`: how it went, on which circuits, with which software.
+"""The content of a run's `metadata.yaml`: progress, data and software, enough to repeat it on another machine.
 
-Enough to repeat it on another machine.
+`DiffusionTrainer` writes it beside the model.
 """
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-import quantum_diffusion
 from quantum_diffusion.config.schema import TrainingConfig
+from quantum_diffusion.pipeline.provenance import provenance
 from quantum_diffusion.pipeline.state import TrainingState
 from quantum_diffusion.pipeline.step import low_precision
 from quantum_diffusion.pretrained import PREFIX
@@ -36,26 +32,19 @@ def describe_run(
 
     Args:
         config: The run.
-        source: What it trained on.
-        state: Where training stands; None before it began.
+        source: Its training data.
+        state: The training state; None before training began.
         status: "finished" or "interrupted".
-        run_id: Tells this run from others.
+        run_id: Unique id of the run.
         device: Where it trained.
-        num_parameters: Numbers in the model.
+        num_parameters: Number of parameters of the model.
     """
     general = config.general
     return {
         "status": status,
         "run_id": run_id,
         "experiment_name": general.experiment_name,
-        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "quantum_diffusion": quantum_diffusion.__version__,
-        "commit": _git_commit(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": str(np.__version__),
-        "device": str(device),
-        "num_threads": torch.get_num_threads(),
+        **provenance(device),
         "arithmetic": str(low_precision(config.training, device) or torch.float32).removeprefix("torch."),
         "seed": general.seed,
         "num_parameters": num_parameters,
@@ -74,25 +63,10 @@ def describe_run(
 
 
 def _absolute(path: str | None) -> str | None:
-    """Return where a folder is, for those who look for it from another one; None for what is no folder."""
+    """Return the absolute path of a folder; None for other addresses."""
     return None if path is None or path.startswith((STREAM, "hf:")) else str(Path(path).absolute())
 
 
 def _origin(model: str | None) -> str | None:
-    """Return where a model is, for those who look for it from another folder, or its address."""
+    """Return the absolute path of a model, or its address."""
     return model if model is None or model.startswith((PREFIX, "hf:")) else _absolute(model)
-
-
-def _git_commit() -> str | None:
-    """Commit of the source tree the package runs from, None outside a repository."""
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None

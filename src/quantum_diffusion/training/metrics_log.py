@@ -1,6 +1,6 @@
-"""What the training loop tells, passed on to the experiment logger.
+"""Passes metrics from the training loop to the experiment logger.
 
-The loop knows no logger and the logger no loop: here their names of numbers meet.
+Neither knows the other; this module maps the loop's records to metric names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Muon with the matrices of one shape at once, and in the arithmetic that the device is fast in.
+"""Muon that updates all matrices of one shape at once, in the precision that is fast on the device.
 
-torch's own makes five steps of Newton-Schulz for each matrix alone, in bfloat16: on CPUs that do not multiply in it
-this took half of a training step, ten times as long as in 32 bits, and on GPUs hundreds of launches.
+torch's own runs five Newton-Schulz steps for each matrix separately, in bfloat16: on CPUs without bfloat16 arithmetic
+that took half of a training step, ten times as long as in 32 bits, and on GPUs hundreds of launches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Muon):
-    """torch's Muon, its arguments and its state, with batched updates scaled to AdamW's size.
+    """torch's Muon, with the same arguments and state, but batched updates scaled to AdamW's size.
 
     Reference:
         Keller Jordan, https://kellerjordan.github.io/posts/muon/; the scale: arXiv 2502.16982, section 2.2.
@@ -24,7 +24,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Move every matrix by its orthogonalised momentum; `closure` is for torch's interface and not called."""
+        """Move every matrix by its orthogonalised momentum; `closure` is for torch's interface and is not called."""
         for group in self.param_groups:
             by_shape: dict[tuple[torch.Size, torch.device], list[Tensor]] = defaultdict(list)
             for matrix in group["params"]:

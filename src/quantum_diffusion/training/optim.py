@@ -1,7 +1,7 @@
-"""Which weights are trained, and how: optimizers and learning-rate schedules by name.
+"""Frozen weights, optimizers and learning-rate schedules by name.
 
-They are torch's own, but for the arithmetic of Muon; a schedule is a pure function of the step, so that it can be
-plotted, tested and resumed.
+Optimizers are torch's own except for Muon; a schedule is a pure function of the step, so it can be plotted, tested and
+resumed.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ LR_SCHEDULES = ("constant", "one_cycle", "cosine")
 OPTIMIZERS = ("adam", "adamw", "muon")
 
 MUON_PARTS = ("backbone.", "unitary_encoder.", "state_encoder.", "prefix_encoder.")
-"""Parts of a network whose blocks Muon moves."""
+"""Parts of a network whose blocks Muon optimises."""
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1 / 25e4
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
-    """Keep weights from being trained.
+    """Exclude weights from training.
 
     Args:
-        network: Its parameters are changed.
+        network: The network; `requires_grad` of its parameters is changed.
         patterns: Names with wildcards, e.g. "condition_encoder.*".
 
     Raises:
@@ -90,7 +90,7 @@ def make_optimizers(
             blocks, of the backbone and of what encodes its steps; AdamW for everything else.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay; not used by adam, nor on vectors.
-        adamw_rate: Peak learning rate beside Muon of what that does not move, as a share.
+        adamw_rate: Peak learning rate of the AdamW parameters beside Muon, as a fraction of `learning_rate`.
 
     Raises:
         ConfigError: The name is unknown.
@@ -125,7 +125,7 @@ def _can_fuse(network: nn.Module) -> bool:
 def make_lr_schedules(
     optimizers: Iterable[torch.optim.Optimizer], name: str, total: int, warmup_fraction: float
 ) -> list[torch.optim.lr_scheduler.LambdaLR]:
-    """Return one torch schedule an optimizer, all following `learning_rate_factor`."""
+    """Return one torch schedule per optimizer, all following `learning_rate_factor`."""
 
     def factor(step: int) -> float:
         return learning_rate_factor(name, step, total, warmup_fraction)

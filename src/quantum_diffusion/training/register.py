@@ -1,6 +1,6 @@
-"""The register of trained models: lists them, finds the best by a metric, loads it.
+"""A register of trained models, to list them, find the best by a metric, and load it.
 
-Lives in memory; a folder of models can be read into it at any time.
+It lives in memory and can be filled from a folder of models.
 """
 
 from __future__ import annotations

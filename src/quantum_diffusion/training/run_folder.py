@@ -1,6 +1,6 @@
-"""The folder a training run writes to: who may write there, and where an interrupted run left off.
+"""The folder of a training run: its lock, its checks and its checkpoints.
 
-Nothing that is not the run's own is ever overwritten, and two runs never share a folder.
+A run overwrites only its own files, and two runs never share a folder.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class RunFolder:
         config: The run.
 
     Raises:
-        CheckpointError: Something would be lost in the folder.
+        CheckpointError: The run would overwrite something in the folder.
 
     Attributes:
-        model: Where the model goes.
-        run: Where the run's record and checkpoints go, inside of it.
-        interrupted: Where the model of an interrupted run goes.
-        best: Where the model of the best epoch so far goes.
-        run_id: Tells this run from others, also when it is continued.
+        model: Folder of the model.
+        run: Folder inside it for the run's record and checkpoints.
+        interrupted: Folder for the model of an interrupted run.
+        best: Folder for the model of the best epoch so far.
+        run_id: Unique id of the run, kept when it is resumed.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -66,7 +66,7 @@ class RunFolder:
         self.check()
 
     def check(self) -> None:
-        """Refuse a folder in which something would be lost."""
+        """Refuse a folder in which the run would overwrite something."""
         finished = checkpoint.is_finished_model(self.model)
         if finished and not self._config.general.overwrite:
             raise CheckpointError(
@@ -76,9 +76,9 @@ class RunFolder:
         check_nothing_lost(
             self.model,
             CheckpointError,
-            "holds {!r}, but no model of ours that might be replaced: choose another training.general.output_path",
+            "holds {!r}, which no training run wrote: choose another training.general.output_path",
             entries=() if finished or _is_record(self.run) else self._present(),
-            # The lock is there before the record.
+            # The lock is written before the record.
             is_ours=lambda name: name == f"{RUN_FOLDER}/{LOCK_FILE}" and _is_lock(self.model / name),
             written=self.run,
         )
@@ -89,16 +89,16 @@ class RunFolder:
             )
 
     def _present(self) -> Iterator[str]:
-        """Yield what a run would replace or remove, but for temporary files."""
+        """Yield what a run would replace or remove, except temporary files."""
         yield from (name for name in checkpoint.FILES if (self.model / name).exists())
         yield from (f"{RUN_FOLDER}/{name}" for name in names_in(self.run, hidden=False))
 
     @contextmanager
     def to_ourselves(self) -> Iterator[None]:
-        """Keep other runs out; the operating system ends the lock with the process. May be nested.
+        """Lock the folder; the operating system releases the lock when the process ends. May be nested.
 
         Raises:
-            CheckpointError: Another run has the folder, or has finished in it meanwhile, or it cannot be written.
+            CheckpointError: Another run uses the folder or has finished in it, or it cannot be written.
         """
         with ExitStack() as held:
             try:
@@ -118,7 +118,7 @@ class RunFolder:
     # ------------------------------------------------------------------------------------- checkpoints
 
     def write_checkpoint(self, state: TrainingState, dataset_fingerprint: str) -> None:
-        """Write a checkpoint of where training stands.
+        """Write a checkpoint of the training state.
 
         Raises:
             CheckpointError: It cannot be written; earlier ones are intact.
@@ -127,10 +127,10 @@ class RunFolder:
         self._checkpoints.write(state.step, content | {"state": state.state_dict()})
 
     def restore(self, state: TrainingState, dataset_fingerprint: str, device: torch.device) -> None:
-        """Continue where a checkpoint stands, as `general.resume` says; changes nothing when there is none.
+        """Restore a checkpoint according to `general.resume`; without one, the state stays unchanged.
 
         Raises:
-            CheckpointError: The checkpoint is of another run, or every one is damaged.
+            CheckpointError: The checkpoint belongs to another run, or all are damaged.
         """
         found = self._find(device)
         if found is None:
@@ -142,7 +142,7 @@ class RunFolder:
         if not isinstance(theirs, dict) or theirs.get("dataset") != ours["dataset"]:
             raise CheckpointError(
                 f"{str(path)!r} is of a run on another data set than {self._config.general.dataset!r}: give that one "
-                "to continue it, or training.general.resume=never to start anew"
+                "to continue it, or training.general.resume=never to start over"
             )
         if theirs != ours:
             difference = first_difference(theirs, ours)
@@ -150,16 +150,16 @@ class RunFolder:
             if difference.startswith(_LENGTH):  # the learning rate follows it from the first step on
                 mend = f"finish it with that value, and to train longer then {_longer(self.model)}"
             raise CheckpointError(
-                f"{str(path)!r} is of a run with {difference}: {mend}; or training.general.resume=never to start anew"
+                f"{str(path)!r} is of a run with {difference}: {mend}; or training.general.resume=never to start over"
             )
         try:
             state.load_state_dict(saved["state"])
             self.run_id = str(saved["run_id"])
         except (KeyError, ValueError, RuntimeError, TypeError) as problem:
             raise CheckpointError(
-                f"the checkpoint {str(path)!r} does not fit this model: start anew with training.general.resume=never"
+                f"the checkpoint {str(path)!r} does not fit this model: start over with training.general.resume=never"
             ) from problem
-        logger.info("continuing %s at step %d", path, state.step)
+        logger.info("resuming %s at step %d", path, state.step)
 
     def _find(self, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
         resume = self._config.general.resume
@@ -169,7 +169,7 @@ class RunFolder:
             return Path(resume), read_checkpoint(Path(resume), device)
         found = self._checkpoints.read_newest(device)
         if found is not None and self._is_finished(found[1]):
-            return None  # killed after the model was saved: these are left over
+            return None  # left over from a kill after the model was saved
         return found
 
     def _is_finished(self, saved: dict[str, Any]) -> bool:
@@ -179,22 +179,22 @@ class RunFolder:
             return False
 
     def fingerprint(self, dataset_fingerprint: str) -> dict[str, Any]:
-        """What must agree for a checkpoint to be continued."""
+        """Return what must match to continue a checkpoint."""
         return {"config": model_settings(self._config.model_dump(mode="json")), "dataset": dataset_fingerprint}
 
     def clear(self) -> None:
-        """Remove what only an unfinished run needs."""
+        """Remove the files that only an unfinished run needs."""
         self._checkpoints.clear()
         for left in (self.interrupted, self.best):
             shutil.rmtree(left, ignore_errors=True)
 
 
 class CheckpointTimer:
-    """Says when a checkpoint is due; counts on a clock that nobody can set.
+    """Decides when a checkpoint is due, on a monotonic clock.
 
     Args:
-        minutes: Between two checkpoints, from now on; None for none by time.
-        steps: Between two checkpoints; None for none by step.
+        minutes: Minutes between checkpoints, from now on; None takes none by time.
+        steps: Steps between checkpoints; None takes none by steps.
     """
 
     def __init__(self, minutes: float | None, steps: int | None) -> None:
@@ -203,7 +203,7 @@ class CheckpointTimer:
         self._last = time.monotonic()
 
     def is_due(self, state: TrainingState) -> bool:
-        """Tell whether a checkpoint is due after the step just made; if it is, the minutes count anew."""
+        """Tell whether a checkpoint is due after the latest step; if so, restart the clock."""
         due = self._steps is not None and state.step % self._steps == 0
         if self._seconds is not None and time.monotonic() - self._last >= self._seconds:
             due = True
@@ -213,7 +213,7 @@ class CheckpointTimer:
 
 
 def is_trained(config: TrainingConfig) -> bool:
-    """Tell whether a finished model of these settings and these circuits is where it should go.
+    """Tell whether the output folder already holds a finished model of these settings and circuits.
 
     Raises:
         ConfigError, DatasetFormatError: The circuits cannot be found or read.
@@ -229,7 +229,7 @@ def is_trained(config: TrainingConfig) -> bool:
 
 
 def _trained_with(folder: Path) -> Any:
-    """Return the values of a model's training configuration; None where they cannot be read."""
+    """Return the values of a model's training configuration; None if unreadable."""
     try:
         return yaml.safe_load((folder / checkpoint.TRAINING_CONFIG).read_text(encoding="utf-8"))
     except Exception:  # PyYAML lets many kinds escape
@@ -237,17 +237,16 @@ def _trained_with(folder: Path) -> Any:
 
 
 def model_settings(values: Any) -> Any:
-    """Return those of a run's settings that make another model; the data set is left out, for its content counts.
+    """Return a run's settings that affect the model, except the data set, which is compared by content.
 
     Args:
-        values: The plain values of a `TrainingConfig`. An earlier version may have written them: what it did not know
-            has its default.
+        values: The plain values of a `TrainingConfig`, perhaps by an earlier version: missing keys get their defaults.
     """
     try:
         whole = {**values, "general": {"dataset": "its content counts", **values["general"]}}
         settings = validate(TrainingConfig, whole, "training").model_dump(mode="json")
     except (ConfigError, KeyError, TypeError):
-        return values  # none that this version knows, so they differ from all of its own
+        return values  # unknown to this version, so they differ from all of its own
     for key in (*SAME_MODEL, "general.dataset"):
         section, name = key.split(".")
         del settings[section][name]
@@ -255,7 +254,7 @@ def model_settings(values: Any) -> Any:
 
 
 def _longer(model: Path) -> str:
-    """Say how a finished model is trained longer."""
+    """Say how to train a finished model longer."""
     return f"set training.general.init_from_pipeline_dir={model} and another training.general.output_path"
 
 
@@ -269,7 +268,7 @@ def _is_record(folder: Path) -> bool:
 
 
 def _is_lock(file: Path) -> bool:
-    """Tell whether a file is our lock: empty, or where a file system has no locks, of an earlier version's process."""
+    """Tell whether a file is our lock: empty, or written by an earlier version on a file system without locks."""
     return file.is_file() and bool(re.fullmatch(rb"(\d+\n[^\n]*\n?)?", file.read_bytes()[:1024]))
 
 

@@ -1,6 +1,6 @@
-"""Where the circuits of a run come from: a data set, or `stream:` and what an epoch of fresh ones is made of.
+"""The circuits of a training run: a data set, or a `stream:` that generates fresh circuits for every epoch.
 
-Which of the two it is, nobody else needs to know.
+The rest of training does not depend on which of the two it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from quantum_diffusion.tasks.registry import TASKS
 logger = logging.getLogger(__name__)
 
 STREAM = "stream:"
-"""Begins a `general.dataset` that is made while training."""
+"""Prefix of a `general.dataset` that is generated during training."""
 
 Loaders = tuple[BatchLoader, BatchLoader | None]
 """Batches to train on, and batches to validate with, if any."""
@@ -41,9 +41,9 @@ class Source:
     """The circuits of a run.
 
     Attributes:
-        dataset: All of them; of a stream, those of the first epoch.
-        fingerprint: SHA-256 that is equal for equal circuits.
-        make_loaders: Makes the batches; takes the number that T of every batch must be a multiple of.
+        dataset: All circuits; for a stream, those of the first epoch.
+        fingerprint: SHA-256 of the circuits.
+        make_loaders: Makes the batches, given the number that T of every batch must be a multiple of.
     """
 
     dataset: CircuitDataset
@@ -52,12 +52,12 @@ class Source:
 
 
 def open_source(config: TrainingConfig, dataset: CircuitDataset | None = None, team: Team | None = None) -> Source:
-    """Open what a run trains on.
+    """Open the circuits of a run.
 
     Args:
         config: The run.
-        dataset: The circuits; None loads, or makes, what `general.dataset` names.
-        team: The processes that train together, the first of which makes the circuits of a stream; None is this one.
+        dataset: The circuits; None loads or generates `general.dataset`.
+        team: The processes that train together; the first generates the circuits of a stream. None is this process.
 
     Raises:
         DatasetFormatError, IncompatibleDatasetsError: The data set cannot be used.
@@ -69,7 +69,7 @@ def open_source(config: TrainingConfig, dataset: CircuitDataset | None = None, t
 
 
 def find_fingerprint(config: TrainingConfig) -> str:
-    """Return the fingerprint of what `general.dataset` names, without making any circuit of a stream.
+    """Return the fingerprint of `general.dataset`, without generating the circuits of a stream.
 
     Raises:
         ConfigError, DatasetFormatError: The circuits cannot be found or read.
@@ -81,7 +81,7 @@ def find_fingerprint(config: TrainingConfig) -> str:
 
 
 def check_settings(config: TrainingConfig, dataset: CircuitDataset) -> None:
-    """Refuse settings that need what the circuits do not have, and warn of those that have no effect on them.
+    """Refuse settings that do not fit the circuits, and warn about those that have no effect.
 
     Raises:
         ConfigError: The message names the setting.
@@ -156,7 +156,7 @@ def _open_stream(config: TrainingConfig, team: Team) -> Source:
 
 
 def _made_by_first(team: Team, make: Callable[[], CircuitDataset]) -> CircuitDataset:
-    """Let the first process of a team make circuits, and give them to all."""
+    """Generate circuits on the first process of a team and send them to all."""
 
     def parts() -> dict[str, Any]:
         dataset = make()
@@ -171,7 +171,7 @@ def _made_by_first(team: Team, make: Callable[[], CircuitDataset]) -> CircuitDat
 
 
 def _stream_config(config: TrainingConfig) -> DatasetConfig:
-    """Return what an epoch of the stream is made of, within the limits of the run."""
+    """Return the configuration of one epoch of the stream, within the limits of the run."""
     preset, loop = dataset_preset(config.general.dataset.removeprefix(STREAM)), config.training
     limits = {
         "num_samples": min(preset.num_samples, loop.max_samples or preset.num_samples),

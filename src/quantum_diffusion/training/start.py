@@ -1,4 +1,4 @@
-"""The model a run starts from: a new one, or one with the weights of a saved model.
+"""Builds the initial model of a run, with random weights or those of a saved model.
 
 Its architecture follows from the configuration and the circuits.
 """
@@ -26,10 +26,10 @@ while_building = memory_for(
 
 @while_building
 def build_pipeline(config: TrainingConfig, dataset: CircuitDataset, device: torch.device) -> DiffusionPipeline:
-    """Build the pipeline for a data set, with the weights it starts from, on a device.
+    """Build the pipeline for a data set, with its initial weights, on a device.
 
     Raises:
-        ConfigError: Sizes of the model do not fit together.
+        ConfigError: Sizes of the model are incompatible.
         IncompatibleDatasetsError: `general.init_from_pipeline_dir` has another gate pool.
         CheckpointError: It cannot be read, or has another architecture.
         OutOfMemoryError: The model is too large.
@@ -50,11 +50,11 @@ def build_pipeline(config: TrainingConfig, dataset: CircuitDataset, device: torc
 
 
 def _take_weights(origin: DiffusionPipeline, pipeline: DiffusionPipeline, source: str) -> None:
-    """Give a pipeline the weights of a saved one of the same architecture."""
+    """Copy the weights of a saved pipeline of the same architecture."""
     if origin.gate_pool != pipeline.gate_pool:
         raise IncompatibleDatasetsError(
-            f"the model {source!r} speaks {list(origin.gate_pool.names)}, the data set "
-            f"{list(pipeline.gate_pool.names)}: use a data set of the same gate pool"
+            f"the model {source!r} has the gates {list(origin.gate_pool.names)}, the data set "
+            f"{list(pipeline.gate_pool.names)}: use a data set with the same gate pool"
         )
     known = origin.prompt_features
     if pipeline.prompt_features is not None and known is not None and known.prompts:
@@ -69,7 +69,7 @@ def _take_weights(origin: DiffusionPipeline, pipeline: DiffusionPipeline, source
 
 
 def _architecture(pipeline: DiffusionPipeline) -> dict[str, Any]:
-    """What decides the shapes of a pipeline's weights, under the keys by which users know it."""
+    """Return the settings that determine the shapes of a pipeline's weights, by their keys."""
     config = pipeline.config.model_dump(mode="json")
     names = ("model", "text_encoder", "scheduler", "num_qubits", "max_gates", "prefix_head", "tells_gates")
     return {name: config[name] for name in names}

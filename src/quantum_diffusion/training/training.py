@@ -1,6 +1,6 @@
-"""A training run from its configuration to a saved model.
+"""A training run, from its configuration to a saved model.
 
-`DiffusionTrainer` owns the order of things: everything that can be wrong is checked before anything heavy starts.
+`DiffusionTrainer` runs the steps in order and checks everything it can before heavy work starts.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ TRACE_FILE, LOSS_CURVE = "trace.json", "loss_curve.png"
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """How a run went.
+    """The result of a run.
 
     Attributes:
-        folder: Where the model is.
+        folder: Folder of the model.
         status: "finished" or "interrupted".
-        metadata: What `metadata.yaml` holds.
+        metadata: The content of `metadata.yaml`.
     """
 
     folder: Path
@@ -68,15 +68,14 @@ class TrainingSummary:
 class DiffusionTrainer:
     """Trains the model a configuration describes.
 
-    `run()` does everything; the steps it is made of can be called one by one, in the order setup_model,
-    compile_model, train, save_model.
+    `run()` does everything; its steps can also be called one by one: setup_model, compile_model, train, save_model.
 
     Args:
         config: The run.
-        observers: Told of steps and epochs, e.g. a progress bar.
+        observers: Notified of steps and epochs, e.g. a progress bar.
 
     Raises:
-        ConfigError: The device is not there, or the package of a logger is not installed.
+        ConfigError: The device does not exist, or the package of a logger is not installed.
         CheckpointError: The output folder holds a finished model and may not be overwritten, or an interrupted run
             of another configuration.
     """
@@ -109,7 +108,7 @@ class DiffusionTrainer:
             self.setup_model()
             with self._output_to_ourselves():
                 self.compile_model()
-                with catch_stop_signals(threading.Event()):  # none gets between training and saving
+                with catch_stop_signals(threading.Event()):  # no signal may come between training and saving
                     return self.save_model(self.train())
 
     def setup_model(self, dataset: CircuitDataset | None = None) -> DiffusionPipeline:
@@ -244,12 +243,12 @@ class DiffusionTrainer:
 
     @property
     def pipeline(self) -> DiffusionPipeline:
-        """The pipeline; after `save_model` it computes with the weights that were saved."""
+        """The pipeline; after `save_model` it has the saved weights."""
         return self._require_pipeline()
 
     @property
     def training_batches(self) -> BatchLoader:
-        """The batches to train on; `compile_model` makes them."""
+        """The training batches; `compile_model` makes them."""
         if self._loaders is None:
             raise ConfigError("no batches yet: call compile_model() first, or use run()")
         return self._loaders[0]
@@ -264,7 +263,7 @@ class DiffusionTrainer:
         return self._source
 
     def _restore(self, state: TrainingState) -> None:
-        """Continue where the first process's checkpoint stands: the others' disks may not have it."""
+        """Restore the first process's checkpoint, which the others may have no access to."""
         fingerprint = self._require_source().fingerprint
         ours = self.output.fingerprint(fingerprint)
 
@@ -287,7 +286,7 @@ class DiffusionTrainer:
         self.output.run_id = first["run_id"]
 
     def _best(self) -> dict[str, Any] | None:
-        """Read the weights of the best epoch, None where there was none."""
+        """Read the weights of the best epoch; None if there was none."""
         if not self.output.best.is_dir():
             return None
         network = checkpoint.load_pipeline(self.output.best, self.device).network
@@ -322,7 +321,7 @@ class DiffusionTrainer:
         )
 
     def _measure(self, experiment: ExperimentLogger | None, state: TrainingState) -> float:
-        """Return the exact share of sampled circuits; log a few of them drawn."""
+        """Return the fraction of sampled circuits that are exact, and log drawings of a few."""
         pipeline, loaders = self._require_pipeline(), self._loaders
         assert loaders is not None
         samples = sample_evenly(pipeline, loaders, self.config.training.num_sampled, self.config.general.seed)

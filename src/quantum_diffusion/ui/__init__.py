@@ -1,1 +1,1 @@
-"""The page of `quantum-diffusion ui`: a server on this machine, what it answers, and the files it serves."""
+"""The web page of `quantum-diffusion ui`: a local server, its API, and the files it serves."""

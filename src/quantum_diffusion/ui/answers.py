@@ -1,6 +1,6 @@
-"""What the page is answered: plain values from plain values, by the functions that the commands call, too.
+"""The API behind the page: plain values in, plain values out, through the same functions as the commands.
 
-Every circuit is described by what simulation says of it.
+Every circuit is described by the results of its simulation.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from quantum_diffusion.ui.script import python_script
 
 _NAMES = {"compile": unitaries.NAMES, "prepare": states.NAMES}
 _MOST_LETTERS = 600
-"""Of a message: what is wrong may be as long as a file."""
+"""Maximum length of a message, which may quote a whole file."""
 _PAIR = re.compile(r"(\d{1,3})-(\d{1,3})", re.ASCII)
 
 
 def models(settings: Settings) -> dict[str, Any]:
-    """Return the models that may be asked, and the limits of a search.
+    """Return the models on offer, and the limits of a search.
 
     Raises:
         CheckpointError: The folder of models does not exist.
@@ -51,17 +51,17 @@ def find(body: Any, settings: Settings, is_stopped: Callable[[], bool] = lambda:
 
     Args:
         body: A `FindRequest` as plain values.
-        settings: What may be asked, and for how long.
-        is_stopped: Looked at again and again; once true, the search ends with what it has found.
+        settings: The models on offer and the time limit.
+        is_stopped: Polled during the search; once it returns True, the search ends with the circuits found so far.
 
     Raises:
-        QuantumDiffusionError: The request is wrong, or the model cannot be used.
+        QuantumDiffusionError: The request is invalid, or the model cannot be used.
     """
     request = read_request(FindRequest, body)
     if request.max_seconds is not None and request.max_seconds > settings.max_seconds:
         raise ConfigError(
-            f"a search of {request.max_seconds:g} s is asked for, but this page searches for at most "
-            f"{settings.max_seconds:g} s: ask for less, or start it with ui.max_seconds={request.max_seconds:g}"
+            f"max_seconds is {request.max_seconds:g}, but this page searches for at most {settings.max_seconds:g} s: "
+            f"give less, or start the page with ui.max_seconds={request.max_seconds:g}"
         )
     model = open_model(request.model, settings)
     command = model.pipeline.task.command
@@ -72,7 +72,7 @@ def find(body: Any, settings: Settings, is_stopped: Callable[[], bool] = lambda:
 
     def progress(done: int, most: int) -> None:
         if is_stopped() or time.perf_counter() > deadline:
-            raise KeyboardInterrupt  # as Ctrl-C does: searches end with what they have found until then
+            raise KeyboardInterrupt  # like Ctrl-C: searches then return what they have found
 
     found: FoundCircuits | Compilation = getattr(model, command)(asked, **options, progress=progress)
     nearest = found.best if isinstance(found, Compilation) and not found.circuits else None
@@ -95,14 +95,14 @@ def find(body: Any, settings: Settings, is_stopped: Callable[[], bool] = lambda:
 
 
 def steps(body: Any, settings: Settings) -> dict[str, Any]:
-    """Replay a circuit gate by gate: what each gate does, and what is left to do after it.
+    """Replay a circuit gate by gate: the effect of each gate, and the remaining target after it.
 
     Args:
         body: A `StepsRequest` as plain values.
         settings: What may be asked.
 
     Raises:
-        QuantumDiffusionError: The request is wrong, or the circuit is none of this search.
+        QuantumDiffusionError: The request is invalid, or the circuit does not fit the search.
     """
     request = read_request(StepsRequest, body)
     circuit, asked = Circuit.from_qasm(request.qasm), request.find
@@ -111,13 +111,13 @@ def steps(body: Any, settings: Settings) -> dict[str, Any]:
     if circuit.num_qubits > model.pipeline.config.num_qubits:
         raise ConfigError(
             f"the circuit has {circuit.num_qubits} qubits, the model {model.pipeline.config.num_qubits}: "
-            "replay a circuit that it wrote"
+            "replay one of its circuits"
         )
     if command == "sample":
         return {"gates": _gates(circuit), **replay_entanglement(circuit)}
     target = _target_array(asked, model)
     if len(target) != 2**circuit.num_qubits:
-        raise ConfigError(f"the circuit has {circuit.num_qubits} qubits, the target has not: replay one that was found")
+        raise ConfigError(f"the circuit has {circuit.num_qubits} qubits, unlike the target: replay one that was found")
     replay = replay_unitary if command == "compile" else replay_state
     return {"gates": _gates(circuit), **replay(circuit, target)}
 
@@ -132,7 +132,7 @@ def picture(body: Any) -> bytes:
 
 
 def told(problem: QuantumDiffusionError) -> str:
-    """Return a message as the page shows it: in a line, with the names of keys without their sections.
+    """Return a message for the page: on one line, with keys without their sections.
 
     Example:
         >>> told(ConfigError("add ccx to compile.gates"))
@@ -147,7 +147,7 @@ def told(problem: QuantumDiffusionError) -> str:
 
 
 def _options(request: FindRequest, model: Model) -> dict[str, Any]:
-    """Return the arguments of a search that differ from its defaults, by their names in Python."""
+    """Return the search arguments that differ from their defaults, by Python name."""
     command = model.pipeline.task.command
     if command == "sample" and request.gates is not None:
         raise ConfigError("a model of Schmidt rank vectors uses all of its gates: leave out gates")
@@ -184,16 +184,16 @@ def read_coupling(text: str, num_qubits: int) -> list[tuple[int, int]] | None:
     pairs = [_PAIR.fullmatch(part) for part in parts]
     if not pairs or None in pairs:
         raise ConfigError(
-            f"cannot read the coupling {text[:60]!r}: write pairs of qubits such as 0-1, 1-2; or line, or all"
+            f"cannot read the coupling {text[:60]!r}: give pairs of qubits such as 0-1, 1-2; or line, or all"
         )
     return [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
 
 
 def _asked(request: FindRequest, command: str, model: Model) -> object:
-    """Return what is asked of the model: a vector, a name, an array or a circuit.
+    """Return the vector or target of a request: a list, a name, an array or a circuit.
 
     Raises:
-        ConfigError: It is missing, or cannot be read.
+        ConfigError: It is missing or cannot be read.
     """
     if command == "sample":
         if request.srv is None or request.target is not None:
@@ -207,7 +207,7 @@ def _asked(request: FindRequest, command: str, model: Model) -> object:
 def _read_target(target: TargetRequest, command: str) -> object:
     if target.name is not None:
         name = target.name.strip()
-        if name.partition(":")[0] not in _NAMES[command]:  # a path would be read from this machine
+        if name.partition(":")[0] not in _NAMES[command]:  # never a path, which would read files of this machine
             raise ConfigError(f"{unknown_name('target', name, _NAMES[command])}; or give an OpenQASM program or a file")
         return name
     if target.qasm is not None:
@@ -222,7 +222,7 @@ def _read_target(target: TargetRequest, command: str) -> object:
 
 
 def _named(what: str, read: Callable[[], object]) -> object:
-    """Read something, and put its name before what is wrong with it."""
+    """Read something; error messages begin with its name."""
     try:
         return read()
     except QuantumDiffusionError as problem:
@@ -250,22 +250,22 @@ def _target_array(request: FindRequest, model: Model) -> Matrix:
 
 
 def _problem(found: FoundCircuits | Compilation, wanted: int, settings: Settings, is_stopped: bool) -> str | None:
-    """Say why there are fewer circuits than wanted, and what to do."""
+    """Say why there are too few circuits, and what to do."""
     if len(found) >= wanted:
         return None
     problem = f"found {len(found)} of {counted(wanted, 'circuit')}"
     if is_stopped:
-        return f"{problem} until the search was stopped"
+        return f"{problem} before the search was stopped"
     if found.interrupted:
-        return f"{problem} in {settings.max_seconds:g} s, the most that this page searches: see ui.max_seconds"
-    mend = "give it more time, or allow more gates" if not len(found) else "ask for fewer, or give it more time"
+        return f"{problem} in {settings.max_seconds:g} s, the time limit of this page: see ui.max_seconds"
+    mend = "allow more time or more gates" if not len(found) else "ask for fewer circuits or allow more time"
     if isinstance(found, Compilation) and found.num_too_long:
-        mend = f"{counted(found.num_too_long, 'exact one')} had too many gates: raise the most gates"
+        mend = f"{counted(found.num_too_long, 'exact circuit')} had too many gates: raise the limit on gates"
     return f"{problem}; {mend}"
 
 
 def _label(found: FoundCircuits | Compilation, row: int) -> dict[str, Any]:
-    """Return the true label of a circuit, by simulation."""
+    """Return the label of a circuit, by simulation."""
     if isinstance(found, FoundCircuits):
         return {"srv": QiskitBackend().schmidt_rank_vector(found[row])}
     return dict(found.figures(row))

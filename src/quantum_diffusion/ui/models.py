@@ -1,4 +1,4 @@
-"""The models that the page offers: those that come with the package, and those of one folder. No other is opened."""
+"""The models on offer on the page: the pretrained ones and those in one folder; no others are opened."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _COMPLEX = {"y", "s", "sdg", "t", "tdg", "cy"}
 
 @dataclass(frozen=True)
 class Settings:
-    """What whoever started the page has decided.
+    """Settings of the page, fixed at its start.
 
     Attributes:
-        folder: Folder of models to offer beside those of the package; None offers none.
+        folder: Folder of additional models; None offers only the pretrained ones.
         device: See `load`.
-        max_seconds: Most time for a search.
+        max_seconds: Time limit of a search, in seconds.
     """
 
     folder: str | None = None
@@ -38,7 +38,7 @@ class Settings:
 
 
 def offered(settings: Settings) -> dict[str, Path]:
-    """Return the folders of the models by the names under which they are offered, the package's first.
+    """Return the folders of the models on offer by name, the pretrained ones first.
 
     Raises:
         CheckpointError: The folder does not exist.
@@ -50,10 +50,10 @@ def offered(settings: Settings) -> dict[str, Path]:
 
 
 def open_model(name: str, settings: Settings) -> Model:
-    """Open a model by the name under which it is offered.
+    """Open one of the models on offer.
 
     Raises:
-        ConfigError: None is offered under this name.
+        ConfigError: No model of that name is on offer.
         CheckpointError: It cannot be loaded.
     """
     folders = offered(settings)
@@ -63,7 +63,7 @@ def open_model(name: str, settings: Settings) -> Model:
 
 
 def described_models(settings: Settings) -> list[dict[str, Any]]:
-    """Say of each model what the page needs to ask it; one that cannot be used has a `problem` instead.
+    """Return what the page needs to know about each model; an unusable one has a `problem` instead.
 
     Raises:
         CheckpointError: The folder of models does not exist.

@@ -1,6 +1,6 @@
-"""A circuit replayed gate by gate, for people to watch: what is left to do after each gate, or what has been made.
+"""Replays a circuit gate by gate for the page: the remaining unitary, the state or the entanglement after each gate.
 
-Gates are taken from the first to the last, whatever the order in which a model wrote them.
+Gates are replayed from first to last, regardless of the order in which the model wrote them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantum_diffusion.circuits.tokenizer import ids_from_circuits
 from quantum_diffusion.errors import ConfigError, counted
 
 _MOST_NUMBERS = 2**21
-"""Entries of all steps together: 20 megabytes of JSON."""
+"""Maximum number of entries in all steps together, about 20 MB of JSON."""
 _DIGITS = 4
 
 
@@ -39,11 +39,11 @@ def replay_entanglement(circuit: Circuit) -> dict[str, Any]:
 
 
 def replay_state(circuit: Circuit, target: Matrix) -> dict[str, Any]:
-    """Return the amplitudes that have been made after each gate, those that are wanted, and how near they are.
+    """Return the amplitudes after each gate, the target's amplitudes, and their overlap.
 
     Args:
-        circuit: On |0...0>.
-        target: The state that is wanted, complex128 [D]; its global phase is made that of what the circuit makes.
+        circuit: The circuit, applied to |0...0>.
+        target: The target state, complex128 [D]; its global phase is adjusted to the circuit's.
     """
     _check_size(circuit, len(target))
     states = [columns[:, 0] for columns in _after_each(circuit, _zero(circuit.num_qubits))]
@@ -58,11 +58,11 @@ def replay_state(circuit: Circuit, target: Matrix) -> dict[str, Any]:
 
 
 def replay_unitary(circuit: Circuit, target: Matrix) -> dict[str, Any]:
-    """Return U V^dagger after each gate, V being what has been written so far: it ends as the identity.
+    """Return U V^dagger after each gate, where V is the unitary of the gates so far; it ends as the identity.
 
     Args:
         circuit: The circuit.
-        target: U, complex128 [D, D]; the global phase is left out that the whole circuit has beside it.
+        target: U, complex128 [D, D]; its global phase is adjusted to the circuit's.
     """
     size = len(target)
     _check_size(circuit, size**2)
@@ -81,7 +81,7 @@ def _check_size(circuit: Circuit, numbers: int) -> None:
     if numbers * (len(circuit) + 1) > _MOST_NUMBERS:
         raise ConfigError(
             f"a circuit of {counted(circuit.num_qubits, 'qubit')} and {counted(len(circuit), 'gate')} is too large to "
-            "be watched: take a smaller one"
+            "replay: choose a smaller one"
         )
 
 

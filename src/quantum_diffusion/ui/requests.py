@@ -1,6 +1,6 @@
-"""What the page may ask, as typed sections: they are checked like settings, and refused in the same words.
+"""Requests of the page as typed sections, validated like settings and refused with the same messages.
 
-A request is data of others. It names models from the list that is offered, and never a file on this machine.
+A request is untrusted: it can name models on offer, but never a file on this machine.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from quantum_diffusion.config.validation import Rule, Section, refuse, validate
 from quantum_diffusion.errors import ConfigError
 
 MOST_CIRCUITS = 24
-"""Circuits that a search may be asked for."""
+"""Maximum number of circuits per search."""
 
 _Short = Annotated[str, Field(min_length=1, max_length=200)]
 RequestT = TypeVar("RequestT", bound=Section)
 
 
 class TargetRequest(Section):
-    """A unitary or a state, in one of three ways."""
+    """A unitary or a state, given in one of three ways."""
 
     name: _Short | None = None
-    """A well-known one, such as toffoli or ghz:3."""
+    """A name, such as toffoli or ghz:3."""
     qasm: Text | None = None
     """An OpenQASM program."""
     file: _Short | None = None
     """The name of an uploaded file: .npy, .npz or .qasm."""
     content: str | None = None
-    """What is in that file, in base64."""
+    """The content of that file, in base64."""
 
     @model_validator(mode="after")
     def _check(self) -> TargetRequest:
@@ -49,25 +49,25 @@ class FindRequest(Section):
     """A search."""
 
     model: _Short
-    """One of the models that the page offers."""
+    """One of the models on offer."""
     srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1, max_length=64)] | None = None
-    """Schmidt rank vector, for models of these."""
+    """Schmidt rank vector, for models of Schmidt rank vectors."""
     target: TargetRequest | None = None
     """The target, for models of unitaries or states."""
     gates: Annotated[tuple[_Short, ...], Field(min_length=1, max_length=64)] | None = None
-    """Gates to allow, of searches for a target; null allows all."""
+    """Gates to allow (targets only); null allows all."""
     coupling: Annotated[str, Field(max_length=2000)] = "all"
     """Pairs of qubits that gates may join, such as 0-1, 1-2; or line, or all."""
     guidance_scale: Scale | None = None
-    """How much a Schmidt rank vector counts; null takes the model's own default."""
+    """Guidance scale (Schmidt rank vectors only); null uses the model's default."""
     num_circuits: Annotated[int, Field(ge=1, le=MOST_CIRCUITS)] = 4
-    """Distinct circuits wanted."""
+    """Number of distinct circuits wanted."""
     max_gates: Positive | None = None
-    """Most gates; null is the model's own limit."""
+    """Maximum number of gates; null uses the model's limit."""
     max_seconds: Seconds | None = None
-    """Time to look for cheaper circuits; null ends the search when there are enough."""
+    """Time limit in seconds, used in full; null stops as soon as enough circuits are found."""
     objective: SearchObjective = "gates"
-    """What circuits are to have few of."""
+    """Cost to minimise."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Seed of the search; null draws one."""
 
@@ -89,11 +89,13 @@ class PictureRequest(Section):
 
 
 def read_request(schema: type[RequestT], body: Any) -> RequestT:
-    """Return the request in a JSON value.
+    """Return a JSON value as a request.
 
     Raises:
-        ConfigError: It is none; the message names what is wrong.
+        ConfigError: The value is no valid request; the message names what is wrong.
     """
     if not isinstance(body, dict):
-        raise ConfigError('the request is no JSON object: give one, e.g. {"model": "pretrained:srv", "srv": [1,2,2]}')
+        raise ConfigError(
+            'the request is not a JSON object: give one, e.g. {"model": "pretrained:srv", "srv": [1,2,2]}'
+        )
     return validate(schema, body, "request")

@@ -1,4 +1,4 @@
-"""The Python program that asks what the page was asked."""
+"""Writes the Python program that repeats a search of the page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quantum_diffusion.ui.requests import FindRequest
 
 
 def python_script(request: FindRequest, command: str, options: Mapping[str, Any]) -> str:
-    """Write a program that gives the same circuits, where time does not cut its search short.
+    """Return a program that finds the same circuits, unless a time limit cuts its search short.
 
     Args:
-        request: What was asked.
-        command: The method of a model that answers it.
-        options: Its arguments by name.
+        request: The request.
+        command: The model's method.
+        options: The method's arguments by name.
     """
     lines = ["import quantum_diffusion as qd", "", f"model = qd.load({_literal(request.model)})"]
     asked = "" if request.srv is None else repr(list(request.srv))
@@ -35,7 +35,7 @@ def python_script(request: FindRequest, command: str, options: Mapping[str, Any]
 
 
 def _value(value: Any) -> str:
-    """Write a value; texts in it are never more than texts."""
+    """Return a value as Python source; text is always a literal."""
     if isinstance(value, str):
         return _literal(value)
     if isinstance(value, list):
@@ -46,5 +46,5 @@ def _value(value: Any) -> str:
 
 
 def _literal(text: str) -> str:
-    """Write a text as Python does, in double quotes where that is as plain."""
+    """Return text as a Python literal, in double quotes where possible."""
     return f'"{text}"' if text.isprintable() and not {'"', "\\"} & {*text} else ascii(text)

@@ -1,7 +1,7 @@
-"""The server of the page: what reaches `answers`, what is refused before, and how it begins and ends.
+"""The web server of the page: it routes requests to `answers`, refuses foreign ones, and starts and stops cleanly.
 
-It answers browsers on this machine. A page of somebody else that is open beside it can neither read nor ask anything:
-the names under which it answers are few (DNS rebinding), and requests of other origins are refused.
+It serves browsers on this machine. Other web pages can neither read from it nor send it requests: it answers only to a
+few host names (against DNS rebinding) and refuses requests from other origins.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 MOST_BYTES = 6 * 2**20
-"""Size of a request: a file of 4 MiB in base64, and what belongs to it."""
+"""Maximum size of a request in bytes: a file of 4 MiB in base64, and some more."""
 
 _DRAINED = 8 * MOST_BYTES
-"""What is read of a larger one before it is refused, for browsers that show no answer until they have sent all."""
+"""How much of a larger request is read before it is refused; browsers show a response only after sending everything."""
 
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -60,18 +60,18 @@ _EVERYWHERE = {"0.0.0.0", "::"}
 
 
 class PageServer:
-    """A server that has its port, and waits for `run`.
+    """A server that is bound to its port and waits for `run`.
 
     Args:
-        config: Where to serve, and what may be asked.
+        config: The address, and the settings of the page.
 
     Raises:
-        ConfigError: The extra `ui` is not installed, the address cannot be served at, or there is no such device.
-        CheckpointError: There is no such folder of models.
+        ConfigError: The extra `ui` is not installed, or the address or the device cannot be used.
+        CheckpointError: The folder of models does not exist.
 
     Attributes:
-        address: Where the page is.
-        num_searches: Searches that have been answered.
+        address: URL of the page.
+        num_searches: Number of searches so far.
     """
 
     def __init__(self, config: UiConfig) -> None:
@@ -83,7 +83,7 @@ class PageServer:
         self.num_searches = 0
         self._host = config.host
         self._settings = Settings(config.folder, config.device, config.max_seconds)
-        select_device(config.device)  # what is wrong with either is told before anybody comes
+        select_device(config.device)  # report errors before the first visitor
         offered(self._settings)
         self._searching, self._drawing, self._stop = threading.Lock(), threading.Lock(), threading.Event()
         self._socket = _listen(config.host, config.port)
@@ -107,11 +107,11 @@ class PageServer:
 
     @property
     def is_private(self) -> bool:
-        """Whether only this machine reaches the page."""
+        """Whether only this machine can reach the page."""
         return ipaddress.ip_address(self._socket.getsockname()[0].partition("%")[0]).is_loopback
 
     def run(self) -> None:
-        """Serve until Ctrl-C, another stop signal or `stop`; a search that runs then ends first."""
+        """Serve until Ctrl-C, another stop signal or `stop`; a running search ends first."""
         with suppress(KeyboardInterrupt):  # uvicorn ends cleanly, and raises it afterwards
             self._server.run(sockets=[self._socket])
         self.close()
@@ -121,7 +121,7 @@ class PageServer:
         self._server.should_exit = True
 
     def close(self) -> None:
-        """Give the port back."""
+        """Release the port."""
         self._stop.set()
         self._socket.close()
 
@@ -152,7 +152,7 @@ class PageServer:
     async def _find(self, request: Request) -> Response:
         body = await _body(request)
         if not self._searching.acquire(blocking=False):
-            return _json({"error": "busy: another search is running; wait until it ends, or stop it"}, 503)
+            return _json({"error": "busy: another search is running; wait or stop it"}, 503)
         try:
             self._stop.clear()
             search = asyncio.create_task(_answered(lambda: answers.find(body, self._settings, self._is_stopped)))
@@ -189,8 +189,8 @@ class PageServer:
         return self._stop.is_set() or self._server.should_exit
 
     def _is_own(self, name: str) -> bool:
-        """Tell whether a host name is one under which the page answers; no name of somebody else leads here."""
-        if self._host in _EVERYWHERE:  # then by any address, for only names can be made to lead here
+        """Tell whether the page answers to a host name, so that no foreign name can lead here."""
+        if self._host in _EVERYWHERE:  # any IP address is fine: only names can be rebound
             with suppress(ValueError):
                 ipaddress.ip_address(name)
                 return True
@@ -198,20 +198,20 @@ class PageServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, so that a browser may come at once.
+    """Return a listening socket, so that a browser can connect at once.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: The address cannot be used.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=64)
     except (socket.gaierror, UnicodeError) as problem:
-        raise ConfigError(f"ui.host={host!r} is no address: give one of this machine, e.g. 127.0.0.1") from problem
+        raise ConfigError(f"ui.host={host!r} is not an address: give one of this machine, e.g. 127.0.0.1") from problem
     except OSError as problem:
         mends = {
             errno.EADDRINUSE: "is in use: give another, or ui.port=0 for a free one",
-            errno.EACCES: "needs more rights: give one above 1023, or ui.port=0 for a free one",
+            errno.EACCES: "needs more privileges: give one above 1023, or ui.port=0 for a free one",
             errno.EADDRNOTAVAIL: f"cannot be served at ui.host={host}: give an address of this machine, e.g. 127.0.0.1",
         }
         mend = mends.get(problem.errno or 0, f"cannot be served at ({problem.strerror}): give another")
@@ -226,7 +226,7 @@ async def _file(request: Request) -> Response:
 
 
 async def _answered(answer: Callable[[], Any]) -> Response:
-    """Answer in a thread of its own; what a user can mend is told in one line, a bug on the terminal."""
+    """Answer in a separate thread; user errors are returned in one line, bugs are logged on the terminal."""
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import Response
 
@@ -237,19 +237,19 @@ async def _answered(answer: Callable[[], Any]) -> Response:
         return _json({"error": answers.told(problem)}, 400)
     except Exception:
         logger.exception("a request to the page failed")
-        return _json({"error": "this is a bug of ours: the terminal that serves the page says where"}, 500)
+        return _json({"error": "internal error: see the terminal that serves the page"}, 500)
 
 
 async def _body(request: Request) -> Any:
     """Read a request as JSON, at most `MOST_BYTES` of it.
 
     Raises:
-        HTTPException: It is too large, or no JSON.
+        HTTPException: The request is too large or not JSON.
     """
     from starlette.exceptions import HTTPException
 
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "send application/json")  # which forms of other pages cannot
+        raise HTTPException(415, "send application/json")  # forms of other pages cannot
     content, size = bytearray(), 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -262,7 +262,7 @@ async def _body(request: Request) -> Any:
     try:
         return json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise HTTPException(400, "the request is no JSON") from None
+        raise HTTPException(400, "the request is not valid JSON") from None
 
 
 def _no_number(name: str) -> float:
@@ -281,10 +281,10 @@ def _refused(request: Request, problem: Exception) -> Response:
 
 
 class _Guard:
-    """Refuses requests under foreign names and from foreign pages, and puts its headers on every answer.
+    """Refuses requests with foreign host names or origins, and adds security headers to every response.
 
     Args:
-        application: What answers the others.
+        application: The application that handles all other requests.
         is_own: Tells whether a host name is one of ours.
     """
 
@@ -304,15 +304,15 @@ class _Guard:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._is_own(_host_name(host)):
-            return "this page answers under the address that was printed when it was started, and no other"
+            return "this page answers only at the address printed when it was started"
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] != "GET" and origin.decode("latin-1").lower() != f"http://{host}":
-            return "requests of other pages are refused"
+            return "requests from other pages are refused"
         return None
 
 
 def _host_name(host: str) -> str:
-    """Return the name in a header such as `localhost:8765` or `[::1]:8765`; "" where there is none."""
+    """Return the host name in a header such as `localhost:8765` or `[::1]:8765`; "" if there is none."""
     try:
         parts = urlsplit(f"//{host}")
         is_plain = not parts.path and not parts.query and parts.username is None

@@ -1,4 +1,4 @@
-"""Every option of the product: its name, type, default, range and one line of meaning, stated here and nowhere else.
+"""Every option of the package, defined only here: name, type, default, range and one line of description.
 
 Presets in `conf/` list differences from these defaults; the rest of the code receives these frozen objects.
 """
@@ -152,4 +152,4 @@ SECTIONS: dict[str, type[Section]] = {
     "doctor": DoctorConfig,
     "completion": CompletionConfig,
 }
-"""The section that each command reads, by its name."""
+"""The sections by name; each command reads one."""

@@ -1,6 +1,6 @@
-"""The section of evaluation: how many circuits a saved model samples to be judged by, and where the figures go.
+"""The section of evaluation: how many circuits to sample from a saved model, and where the results go.
 
-`evaluate_model.py` reads it.
+`quantum-diffusion evaluate` reads it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from quantum_diffusion.config.validation import Section
 
 
 class EvaluationConfig(Section):
-    """What `evaluate_model.py` does (keys `evaluation.*`)."""
+    """What `quantum-diffusion evaluate` does (keys `evaluation.*`)."""
 
     dataset: PathText
-    """Data set whose prompts are asked for. SRV models: the one trained on, its circuits decide what is novel;
-    other models: the targets, best made with datasets.exclude."""
+    """Data set to take prompts from. SRV models: the training data, which also decides which circuits are novel;
+    other models: a data set of targets, best generated with datasets.exclude."""
     model_dir: PathText
-    """Folder of a saved model; pretrained:NAME of one that comes with the package; or hf://owner/name."""
+    """Folder of a saved model, pretrained:NAME or hf://owner/name."""
     num_samples: Positive = 1000
     """Circuits to sample, spread evenly over the prompts (SRV models)."""
     num_targets: Positive = 100
-    """Most targets to draw from the data set (models that are asked for unitaries or states)."""
+    """Maximum number of targets to draw from the data set (models of unitaries or states)."""
     samples_per_target: Positive = 128
-    """Circuits to sample for each target (the same models)."""
+    """Circuits to sample for each target (models of unitaries or states)."""
     save_folder: PathText | None = None
-    """Where results go; null writes to `evaluation` inside model_dir, or in this folder for pretrained models and those
-    of a hub."""
+    """Folder for the results; null writes to `evaluation` inside model_dir, or inside the current folder for pretrained
+    and Hub models."""
     seed: Seed = 0
     """Seed of the samples and of the baselines."""
     device: Text = "auto"
@@ -44,7 +44,7 @@ class EvaluationConfig(Section):
 
     @property
     def results_folder(self) -> Path:
-        """Where results go."""
+        """Folder for the results."""
         if self.save_folder:
             return Path(self.save_folder)
         return Path("." if self.model_dir.startswith(("pretrained:", "hf:")) else self.model_dir) / "evaluation"

@@ -1,4 +1,4 @@
-"""The sections of commands that neither make nor ask a model: what they list, check, report, copy or explain."""
+"""The sections of the smaller commands: inspect, export-genqc, runs, report, models, ui, push, pull, doctor, ..."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class InspectConfig(Section):
     dataset: PathText
     """Data set to inspect: a folder, a folder of data sets, or hf://owner/name."""
     save_folder: PathText | None = None
-    """Where inspection.json and inspection.png go; null only prints."""
+    """Folder for inspection.json and inspection.png; null only prints."""
     verbose: bool = True
     """Show the progress bar and the tables."""
 
@@ -29,7 +29,7 @@ class ExportConfig(Section):
     model_dir: PathText | None = None
     """Model to export, a U-Net with CLIP as its text encoder: a folder, or hf://owner/name."""
     output_path: PathText
-    """Folder to write; it must not exist, or be empty."""
+    """Folder to write to; it must be empty or not exist."""
 
     @model_validator(mode="after")
     def _check(self) -> ExportConfig:
@@ -42,25 +42,25 @@ class RunsConfig(Section):
     """What `quantum-diffusion runs` does (keys `runs.*`)."""
 
     folder: PathText = "./models"
-    """Folder that holds trained models, at any depth."""
+    """Folder to search for trained models, at any depth."""
     metric: Text = "validation_loss"
-    """Metric of the picture."""
+    """Metric to plot in the picture."""
     picture: PathText | None = None
-    """Where to draw the curves of the runs, of many the 10 newest (PNG); null draws none."""
+    """PNG file for the curves of the 10 newest runs; null draws none."""
 
 
 class ReportConfig(Section):
     """What `quantum-diffusion report` does (keys `report.*`)."""
 
     sources: Annotated[tuple[PathText, ...], Field(min_length=1)]
-    """What the report is about: folders of models or their runs, of evaluations and of data sets, in any mix, or
-    folders that hold some; pretrained:NAME and hf://owner/name work, too. A model brings its own evaluation."""
+    """What to report on: any mix of folders of models, runs, evaluations and data sets, or folders that contain some;
+    also pretrained:NAME and hf://owner/name. A model's own evaluation is included."""
     output_path: PathText = "./report.html"
-    """The page to write, one file that needs no other."""
+    """HTML file to write; it is self-contained."""
     title: Text | None = None
-    """Title of the page; null names the sources."""
+    """Title of the page; null lists the sources."""
     max_drawings: Annotated[int, Field(ge=0, le=1000)] = 12
-    """Most circuits drawn for each evaluation: of the verified ones, and of those that failed."""
+    """Maximum number of circuits drawn for each evaluation, both of verified and of failed ones."""
     overwrite: bool = False
     """Replace an earlier report at output_path; any other file is never replaced."""
 
@@ -69,27 +69,25 @@ class ModelsConfig(Section):
     """What `quantum-diffusion models` does (keys `models.*`)."""
 
     folder: PathText | None = None
-    """Folder with trained models of your own, at any depth, to list as well; null lists those that come with the
-    package alone."""
+    """Folder with your own trained models, at any depth; null lists only the pretrained ones."""
 
 
 class UiConfig(Section):
     """What `quantum-diffusion ui` does (keys `ui.*`)."""
 
     host: Text = "127.0.0.1"
-    """Address to serve at: this machine alone can open the page. With another one (0.0.0.0 is all of the machine's)
-    anyone who reaches it can search on this machine; there is no password."""
+    """Address to serve at. The default can be opened only from this machine; with any other (0.0.0.0 means all
+    interfaces), anyone who can reach it can run searches: there is no password."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
-    """Port to serve at; 0 takes a free one."""
+    """Port to serve at; 0 picks a free one."""
     open_browser: bool = False
     """Open the page in your browser."""
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     max_seconds: Seconds = 20.0
-    """Most time for one search."""
+    """Maximum time for one search, in seconds."""
     folder: PathText | None = None
-    """Folder with trained models of your own, at any depth, to offer as well; null offers those that come with the
-    package alone."""
+    """Folder with your own trained models, at any depth; null offers only the pretrained ones."""
 
 
 class PushConfig(Section):
@@ -98,27 +96,27 @@ class PushConfig(Section):
     folder: PathText
     """Folder of a saved model or of a data set."""
     address: Text
-    """Where to, hf://owner/name; made where there is none."""
+    """Where to upload to, hf://owner/name; the repository is created if needed."""
     private: bool = True
-    """Whether a repository that is made can be seen by its owner alone."""
+    """Whether a new repository is private."""
 
 
 class PullConfig(Section):
     """What `quantum-diffusion pull` does (keys `pull.*`)."""
 
     address: Text
-    """What to fetch, hf://owner/name[/folder]."""
+    """What to download, hf://owner/name[/folder]."""
     output_path: PathText
-    """Folder to write; it must not exist."""
+    """Folder to write to; it must not exist."""
     kind: Literal["model", "dataset"] = "model"
-    """What it is."""
+    """Kind of repository."""
 
 
 class DoctorConfig(Section):
     """What `quantum-diffusion doctor` does (keys `doctor.*`)."""
 
     self_test: bool = True
-    """Ask a shipped model, and check its circuits with Qiskit; takes some seconds."""
+    """Run the pretrained models and check their circuits with Qiskit, which takes several seconds."""
 
 
 class CompletionConfig(Section):

@@ -1,6 +1,6 @@
-"""The sections of the networks: the backbone, and the encoders of prompts and unitaries.
+"""The sections of the networks: the backbone, and the encoders of prompts, unitaries, states and prefixes.
 
-Each names its type and holds the parameters of that type.
+Each has a type and the parameters of that type.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def _check_heads(width: int, num_heads: int) -> None:
 
 
 class UNetParams(Section):
-    """The field's conditional U-Net (genQC's key names)."""
+    """The conditional U-Net of the literature, with genQC's key names."""
 
     model_features: Annotated[tuple[Width, ...], Field(max_length=10)] = (128, 128, 256)
-    """Channels of each level, multiples of 32, better 64 or more: 32 leave each normalisation group one channel."""
+    """Channels of each level, multiples of 32; use 64 or more, as 32 leaves one channel per normalisation group."""
     clr_dim: Channels = 4
     """Width of the gate embedding."""
     t_emb_size: Annotated[int, Field(ge=2, le=2**15, multiple_of=2)] = 256
@@ -39,11 +39,11 @@ class UNetParams(Section):
         levels = len(self.model_features)
         if levels < 2 or not levels == len(self.num_heads) == len(self.num_res_blocks) == len(self.transformer_depths):
             raise ValueError(
-                "model_features, num_heads, num_res_blocks and transformer_depths need one entry a level, two or more, "
+                "model_features, num_heads, num_res_blocks and transformer_depths need one entry per level, 2 or more, "
                 f"given {levels}, {len(self.num_heads)}, {len(self.num_res_blocks)} and {len(self.transformer_depths)}"
             )
         if not any(self.transformer_depths):
-            raise ValueError("transformer_depths has no block at any level, but only these see the prompt: give one")
+            raise ValueError("transformer_depths has no blocks, but only these see the prompt: give at least one")
         for features, heads in zip(self.model_features, self.num_heads, strict=True):
             if features % 32 or features % heads:
                 raise ValueError(f"model_features {features} must be a multiple of 32 and of its {heads} heads")
@@ -51,12 +51,12 @@ class UNetParams(Section):
 
 
 class TransformerParams(Section):
-    """A light transformer with one token a time step."""
+    """A light transformer with one token per time step."""
 
     width: Width = 128
     """Channels of a token."""
     depth: Blocks = 3
-    """Blocks."""
+    """Number of blocks."""
     num_heads: Heads = 4
     """Attention heads."""
     feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
@@ -73,12 +73,12 @@ class TransformerParams(Section):
 
 
 class PolicyParams(Section):
-    """A network without attention, for steps that are shown what is left to do (masked models)."""
+    """A network without attention, for masked models whose steps are conditioned on the remaining target."""
 
     width: Width = 256
     """Channels of a step."""
     depth: Blocks = 4
-    """Blocks."""
+    """Number of blocks."""
     feed_forward: Annotated[int, Field(ge=1, le=64)] = 2
     """Width of a block's hidden layer as a multiple of `width`."""
 
@@ -89,19 +89,19 @@ class ModelConfig(Part):
     kinds: ClassVar[Kinds] = {"unet": UNetParams, "transformer": TransformerParams, "policy": PolicyParams}
 
     type: Literal["transformer", "unet", "policy"] = "transformer"
-    """Which backbone. policy looks at what is left to do alone, not at the gates before, and learns several times
-    faster; it is for models that show it to every step."""
+    """Type of backbone. policy sees only the remaining target, not the earlier gates, and learns several times faster;
+    it is for models that condition every step on the remaining target."""
     params: UNetParams | TransformerParams | PolicyParams = TransformerParams()
     """Its parameters."""
 
 
 class PromptEncoderParams(Section):
-    """The condition encoder that needs no download: words of a small fixed vocabulary, then a transformer."""
+    """A condition encoder that needs no download: words of a small fixed vocabulary, then a transformer."""
 
     width: Width = 128
     """Channels E of the condition."""
     depth: BlocksOrNone = 1
-    """Transformer blocks; 0 leaves the word and position embeddings alone."""
+    """Transformer blocks; 0 uses only the word and position embeddings."""
     num_heads: Heads = 4
     """Attention heads."""
 
@@ -135,36 +135,36 @@ class TextEncoderConfig(Part):
     kinds: ClassVar[Kinds] = {"prompt": PromptEncoderParams, "clip": ClipParams}
 
     type: Literal["prompt", "clip"] = "prompt"
-    """Which encoder: prompt learns the words of prompts and needs no download; clip is the frozen text encoder of
-    CLIP."""
+    """Type of encoder: prompt learns the words of prompts and needs no download; clip is CLIP's frozen text encoder."""
     params: PromptEncoderParams | ClipParams = PromptEncoderParams()
     """Its parameters."""
 
 
 class MatrixParams(Section):
-    """A light unitary encoder: all entries of the matrix at once, without its global phase."""
+    """A light unitary encoder of all entries of the matrix, without its global phase."""
 
     width: Width = 256
     """Hidden channels."""
     depth: BlocksOrNone = 2
     """Residual blocks."""
     remaining: bool = False
-    """Show every step what the gates before it leave to do, U V^dagger (masked models)."""
+    """Condition every step on the remaining unitary, U V^dagger, where V is the unitary of the earlier gates (masked
+    models)."""
     normalize: bool = False
-    """Normalise after the first layer, which lets larger networks learn at high rates."""
+    """Normalise after the first layer, so that larger networks can train at high learning rates."""
 
 
 class ConvolutionParams(Section):
-    """The field's unitary encoder: the matrix as a picture (genQC's)."""
+    """genQC's unitary encoder, which treats the matrix as an image."""
 
     features: tuple[Width, Width] = (32, 64)
-    """Channels before and after the picture is halved, multiples of 32."""
+    """Channels before and after the image is halved, multiples of 32."""
     num_heads: Heads = 8
     """Attention heads, a divisor of the features."""
     transformer_depths: tuple[BlocksOrNone, BlocksOrNone] = (2, 2)
     """Transformer blocks before and after."""
     dropout: Fraction = 0.2
-    """Share of the blocks' updates dropped in training."""
+    """Dropout rate of the blocks in training."""
 
     @model_validator(mode="after")
     def _check(self) -> ConvolutionParams:
@@ -175,19 +175,19 @@ class ConvolutionParams(Section):
 
 
 class AmplitudesParams(Section):
-    """A light encoder of states: all amplitudes at once, without their global phase."""
+    """A light state encoder of all amplitudes, without their global phase."""
 
     width: Width = 256
     """Hidden channels."""
     depth: BlocksOrNone = 2
     """Residual blocks."""
     remaining: bool = False
-    """Show every step the state that the gates before it make, and what the gates behind it leave to be made (masked
-    models)."""
+    """Condition every step on the state that the earlier gates prepare and on the state that remains to be prepared
+    (masked models)."""
 
 
 class PrefixParams(Section):
-    """A feed-forward network over what the known beginning of a circuit makes of |0..0>."""
+    """A feed-forward network over the state that a circuit's prefix prepares from |0..0>."""
 
     width: Width = 256
     """Hidden channels."""
@@ -196,60 +196,60 @@ class PrefixParams(Section):
 
 
 MOST_AMPLITUDE_QUBITS = 12
-"""Of models whose steps are shown the state that the known beginning makes: its amplitudes are one layer's input."""
+"""Limit for models whose steps see the prefix's state: all of its amplitudes are the input of one layer."""
 
 
 class PrefixEncoderConfig(Part):
-    """What steps are shown of what the gates before them make of |0..0> (keys `training.prefix_encoder.*`).
+    """What each step sees of the state that the earlier gates prepare (keys `training.prefix_encoder.*`).
 
-    For masked models; only used where the data set holds Schmidt rank vectors.
+    For masked models; used only with data sets of Schmidt rank vectors.
     """
 
     kinds: ClassVar[Kinds] = dict.fromkeys(("none", "state", "srv", "pairs", "tableau"), PrefixParams)
     show_nothing: ClassVar[str] = "type=none"
 
     type: Literal["none", "state", "srv", "pairs", "tableau"] = "none"
-    """state: all amplitudes, and which qubits are entangled; srv: which qubits are entangled, alone; pairs: the reduced
-    states of all pairs of qubits, and which are entangled; tableau: the stabilizer tableau, for Clifford gates on more
-    qubits than a state can be shown of; none: nothing."""
+    """state: all amplitudes and which qubits are entangled; srv: only which qubits are entangled; pairs: the reduced
+    states of all pairs of qubits and which are entangled; tableau: the stabilizer tableau, for Clifford gates on too
+    many qubits for the state; none: nothing."""
     params: PrefixParams = PrefixParams()
     """Its parameters."""
 
     @property
     def shows_steps(self) -> bool:
-        """Whether every step is shown what is left to do."""
+        """Whether every step is conditioned on the remaining target."""
         return self.type != "none"
 
 
 class StateEncoderConfig(Part):
-    """The encoder of states (keys `training.state_encoder.*`); only used where the data set holds states."""
+    """The encoder of states (keys `training.state_encoder.*`); used only with data sets of states."""
 
     kinds: ClassVar[Kinds] = {"amplitudes": AmplitudesParams}
     show_nothing: ClassVar[str] = "params.remaining=false"
 
     type: Literal["amplitudes"] = "amplitudes"
-    """Which encoder."""
+    """Type of encoder."""
     params: AmplitudesParams = AmplitudesParams()
     """Its parameters."""
 
     @property
     def shows_steps(self) -> bool:
-        """Whether every step is shown what is left to do."""
+        """Whether every step is conditioned on the remaining target."""
         return self.params.remaining
 
 
 class UnitaryEncoderConfig(Part):
-    """The encoder of unitaries (keys `training.unitary_encoder.*`); only used where the data set holds unitaries."""
+    """The encoder of unitaries (keys `training.unitary_encoder.*`); used only with data sets of unitaries."""
 
     kinds: ClassVar[Kinds] = {"matrix": MatrixParams, "convolution": ConvolutionParams}
     show_nothing: ClassVar[str] = "params.remaining=false"
 
     type: Literal["matrix", "convolution"] = "matrix"
-    """Which encoder."""
+    """Type of encoder."""
     params: MatrixParams | ConvolutionParams = MatrixParams()
     """Its parameters."""
 
     @property
     def shows_steps(self) -> bool:
-        """Whether every step is shown what is left to do."""
+        """Whether every step is conditioned on the remaining target."""
         return isinstance(self.params, MatrixParams) and self.params.remaining

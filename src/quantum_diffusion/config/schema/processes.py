@@ -1,6 +1,6 @@
-"""The section of the diffusion process, and the names that processes and their samplers are told by.
+"""The section of the diffusion process, and the names of processes and samplers.
 
-What a sampler may be asked for later is in `sampling`.
+Options chosen only when sampling are in `sampling`.
 """
 
 from __future__ import annotations
@@ -27,48 +27,46 @@ class GaussianParams(Section):
     """Gaussian diffusion over embedded cells."""
 
     num_train_timesteps: Annotated[int, Field(ge=10, le=5000)] = 1000
-    """Noise levels."""
+    """Number of noise levels."""
     beta_schedule: BetaSchedule = "cos_alpha"
-    """How noise grows; cos_alpha: alpha_bar is the squared cosine of a straight ramp."""
+    """Noise schedule; cos_alpha: alpha_bar is the squared cosine of a linear ramp."""
     beta_start: Rate = 1e-4
     """First beta of the linear schedules."""
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Last beta of the linear schedules."""
     zero_terminal_snr: bool = False
-    """Let the last level be pure noise (arXiv 2305.08891); not with objective epsilon."""
+    """Make the last level pure noise (arXiv 2305.08891); not with objective epsilon."""
     input_perturbation: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Extra noise on the input that the target does not see (arXiv 2301.11706)."""
+    """Extra noise on the network's input only (arXiv 2301.11706)."""
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Randomness of DDIM steps, from 0 (none) to 1 (as DDPM)."""
+    """Randomness of DDIM steps, from 0 (deterministic) to 1 (as DDPM)."""
     guidance_scale: Scale = 7.5
-    """Guidance used in sampling unless another is asked for; 1 is none."""
+    """Default guidance scale in sampling; 1 is none."""
     guidance_mode: GuidanceMode = "plain"
     """plain; rescaled with phi 0.7 (arXiv 2305.08891); or cfg++, which adds the noise back as predicted without a
     prompt (arXiv 2406.08070; scheduler ddim), as genQC samples for Schmidt rank vectors."""
     sample_steps: Positive = 20
-    """Sampling steps unless others are asked for."""
+    """Default number of sampling steps."""
 
 
 class MaskedParams(Section):
-    """Masked (absorbing) diffusion over instructions: one token is one gate on given qubits."""
+    """Masked (absorbing) diffusion over instructions: one token is one gate on specific qubits."""
 
     suffix_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of training circuits whose gates are masked from the end instead of at random places."""
+    """Share of training circuits whose gates are masked from the end instead of at random positions."""
     order: Order = "random"
-    """Order in which sampling fills time steps: random; left_to_right; confidence, the step that the network is surest
-    of; or surer_end, the first or the last gate that is missing (model.type=policy for unitaries)."""
+    """Default order in which sampling fills time steps: random; left_to_right; confidence, the step that the network is
+    most certain of; or surer_end, the first or the last missing gate (model.type=policy for unitaries)."""
     guidance_scale: Scale = 3.0
-    """Guidance used in sampling unless another is asked for; 1 is none."""
+    """Default guidance scale in sampling; 1 is none."""
     guidance_growth: Growth = 0.0
-    """Gates over which guidance grows to its full strength in sampling, unless other are asked for; 0 guides all gates
-    alike."""
+    """Default number of gates over which guidance grows to full strength; 0 guides all gates equally."""
     temperature: Temperature = 1.0
-    """What log-probabilities are divided by in sampling, unless another is asked for: below 1, likely gates come more
-    often."""
+    """Default sampling temperature, which divides log-probabilities: below 1, likely gates become more frequent."""
     top_p: TopP = 1.0
-    """Sampling draws among the likeliest gates of this probability together, unless another is asked for; 1 is all."""
+    """Default top-p of sampling: draw among the likeliest gates with this total probability; 1 draws among all."""
     sample_steps: Positive | None = None
-    """Sampling steps unless others are asked for; null fills one time step a step."""
+    """Default number of sampling steps; null fills one time step per sampling step."""
 
 
 class SchedulerConfig(Part):
@@ -80,11 +78,11 @@ class SchedulerConfig(Part):
     }
 
     type: Sampler = "masked"
-    """masked, or a Gaussian process named by its default sampler."""
+    """masked, or Gaussian diffusion named by its default sampler."""
     params: GaussianParams | MaskedParams = MaskedParams()
     """Its parameters."""
 
     @property
     def is_masked(self) -> bool:
-        """Whether the process masks instructions, and adds no noise to cells."""
+        """Whether the process masks instructions instead of adding noise to cells."""
         return self.type == "masked"

@@ -1,6 +1,6 @@
-"""The sections of sampling: how a model samples, and what is asked of it by label or by target.
+"""The sections of sampling: how a model samples, and which vector or target to find circuits for.
 
-The commands sample, compile and prepare read them; evaluation samples by the same keys.
+The commands sample, compile and prepare read them; evaluation uses the same sampling keys.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from quantum_diffusion.config.schema.values import (
     NonNegative,
     PathText,
     Positive,
+    Rank,
     Rate,
     Scale,
     Seconds,
@@ -50,88 +51,87 @@ def _check_objective(value: Any) -> Any:
 
 
 SearchObjective = Annotated[Cost | dict[Cost, float], BeforeValidator(_check_objective)]
-"""What makes a circuit cheap: one cost, or several with their weights."""
+"""The cost of a circuit: one measure, or several with weights."""
 
 
 class SamplingConfig(Section):
     """How circuits are sampled (keys `model_params.*` of evaluation, sample, compile and prepare)."""
 
     guidance_scale: Scale | None = None
-    """Strength of the prompt; 1 is none, null takes the model's own default."""
+    """Guidance scale, the strength of the prompt; 1 is none, null uses the model's default."""
     guidance_growth: Growth | None = None
-    """Gates over which guidance grows to its full strength (masked models only): the first are drawn more freely, so
-    that circuits differ more; 0 guides all alike, null takes the model's own default."""
+    """Gates over which guidance grows to full strength (masked models only): the first gates are drawn more freely, so
+    that circuits differ more; 0 guides all equally, null uses the model's default."""
     guidance_mode: GuidanceMode | None = None
-    """plain, rescaled or cfg++ (Gaussian models only); null takes the model's own default."""
+    """plain, rescaled or cfg++ (Gaussian models only); null uses the model's default."""
     sample_steps: Positive | None = None
-    """Denoising steps; null takes the model's own default."""
+    """Denoising steps; null uses the model's default."""
     scheduler: Sampler | None = None
-    """Sampler; null takes the one the model was trained with."""
+    """Sampler; null uses the one the model was trained with."""
     temperature: Temperature | None = None
-    """What log-probabilities are divided by (masked models only): below 1, likely gates come more often, and fewer
-    different circuits; null takes the model's own default."""
+    """Sampling temperature, which divides log-probabilities (masked models only): below 1, likely gates become more
+    frequent and circuits less diverse; null uses the model's default."""
     top_p: TopP | None = None
-    """Draw among the likeliest gates of this probability together (masked models only); 1 is all, null takes the
-    model's own default."""
+    """Draw among the likeliest gates with this total probability (masked models only); 1 draws among all, null uses the
+    model's default."""
     order: Order | None = None
-    """Order of filling (masked models only): random; left_to_right; confidence, the step that the network is surest of;
-    or surer_end, the first or the last gate that is missing, of which a beam makes use, too (policies for unitaries;
-    left to right where gates are kept). null takes the model's own default."""
+    """Order of filling time steps (masked models only): random; left_to_right; confidence, the step that the network is
+    most certain of; or surer_end, the first or the last missing gate, which beam search uses too (policies for
+    unitaries; left to right if gates are kept). null uses the model's default."""
     weights: Weights = "averaged"
-    """Weights to sample with: the average over training, or the last ones; the same for models without average. Read
-    where a command loads the model; in Python it is load_pipeline that takes it, pipeline.sample does not."""
+    """Weights to sample with: averaged over training, or the last ones; the same for models without averaging. Commands
+    read it when they load the model; in Python, pass it to load_pipeline, not to pipeline.sample."""
     auto_batch_size: Positive = 512
-    """Circuits sampled at once; results do not depend on it."""
+    """Circuits sampled per batch; results do not depend on it."""
     n_jobs: Jobs = 1
-    """Processes that sample; -1 takes every core (of the cluster, with Ray). Results do not depend on it."""
+    """Sampling processes; -1 uses every core (of the cluster, with Ray). Results do not depend on it."""
     engine: Engine = "local"
-    """local (processes on this machine) or ray (the cluster of RAY_ADDRESS, or this machine), where n_jobs is not 1."""
+    """local (processes on this machine) or ray (the cluster at RAY_ADDRESS, or this machine), if n_jobs is not 1."""
 
 
 class EditConfig(Section):
-    """What sampling may not choose freely (keys `edit.*` of sample, compile, prepare); docs/editing.md has examples."""
+    """Constraints on sampling (keys `edit.*` of sample, compile, prepare); docs/editing.md has examples."""
 
     start: PathText | None = None
-    """OpenQASM file with the circuit to edit; null writes from scratch."""
+    """OpenQASM file with the circuit to edit; null starts from scratch."""
     keep: tuple[int, ...] = ()
-    """Gates of start that stay as and where they are, by position from 0."""
+    """Gates of start to keep unchanged and in place, by position from 0."""
     strength: Rate = 1.0
-    """Share of the other steps (masked models) or of the noise (Gaussian models) that is redone; 1 redoes all."""
+    """Share of the other steps (masked models) or of the noise (Gaussian models) to redo; 1 redoes all."""
     coupling: tuple[tuple[int, int], ...] | None = None
     """Pairs of connected qubits, e.g. [[0,1],[1,2]]; null connects all."""
     fixed_qubits: tuple[int, ...] = ()
     """Qubits that no gate may touch."""
     min_gates: NonNegative = 0
-    """Fewest gates."""
+    """Minimum number of gates."""
 
 
 class SampleConfig(Section):
     """What `quantum-diffusion sample` does (keys `sample.*`)."""
 
     model_dir: PathText | None = None
-    """Folder of a saved model, pretrained:NAME or hf://owner/name; null takes pretrained:srv, which comes with the
-    package."""
-    srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
-    """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
+    """Folder of a saved model, pretrained:NAME or hf://owner/name; null uses pretrained:srv."""
+    srv: Annotated[tuple[Rank, ...], Field(min_length=1)]
+    """Schmidt rank vector to find circuits for, one entry per qubit: 1 separable, 2 entangled."""
     num_circuits: Positive = 4
-    """Verified distinct circuits wanted."""
+    """Number of distinct verified circuits wanted."""
     max_tries: Positive = 1024
-    """Most circuits to sample; with max_seconds there is no such bound."""
+    """Maximum number of circuits to sample; ignored when max_seconds is given."""
     max_seconds: Seconds | None = None
-    """Time for the search, which goes on for cheaper circuits until then; null ends it when there are num_circuits. Of
-    Ctrl-C, the best until then is the result."""
+    """Time limit in seconds, used in full to look for cheaper circuits; null stops as soon as num_circuits are found.
+    Ctrl-C ends the search with the best circuits so far."""
     objective: SearchObjective = "gates"
-    """What the circuits are to have few of: gates; two_qubit_gates (one on k qubits counts k - 1 times); t_count (t and
-    tdg); depth; or several with weights, {gates:1,t_count:10}. Of those found, the cheapest are given."""
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
+    several with weights, {gates:1,t_count:10}. The cheapest circuits found are returned."""
     max_gates: Positive | None = None
-    """Most gates; the model writes within this bound. null is the model's own limit."""
+    """Maximum number of gates that the model may write; null uses the model's limit."""
     simplify: bool = True
-    """Simplify circuits, and verify them once more in that form; those with kept gates or edit.min_gates stay as they
-    are written."""
+    """Simplify circuits and verify the simplified form; circuits with kept gates or edit.min_gates are not
+    simplified."""
     save_folder: PathText | None = None
-    """Where to write the circuits, a picture and a summary; null only prints them."""
+    """Folder for the circuits, a picture and a summary; null only prints them."""
     format: Language = "qasm2"
-    """How circuits are written to save_folder: OpenQASM 2 or 3."""
+    """OpenQASM version of circuits in save_folder: 2 or 3."""
     seed: Seed = 0
     """Seed of the samples."""
     device: Text = "auto"
@@ -141,41 +141,40 @@ class SampleConfig(Section):
 
 
 class TargetSearchConfig(Section):
-    """A search for circuits of a target; what that is, its commands say."""
+    """A search for circuits of a target: a unitary (compile) or a state (prepare)."""
 
     command: ClassVar[str]
 
     model_dir: PathText | None = None
     """Folder of a saved model that was trained on such targets."""
     target: PathText
-    """What circuits have to do."""
+    """Unitary or state that circuits have to implement."""
     gates: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Gates that circuits may use; null allows all of the model's that fit the target."""
+    """Gates that circuits may use; null allows all of the model's gates that fit the target."""
     max_gates: Positive | None = None
-    """Drop longer circuits, counted after simplification; null keeps all."""
+    """Maximum number of gates, counted after simplification; null sets no limit."""
     search: SearchMethod = "auto"
-    """beam keeps the likeliest beginnings that leave different things to do, more and more of them, and looks up the
-    last gates (masked models whose steps are shown what is left to do); sampling writes whole circuits; auto takes a
-    beam where the model and edit allow it."""
+    """beam extends the likeliest prefixes with distinct remaining targets, in ever wider beams, and looks up the last
+    gates (masked models that condition every step on the remaining target); sampling draws whole circuits; auto uses
+    beam where the model and the edit allow it."""
     max_tries: Positive = 1024
-    """Most circuits to sample, where there is no max_seconds; of beams, the most beginnings that are kept of one
-    length."""
+    """Maximum number of circuits to sample, or maximum beam width; ignored when max_seconds is given."""
     max_seconds: Seconds | None = None
-    """Time for the search, which goes on for cheaper circuits until then; null ends it when there are num_circuits. Of
-    Ctrl-C, the best until then is the result."""
+    """Time limit in seconds, used in full to look for cheaper circuits; null stops as soon as num_circuits are found.
+    Ctrl-C ends the search with the best circuits so far."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Infidelity up to which a circuit counts; 0 wants them exact (below 1e-6)."""
+    """Largest infidelity to accept; 0 requires exact circuits (infidelity below 1e-6)."""
     objective: SearchObjective = "gates"
-    """What the circuits are to have few of: gates; two_qubit_gates (one on k qubits counts k - 1 times); t_count (t and
-    tdg); depth; or several with weights, {gates:1,t_count:10}."""
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
+    several with weights, {gates:1,t_count:10}."""
     num_circuits: Positive = 1
-    """Distinct circuits wanted."""
+    """Number of distinct circuits wanted."""
     save_folder: PathText | None = None
-    """Where to write the circuits, a picture and a summary; null only prints them."""
+    """Folder for the circuits, a picture and a summary; null only prints them."""
     format: Language = "qasm2"
-    """How circuits are written to save_folder: OpenQASM 2 or 3."""
+    """OpenQASM version of circuits in save_folder: 2 or 3."""
     seed: Seed = 0
-    """Seed of the samples and of the target random."""
+    """Seed of the samples and of random targets."""
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     model_params: SamplingConfig = SamplingConfig()
@@ -188,12 +187,11 @@ class CompileConfig(TargetSearchConfig):
     command = "compile"
 
     model_dir: PathText | None = None
-    """Folder of a saved model that was trained on unitaries, pretrained:NAME or hf://owner/name; null takes
-    pretrained:unitary_3q, or unitary_4q or unitary_5q for targets of four or five qubits, which come with the
-    package."""
+    """Folder of a saved model that was trained on unitaries, pretrained:NAME or hf://owner/name; null uses
+    pretrained:unitary_3q, unitary_4q or unitary_5q, depending on the target's qubits."""
     target: PathText
-    """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ccz, ghz or random; with qubits,
-    qft:3, and for random gates, random:3:8; or fredkin, peres or adder (four qubits)."""
+    """Unitary to compile: path of a .npy matrix or a .qasm circuit, or a name: qft, toffoli, ccz, ghz or random, also
+    with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits)."""
 
 
 class PrepareConfig(TargetSearchConfig):
@@ -202,8 +200,8 @@ class PrepareConfig(TargetSearchConfig):
     command = "prepare"
 
     model_dir: PathText | None = None
-    """Folder of a saved model that was trained on states, pretrained:NAME or hf://owner/name; null takes
-    pretrained:state, which comes with the package."""
+    """Folder of a saved model that was trained on states, pretrained:NAME or hf://owner/name; null uses
+    pretrained:state."""
     target: PathText
-    """State to prepare: path of a .npy vector or a .qasm circuit, or ghz, w, dicke:1, basis:101 or random; with qubits,
-    ghz:3, w:3, dicke:4:2 (qubits, ones), and for random gates, random:3:8."""
+    """State to prepare: path of a .npy vector or a .qasm circuit, or a name: ghz, w, dicke:1, basis:101 or random, also
+    with the number of qubits (ghz:3, w:3), of qubits and ones (dicke:4:2), or of qubits and gates (random:3:8)."""

@@ -1,6 +1,6 @@
-"""The section of training: where a run writes, how it learns, and which settings go together.
+"""The section of training: where a run writes, how it learns, and which settings are compatible.
 
-`train_model.py` reads it; the parts of the model are in `models` and `processes`.
+`quantum-diffusion train` reads it; the parts of the model are in `models` and `processes`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ Symmetry = Literal["permute_qubits", "invert"]
 
 
 class GeneralConfig(Section):
-    """Where a training run reads and writes, and on what it runs (keys `training.general.*`)."""
+    """Input, output and device of a training run (keys `training.general.*`)."""
 
     dataset: PathText
-    """Data set folder, a folder of data set folders, or stream:PRESET (a name of conf/datasets, or a YAML file): fresh
-    circuits in every epoch, which has the preset's num_samples."""
+    """Folder of a data set or of several; or stream:PRESET (a preset of conf/datasets, or a YAML file), which generates
+    fresh circuits for every epoch, num_samples of the preset each."""
     output_path: PathText = "./models/model"
     """Folder of the trained model."""
     model_name: FolderName | None = None
-    """Sub-folder of output_path for this model; null writes into output_path itself."""
+    """Sub-folder of output_path for this model; null writes to output_path itself."""
     experiment_name: Text = "experiment"
     """Name under which the run is logged."""
     device: Text = "auto"
@@ -52,28 +52,28 @@ class GeneralConfig(Section):
     verbose: bool = True
     """Show the progress bar and the summary."""
     init_from_pipeline_dir: PathText | None = None
-    """Saved model whose weights are the start, also pretrained:NAME or hf://owner/name; null starts from random
+    """Saved model to take initial weights from, also pretrained:NAME or hf://owner/name; null starts from random
     weights."""
     resume: PathText = "auto"
-    """auto continues an interrupted run in output_path, never starts again, a path names a checkpoint."""
+    """auto continues an interrupted run in output_path; never starts over; a path names a checkpoint."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0
-    """Minutes between two checkpoints; there is one at the end of every epoch anyway, and null leaves it at that."""
+    """Minutes between checkpoints, in addition to the one after every epoch; null takes none by time."""
     checkpoint_steps: Positive | None = None
-    """Steps between two checkpoints, besides those of checkpoint_minutes; null takes none."""
+    """Steps between checkpoints, in addition to the others; null takes none by steps."""
     keep_checkpoints: Positive = 2
-    """How many checkpoints are kept, the newest; all go when the run is finished."""
+    """Number of newest checkpoints to keep; all are removed when the run finishes."""
     overwrite: bool = False
     """Replace a finished model in output_path."""
     loggers: tuple[Logger, ...] = ("csv", "jsonl", "tensorboard")
-    """Where metrics and drawn circuits go: csv in any case; wandb and mlflow are extras of the package."""
+    """Loggers of metrics and drawn circuits; csv is always included; wandb and mlflow are extras of the package."""
     wandb_mode: WandbMode = "offline"
-    """Where the logger wandb writes: run/wandb, for `wandb sync`; or online, with an account."""
+    """offline writes to run/wandb, for `wandb sync`; online needs an account."""
     mlflow_uri: StoreUri | None = None
-    """Store of the logger mlflow, e.g. the address of a server; null is the SQLite file mlflow.db in output_path."""
+    """Store of the logger mlflow, e.g. the address of a server; null uses the SQLite file mlflow.db in output_path."""
 
     @property
     def model_folder(self) -> Path:
-        """Where the trained model goes."""
+        """Folder of the trained model."""
         return Path(self.output_path) / (self.model_name or "")
 
     @field_validator("loggers")
@@ -83,88 +83,89 @@ class GeneralConfig(Section):
 
 
 class LoopConfig(Section):
-    """How the model is trained (keys `training.training.*`)."""
+    """The training loop (keys `training.training.*`)."""
 
     batch_size: Positive = 256
-    """Circuits a batch; on several devices all of them together."""
+    """Circuits per batch, summed over all devices."""
     accumulate_batches: Positive = 1
-    """Batches whose gradients make one step."""
+    """Batches per optimizer step."""
     num_epochs: Positive = 10
     """Passes over the training circuits."""
     optimizer: Literal["adam", "adamw", "muon"] = "adamw"
-    """muon treats the weight matrices of blocks with Muon and all else with AdamW."""
+    """Optimizer; muon uses Muon for the weight matrices of blocks and AdamW for everything else."""
     learning_rate: Rate = 3e-3
     """Peak learning rate."""
     adamw_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """With muon: learning rate of all that Muon does not move, as a share of learning_rate."""
+    """With muon: learning rate of the AdamW parameters, as a fraction of learning_rate."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Decoupled weight decay of adamw and muon."""
     lr_scheduler: Literal["constant", "one_cycle", "cosine"] = "one_cycle"
-    """Course of the learning rate; one_cycle rises to its peak and falls to zero, cosine warms up shortly."""
+    """Learning-rate schedule; one_cycle rises to its peak and falls to zero, cosine has a short linear warm-up."""
     warmup_fraction: Fraction = 0.1
-    """Share of the steps in which the learning rate rises (one_cycle, cosine)."""
+    """Fraction of the steps in which the learning rate rises (one_cycle, cosine)."""
     objective: Objective = "x0"
-    """What the network predicts: the noise, the velocity, or the clean circuit."""
+    """What the network predicts: the noise (epsilon), the velocity (v) or the clean circuit (x0)."""
     loss: Loss = "cross_entropy"
-    """mean squared error, or cross-entropy on the clean circuit (objective x0)."""
+    """Mean squared error, or cross-entropy on the clean circuit (objective x0)."""
     prefix_head_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Weight of an auxiliary head that predicts the label after every prefix (transformer only); 0 leaves it out."""
+    """Weight of an auxiliary head that predicts the label of every prefix (transformer only); 0 leaves it out."""
     condition_dropout: Fraction = 0.1
-    """Share of prompts (and of targets: unitaries or states) that training drops, for guidance."""
+    """Probability of dropping a prompt (or a target: unitary or state) in training, for guidance."""
     tell_gates: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the circuits of which the model is told how many gates they have (models whose steps are shown what is
-    left to do); then it can be asked for circuits of exactly so many. 0 leaves it out."""
+    """Fraction of circuits trained with their number of gates as a condition (models that condition every step on the
+    remaining target), so that sampling can request an exact number of gates; 0 leaves it out."""
     joint_dropout: bool = False
-    """Drop prompt and target of a circuit together, instead of each on its own (data sets with targets)."""
+    """Drop the prompt and target of a circuit together instead of independently (data sets with targets)."""
     ema_decay: Fraction | None = 0.999
-    """Decay of the averaged weights that are validated and saved; null saves the last weights."""
+    """Decay of the averaged weights, which are validated and saved; null saves the last weights."""
     augment: tuple[Symmetry, ...] = ()
-    """Exact symmetries drawn anew for every circuit (data sets with targets): its qubits renamed; run backwards.
-    permute_qubits undoes datasets.coupling: it trains on pairs of qubits that the device does not connect."""
+    """Exact symmetries applied at random to every circuit (data sets with targets): permute_qubits renames its qubits,
+    invert reverses it. permute_qubits ignores datasets.coupling, so it trains on pairs that are not connected."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
-    """Largest gradient norm; null does not clip."""
+    """Maximum gradient norm; null does not clip."""
     validation_fraction: Fraction = 0.05
-    """Share of the circuits kept for validation."""
+    """Fraction of the circuits held out for validation."""
     batching: Literal["max_padded", "bucketed"] = "max_padded"
-    """Pad every batch to the data set's size, or group circuits by size and cut batches to it."""
+    """max_padded pads every batch to the data set's size; bucketed groups circuits by size and crops batches to it."""
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = "auto"
-    """Arithmetic of the network in training; auto takes bf16 where the hardware multiplies in it, else 32 bits. 16
-    (with loss scaling) is for CUDA only."""
+    """Precision of the network in training; auto uses bf16 if the hardware multiplies in it, else 32 bits. 16 (with
+    loss scaling) is for CUDA only."""
     compile: bool = False
-    """Compile the backbone with torch.compile; pays on GPUs for runs of many minutes, needs a C++ compiler on CPUs."""
+    """Compile the backbone with torch.compile; worthwhile on GPUs for long runs, needs a C++ compiler on CPUs."""
     cuda_graphs: bool = True
-    """Launch each step on a CUDA device as one graph, checked against the plain step first; where that cannot be done
-    (several processes, precision 16, compile, rare shapes of batches) steps are launched operation by operation."""
+    """Run each step on a CUDA device as one CUDA graph, after checking it against an ordinary step; where that is
+    impossible (several processes, precision 16, compile, rare batch shapes), steps are launched kernel by kernel."""
     freeze: tuple[Text, ...] = ()
-    """Names of weights that are not trained, with wildcards, e.g. [condition_encoder.*]."""
+    """Names of weights to keep fixed, with wildcards, e.g. [condition_encoder.*]."""
     low_variance_timesteps: bool = True
-    """Spread the noise levels of a batch evenly (arXiv 2107.00630) instead of drawing each on its own."""
+    """Spread the noise levels of a batch evenly (arXiv 2107.00630) instead of drawing them independently."""
     balance_max: Positive | None = None
-    """Most circuits of one prompt that are trained on; null takes all."""
+    """Maximum number of training circuits per prompt; null uses all."""
     balance_prompts: bool = False
-    """Draw every prompt equally often, however many circuits it has; an epoch stays as long, rare circuits repeat."""
+    """Draw every prompt equally often, however many circuits it has; epochs keep their length, rare circuits repeat."""
     max_samples: Positive | None = None
-    """Most circuits that are trained on; null takes all."""
+    """Maximum number of training circuits; null uses all."""
     max_steps: Positive | None = None
     """Stop after this many steps; null trains num_epochs."""
     log_every: Positive = 20
-    """Steps between two logged training losses."""
+    """Steps between logged training losses."""
     sample_every: Positive | None = None
-    """Epochs between two measurements of the exact share of sampled circuits (sampled_accuracy); null takes none."""
+    """Epochs between measurements of sampled_accuracy, the fraction of sampled circuits that are exact; null takes
+    none."""
     num_sampled: Positive = 256
-    """Circuits sampled in each of these measurements, always with the same seed."""
+    """Circuits sampled per measurement, always with the same seed."""
     best_metric: Literal["validation_loss", "sampled_accuracy"] = "validation_loss"
-    """What decides which epoch is the best; sampled_accuracy is measured every sample_every epochs."""
+    """Metric that selects the best epoch; sampled_accuracy is measured every sample_every epochs."""
     save: Literal["last", "best"] = "last"
-    """Which weights become the model: those of the last epoch, or of the best one."""
+    """Weights to save: those of the last epoch or of the best one."""
     patience: Positive | None = None
-    """Stop after this many measurements of best_metric in a row that were no better; null never does."""
+    """Stop after this many consecutive measurements of best_metric without improvement; null never stops early."""
     num_workers: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Threads that make batches ahead of time; 0 makes each when it is needed."""
+    """Threads that prepare batches in advance; 0 prepares each batch when it is needed."""
     profile_steps: Positive | None = None
-    """Steps to profile, after three to warm up; writes run/trace.json for chrome://tracing. null profiles none."""
+    """Steps to profile, after three warm-up steps; writes run/trace.json for chrome://tracing. null profiles none."""
     num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """CPU threads of torch, at most one a core; null takes one a core."""
+    """CPU threads of torch, at most one per core; null uses one per core."""
 
 
 SAME_MODEL = (
@@ -187,16 +188,16 @@ SAME_MODEL = (
     "training.num_threads",
     "training.cuda_graphs",
 )
-"""Keys below `training` that make no other model: a run may be continued with other values, and runs that differ only
-in them are alike."""
+"""Keys of `training` that do not affect the model: a run may be continued with other values, and runs that differ only
+in them count as equal."""
 
 
 STEP_ENCODERS = ("unitary_encoder", "state_encoder", "prefix_encoder")
-"""Sections of what encodes targets, and what is left to do; a model has that of its task."""
+"""Sections of the encoders of targets or prefixes; a model has the one of its task."""
 
 
 class TrainingConfig(Section):
-    """What `train_model.py` does (keys `training.*`)."""
+    """What `quantum-diffusion train` does (keys `training.*`)."""
 
     general: GeneralConfig
     training: LoopConfig = LoopConfig()
@@ -228,7 +229,7 @@ def _masked_rules(loop: LoopConfig, model: ModelConfig) -> tuple[Rule, ...]:
         Rule(
             loop.objective != "x0" or loop.loss != "cross_entropy",
             f"scheduler.type=masked learns the clean circuit: training.objective={loop.objective} with "
-            f"training.loss={loop.loss} is impossible, use x0 with cross_entropy",
+            f"training.loss={loop.loss} does not fit, use x0 with cross_entropy",
         ),
         Rule(
             loop.batching == "bucketed",
@@ -280,13 +281,13 @@ def _common_rules(config: TrainingConfig) -> tuple[Rule, ...]:
     return (
         Rule(
             bool(showing) and not process.is_masked,
-            f"{''.join(showing[:1])} shows what the gates that are revealed leave to do, but scheduler.type="
-            f"{process.type} denoises all at once: use masked, or "
+            f"{''.join(showing[:1])} conditions each step on the remaining target, but scheduler.type="
+            f"{process.type} denoises all steps at once: use masked, or "
             f"{''.join(f'{name}.{getattr(config, name).show_nothing}' for name in showing[:1])}",
         ),
         Rule(
             config.model.type == "policy" and not (showing and process.is_masked),
-            "model.type=policy looks at nothing but what is left to do, which no step is shown here: use "
+            "model.type=policy sees only the remaining target, which no step is conditioned on here: use "
             "scheduler.type=masked with unitary_encoder.params.remaining=true (unitaries), "
             "state_encoder.params.remaining=true (states) or prefix_encoder.type=state (Schmidt rank vectors), or "
             "model.type=transformer",
@@ -307,7 +308,7 @@ def _common_rules(config: TrainingConfig) -> tuple[Rule, ...]:
         ),
         Rule(
             by_accuracy and not asks_for_best,
-            "training.best_metric=sampled_accuracy decides nothing with training.save=last and no "
+            "training.best_metric=sampled_accuracy has no effect with training.save=last and no "
             "training.patience: add training.save=best, or leave it out",
         ),
         Rule(

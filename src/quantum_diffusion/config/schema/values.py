@@ -1,6 +1,6 @@
-"""Kinds of values that fields of several sections share: texts, paths, sizes, shares.
+"""Value types shared by several sections: text, paths, sizes, fractions.
 
-Each says what it takes, so that a field only names its kind.
+Each holds its own range and checks, so that a field only names its type.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _expand_home(text: str) -> str:
 
 def _check_name(value: Any) -> Any:
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-        raise ValueError(f"{value!r} is no name in UTF-8: rename it, or go into its folder and give a relative path")
+        raise ValueError(f"{value!r} is not valid UTF-8: rename it, or change to its folder and give a relative path")
     return value
 
 
@@ -32,10 +32,10 @@ def _stay_inside(name: str) -> str:
 
 
 def _check_store(uri: str) -> str:
-    """Refuse what MLflow would take as the address of no store, or as a folder."""
+    """Refuse text that MLflow would not read as the address of a store, or would read as a folder."""
     if not re.match(r"sqlite:///.|(https?|(postgresql|mysql|mssql)(\+\w+)?)://.|databricks(://|$)", uri):
         raise ValueError(
-            f"no store of MLflow: {uri!r}: give sqlite:///FILE, http://SERVER or https://SERVER, postgresql://, "
+            f"{uri!r} is not an MLflow store: give sqlite:///FILE, http://SERVER or https://SERVER, postgresql://, "
             "mysql:// or mssql://, or databricks"
         )
     return uri
@@ -43,23 +43,29 @@ def _check_store(uri: str) -> str:
 
 def _check_jobs(count: int) -> int:
     if count == 0 or count < -1:
-        raise ValueError(f"no number of workers: {count}: give -1 for every core, or 1 or more")
+        raise ValueError(f"{count} is not a number of workers: give -1 for every core, or 1 or more")
     return count
+
+
+def _check_rank(value: Any) -> Any:
+    if isinstance(value, int) and value not in (1, 2):
+        raise ValueError(f"a qubit has rank 1 (separable) or 2 (entangled), given {value}")
+    return value
 
 
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_expand_home)]
-"""A path, or a word in its place; the shell leaves a ~ behind the = of key=~/folder as it is."""
+"""A path, or a keyword; ~ is expanded here, because shells do not expand it in key=~/folder."""
 FolderName = Annotated[Text, BeforeValidator(_check_name), AfterValidator(_stay_inside)]
 """A folder inside another."""
 StoreUri = Annotated[str, AfterValidator(_check_store)]
-"""The address of a store of MLflow."""
+"""The address of an MLflow store."""
 
 Engine = Literal["local", "ray"]
 Jobs = Annotated[int, Field(le=10**5), AfterValidator(_check_jobs)]
 """Workers of an engine."""
 
-# The largest values lie beyond any computer: they keep slips of the keyboard from numpy, torch and the system.
+# The upper limits exceed any computer; they keep typing errors away from numpy, torch and the system.
 Positive = Annotated[int, Field(ge=1, le=10**12)]
 NonNegative = Annotated[int, Field(ge=0, le=10**12)]
 Seed = Annotated[int, Field(ge=0, le=2 * 10**19)]
@@ -76,3 +82,5 @@ Temperature = Annotated[float, Field(ge=0.01, le=100)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Rank = Annotated[int, Field(ge=1, le=2), BeforeValidator(_check_rank)]
+"""Schmidt rank of a qubit."""

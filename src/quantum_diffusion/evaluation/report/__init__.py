@@ -1,1 +1,1 @@
-"""What a run leaves for people to read: tables and pictures."""
+"""Reports for people: tables, pictures and the HTML page."""

@@ -1,4 +1,4 @@
-"""The axes of a chart: where a value lies, and which round numbers stand beside it."""
+"""Axes of a chart: the position of each value, and round tick labels."""
 
 from __future__ import annotations
 

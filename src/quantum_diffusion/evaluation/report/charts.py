@@ -1,7 +1,7 @@
-"""Charts as inline SVG in the colours of the page: curves and columns; rows of bars are in `row_charts`.
+"""Charts as inline SVG: curves and columns; `row_charts` has horizontal bars.
 
-A chart is as wide as its place and has a text for those who do not see it; its colours and dashes are classes that the
-page's style defines for light and dark.
+A chart fills the width of its container and has a text alternative; its colours and dashes are CSS classes of the page,
+for light and dark.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several runs, evaluations or data sets side by side: their figures in one table, the curves of runs in one chart."""
+"""Compares several runs, evaluations or data sets: figures in one table, the curves of runs in one chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the page about a data set: what is in it, whether it is right, and how to make it again."""
+"""The section of the page about a data set: its content, its verification, and how to generate it again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dataset_section(source: DatasetSource, anchor: str) -> Markup:
     """Return the part about a data set."""
     report, head = source.inspection, ["", "", ""]
     wrong = verdict(report)
-    said = f"Not right: {wrong}." if wrong else "Every circuit is valid, its size and label are right."
+    said = f"Not right: {wrong}." if wrong else "Every circuit is valid and has the right size and label."
     software = source.description.get("software")
     return section(
         anchor,

@@ -1,4 +1,4 @@
-"""The part of the page about an evaluation: its figures in words and charts, and circuits that are right or wrong."""
+"""The section of the page about an evaluation: tables, charts, and verified and failed circuits."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _gate_chart(metrics: TargetMetrics) -> Markup | None:
 
 def _verified(source: EvaluationSource) -> Markup | None:
     if not source.num_verified:
-        return element("p", "No verified circuits are kept in its folder.")
+        return element("p", "Its folder has no verified circuits.")
     number = len(source.verified)
     note = (
         f"{counted(source.num_verified, 'verified circuit')} in circuits/, of which the shortest of "
@@ -215,9 +215,9 @@ def _verified(source: EvaluationSource) -> Markup | None:
 
 def _failed(source: EvaluationSource) -> Markup | None:
     if not source.keeps_failed:
-        return element("p", "Circuits that failed were not kept by the version that evaluated.")
+        return element("p", "This evaluation was made by a version that kept no failed circuits.")
     if not source.failed:
-        return element("p", "No circuit is kept that is not what was asked for.")
+        return element("p", "It has no failed circuits.")
     note = f"{counted(len(source.failed), 'circuit')} of those kept in failed/, with what was asked for and what came."
     return _drawn("Circuits that failed", note, source.failed)
 

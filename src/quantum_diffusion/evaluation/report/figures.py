@@ -1,4 +1,4 @@
-"""The figures and circuits of an evaluation, read from its folder and checked: a damaged file is told in one line."""
+"""Reads and checks the figures and circuits of an evaluation's folder; a damaged file gives a one-line error."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""An inspection for people: rows of tables, a picture of the circuits by length and by prompt, and the files of both.
+"""Presents an inspection: table rows, a picture of the circuits by length and by prompt, and the files of both.
 
-The console shows the rows; `inspection.json` and `inspection.png` are written together.
+The console and reports show the rows; `inspection.json` and `inspection.png` are written together.
 """
 
 from __future__ import annotations

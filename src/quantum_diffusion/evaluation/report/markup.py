@@ -1,6 +1,6 @@
-"""HTML as text that cannot go wrong: every string is escaped unless it is `Markup`, which only this module makes.
+"""Safe HTML: every string is escaped unless it is `Markup`, which only this module creates.
 
-The page of a report and its charts are built from these functions alone, so nothing read from a file becomes markup.
+Report pages and charts are built only from these functions, so nothing read from a file can become markup.
 """
 
 from __future__ import annotations

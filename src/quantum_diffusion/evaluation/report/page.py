@@ -1,6 +1,6 @@
-"""The page of a report: one HTML file about runs, evaluations and data sets that needs no other file and no network.
+"""Builds the page of a report: one self-contained HTML file about runs, evaluations and data sets.
 
-`write_report` is what the command calls: checks, reading, building, writing.
+The command calls `write_report`, which checks, reads, builds and writes.
 """
 
 from __future__ import annotations

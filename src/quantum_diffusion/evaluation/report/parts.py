@@ -1,4 +1,4 @@
-"""Parts that the sections of a page share: cards, rows of charts, and settings with the command that gives them."""
+"""Shared parts of a page's sections: cards, rows of charts, and settings with the command that reproduces them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def settings_parts(
     return [
         table("Settings that differ from the defaults", ["key", "value", "default"], rows),
         details("The whole configuration", element("pre", yaml_text(values), tabindex=0)),
-        element("p", "The command that makes it again:"),
+        element("p", "The command to reproduce it:"),
         element("pre", element("code", command_text), class_="command", tabindex=0),
     ]
 

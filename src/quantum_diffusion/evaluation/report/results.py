@@ -1,6 +1,6 @@
-"""The folder an evaluation writes: figures, pictures, and circuits as OpenQASM 2, verified ones and some that failed.
+"""Writes the folder of an evaluation: figures, pictures, and verified and some failed circuits as OpenQASM 2.
 
-An earlier evaluation is replaced, but nothing else: that is checked before the work is done, by the names we write.
+Only an earlier evaluation is ever replaced, which is checked before the work starts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from typing import Any
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.files import NUMBERED, numbered, write_circuits
+from quantum_diffusion.config.schema import EvaluationConfig
+from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import CheckpointError, only_warn
+from quantum_diffusion.evaluation.metrics import SampledFigures
 from quantum_diffusion.evaluation.report.tables import Row, markdown_table
 from quantum_diffusion.files import new_entries
 from quantum_diffusion.folders import check_nothing_lost
+from quantum_diffusion.pipeline.provenance import provenance
 
 METRICS_FILE = "metrics.json"
 CIRCUITS_FOLDER = "circuits"
@@ -77,6 +81,12 @@ def is_evaluation_file(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(figures, dict) and figures.keys() >= _KEYS
+
+
+def content(metrics: SampledFigures, config: EvaluationConfig) -> dict[str, Any]:
+    """Return the content of `metrics.json`: the figures, the settings, and the software that measured them."""
+    settings, device = config.model_dump(mode="json"), select_device(config.device)
+    return metrics.to_dict() | {"evaluation": settings, "provenance": provenance(device)}
 
 
 def write_results_folder(

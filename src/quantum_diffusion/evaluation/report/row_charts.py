@@ -1,4 +1,4 @@
-"""Charts of bars below each other, each under its name: for prompts and other long names."""
+"""Charts of horizontal bars, each under its label: for prompts and other long names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the page about a training run: how it went, its curves, its settings, and how to make it again."""
+"""The section of the page about a training run: status, curves, settings, and how to reproduce it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of a command: which of them differ from the defaults, and the command line that gives them again."""
+"""Finds the settings of a command that differ from the defaults, and the command line that reproduces them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a report is about: folders recognised as runs, evaluations and data sets, and what is in them.
+"""Finds and reads the sources of a report: folders recognised as runs, evaluations and data sets.
 
-Everything is found, and everything small is read, before the first data set is verified, which may take minutes.
+All sources are found, and all small files read, before the first data set is verified, which may take minutes.
 """
 
 from __future__ import annotations

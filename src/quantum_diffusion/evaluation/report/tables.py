@@ -1,6 +1,6 @@
-"""The figures of an evaluation in words, for people: rows of (what, value, what it means).
+"""Table rows (name, value, meaning) of an evaluation's figures.
 
-The console and the Markdown file show the same rows.
+The console, the Markdown file and reports show the same rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
         None: "this data set (the model does not say what it was trained on)",
     }[metrics.on_training_data]
     rows = [
-        ("SRV accuracy", percent(metrics.srv_accuracy), f"entangle exactly the qubits asked for ({interval})"),
+        ("SRV accuracy", percent(metrics.srv_accuracy), f"entangle exactly the requested qubits ({interval})"),
         ("  shuffled prompts", percent(metrics.baseline_shuffled_accuracy), "the same circuits against other prompts"),
         ("  random circuits", percent(metrics.baseline_random_accuracy), "random gates against the same prompts"),
     ]
@@ -51,9 +51,9 @@ def _srv_rows(metrics: EvaluationMetrics) -> list[Row]:
     if metrics.empty_rate > 0:
         rows.append(("  empty", percent(metrics.empty_rate), "circuits without any gate: never exact, never novel"))
     rows += [
-        ("distinct", percent(metrics.distinct_rate), "different ones among the valid, once simplified and reordered"),
-        ("novel", percent(metrics.novel_rate), f"of the different circuits, not in {known}"),
-        ("gates", f"{metrics.mean_gates:.2f}", "mean gates of a circuit: " + counts(metrics.gate_count_by_gate)),
+        ("distinct", percent(metrics.distinct_rate), "of the valid circuits, once simplified and reordered"),
+        ("novel", percent(metrics.novel_rate), f"of the distinct circuits, not in {known}"),
+        ("mean gates", f"{metrics.mean_gates:.2f}", "per valid circuit: " + counts(metrics.gate_count_by_gate)),
         ("samples", f"{metrics.num_samples}", f"in {metrics.seconds:.1f} s, every one simulated; seed {metrics.seed}"),
         ("sampler", metrics.scheduler, sampler_settings(metrics)),
     ]
@@ -82,15 +82,15 @@ def _target_rows(metrics: TargetMetrics) -> list[Row]:
     for number, group in metrics.by_allowed_gates.items():
         meaning = f"best of {samples}, {_of_targets(group)} with so many allowed; {percent(group.exact_rate)} a sample"
         rows.append(("  " + counted(int(number), "kind") + " of gates", percent(group.solved_rate), meaning))
-    distinct = f"mean number of different exact circuits of a target; the {MOST_CIRCUITS} shortest of each are written"
-    rows.append(("distinct", f"{metrics.distinct_exact:.1f}", distinct))
+    distinct = f"mean number of distinct exact circuits per target; the {MOST_CIRCUITS} shortest of each are written"
+    rows.append(("exact circuits", f"{metrics.distinct_exact:.1f}", distinct))
     own, qiskit = metrics.against_own, metrics.against_qiskit
     if own.num_targets:
         rows.append(
             (
-                "gates",
+                "shortest exact",
                 f"{own.mean_gates:.2f}",
-                f"of the shortest exact circuits; {_beside(own, 'those of the targets')}",
+                f"mean gates of the shortest exact circuits; {_beside(own, 'the circuits of the targets')}",
             )
         )
     optimum = metrics.against_optimum
@@ -99,10 +99,11 @@ def _target_rows(metrics: TargetMetrics) -> list[Row]:
         meaning = f"gates above the fewest possible, where these are known ({counted(optimum.num_targets, 'target')})"
         rows.append(("  above optimum", f"{above:.2f}", meaning))
     if metrics.qiskit_rate is not None:
-        meaning = "of the targets: its synthesis is exact with the same gates"
+        meaning = "of the targets, for which its synthesis is exact with the same gates"
         rows.append(("Qiskit", percent(metrics.qiskit_rate), meaning))
     if qiskit.num_targets:
-        rows.append(("  gates", f"{qiskit.mean_gates:.2f}", f"where both are exact; {_beside(qiskit, 'its circuits')}"))
+        meaning = f"the model's mean gates where both are exact; {_beside(qiskit, 'circuits by Qiskit')}"
+        rows.append(("  shortest exact", f"{qiskit.mean_gates:.2f}", meaning))
     rows += [
         ("valid", percent(metrics.valid_rate), "samples that are circuits at all"),
         ("targets", str(metrics.num_targets), f"{counted(samples, 'sample')} each; {_origin(metrics)}"),

@@ -1,4 +1,4 @@
-// The page of `quantum-diffusion ui`. Texts become text nodes, never markup; everything comes from this server.
+// The page of `quantum-diffusion ui`. Text becomes text nodes, never markup; everything is loaded from this server.
 "use strict";
 
 const KINDS = {
@@ -12,7 +12,7 @@ const PROGRAM = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[3];\nccx q[0],q[1]
 const byId = (id) => document.getElementById(id);
 const state = { models: [], maxSeconds: 20, kind: null, entangled: [] };
 
-/** Make an element: properties first (those with a dash as attributes), then children; texts stay texts. */
+/** Create an element with properties (names with a dash become attributes) and children; strings become text nodes. */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -126,7 +126,7 @@ const srv = () => state.entangled.map((entangled) => (entangled ? 2 : 1));
 function tellSrv() {
   const alone = state.entangled.filter(Boolean).length === 1;
   byId("srv-hint").textContent = `Schmidt rank vector [${srv().join(", ")}]`
-    + (alone ? ": choose a second qubit, one cannot be entangled alone" : "");
+    + (alone ? ": choose a second qubit, a single one cannot be entangled" : "");
 }
 
 function showWay(way) {
@@ -134,10 +134,10 @@ function showWay(way) {
   for (const other of ["name", "qasm", "file"]) byId(`way-${other}`).hidden = other !== way;
 }
 
-/** The number in a field, null when it is empty; what is no number is told. */
+/** Return the number in a field, null if it is empty; throws if it is not a number. */
 function numberIn(id) {
   const field = byId(id);
-  if (field.validity.badInput) throw new Error(`${field.labels[0].textContent} is no number`);
+  if (field.validity.badInput) throw new Error(`${field.labels[0].textContent} is not a number`);
   return field.value.trim() === "" ? null : Number(field.value);
 }
 
@@ -146,12 +146,12 @@ async function readTarget() {
   if (way === "qasm") return { qasm: byId("qasm").value || " " };
   if (way === "name") {
     const name = byId("name").value.trim();
-    if (!name) throw new Error(`name a ${KINDS[state.kind].noun.toLowerCase()}, e.g. ${model().examples[0]}`);
+    if (!name) throw new Error(`give the name of a ${KINDS[state.kind].noun.toLowerCase()}, e.g. ${model().examples[0]}`);
     return { name };
   }
   const file = byId("file").files[0];
   if (!file) throw new Error(`choose a file: ${KINDS[state.kind].files}`);
-  if (file.size > MOST_FILE_BYTES) throw new Error(`'${file.name}' has more than 4 MiB: give a smaller one`);
+  if (file.size > MOST_FILE_BYTES) throw new Error(`'${file.name}' is larger than 4 MiB: choose a smaller file`);
   const bytes = new Uint8Array(await file.arrayBuffer());
   let text = "";
   for (let start = 0; start < bytes.length; start += 8192) {
@@ -229,7 +229,7 @@ function showAnswer(answer, request) {
   if (window.matchMedia("(max-width: 55.99rem)").matches) byId("results").scrollIntoView();
 }
 
-/** Keep the question in the address, but for programs and files, so that it can be bookmarked. */
+/** Store the request in the URL, except programs and files, so that it can be bookmarked. */
 function remember(request) {
   const words = new URLSearchParams({ model: request.model });
   if (request.srv) words.set("srv", request.srv.join(","));
@@ -243,7 +243,7 @@ function remember(request) {
   history.replaceState(null, "", `?${words}`);
 }
 
-/** Fill the form from the address; with run=1 the search starts by itself, with watch=1 its first circuit plays. */
+/** Fill the form from the URL; run=1 starts the search, watch=1 also plays its first circuit. */
 function recall() {
   const words = new URLSearchParams(location.search);
   const wanted = state.models.find((one) => one.name === words.get("model"));
@@ -293,7 +293,7 @@ function card(circuit, title, request) {
     buttons.append(button);
     return button;
   };
-  const watch = add("Watch it, gate by gate", async (button) => {
+  const watch = add("Replay gate by gate", async (button) => {
     if (watched.hidden && !watched.children.length) {
       const { seed, ...others } = request;
       const answer = await askJson("/api/steps", { find: { ...others, seed }, qasm: circuit.qasm });
@@ -320,12 +320,12 @@ function card(circuit, title, request) {
     buttons, trouble, watched);
 }
 
-const MEANINGS = { "two-qubit": "gates on two qubits or more; one of k qubits counts k − 1 times", depth: "layers of gates that can be done at once" };
+const MEANINGS = { "two-qubit": "gates on two or more qubits; a gate on k qubits counts k − 1 times", depth: "layers of gates that can run in parallel" };
 const shortly = (number) => (number < 1e-12 ? "0" : number.toPrecision(2));
 
 const LAYER = 40, WIRE = 38, LEFT = 36, BOX = 27;
 
-/** Draw a circuit: wires from left to right, a group for each gate, in its order. */
+/** Draw a circuit: wires from left to right, and one group per gate, in order. */
 function drawing(circuit) {
   const layers = Math.max(0, ...circuit.gates.map((gate) => gate.layer + 1));
   const width = LEFT + LAYER * layers + 12;
@@ -367,15 +367,15 @@ function symbol(gate, x, y) {
 // ----------------------------------------------------------------------------------------------- gate by gate
 
 const CAPTIONS = {
-  unitary: "What is left to do after these gates: U V†, where U is the target and V what the gates so far do. "
-    + "It ends as the identity. Each square is an entry; strong colours are large entries, the hue is the phase.",
-  state: "The amplitudes of the state that these gates make of |0…0⟩ (bars), beside those of the target (frames).",
-  entanglement: "How much each qubit is entangled with all others after these gates: entropy in bits, 1 is the most.",
+  unitary: "The remaining unitary after these gates: U V†, where U is the target and V the unitary of the gates so far. "
+    + "It ends as the identity. Each square is an entry: stronger colours mean larger entries, the hue is the phase.",
+  state: "The amplitudes of the state that these gates prepare from |0…0⟩ (bars) and those of the target (frames).",
+  entanglement: "Entanglement of each qubit with all others after these gates: entropy in bits, at most 1.",
 };
 const ORDER = "The circuit is replayed from its first gate to its last, in its simplified form; "
   + "the model may have written it in another order.";
 
-/** Return what plays a circuit: a button, a slider, and a scene that changes with it. */
+/** Return the replay controls of a circuit: a button, a slider, and a scene that follows it. */
 function player(answer, svg, request) {
   const last = answer.steps.length - 1;
   const gates = [...svg.querySelectorAll("g")];
