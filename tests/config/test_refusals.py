@@ -178,7 +178,7 @@ REFUSED_SETTINGS: list[tuple[str, list[str], list[str]]] = [
     # names of the field and of other libraries
     ("train", [DATA, "training.training.optimizer=AdamW"], ["mean 'adamw'"]),
     ("train", [DATA, "training.training.optimizer=torch.optim.Adam"], ["mean 'adam'"]),
-    ("train", [DATA, "training.training.optimizer=SGD"], ["unknown value 'SGD': (valid: adam, adamw, muon)"]),
+    ("train", [DATA, "training.training.optimizer=SGD"], ["unknown value 'SGD' (valid: adam, adamw, muon)"]),
     ("train", [DATA, "training.training.lr=1"], ["unknown key 'lr': did you mean 'learning_rate'?"]),
     ("train", [DATA, "training.training.guidance_train_p=0.1"], ["mean 'condition_dropout'"]),
     ("train", [DATA, "training.training.device=cpu"], ["mean 'training.general.device'"]),
@@ -204,7 +204,7 @@ REFUSED_COMMANDS = [
     ("generate", ["datasets.gate_set=[h,ccx]", "datasets.num_qubits=2"], ["'ccx'", "3 qubits", "num_qubits"]),
     ("generate", ["datasets.gate_set=[h,h]"], ["repeats ['h']"]),
     ("generate", ["datasets.coupling=[[0,9]]"], ["coupling edge [0, 9]"]),
-    ("generate", ["datasets.coupling=[]"], ["'cx' has no place under the coupling"]),
+    ("generate", ["datasets.coupling=[]"], ["does not allow gate 'cx' on any qubits"]),
     ("generate", ["--cfg=job", "-p", "datasets.nothing"], ["--package=datasets.nothing", "'nothing'"]),
     ("generate", ["--cfg=job", "--resolve", "datasets.seed=${nothing.here}"], ["nothing.here"]),
     ("train", [DATA, "hydra.run.dir=/proc/x"], ["Hydra cannot make the folder of its job, '/proc/x'"]),
