@@ -210,7 +210,7 @@ REFUSED_COMMANDS = [
     ("train", [DATA, "hydra.run.dir=/proc/x"], ["Hydra cannot make the folder of its job, '/proc/x'"]),
     ("train", [DATA, "hydra.run.dir=${oc.env:QD_NONE}"], ["QD_NONE", "check the hydra.* keys"]),
     ("train", [DATA, "training.general.device=cudda"], ["device 'cudda'", "mean 'cuda'"]),
-    ("train", [DATA, "training.general.device=cuda:99"], ["device 'cuda:99'", "use 'auto' or 'cpu'"]),
+    ("train", [DATA, "training.general.device=cuda:99"], ["device is 'cuda:99'", "use 'auto' or 'cpu'"]),
     # and some of the above: a preset, a key, a type, what is missing, a combination, Hydra's keys and options
     ("train", ["training=quik_test_srv"], ["training preset 'quik_test_srv'", "mean 'quick_test_srv'"]),
     ("train", ["training.modle.type=unet"], ["training.modle:", "mean 'model'"]),
