@@ -1,13 +1,13 @@
-"""The choice of the compute device, made once at the entry and passed down from there.
+"""Selection of the compute device; entry points call it once and pass the device down.
 
-torch is imported inside the function, so that circuits and configuration stay light.
+torch is imported inside functions, so that circuits and configuration stay quick to import.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, counted, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 
 
 def multiplies_in_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device has instructions for bfloat16 matrix products; without them bfloat16 is slower."""
+    """Return whether a device has instructions for bfloat16 matrix products; without them bfloat16 is slower."""
     import torch
 
     if device.type == "cuda":
@@ -26,18 +26,18 @@ def multiplies_in_bfloat16(device: torch.device) -> bool:
 
 
 def answers_at_once(device: torch.device) -> bool:
-    """Tell whether a number can be asked of a device without waiting for all it was given to do."""
+    """Return whether reading a value from the device does not wait for queued work (true for the CPU)."""
     return device.type == "cpu"
 
 
 def select_device(name: str | torch.device) -> torch.device:
-    """Turn a configured device name into a torch device that exists here.
+    """Return the torch device for a configured name.
 
     Args:
-        name: "auto" takes CUDA, else MPS, else the CPU; "cpu", "cuda", "cuda:1" and "mps" are taken literally.
+        name: "auto" selects CUDA, else MPS, else the CPU; "cpu", "cuda", "cuda:1" and "mps" select that device.
 
     Raises:
-        ConfigError: The name is unknown, or the device is not present on this machine.
+        ConfigError: The name is unknown, or this machine has no such device.
     """
     import torch
 
@@ -53,8 +53,8 @@ def select_device(name: str | torch.device) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:
             raise ConfigError(
-                f"device {name!r} was asked for, but this machine has {count} CUDA devices; use 'auto' or 'cpu'"
+                f"device is {name!r}, but this machine has {counted(count, 'CUDA device')}; use 'auto' or 'cpu'"
             )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device 'mps' was asked for, but this machine has none; use 'auto' or 'cpu'")
+        raise ConfigError("device is 'mps', but this machine has no MPS device; use 'auto' or 'cpu'")
     return torch.device(name)

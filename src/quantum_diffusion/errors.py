@@ -1,6 +1,6 @@
-"""The errors this package raises for its users, and how they are worded.
+"""The exceptions this package raises for its users, and helpers that word their messages.
 
-A message says what was given, what was expected and what to do; everything else is a bug of ours.
+Every module above may use it. A message says what was given, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,59 +17,59 @@ logger = logging.getLogger(__name__)
 
 
 class QuantumDiffusionError(Exception):
-    """Base class of every error that a user can cause and mend.
+    """Base class of every error that a user can cause and fix.
 
     Attributes:
-        exit_status: Of a command that it ends: 1 where the work failed, 2 where what was given is wrong.
+        exit_status: Exit status of a command that fails with it: 1 if the work failed, 2 if the input is wrong.
     """
 
     exit_status = 1
 
 
 class InputError(QuantumDiffusionError):
-    """What was given is wrong: a setting, a file, a combination."""
+    """The input is wrong: a setting, a file or a combination of them."""
 
     exit_status = 2
 
 
 class ConfigError(InputError):
-    """A preset, key or value of the configuration is wrong, or a combination is impossible."""
+    """A preset, key, value or combination of settings is invalid."""
 
 
 class TooManyQubitsError(ConfigError):
-    """What is asked for has more qubits than the model."""
+    """A request needs more qubits than the model has."""
 
 
 class DatasetFormatError(InputError):
-    """A data set folder is missing, damaged, foreign or not what its own description says."""
+    """A data set folder is missing, damaged, in another format or inconsistent with its description."""
 
 
 class IncompatibleDatasetsError(InputError):
-    """Data sets (or a data set and a model) do not speak the same vocabulary."""
+    """Data sets, or a data set and a model, do not share a vocabulary."""
 
 
 class CheckpointError(InputError):
-    """A saved pipeline or training checkpoint cannot be written, read or used here."""
+    """A saved pipeline or training checkpoint cannot be written, read or used."""
 
 
 class SourceError(InputError):
-    """A source of a report is missing, damaged, or nothing that a report can be made of."""
+    """A source of a report is missing, damaged or of an unsupported kind."""
 
 
 class GateSetError(InputError):
-    """A gate is unknown, repeated, or does not fit the qubits it should act on."""
+    """A gate is unknown, repeated or does not fit its qubits, or a circuit cannot be read."""
 
 
 class TrainingDivergedError(QuantumDiffusionError):
-    """The loss became NaN or infinite; the last good state has been saved."""
+    """The loss became NaN or infinite; the last good state is saved."""
 
 
 class TeamError(QuantumDiffusionError):
-    """The processes that train a model together are not alike, or lost each other."""
+    """The processes of a distributed run have different settings, or lost contact with each other."""
 
 
 class OutOfMemoryError(QuantumDiffusionError):
-    """There is not enough memory, of the computer or of its GPU; the message says for what, and what to lower."""
+    """Main or GPU memory ran out; the message says during what, and which setting to lower."""
 
 
 _LACK_OF_MEMORY = re.compile(
@@ -77,16 +78,16 @@ _LACK_OF_MEMORY = re.compile(
     r"failed to map segment from shared object(?!: Operation not permitted)",
     re.IGNORECASE,
 )
-"""How torch says it, on the CPU, on CUDA and on MPS, and the system of a library; there is no class for all of them."""
+"""Messages of torch (CPU, CUDA, MPS) and of the system's loader; they share no exception class."""
 
 
 @contextmanager
 def memory_for(doing: str, mend: str) -> Iterator[None]:
-    """Say in one line what memory was lacking for; every other error passes.
+    """Replace any out-of-memory error by one line that says what to do; let every other error pass.
 
     Args:
-        doing: What is done inside, e.g. "training with training.training.batch_size=4096 on cuda".
-        mend: What to do about it, e.g. "lower training.training.batch_size".
+        doing: The work done inside, e.g. "training with training.training.batch_size=4096 on cuda".
+        mend: The advice, e.g. "lower training.training.batch_size".
 
     Raises:
         OutOfMemoryError: Memory ran out.
@@ -100,10 +101,10 @@ def memory_for(doing: str, mend: str) -> Iterator[None]:
 
 
 def lacks_memory(problem: BaseException) -> bool:
-    """Tell whether an exception says that memory ran out, whichever library raised it."""
+    """Return whether an exception means that memory ran out, whichever library raised it."""
     if isinstance(problem, MemoryError) or (isinstance(problem, OSError) and problem.errno == errno.ENOMEM):
         return True
-    # A worker that the system killed ends joblib's pool; hardly anything but lack of memory does that.
+    # joblib raises TerminatedWorkerError when the system kills a worker, which it hardly does for another reason.
     if type(problem).__name__ in ("OutOfMemoryError", "TerminatedWorkerError"):
         return not isinstance(problem, QuantumDiffusionError)
     return isinstance(problem, RuntimeError | ImportError) and bool(_LACK_OF_MEMORY.search(str(problem)))
@@ -111,25 +112,55 @@ def lacks_memory(problem: BaseException) -> bool:
 
 @contextmanager
 def only_warn(what: str) -> Iterator[None]:
-    """Make a warning of whatever goes wrong inside: for pictures, drawings and logs, which never end a command.
+    """Turn any exception raised inside into a warning; for pictures and logs, which must not stop a command.
 
     Args:
-        what: What could not be made then, e.g. "the picture 'loss_curve.png'".
+        what: What is being made, e.g. "the picture 'loss_curve.png'".
     """
     try:
         yield
-    except Exception as problem:  # any: libraries that draw fail in their own ways
+    except Exception as problem:  # any: each drawing library has its own exceptions
         logger.warning("%s could not be made: %s", what, first_line(problem))
 
 
 def first_line(problem: BaseException) -> str:
-    """Return the first line of what a library says went wrong, the middle left out of a long one; else its kind."""
+    """Return the first line of an exception's message, shortened in the middle; the class name if it has none."""
     line = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-    return line if len(line) <= 200 else f"{line[:100]} ... {line[-95:]}"  # the cause often stands at the end
+    return line if len(line) <= 200 else f"{line[:100]} ... {line[-95:]}"  # the cause is often at the end
+
+
+def quoted(given: object, most: int = 60) -> str:
+    """Quote what a user gave for use in a message; a long text is cut.
+
+    Args:
+        given: Text or any other value.
+        most: Maximum number of characters to show.
+
+    Returns:
+        One line: the `repr` of the value, followed by its length if it was cut.
+
+    Example:
+        >>> quoted("ghz:3"), quoted("x" * 5000, most=5)
+        ("'ghz:3'", "'xxxxx'... (5,000 characters)")
+    """
+    if isinstance(given, str):
+        return repr(given) if len(given) <= most else f"{given[:most]!r}... ({len(given):,} characters)"
+    text = " ".join(repr(given).split())
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def quoted_path(path: str | os.PathLike[str]) -> str:
+    """Quote a path for use in a message; only a very long one is cut."""
+    return quoted(os.fspath(path), most=255)
 
 
 def counted(count: int, what: str, several: str | None = None) -> str:
-    """Write how many things there are: "1 gate", "2,000 gates", and "2 tries" where several of a try are given.
+    """Write a count with its noun, in the singular or plural.
+
+    Args:
+        count: The number.
+        what: The singular.
+        several: The plural; None adds an "s".
 
     Example:
         >>> counted(1, "gate"), counted(2000, "gate"), counted(2, "try", "tries")
@@ -139,7 +170,7 @@ def counted(count: int, what: str, several: str | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people say it.
+    """Write a time in seconds in a readable unit.
 
     Example:
         >>> duration(42), duration(600), duration(9000)
@@ -151,31 +182,32 @@ def duration(seconds: float) -> str:
 
 
 def nearest_name(given: object, valid: Iterable[str]) -> str | None:
-    """Return the valid name that is most likely meant, None where none is near; case does not count."""
+    """Return the valid name closest to the given one, ignoring case; None if none is close."""
     names = {name.casefold(): name for name in valid}
     near = difflib.get_close_matches(str(given).casefold(), names, n=1, cutoff=0.65)
     return names[near[0]] if near else None
 
 
 def unknown_name(kind: str, given: object, valid: Iterable[str], meant: str | None = None) -> str:
-    """Word the message for a name that is not known.
+    """Word the message for an unknown name.
 
     Args:
         kind: What the name stands for, as a user would call it ("optimizer").
         given: The name that was given.
-        valid: The names that would have been accepted.
-        meant: What is known to be meant by it; None suggests the valid name that is spelled most alike, if one is.
+        valid: The accepted names.
+        meant: The name to suggest; None suggests the valid name with the closest spelling, if there is one.
 
     Returns:
-        One line with what is meant, and the valid names where they are few or it is not clear what is meant.
+        One line with the suggestion, and the valid names if they are few or there is no suggestion.
 
     Example:
         >>> unknown_name("optimizer", "adm", ["adam", "sgd"])
         "unknown optimizer 'adm': did you mean 'adam'? (valid: adam, sgd)"
+        >>> unknown_name("optimizer", "lion", ["adam", "sgd"])
+        "unknown optimizer 'lion' (valid: adam, sgd)"
     """
     names = sorted(valid)
     meant = meant or nearest_name(given, names)
-    hint = f"did you mean {meant!r}? " if meant else ""
-    if meant and len(names) > 15:
-        return f"unknown {kind} {given!r}: {hint.strip()}"
-    return f"unknown {kind} {given!r}: {hint}(valid: {', '.join(names) if names else 'none'})"
+    hint = f": did you mean {meant!r}?" if meant else ""
+    choices = "" if meant and len(names) > 15 else f" (valid: {', '.join(names) if names else 'none'})"
+    return f"unknown {kind} {quoted(given)}{hint}{choices}"

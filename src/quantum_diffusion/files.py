@@ -1,8 +1,9 @@
-"""Writing files and folders so that a reader sees either the old state or the complete new one; and locks.
+"""Atomic writes of files and folders, checksums and locks; everything that saves to disk uses them.
 
-Everything is written into a staging folder beside its destination, flushed to the disk, and renamed. What a file
-system cannot do is done without; names are compared, never matched as patterns; and files and folders are made as
-`open` and `mkdir` make them, so that the user's umask and the folder's group hold.
+Data goes into a staging folder next to the destination, is flushed to disk, and then renamed, so that a reader sees
+either the old state or the complete new one. Features that a file system lacks (`fsync`, locks) are skipped. Names are
+compared, never matched as patterns. Files and folders are created by plain `open` and `mkdir`, so that the user's umask
+and the folder's group apply.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from typing import Any
 
 import yaml
 
-from quantum_diffusion.errors import QuantumDiffusionError
+from quantum_diffusion.errors import QuantumDiffusionError, quoted_path
 
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "config.yaml"
-"""The file that says what a folder of ours is."""
+"""The file that describes a data set or model folder."""
 
 _CHECKSUMS = "sha256:\n"
-"""Begins the last part of a description: the checksums of all that stands above it and of the other files."""
+"""First line of the last section of a description: checksums of the text above it and of the other files."""
 
 _CHECKED = b"quantum_diffusion sha256 "
-"""Begins a file that carries its own checksum."""
+"""First bytes of a file that contains its own checksum."""
 
 _STAGING = ".quantum_diffusion.new-"
-"""Begins the name of a staging folder; its writer follows: process space, process id, and a number of its own."""
+"""Prefix of the name of a staging folder; process space, process id and a random number follow."""
 
 _NEW, _OLD = "new", "old"
-"""In a staging folder: what is being written, and the folders whose places it takes."""
+"""Subfolders of a staging folder: the new entries, and the old folders they replace."""
 
 _LACKING = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What the system says where a file system does not know `fsync` or locks."""
+"""Error numbers of a file system without `fsync` or locks."""
 
 
 def sha256_of(path: Path) -> str:
@@ -55,10 +56,10 @@ def sha256_of(path: Path) -> str:
 
 
 def yaml_text(values: Mapping[str, Any], allow_unicode: bool = False) -> str:
-    """Return plain values as YAML, in their order.
+    """Return plain values as YAML, keeping their order.
 
-    libyaml writes it ten times as fast as Python, which shows where a run saves often; bytes of names that are no
-    UTF-8 are beyond it.
+    libyaml is ten times as fast as pure Python, which matters if a run saves often, but cannot write file names that
+    are not UTF-8.
     """
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": allow_unicode}
     text: str
@@ -70,12 +71,12 @@ def yaml_text(values: Mapping[str, Any], allow_unicode: bool = False) -> str:
 
 
 def sealed(description: Mapping[str, Any], folder: Path, names: Iterable[str]) -> str:
-    """Return the text of a folder's `config.yaml`: a description, and below it the checksums of all it belongs to.
+    """Return the text of a folder's `config.yaml`: a description, then checksums of it and of the other files.
 
     Args:
         description: Plain values.
-        folder: Where the other files are.
-        names: Their names.
+        folder: Folder of the other files.
+        names: Names of the other files.
     """
     head = yaml_text(description)
     checksums = {DESCRIPTION: _sha256(head), **{name: sha256_of(folder / name) for name in names}}
@@ -83,11 +84,11 @@ def sealed(description: Mapping[str, Any], folder: Path, names: Iterable[str]) -
 
 
 def is_sealed(text: str, checksums: object) -> bool:
-    """Tell whether a description is as `sealed` wrote it.
+    """Return whether a description is unchanged since `sealed` wrote it.
 
     Args:
-        text: What the file holds.
-        checksums: What it says under `sha256`.
+        text: Content of the file.
+        checksums: Its value of `sha256`.
     """
     head = text.partition(f"\n{_CHECKSUMS}")[0] + "\n"
     return isinstance(checksums, dict) and checksums.get(DESCRIPTION) == _sha256(head)
@@ -98,28 +99,28 @@ def _sha256(text: str) -> str:
 
 
 def with_checksum(content: bytes | memoryview) -> bytes:
-    """Put a line with the SHA-256 of a file's content before it."""
+    """Return the content preceded by a line with its SHA-256."""
     return _CHECKED + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 def without_checksum(data: bytes) -> bytes | None:
-    """Return the content that `with_checksum` was given, None when it is damaged or something else."""
+    """Return the content given to `with_checksum`, or None if the data is damaged or has no checksum."""
     head, _, content = data.partition(b"\n")
     return content if head == _CHECKED + hashlib.sha256(content).hexdigest().encode() else None
 
 
 def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> None:
-    """Refuse a place where `new_folder` would fail, before the work for it is done; leaves nothing behind.
+    """Raise early if `new_folder` would fail at a destination; leaves nothing behind.
 
     Args:
         destination: Folder to be created or replaced.
-        error: What to raise, with a message for users.
+        error: Exception type to raise.
     """
     shown = destination
     try:
         destination = Path(os.path.realpath(destination))
         if Path.cwd().is_relative_to(destination):
-            raise OSError(errno.EBUSY, "it is the folder you are in (give a folder inside it)")
+            raise OSError(errno.EBUSY, "it is the current folder (give a folder inside it)")
         if os.path.ismount(destination):
             raise OSError(errno.EBUSY, "a file system is mounted there (give a folder inside it)")
         parent = next(folder for folder in destination.parents if folder.exists())
@@ -129,11 +130,11 @@ def check_can_write(destination: Path, error: type[QuantumDiffusionError]) -> No
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         _try_writing(parent, destination.relative_to(parent))
     except OSError as problem:
-        raise error(f"cannot write {str(shown)!r}: {describe(problem)}") from problem
+        raise error(f"cannot write {quoted_path(shown)}: {describe(problem)}") from problem
 
 
 def _try_writing(folder: Path, name: Path) -> None:
-    """Do in small what `new_folder` does: only trying tells of full disks, quotas, names and renames not allowed."""
+    """Do what `new_folder` does with one small file: only a trial finds full disks, quotas and forbidden names."""
     staging = _make_staging(folder)
     try:
         (staging / _NEW / name).mkdir(parents=True)
@@ -147,15 +148,15 @@ def _try_writing(folder: Path, name: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(destination: Path, error: type[QuantumDiffusionError]) -> Iterator[Path]:
-    """Fill a folder and put it in place as a whole, replacing what was there.
+    """Write a folder and put it in place in one step, replacing any old one.
 
-    The caller decides beforehand whether replacing is allowed. When writing fails, the destination stays as it was and
-    the half-written folder is removed. A kill in the instant between the two renames of a replacement leaves the old
-    folder in a hidden staging folder beside the destination; the next writer there puts it back.
+    The caller checks first whether it may be replaced. If writing fails, the destination is unchanged and the partial
+    folder is removed. If the process is killed between the two renames of a replacement, the old folder remains in a
+    hidden staging folder next to the destination, and the next writer puts it back.
 
     Args:
-        destination: Folder to create; its parents are made.
-        error: Raised in place of an `OSError`, with a message for users.
+        destination: Folder to create, with its parents.
+        error: Exception type raised instead of an `OSError`.
 
     Yields:
         An empty folder to write into.
@@ -168,41 +169,41 @@ def new_folder(destination: Path, error: type[QuantumDiffusionError]) -> Iterato
 
 @contextlib.contextmanager
 def new_file(destination: Path, error: type[QuantumDiffusionError]) -> Iterator[Path]:
-    """Write one file and put it in place as a whole; yields the temporary path to write to. See `new_folder`."""
-    real = Path(os.path.realpath(destination))  # what a link points to is replaced, not the link
-    with _staged(real.parent, real.name, f"cannot write {str(_final_place(destination))!r}", error) as staging:
+    """Write one file and put it in place in one step; yields the temporary path to write to. See `new_folder`."""
+    real = Path(os.path.realpath(destination))  # replace the target of a symbolic link, not the link
+    with _staged(real.parent, real.name, f"cannot write {quoted_path(_final_place(destination))}", error) as staging:
         yield staging / real.name
 
 
 @contextlib.contextmanager
 def new_entries(folder: Path, last: str, error: type[QuantumDiffusionError]) -> Iterator[Path]:
-    """Put files and folders into a folder whose other content stays; entries of the same names are replaced.
+    """Add or replace entries of a folder and keep its other content.
 
-    All are complete on the disk before the first is put in place, one after the other; a reader that looks at `last`
-    first sees either the old entries or, after it changed, the complete new ones.
+    All entries are complete on disk before the first is put in place. They are put in place one by one, `last` at the
+    end: a reader that checks `last` first sees either the old entries or, once it has changed, all the new ones.
 
     Args:
-        folder: Where the entries go; it is made when it is missing.
+        folder: Destination of the entries; created if missing.
         last: Name of the entry to put in place after all others.
-        error: Raised in place of an `OSError`, with a message for users.
+        error: Exception type raised instead of an `OSError`.
 
     Yields:
         An empty folder to write the entries into.
     """
-    with _staged(Path(os.path.realpath(folder)), last, f"cannot write to {str(folder)!r}", error) as staging:
+    with _staged(Path(os.path.realpath(folder)), last, f"cannot write to {quoted_path(folder)}", error) as staging:
         yield staging
     _settle(folder)
 
 
 @contextlib.contextmanager
 def _staged(folder: Path, last: str, failed: str, error: type[QuantumDiffusionError]) -> Iterator[Path]:
-    """Yield an empty folder; then put what was written there into a folder beside, the entry `last` after all others.
+    """Yield an empty folder; then move its entries into `folder`, the entry `last` after all others.
 
     Args:
-        folder: Where the entries go; it is made when it is missing.
+        folder: Destination of the entries; created if missing.
         last: Name of an entry.
-        failed: How the message for users begins when something fails.
-        error: Raised in place of an `OSError`.
+        failed: Beginning of the error message.
+        error: Exception type raised instead of an `OSError`.
     """
     staging: Path | None = None
     try:
@@ -223,17 +224,17 @@ def _staged(folder: Path, last: str, failed: str, error: type[QuantumDiffusionEr
         _put_in_place(staging, last)
     except OSError as problem:
         kept = staging / _NEW
-        with contextlib.suppress(OSError):  # where nothing can be renamed, it stays there
+        with contextlib.suppress(OSError):  # if renaming fails, too, it stays in the staging folder
             kept = kept.rename(folder / f"finished-{secrets.token_hex(4)}")
             _discard(staging)
-        left = f"what is not in its place yet is complete in {str(kept)!r}: move it from there"
+        left = f"the files not yet in place are complete in {quoted_path(kept)}: move them from there"
         raise error(f"{failed}: {describe(problem)}; {left}") from problem
     _discard(staging)
 
 
 def _settle(folder: Path) -> None:
-    """Let what was put in place survive a power cut, where the file system can do that."""
-    with contextlib.suppress(OSError):  # it is in place, whatever the disk says now
+    """Make the renames survive a power cut, if the file system can do that."""
+    with contextlib.suppress(OSError):  # the entries are in place even if this fails
         flush(folder)
 
 
@@ -244,13 +245,13 @@ def _put_in_place(staging: Path, last: str) -> None:
 
 
 def _replace_entry(source: Path, target: Path, aside: Path) -> None:
-    """Put a file or folder in the place of another; a folder has to step aside first."""
+    """Replace a file or folder by another; an existing folder is moved aside first."""
     if source.is_dir() and target.is_dir():
         os.rename(target, aside)
     try:
         os.replace(source, target)
     except OSError:
-        if os.path.lexists(source):  # else it is done: NFS refuses a request that it gets twice
+        if os.path.lexists(source):  # else it succeeded: NFS rejects a request that it receives twice
             raise
 
 
@@ -262,7 +263,7 @@ def _make_staging(folder: Path) -> Path:
 
 
 def _discard(staging: Path) -> None:
-    """Remove a staging folder; a folder that had stepped aside and was not replaced goes back to its place."""
+    """Remove a staging folder; first put back an old folder that was moved aside but not replaced."""
     with contextlib.suppress(OSError):
         for aside in (staging / _OLD).glob("*"):
             if not os.path.lexists(staging.parent / aside.name):
@@ -271,8 +272,8 @@ def _discard(staging: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the staging folders of writers that were killed, as far as that is certain: see `_process_space`."""
-    with contextlib.suppress(OSError):  # perhaps it can be written, but not be listed
+    """Remove the staging folders of killed writers of this process space; see `_process_space`."""
+    with contextlib.suppress(OSError):  # a folder may be writable but not readable
         for name in filter(_is_staging, os.listdir(folder)):
             space, process = name.removeprefix(_STAGING).split("-")[:2]
             if space == _process_space() and not _is_running(int(process)):
@@ -286,16 +287,16 @@ def _final_place(path: Path) -> Path:
 
 
 def _is_staging(name: str) -> bool:
-    """Tell whether a name is that of a staging folder."""
+    """Return whether a name is that of a staging folder."""
     parts = name.removeprefix(_STAGING).split("-")
     return name.startswith(_STAGING) and len(parts) == 3 and parts[1].isdecimal()
 
 
 @functools.cache
 def _process_space() -> str:
-    """Name the processes that can be looked up here by their ids: those of this machine or container since it started.
+    """Return an identifier of this machine or container since its last start, within which process ids are unique.
 
-    Whether any other process still runs cannot be told, so what it left is left alone.
+    Staging folders of another process space are left alone: its processes may still be running.
     """
     parts = [platform.node()]
     try:
@@ -311,13 +312,13 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        pass  # it runs, but is another user's; or it is no number of a process
+        pass  # it is another user's process, or not a valid process id
     return True
 
 
 def flush(path: Path) -> None:
-    """Make sure that a file's or folder's content is on the disk, where its file system can do that."""
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows shares flush no other files
+    """Flush a file or folder to disk, if its file system can do that."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows shares need write access
     try:
         os.fsync(descriptor)
     except OSError as problem:
@@ -336,32 +337,32 @@ _IN_WORDS = {
     ),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file is where a folder should be (choose another folder)"),
     errno.EISDIR: "a folder is where a file should be (choose another name)",
-    errno.ENOENT: "there is no such place (choose another folder)",
+    errno.ENOENT: "no such file or folder (choose another folder)",
     errno.ENAMETOOLONG: "the name is too long (choose a shorter one)",
     **dict.fromkeys(
         (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
-        "its file system cannot do that (choose a folder on another one)",
+        "its file system does not support this (choose a folder on another file system)",
     ),
 }
 
 
 def describe(problem: OSError) -> str:
-    """Say in words what the operating system refused, with the mend where there is one."""
+    """Return a readable reason for an error of the operating system, with advice if there is any."""
     return _IN_WORDS.get(problem.errno or 0) or problem.strerror or str(problem)
 
 
 @contextlib.contextmanager
 def refusals_told() -> Iterator[None]:
-    """Say in one line what the operating system refused inside, where nobody has said more about it.
+    """Turn any `OSError` raised inside into a one-line message; the last resort for errors not handled elsewhere.
 
     Raises:
-        QuantumDiffusionError: In place of any `OSError`.
+        QuantumDiffusionError: Raised instead of an `OSError`.
     """
     try:
         yield
     except OSError as problem:
         place = f"{problem.filename!r}: " if problem.filename else ""
-        raise QuantumDiffusionError(f"the system refused: {place}{describe(problem)}") from problem
+        raise QuantumDiffusionError(f"operating system error: {place}{describe(problem)}") from problem
 
 
 # --------------------------------------------------------------------------------------------------- locks
@@ -372,12 +373,12 @@ class TakenError(Exception):
 
 
 class Lock:
-    """Keeps other processes out while it is held; the operating system ends it with the process.
+    """An exclusive lock between processes; the operating system releases it when the process ends.
 
-    Where the file system has no locks, nothing keeps them out, and a warning says so.
+    On a file system without locks it excludes nobody and logs a warning.
 
     Args:
-        path: A file for the lock alone, in a folder that exists; it is made, and stays.
+        path: The lock file, in an existing folder; it is created and not removed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -386,17 +387,17 @@ class Lock:
 
     @contextlib.contextmanager
     def hold(self, longest_wait: float = 0.0) -> Iterator[bool]:
-        """Hold the lock; may be nested.
+        """Hold the lock; contexts may be nested.
 
         Args:
-            longest_wait: For another process, in seconds.
+            longest_wait: Seconds to wait for another process to release it.
 
         Yields:
-            Whether it is held from here on; False when nested.
+            Whether this context acquired it; False if nested.
 
         Raises:
             TakenError: Another process holds it.
-            OSError: The file cannot be written.
+            OSError: The lock file cannot be written.
         """
         is_outermost = not self._depth
         if is_outermost:
@@ -418,12 +419,12 @@ class Lock:
                 pass
             except OSError as problem:
                 if problem.errno in _LACKING:
-                    _warn_that_nothing_locks(self._path)
+                    _warn_of_missing_locks(self._path)
                     return descriptor
                 os.close(descriptor)
                 raise
             else:
-                if os.fstat(descriptor).st_nlink:  # else its last holder has removed it
+                if os.fstat(descriptor).st_nlink:  # else its last holder removed it
                     return descriptor
             os.close(descriptor)
             if time.monotonic() >= deadline:
@@ -431,9 +432,9 @@ class Lock:
             time.sleep(0.05)
 
 
-@functools.cache  # once a lock
-def _warn_that_nothing_locks(path: Path) -> None:
+@functools.cache  # warn once per lock
+def _warn_of_missing_locks(path: Path) -> None:
     logger.warning(
-        "the file system of %r has no locks: make sure that no other run writes there at the same time",
+        "the file system of %r does not support locks: make sure that no other run writes there at the same time",
         str(path.parent),
     )

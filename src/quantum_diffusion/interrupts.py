@@ -1,4 +1,7 @@
-"""The signals that ask a process to stop, how they are answered, and the status it then ends with."""
+"""Handling of the signals that ask a process to stop, and the exit status after an interrupt.
+
+Commands and long-running loops use it to stop cleanly at the next safe point.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,22 @@ from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130
-"""Exit status after an interrupt, whichever signal asked for it (128 + SIGINT, as shells use it)."""
+"""Exit status after an interrupt by any signal (128 + SIGINT, as in shells)."""
 
 
 def stop_signals() -> set[signal.Signals]:
-    """Return Ctrl-C's signal, that of `kill` and of batch systems, and that of a terminal which hangs up.
+    """Return the signals of Ctrl-C, of `kill` and batch systems, and of a closed terminal.
 
-    The last one only where it is not ignored: nohup has it ignored, and so it stays.
+    SIGHUP is left out if it is ignored, so that nohup keeps working.
     """
     hang_up = set() if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else {signal.SIGHUP}
     return {signal.SIGINT, signal.SIGTERM} | hang_up
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Answer a signal by KeyboardInterrupt; but for Ctrl-C only the first, for system and shell both tell of a hang-up.
+    """Signal handler that raises KeyboardInterrupt, and ignores further signals unless they come from Ctrl-C.
 
-    A second one would cut short what the first one has to clean up.
+    The system and the shell may both send SIGHUP; the second one would interrupt the cleanup after the first.
     """
     if number != signal.SIGINT:
         signal.signal(number, signal.SIG_IGN)
@@ -34,7 +37,7 @@ def interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def answered(numbers: Iterable[signal.Signals], answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let a function answer signals, instead of what did before."""
+    """Install a signal handler for the duration of the context, then restore the previous handlers."""
     previous = {number: signal.signal(number, answer) for number in numbers}
     try:
         yield
@@ -45,10 +48,10 @@ def answered(numbers: Iterable[signal.Signals], answer: Callable[[int, FrameType
 
 @contextmanager
 def catch_stop_signals(stop: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C, the other stop signals and SIGUSR1 set `stop`; a second Ctrl-C interrupts at once.
+    """Make Ctrl-C, the other stop signals and SIGUSR1 set `stop`; a second Ctrl-C interrupts at once.
 
-    The others may come twice by themselves: from the system and from the shell, or from `timeout`. Does nothing off the
-    main thread.
+    Only Ctrl-C counts twice: the system, the shell or `timeout` may send the other signals more than once. Outside the
+    main thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,6 +62,6 @@ def catch_stop_signals(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    # SLURM sends SIGTERM before it takes a job's place, or what --signal=USR1@60 asks for.
+    # SLURM sends SIGTERM before it preempts a job, or the signal requested by --signal=USR1@60.
     with answered({*stop_signals(), signal.SIGUSR1}, request):
         yield

@@ -1,6 +1,7 @@
-"""Random streams derived from one seed, so that every result can be made again.
+"""Independent random streams derived from one seed, so that every result is reproducible.
 
-A stream is named by what it is for and by integers (shard, epoch, step, sample), never by the order of calls.
+Data generation, training and sampling name their streams by purpose and integers (shard, epoch, step, sample), never by
+the order of calls.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ def derive_seed(seed: int, purpose: str, *path: int) -> int:
 
     Args:
         seed: The user's seed, any non-negative integer.
-        purpose: Which stream this is ("shard", "epoch", "sample").
-        path: Integers that tell the members of the stream apart.
+        purpose: Name of the stream ("shard", "epoch", "sample").
+        path: Integers that identify one member of the stream.
 
     Returns:
         An integer in [0, 2**63).
 
     Raises:
-        ConfigError: The seed is no such number.
+        ConfigError: The seed is not a non-negative integer.
     """
     stream = _stream(seed, purpose)
     stream.update(",".join(str(int(p)) for p in path).encode())
@@ -37,24 +38,24 @@ def _stream(seed: int, purpose: str) -> hashlib.blake2b:
 
 
 def numpy_generator(seed: int, purpose: str, *path: int) -> np.random.Generator:
-    """Return the numpy generator of one stream; the arguments are those of `derive_seed`."""
+    """Return a numpy generator for one stream; see `derive_seed` for the arguments."""
     return np.random.default_rng(derive_seed(seed, purpose, *path))
 
 
 def sample_seeds(seed: int, count: int, first: int = 0) -> NDArray[np.int64]:
-    """Return one seed a sample, so that a sample does not depend on the batch it is drawn in.
+    """Return one seed per sample, so that a sample does not depend on its batch.
 
     Args:
         seed: The seed of the whole sampling run.
         count: Number of samples.
-        first: Index of the first sample; a run of 10 equals a run of 6 followed by one of 4 from `first=6`.
+        first: Index of the first sample: a run of 10 equals a run of 6 followed by a run of 4 with `first=6`.
 
     Returns:
         int64 [count].
     """
     stream, digests = _stream(seed, "sample"), []
     first = check_count(first, "first_sample")
-    for index in range(first, first + count):  # as `derive_seed`, with what all have in common hashed once
+    for index in range(first, first + count):  # like `derive_seed`, but hashes the common prefix only once
         one = stream.copy()
         one.update(b"%d" % index)
         digests.append(one.digest())

@@ -23,7 +23,7 @@ from quantum_diffusion.circuits.matrices import as_two_channels, matrix_keys
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
-from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, TrainingConfig
+from quantum_diffusion.config.schema import DatasetConfig, SamplingConfig, SearchMethod, TrainingConfig
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.pipeline.build import pipeline_config
@@ -116,7 +116,7 @@ def test_what_an_edit_forbids_is_never_written(make_config: MakeConfig) -> None:
     assert result.circuits
     for found in result.circuits:
         assert all(set(step.qubits) != {0, 2} for step in found.circuit.instructions)
-    with pytest.raises(ConfigError, match=r"fixed_qubits leave no gate"):
+    with pytest.raises(ConfigError, match=r"fixed_qubits leave no gates"):
         find_exact(pipeline, target, edit=Edit(fixed_qubits=(0,)))
 
 
@@ -161,6 +161,15 @@ def test_where_nothing_is_exact_the_nearest_is_returned(make_config: MakeConfig)
     assert 1e-6 < result.best.infidelity < 1
 
 
+@pytest.mark.parametrize("search", ["beam", "sampling"])
+def test_a_timed_search_can_stop_at_the_first_circuit(make_config: MakeConfig, search: SearchMethod) -> None:
+    pipeline = build(make_config, "UNITARY")
+    target = Operator(qasm2.loads(Circuit(2, read_gates("h 0")).to_qasm2())).data
+    result = find_exact(pipeline, target, search=search, num_circuits=256, max_seconds=60, stop_at_first=True)
+    assert result.circuits
+    assert result.seconds < 30
+
+
 def test_an_interrupt_gives_what_was_found(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = build(make_config, "UNITARY")
     _, (target,) = targets(pipeline, 1)
@@ -201,12 +210,12 @@ def test_a_beam_goes_on_from_kept_gates(make_config: MakeConfig, task: str, mode
 def test_beams_are_refused_where_they_cannot_be(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = build(make_config, "UNITARY", "transformer")
     start = Circuit(2, read_gates("h 0; cx 0 1"))
-    with pytest.raises(ConfigError, match="keep none but the first gates"):
+    with pytest.raises(ConfigError, match="keep only the first gates"):
         find_exact(pipeline, np.eye(4), search="beam", edit=Edit(start=start, keep=(1,)))
     assert find_exact(pipeline, np.eye(4), edit=Edit(start=start, keep=(1,)), max_tries=4).search == "sampling"
     blind = pipeline.config.model_copy(update={"unitary_encoder": None})
     monkeypatch.setattr(pipeline, "config", blind)
-    with pytest.raises(ConfigError, match="whose steps are shown what is left to do"):
+    with pytest.raises(ConfigError, match="conditioned on what is left to do"):
         exact._takes_beam("beam", pipeline, SamplingConfig(), Edit())
 
 

@@ -263,7 +263,7 @@ def test_backend_refuses_a_known_name_with_another_meaning() -> None:
     native = qasm2.loads(
         'OPENQASM 2.0; include "qelib1.inc"; gate cswap a,b,c { ccx a,b,c; } qreg q[3]; cswap q[0],q[1],q[2];'
     )
-    with pytest.raises(GateSetError, match="own gate 'cswap'"):
+    with pytest.raises(GateSetError, match="redefines gate 'cswap'"):
         QiskitBackend().from_native(native)
 
 

@@ -221,7 +221,7 @@ def test_a_padded_unitary_is_that_of_the_circuit_on_more_qubits(small: int, larg
         (np.eye(2)[None], r"shape \(1, 2, 2\)"),
         (np.array("unitary"), "not numbers"),
         (np.array(1.0), r"shape \(\)"),
-        ([[1, 0], [1]], "is no array"),
+        ([[1, 0], [1]], "is not an array"),
         (np.array([["1", "0"], ["0", "1"]]), "not numbers"),
         (np.eye(2, dtype=object), "not numbers"),
         (np.array([[1, 0], [0, np.nan]]), "not finite"),

@@ -78,7 +78,7 @@ def test_every_weight_learns(encoder: PromptEncoder) -> None:
         (["Generate SRV: [1, 3]"], "unknown word '3'"),
         (["Generat SRV: [1]"], "did you mean 'generate'"),
         (["!?"], "has 0 words"),
-        (["generate " * (MAX_WORDS + 1)], f"expected 1 to {MAX_WORDS}"),
+        (["generate " * (MAX_WORDS + 1)], f"give 1 to {MAX_WORDS}"),
         ([], "no prompts"),
     ],
 )

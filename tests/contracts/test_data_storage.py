@@ -213,15 +213,16 @@ def refused(path: Path, *contents: str) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none", "none' does not exist: make one with `quantum-diffusion generate`")
     (tmp_path / "file").write_text("")
-    refused(tmp_path / "file", "file' is a file: make one with")
+    refused(tmp_path / "file", "file' is not a folder: make one with")
+    refused(Path("/dev/null"), "'/dev/null' is not a folder: make one with")
     refused(tmp_path / "file" / "deeper", "does not exist")
     refused(tmp_path / ("a" * 300), "the name is too long")
 
 
 def test_an_empty_or_unrelated_folder(tmp_path: Path) -> None:
-    refused(tmp_path, "is empty: expected a data set (config.yaml and dataset/ds) or a folder of data sets")
+    refused(tmp_path, "is empty: give a data set (config.yaml and dataset/ds) or a folder of data sets")
     (tmp_path / "notes.txt").write_text("")
-    refused(tmp_path, "has no config.yaml: expected a data set")
+    refused(tmp_path, "has no config.yaml: give a data set")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -316,8 +317,8 @@ def replace_prompts(value: Any) -> Callable[[Path], None]:
         (replace_array("y", lambda y: y[:3]), "y has shape (3,), expected (5,)"),
         (replace_array("y", lambda y: y[:, None]), "y has shape (5, 1)"),
         (replace_array("z", lambda z: z[:, :1]), "z has shape (5, 1), expected (5, 2)"),
-        (replace_array("y", with_entry((2,), 99)), "y names prompts that do not exist"),
-        (replace_array("y", with_entry((2,), -1)), "y names prompts that do not exist"),
+        (replace_array("y", with_entry((2,), 99)), "y refers to prompts that do not exist"),
+        (replace_array("y", with_entry((2,), -1)), "y refers to prompts that do not exist"),
         (replace_array("x", with_entry((1, 0, 2), 4)), "x has tokens outside the pool ['h', 'cx']"),
         (replace_array("x", with_entry((1, 0, 2), -128)), "x has tokens outside the pool"),
         (replace_array("z", with_entry((1, 0), 3)), "z has sizes outside 2 qubits and 4 time steps"),
@@ -326,19 +327,19 @@ def replace_prompts(value: Any) -> Callable[[Path], None]:
         (replace_array("z", with_entry((1, 1), -1)), "z has sizes outside"),
         (replace_prompts("[oops"), "cannot be read"),
         (replace_prompts("[" * 100_000), "cannot be read"),
-        (replace_prompts({"a": 1}), "prompts.json is no list of distinct texts"),
-        (replace_prompts([1, 2, 3, 4]), "prompts.json is no list of distinct texts"),
-        (replace_prompts(["a", "a", "b", "c"]), "prompts.json is no list of distinct texts"),
-        (replace_prompts([]), "y names prompts that do not exist"),
+        (replace_prompts({"a": 1}), "prompts.json is not a list of distinct texts"),
+        (replace_prompts([1, 2, 3, 4]), "prompts.json is not a list of distinct texts"),
+        (replace_prompts(["a", "a", "b", "c"]), "prompts.json is not a list of distinct texts"),
+        (replace_prompts([]), "y refers to prompts that do not exist"),
         (lambda folder: describe_as(folder, gate_pool=["h"]), "x has tokens outside the pool ['h']"),
         (lambda folder: describe_as(folder, gate_pool=["h", "foo"]), "unknown gate 'foo'"),
-        (lambda folder: describe_as(folder, gate_pool=["h", ["cx"]]), "gate_pool is no list of names"),
-        (lambda folder: describe_as(folder, gate_pool="h"), "gate_pool is no list of names"),
-        (lambda folder: describe_as(folder, gate_pool=None), "gate_pool is no list of names"),
+        (lambda folder: describe_as(folder, gate_pool=["h", ["cx"]]), "gate_pool is not a list of names"),
+        (lambda folder: describe_as(folder, gate_pool="h"), "gate_pool is not a list of names"),
+        (lambda folder: describe_as(folder, gate_pool=None), "gate_pool is not a list of names"),
         (lambda folder: describe_as(folder, gate_pool=[]), "gate set is empty"),
         (lambda folder: describe_as(folder, format="other"), "does not describe a quantum_diffusion.dataset"),
-        (lambda folder: describe_as(folder, format_version=2), "format version 2, this software reads 1: update"),
-        (lambda folder: describe_as(folder, format_version=[1]), "format version no number"),
+        (lambda folder: describe_as(folder, format_version=2), "format version 2, but this software reads 1: update"),
+        (lambda folder: describe_as(folder, format_version=[1]), "format version none"),
     ],
 )
 def test_inconsistent_content_with_right_checksums(folder: Path, damage: Callable[[Path], None], content: str) -> None:
@@ -454,7 +455,7 @@ def test_a_data_set_cut_short_while_it_is_in_use_is_told_at_the_next_epoch(folde
     loader, _ = DatasetLoader().get_dataloaders(load_dataset_folder(folder), 2, 0.0)
     list(loader.epoch(0))
     os.truncate(folder / DS / "z.safetensors", 10)
-    with pytest.raises(DatasetFormatError, match="changed while it is in use: one of its files is shorter than it was"):
+    with pytest.raises(DatasetFormatError, match="changed while in use: one of its files has become shorter"):
         next(loader.epoch(1))
 
 
@@ -475,7 +476,7 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(folder: Path, name:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("precious")
     before = state_of(folder)
-    with pytest.raises(DatasetFormatError, match=f"holds '{name}' .*choose another folder, or empty it yourself"):
+    with pytest.raises(DatasetFormatError, match=f"contains '{name}' .*choose another folder, or empty this one"):
         save_dataset(random_dataset(1), folder, {})
     assert state_of(folder) == before
 
@@ -484,11 +485,11 @@ def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "config.yaml").write_text("somebody: else's")
-    with pytest.raises(DatasetFormatError, match=r"holds 'config.yaml' and is not just a data set"):
+    with pytest.raises(DatasetFormatError, match=r"contains 'config.yaml' and is not just a data set"):
         save_dataset(random_dataset(), home, {})
     assert (home / "config.yaml").read_text() == "somebody: else's"
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(DatasetFormatError, match="is a file: give a folder"):
+    with pytest.raises(DatasetFormatError, match="is not a folder: give a folder"):
         save_dataset(random_dataset(), tmp_path / "file", {})
     assert (tmp_path / "file").read_text() == "precious"
 
@@ -496,7 +497,7 @@ def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
 def test_links_out_of_the_folder_are_not_ours(folder: Path) -> None:
     (folder.parent / "elsewhere").mkdir()
     (folder / "link").symlink_to(folder.parent / "elsewhere")
-    with pytest.raises(DatasetFormatError, match="holds 'link'"):
+    with pytest.raises(DatasetFormatError, match="contains 'link'"):
         check_replaceable(folder)
 
 

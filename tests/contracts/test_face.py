@@ -71,7 +71,7 @@ def test_circuits_go_to_other_libraries_and_come_back() -> None:
     [
         (lambda: qd.Circuit.from_qiskit("h 0"), "the circuit is 'h 0': give a qiskit"),
         (lambda: qd.Circuit.from_qasm(BELL), "program is a Circuit: give a str"),
-        (lambda: qd.Circuit.from_qasm("nonsense"), "no readable OpenQASM"),
+        (lambda: qd.Circuit.from_qasm("nonsense"), "cannot read the text as OpenQASM"),
         (lambda: BELL.draw("latex"), "unknown output 'latex'"),
     ],
 )
@@ -190,7 +190,7 @@ def test_results_show_themselves() -> None:
     assert json.loads(json.dumps(rows)) == rows
     assert repr(found) == f"<Compilation: {found.summary}>"
     text = str(found)
-    assert text.startswith("2 distinct circuits of the target (beam search")
+    assert text.startswith("2 distinct circuits for the target (beam search")
     assert text.count("┤ X ├") == 6
     frame = found.to_pandas()
     assert frame["circuit"].tolist() == list(found)
@@ -246,8 +246,8 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.sample([1, 2, 2], simplify="no"), "simplify is 'no': give a bool"),  # type: ignore[arg-type]
         (lambda: qd.sample([1, 2, 2], progress=5), "progress is 5: give a function"),  # type: ignore[arg-type]
         (lambda: qd.sample([1, 2, 2], objective={}), r"objective is \{\}: give one of gates, two_qubit_gates"),
-        (lambda: qd.compile("ccz", objective={"gates": float("nan")}), "the weight of gates is nan: give a number"),
-        (lambda: qd.compile("ccz", objective={"gates": "a"}), "the weight of gates is 'a'"),  # type: ignore[dict-item]
+        (lambda: qd.compile("ccz", objective={"gates": float("nan")}), "the weight of 'gates' is nan: give a number"),
+        (lambda: qd.compile("ccz", objective={"gates": "a"}), "the weight of 'gates' is 'a'"),  # type: ignore[dict-item]
         (lambda: qd.prepare("ghz:2", objective=5), "objective is 5: give one of"),  # type: ignore[arg-type]
         (lambda: qd.train(None), "the data set is None: give a path"),  # type: ignore[arg-type]
         (lambda: qd.train("data", settings=[]), r"settings is \[\]: give a dict"),  # type: ignore[arg-type]
@@ -257,7 +257,7 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.generate("no_such"), "unknown datasets preset 'no_such'"),
         (lambda: qd.generate("quick_test_srv", num=1), "unknown key 'num'"),
         (lambda: qd.generate(condition_type="BOTH"), "makes two data sets: give an output_path"),
-        (lambda: qd.train("nowhere", "quick_test_srv"), "the data set folder 'nowhere' does not exist"),
+        (lambda: qd.train("nowhere", "quick_test_srv"), "the data set 'nowhere' does not exist"),
     ],
 )
 def test_mistakes_are_told_in_a_line(call: Callable[[], object], said: str) -> None:

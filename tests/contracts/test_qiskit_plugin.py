@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
@@ -133,6 +134,13 @@ def test_directions_of_a_device_are_kept() -> None:
         assert backend.target.instruction_supported(step.operation.name, qubits)
 
 
+def test_searches_can_stop_at_the_first_circuit() -> None:
+    started = time.perf_counter()
+    result = compiled(holding(block(4)), config={"max_seconds": 120, "stop_at_first": True})
+    assert Operator.from_circuit(result) == Operator(holding(block(4)))
+    assert time.perf_counter() - started < 60
+
+
 def test_what_is_placed_already_keeps_to_coupled_pairs() -> None:
     config = {"max_seconds": 0.1, "placed": True}
     synthesis = UnitarySynthesis(BASIS, coupling_map=CouplingMap.from_line(3), method=NAME, plugin_config=config)
@@ -208,6 +216,7 @@ assert "torch" not in sys.modules
         ({"max_qubits": 6}, "max_qubits is 6: give 3 to 5"),
         ({"model": "pretrained:srv"}, "unknown model 'pretrained:srv'"),
         ({"placed": "no"}, "placed is 'no'"),
+        ({"stop_at_first": 1}, "stop_at_first is 1"),
         ({"seed": -1}, "seed is -1"),
     ],
     ids=lambda value: str(value),

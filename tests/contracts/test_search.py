@@ -192,7 +192,7 @@ def test_bounds_of_an_edit_and_of_the_search_hold_together(masked: CompilationDi
         ({"gates": ["hh"]}, "unknown gate 'hh': did you mean 'h'?"),
         ({"gates": []}, "the gate set is empty"),
         ({"gates": ["h", "h"]}, "repeats ['h']"),
-        ({"gates": ["h", "y"]}, "gate 'y' is none of the model's: choose gates among ['h', 'cx', 'z', 'x', 'ccx']"),
+        ({"gates": ["h", "y"]}, "gate 'y' is not in the model's gate pool: choose from ['h', 'cx', 'z', 'x', 'ccx']"),
         ({"gates": ["ccx"]}, "gate 'ccx' acts on 3 qubits, but the target has 2"),
         ({"max_gates": 0}, "max_gates is 0, but the model writes circuits of at most 4 gates: give 1 to 4"),
         ({"max_gates": 5}, "max_gates is 5, but the model writes circuits of at most 4 gates"),

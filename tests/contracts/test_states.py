@@ -104,11 +104,11 @@ def test_data_sets_of_several_sizes_are_joined(data: CircuitDataset) -> None:
 def test_a_data_set_has_the_targets_of_its_task(data: CircuitDataset, tmp_path: Path) -> None:
     for wrong, message in (
         ({"condition_type": "STATES"}, "unknown condition_type 'STATES': did you mean 'STATE'"),
-        ({"condition_type": "SRV"}, "circuits of condition_type SRV have no targets"),
+        ({"condition_type": "SRV"}, "condition_type SRV has none: give None"),
     ):
         with pytest.raises(ConfigError, match=message):
             replace(data, **wrong)
-    with pytest.raises(DatasetFormatError, match="condition_type STATE keep a target a circuit"):
+    with pytest.raises(DatasetFormatError, match="condition_type STATE store one per circuit"):
         save_dataset(replace(data, targets=None), tmp_path / "data", {})
     assert not (tmp_path / "data").exists()
     assert merge_datasets([data, replace(data.take(np.arange(3)), targets=None)]).targets is None
@@ -277,7 +277,10 @@ def test_circuits_and_files_are_states(tmp_path: Path) -> None:
         ("basis", ConfigError, "expected e.g. basis:101"),
         ("missing.npy", ConfigError, "there is no such file"),
         (object(), ConfigError, "the target is a object"),
-        ("measured.qasm", GateSetError, "the circuit makes no pure state"),
+        ("measured.qasm", GateSetError, "the circuit does not prepare a pure state"),
+        ("", ConfigError, "the target is empty: give a name"),
+        ("w:99999999999", ConfigError, "99999999999 qubits, but the model writes circuits of at most 4"),
+        (np.ma.masked_array([1.0, 0.0], mask=[False, True]), ConfigError, "masked entries"),
         ("matrix.npy", ConfigError, r"shape \(4, 4\): give a vector"),
     ],
 )
@@ -300,7 +303,7 @@ def test_what_names_no_state_is_refused(
         ("ghz:3", "h cx", {"coupling": ((0, 1),)}, r"joins qubits \[2\] with the others, but prepare.gates, edit"),
         ("ghz:3", "h t", {}, r"joins qubits \[2\] with the others, but prepare.gates"),
         ("basis:100", "x", {"fixed_qubits": (2,)}, "the target acts on qubit 2"),
-        ("ghz:3", "h cx", {"max_gates": 1}, "takes 2 gates or more"),
+        ("ghz:3", "h cx", {"max_gates": 1}, "needs at least 2 gates"),
         ("ghz:3", "h cx", {"max_gates": 2}, r"no circuit of at most 2 gates is the target \(\d+ were tried\)"),
     ],
 )

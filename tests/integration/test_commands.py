@@ -164,7 +164,7 @@ def test_the_installed_command_samples(folder: Path) -> None:
     ]
     assert qasm2.load(folder / "found" / "00001.qasm").num_qubits == 3
     assert "exists" in run_forked(folder, *command, *options, status=2).stderr
-    assert "entangles a single qubit" in run_forked(folder, *command, "sample.srv=[1,1,2]", status=2).stderr
+    assert "asks for a single entangled qubit" in run_forked(folder, *command, "sample.srv=[1,1,2]", status=2).stderr
 
 
 def test_output_that_nobody_can_read_ends_no_command(folder: Path) -> None:

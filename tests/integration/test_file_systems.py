@@ -82,7 +82,7 @@ def test_a_file_system_that_knows_no_fsync_chmod_locks_and_maps(tmp_path: Path) 
     source = Path(__file__).with_name("poor_file_system.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=60)
     said = run_commands(folder, HOME=str(tmp_path), POOR=str(folder), LD_PRELOAD=str(library))
-    assert said.count("has no locks") == 2, "once for the data set, once for the model"
+    assert said.count("does not support locks") == 2, "once for the data set, once for the model"
 
 
 WITHOUT_HOME = """

@@ -90,7 +90,7 @@ def test_an_interrupted_run_of_other_settings_is_not_dropped_in_silence(tmp_path
     with pytest.raises(KeyboardInterrupt):
         DatasetGenerator(configuration(tmp_path / "other", seed=5)).write(interrupt_after(30_000))
     (tmp_path / ".other.work" / "settings.json").write_text("{")
-    with pytest.raises(DatasetFormatError, match="an interrupted run of other settings"):
+    with pytest.raises(DatasetFormatError, match="an interrupted run with other settings"):
         DatasetGenerator(configuration(tmp_path / "other")).write()
     assert DatasetGenerator(configuration(tmp_path / "other", overwrite=True)).write().num_continued == 0
     assert hashes(tmp_path / "other") == hashes(path)
@@ -113,7 +113,7 @@ def test_nothing_of_others_is_removed_from_the_work_folder(tmp_path: Path, name:
     mine = tmp_path / ".data.work" / name
     mine.parent.mkdir()
     mine.mkdir() if name == "folder" else mine.write_text("precious")
-    with pytest.raises(DatasetFormatError, match=rf"holds '{name}'.*move it away"):
+    with pytest.raises(DatasetFormatError, match=rf"contains '{name}'.*move it away"):
         DatasetGenerator(configuration(tmp_path / "data", overwrite=True)).write()
     assert mine.exists()
 

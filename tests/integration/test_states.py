@@ -135,7 +135,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["prepare"]["target"] == "ghz:2"
     capsys.readouterr()
     assert run_command("compile", ["compile.model_dir=model", "compile.target=qft:2"]) == 2
-    answer = "error: this model answers states: use `quantum-diffusion prepare`, or train on a data set of datasets."
+    answer = "error: this model takes states: use `quantum-diffusion prepare`, or train on a data set with datasets."
     assert capsys.readouterr().err.startswith(answer + "condition_type=UNITARY")
     assert run_command("prepare", []) == 2
     assert "prepare needs prepare.target: e.g. quantum-diffusion prepare" in capsys.readouterr().err

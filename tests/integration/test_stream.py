@@ -133,7 +133,7 @@ def test_a_fault_in_what_is_made_ahead_is_told_where_it_is_needed(monkeypatch: p
 
 
 def test_too_few_circuits_and_two_conditions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="330 distinct circuits an epoch, but"):
+    with pytest.raises(ConfigError, match="330 distinct circuits per epoch, but"):
         stream(num_qubits=2, max_gates=3)
     with pytest.raises(ConfigError, match="BOTH"):
         stream(condition_type="BOTH")

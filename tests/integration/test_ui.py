@@ -366,7 +366,7 @@ def test_the_form_is_filled_by_hand_and_mistakes_are_shown(
     browser.run("document.querySelectorAll('#qubits button')[1].click()")
     assert "choose a second qubit" in browser.run("document.querySelector('#srv-hint').textContent")
     browser.run("document.querySelector('#find').click()")
-    browser.wait_for("document.querySelector('#error')?.textContent.includes('entangles a single qubit')")
+    browser.wait_for("document.querySelector('#error')?.textContent.includes('asks for a single entangled qubit')")
     assert browser.run("document.querySelector('#error').getBoundingClientRect().bottom - innerHeight") < 1
     browser.picture(pictures / "mistake.png")
     assert len(browser.complaints) == 1  # the browser notes the status 400

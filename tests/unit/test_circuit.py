@@ -67,9 +67,9 @@ def test_qasm_text() -> None:
     ("given", "valid", "message"),
     [
         ("adm", ["sgd", "adam"], "unknown optimizer 'adm': did you mean 'adam'? (valid: adam, sgd)"),
-        ("zzz", ["sgd", "adam"], "unknown optimizer 'zzz': (valid: adam, sgd)"),
-        (3, ["sgd"], "unknown optimizer 3: (valid: sgd)"),
-        ("x", [], "unknown optimizer 'x': (valid: none)"),
+        ("zzz", ["sgd", "adam"], "unknown optimizer 'zzz' (valid: adam, sgd)"),
+        (3, ["sgd"], "unknown optimizer 3 (valid: sgd)"),
+        ("x", [], "unknown optimizer 'x' (valid: none)"),
     ],
 )
 def test_messages_for_unknown_names(given: object, valid: list[str], message: str) -> None:

@@ -68,7 +68,7 @@ def test_circuits_are_shown_and_written(model: str, capsys: pytest.CaptureFixtur
 
     before = {path: path.read_bytes() for path in Path("found").iterdir()}
     status, _, err = run(capsys, model, *options)
-    assert (status, err) == (2, "error: 'found' exists: choose another compile.save_folder\n")
+    assert (status, err) == (2, "error: 'found' already exists: choose another compile.save_folder\n")
     assert {path: path.read_bytes() for path in Path("found").iterdir()} == before
 
 
@@ -92,7 +92,7 @@ def test_dropped_circuits_are_counted(
     options = ("compile.target=ghz", "compile.max_gates=1", "compile.max_tries=500")
     assert run(capsys, model, *options)[::2] == (
         2,
-        "error: no circuit of at most 1 gate is the target (7 were tried): raise compile.max_gates, to 3 at most\n",
+        "error: no circuit of at most 1 gate is the target (7 were tried): raise compile.max_gates (at most 3)\n",
     )
     monkeypatch.setattr(reach, "_MOST_BYTES", 0)  # as if they were too many to try them all
     status, _, err = run(capsys, model, *options)
@@ -114,7 +114,7 @@ def test_a_target_from_a_matrix(model: str, capsys: pytest.CaptureFixture[str]) 
         (["compile.target=qft:3"], "the target has 3 qubits, but the model writes circuits of at most 2"),
         (["compile.target=toffoly"], "did you mean 'toffoli'?"),
         (["compile.target=gone.npy"], "'gone.npy': there is no such file"),
-        (["compile.target=ghz", "compile.gates=[h,y]"], "gate 'y' is none of the model's"),
+        (["compile.target=ghz", "compile.gates=[h,y]"], "gate 'y' is not in the model's gate pool"),
         (["compile.target=ghz", "compile.gates=[]"], "compile.gates: expected a list of 1 or more entries"),
         (["compile.target=random:1", "compile.gates=[cx]"], "none of the gates ['cx'] fits"),
         (["compile.target=ghz:1", "compile.gates=[cx]"], "gate 'cx' acts on 2 qubits, but the target has 1"),
@@ -124,16 +124,16 @@ def test_a_target_from_a_matrix(model: str, capsys: pytest.CaptureFixture[str]) 
         (
             ["compile.target=qft"],
             "no circuit of h, cx and x is the target: all of them are real, up to a global phase, and the target is "
-            "not: it takes at least a model that was trained on t, too (datasets.gate_set)",
+            "not: use a model that was also trained on t (datasets.gate_set)",
         ),
         (["compile.target=ghz", "compile.edit.coupling=[]"], "the target joins qubits [1] with the others"),
         (["compile.target=ghz", "compile.edit.fixed_qubits=[0,1]"], "the target acts on qubit 0, but compile.gates"),
         (["compile.target=ghz", "compile.max_gates=2", "compile.edit.min_gates=3"], "more than 2 are not possible"),
         (
             ["compile.target=ghz", "compile.gates=[h]", "compile.edit.start=cx.qasm", "compile.edit.keep=[0]"],
-            "edit.keep has step 0, cx on qubits [0, 1], but compile.gates=['h'] leaves that out",
+            "edit.keep has step 0, cx on qubits [0, 1], which compile.gates=['h'] does not allow",
         ),
-        (["compile.target=ghz", "compile.edit.start=gone.npy"], "there is no such file: check the path"),
+        (["compile.target=ghz", "compile.edit.start=gone.npy"], "there is no such file: give the path of a file"),
         ([], "compile.target: is required"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -156,10 +156,10 @@ def test_a_model_of_schmidt_rank_vectors_does_not_compile(
     dataset: CircuitDataset, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     save_pipeline(make_pipeline(pipeline_config(make_config(), dataset)), tmp_path / "srv", "", {})
-    with pytest.raises(ConfigError, match="this model answers Schmidt rank vectors: use `quantum-diffusion sample`"):
+    with pytest.raises(ConfigError, match="this model takes Schmidt rank vectors: use `quantum-diffusion sample`"):
         find_for_target(CompileConfig(model_dir=str(tmp_path / "srv"), target="ghz"))
 
 
 def test_a_model_of_unitaries_does_not_sample(model: str) -> None:
-    with pytest.raises(QuantumDiffusionError, match="this model answers unitaries: use `quantum-diffusion compile`"):
+    with pytest.raises(QuantumDiffusionError, match="this model takes unitaries: use `quantum-diffusion compile`"):
         find_circuits(SampleConfig(model_dir="model", srv=(1, 1)))

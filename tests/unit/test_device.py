@@ -37,9 +37,9 @@ def test_selection(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, name: 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cuda", r"device 'cuda' was asked for, but this machine has 0 CUDA devices; use 'auto' or 'cpu'"),
+        ("cuda", r"device is 'cuda', but this machine has 0 CUDA devices; use 'auto' or 'cpu'"),
         ("cuda:0", "has 0 CUDA devices"),
-        ("mps", "device 'mps' was asked for, but this machine has none; use 'auto' or 'cpu'"),
+        ("mps", "device is 'mps', but this machine has no MPS device; use 'auto' or 'cpu'"),
         ("gpu", "unknown device 'gpu'"),
         ("cudda", "did you mean 'cuda'"),
         ("cuda:x", "unknown device 'cuda:x': did you mean 'cuda:0'"),

@@ -102,7 +102,7 @@ def test_edits_are_read_from_files(tmp_path: Path) -> None:
     edit = read_edit(config)
     assert edit == Edit(start=START, keep=(0, 2), coupling=LINE, fixed_qubits=(2,), min_gates=1)
     assert read_edit(EditConfig()) == Edit()
-    with pytest.raises(ConfigError, match=r"edit.start='.*start.qasm' is given, but nothing of it is kept: give"):
+    with pytest.raises(ConfigError, match=r"edit.start='.*start.qasm' has no effect, as nothing of it is kept: set"):
         read_edit(EditConfig(start=str(file), fixed_qubits=(2,)))
     assert read_edit(EditConfig(start=str(file), strength=0.5)) == Edit(start=START, strength=0.5)
     with pytest.raises(ConfigError, match=r"edit.start='.*missing.qasm': there is no such file"):
@@ -111,7 +111,7 @@ def test_edits_are_read_from_files(tmp_path: Path) -> None:
     with pytest.raises(QuantumDiffusionError, match=r"edit.start='.*start.qasm': .*expected one of"):
         read_edit(EditConfig(start=str(file)))
     file.write_text("OPENQASM 2.0;\n")
-    with pytest.raises(ConfigError, match=r"edit.start='.*start.qasm': declares no qubits"):
+    with pytest.raises(ConfigError, match=r"edit.start='.*start.qasm': the program declares no qubits"):
         read_edit(EditConfig(start=str(file)))
     file.write_text("no program")
     with pytest.raises(QuantumDiffusionError, match=r"edit.start='.*start.qasm': .*OpenQASM"):

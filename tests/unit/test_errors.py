@@ -10,18 +10,25 @@ import pytest
 import torch
 
 from quantum_diffusion import errors
-from quantum_diffusion.errors import OutOfMemoryError, QuantumDiffusionError, memory_for, only_warn, unknown_name
+from quantum_diffusion.errors import (
+    OutOfMemoryError,
+    QuantumDiffusionError,
+    memory_for,
+    only_warn,
+    quoted,
+    unknown_name,
+)
 
 
 @pytest.mark.parametrize(
     ("given", "valid", "message"),
     [
         ("adm", ["sgd", "adam"], "unknown optimizer 'adm': did you mean 'adam'? (valid: adam, sgd)"),
-        ("zzz", ["sgd", "adam"], "unknown optimizer 'zzz': (valid: adam, sgd)"),
-        ("zzz", [], "unknown optimizer 'zzz': (valid: none)"),
-        (3, ["sgd"], "unknown optimizer 3: (valid: sgd)"),
-        (None, ["sgd"], "unknown optimizer None: (valid: sgd)"),
-        ("a\nb", ["sgd"], "unknown optimizer 'a\\nb': (valid: sgd)"),
+        ("zzz", ["sgd", "adam"], "unknown optimizer 'zzz' (valid: adam, sgd)"),
+        ("zzz", [], "unknown optimizer 'zzz' (valid: none)"),
+        (3, ["sgd"], "unknown optimizer 3 (valid: sgd)"),
+        (None, ["sgd"], "unknown optimizer None (valid: sgd)"),
+        ("a\nb", ["sgd"], "unknown optimizer 'a\\nb' (valid: sgd)"),
     ],
 )
 def test_the_nearest_valid_name_is_suggested(given: object, valid: list[str], message: str) -> None:
@@ -32,6 +39,22 @@ def test_many_valid_names_are_left_out_when_one_is_near() -> None:
     names = [f"name{number}" for number in range(16)]
     assert unknown_name("key", "name3x", names) == "unknown key 'name3x': did you mean 'name3'?"
     assert "name15" in unknown_name("key", "zzz", names)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("ghz:3", "'ghz:3'"),
+        ("x" * 60, repr("x" * 60)),
+        ("x" * 5000, repr("x" * 60) + "... (5,000 characters)"),
+        (["x" * 5000], "['" + "x" * 58 + "... (5,004 characters)"),
+        ("a\nb", r"'a\nb'"),
+    ],
+    ids=["short", "as long as allowed", "long", "long list", "two lines"],
+)
+def test_what_is_long_is_quoted_in_part(given: object, said: str) -> None:
+    assert quoted(given) == said
+    assert f"unknown key {said}" in unknown_name("key", given, ["seed"])
 
 
 def test_every_error_of_ours_can_be_caught_as_one() -> None:

@@ -124,7 +124,7 @@ def test_what_is_complete_but_cannot_take_its_place_is_kept(
     write(tmp_path / "out", "old")
     refuse(monkeypatch, "replace", "out")
     with pytest.raises(
-        CheckpointError, match=r"Input/output error; what is not in its place yet is complete in '.*'"
+        CheckpointError, match=r"Input/output error; the files not yet in place are complete in '.*'"
     ) as caught:
         use(tmp_path / "out", "new")
     assert "nothing was changed" not in str(caught.value)
@@ -237,9 +237,9 @@ def test_a_file_among_the_parents_is_named(tmp_path: Path, use: object) -> None:
         ("file/x/y", "a file is where a folder should be"),
         ("a" * 300, "the name is too long"),
         ("deep/" + "a" * 300, "the name is too long"),
-        ("/", "the folder you are in"),
-        ("cwd", "the folder you are in .give a folder inside it"),
-        ("", "the folder you are in"),
+        ("/", "the current folder"),
+        ("cwd", "the current folder .give a folder inside it"),
+        ("", "the current folder"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_known_beforehand(
@@ -279,8 +279,8 @@ def test_a_folder_that_may_not_be_replaced_is_known_beforehand(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("function", "number", "message"),
     [
-        ("rename", errno.ENOSYS, "its file system cannot do that .choose a folder on another one"),
-        ("mkdir", errno.ENOTSUP, "its file system cannot do that"),
+        ("rename", errno.ENOSYS, "its file system does not support this .choose a folder on another file system"),
+        ("mkdir", errno.ENOTSUP, "its file system does not support this"),
         ("fsync", errno.EDQUOT, "your quota is used up"),
         ("fsync", errno.ENOSPC, "the disk is full"),
     ],
@@ -515,7 +515,7 @@ def test_without_locks_work_goes_on_with_one_warning(
         with Lock(tmp_path / "lock").hold() as is_outermost:
             assert is_outermost
     (warning,) = caplog.messages
-    assert "has no locks: make sure that no other run writes there" in warning
+    assert "does not support locks: make sure that no other run writes there" in warning
 
 
 def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,7 +525,10 @@ def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: py
 
 
 def test_what_the_system_refuses_anywhere_is_one_line() -> None:
-    with pytest.raises(QuantumDiffusionError, match=r"^the system refused: '/x': permission denied"), refusals_told():
+    with (
+        pytest.raises(QuantumDiffusionError, match=r"^operating system error: '/x': permission denied"),
+        refusals_told(),
+    ):
         raise PermissionError(errno.EACCES, "no", "/x")
 
 

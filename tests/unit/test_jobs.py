@@ -179,7 +179,7 @@ def test_what_a_job_is_refused_by_the_system_is_one_line(capfd: pytest.CaptureFi
     assert run_jobs(command_that(run), ["-m", "runs.folder=a,b"]).status == 1
     out, err = capfd.readouterr()
     assert "error: job 0 (runs.folder=a): out of memory while running this job: lower the sizes in its settings" in err
-    assert "error: job 1 (runs.folder=b): the system refused: '/x': permission denied" in err
+    assert "error: job 1 (runs.folder=b): operating system error: '/x': permission denied" in err
     assert "Traceback" not in out + err
 
 

@@ -103,8 +103,10 @@ def test_wrong_bounds_are_refused(min_gates: int, max_gates: int) -> None:
 @pytest.mark.parametrize(
     ("coupling", "message"),
     [
-        pytest.param([], r"'cx' has no place under the coupling \[\]", id="no-edges"),
-        pytest.param([(0, 1), (2, 3)], r"'ccx' has no place under the coupling \[\[0, 1\], \[2, 3\]\]", id="no-triple"),
+        pytest.param([], r"coupling \[\] does not allow gate 'cx' on any qubits", id="no-edges"),
+        pytest.param(
+            [(0, 1), (2, 3)], r"coupling \[\[0, 1\], \[2, 3\]\] does not allow gate 'ccx' on any qubits", id="no-triple"
+        ),
         pytest.param([(0, 7)], r"coupling edge \[0, 7\]", id="unknown-qubit"),
     ],
 )

@@ -27,9 +27,9 @@ GHZ = Circuit(3, read_gates("h 0; cx 0 1; cx 1 2"))
 @pytest.mark.parametrize(
     ("label", "edit", "said"),
     [
-        ((1, 1, 1), {"fixed_qubits": (0, 1, 2)}, "edit.fixed_qubits allow no gate at all"),
+        ((1, 1, 1), {"fixed_qubits": (0, 1, 2)}, "edit.fixed_qubits leave no gates; relax them"),
         ((2, 2, 1), {"fixed_qubits": (1,)}, r"sample.srv=\[2, 2, 1\] entangles qubit 0, but edit.coupling and"),
-        ((2, 2), {"coupling": ()}, "leave no gates that join it with another entangled one"),
+        ((2, 2), {"coupling": ()}, "leave no gates that join it with another entangled qubit"),
         ((2, 2, 1), {"coupling": ((1, 2),)}, "entangles qubit 0"),
         ((2, 2), {"coupling": ((0, 2), (2, 1))}, "entangles qubit 0"),
         ((2, 2, 2), {"coupling": ((0, 1), (1, 2)), "fixed_qubits": (1,)}, "entangles qubit 0"),
@@ -45,10 +45,10 @@ def test_vectors_out_of_reach(label: tuple[int, ...], edit: dict[str, Any], said
 def test_too_few_gates_for_a_vector() -> None:
     pairs = instruction_table(GatePool(["h", "cx"]), 3)
     with pytest.raises(
-        ConfigError, match=r"takes 2 gates or more, but circuits have at most 1: raise sample\.max_gates, to 6"
+        ConfigError, match=r"needs at least 2 gates, but circuits have at most 1: raise sample\.max_gates .at most 6"
     ):
         check_srv_reach((2, 2, 2), Edit(max_gates=1), pairs, 6)
-    with pytest.raises(ConfigError, match="have at most 1: it takes a model that was trained on longer circuits"):
+    with pytest.raises(ConfigError, match="have at most 1: use a model trained on longer circuits"):
         check_srv_reach((2, 2, 2), Edit(), pairs, 1)
     check_srv_reach((2, 2, 1), Edit(coupling=((0, 2), (2, 1))), pairs, 6)  # by way of a qubit in between
 
@@ -59,10 +59,15 @@ def test_too_few_gates_for_a_vector() -> None:
         ("ghz:3", ("h", "cx"), {"fixed_qubits": (0, 1, 2)}, "the target acts on qubit 0, but compile.gates, edit"),
         ("ghz:3", ("h", "cx"), {"fixed_qubits": (2,)}, "the target acts on qubit 2, but"),
         ("ghz:3", ("h", "cx"), {"coupling": ()}, r"the target joins qubits \[2\] with the others, but"),
-        ("ghz:3", ("h",), {}, "leave no gate between them: relax them"),
+        ("ghz:3", ("h",), {}, "leave no gates between them: relax them"),
         ("toffoli", ("h", "cx"), {"coupling": ((0, 1),)}, r"the target joins qubits"),
         ("ghz:2", ("h", "cx"), {"coupling": ((0, 2), (1, 2))}, r"the target joins qubits"),
-        ("ghz:3", ("h",), {"start": START, "keep": (1,)}, r"step 1, cx on qubits \[0, 2\], but compile.gates=\['h'\]"),
+        (
+            "ghz:3",
+            ("h",),
+            {"start": START, "keep": (1,)},
+            r"step 1, cx on qubits \[0, 2\], which compile.gates=\['h'\]",
+        ),
         ("ghz:2", ("h", "cx"), {"start": START, "keep": (1,)}, "but the target has 2 qubits: do not keep it"),
     ],
 )
@@ -91,7 +96,7 @@ def test_unitaries_out_of_reach(target: str, gates: tuple[str, ...], edit: dict[
             "ghz:3",
             "h cx",
             {"max_gates": 1},
-            "takes 2 gates or more, but circuits have at most 1: raise compile.max_gates, to 6 at",
+            "needs at least 2 gates, but circuits have at most 1: raise compile.max_gates (at most 6)",
         ),
         (
             "toffoli",
@@ -117,7 +122,7 @@ def test_what_gates_and_bounds_allow(target: str, gates: str, edit: dict[str, An
 def test_gates_that_entangle_nothing() -> None:
     table = instruction_table(GatePool(["h", "swap", "ccx"]), 3)
     with pytest.raises(
-        ConfigError, match="entangles qubit 0, but only h and swap are left there, which entangle nothing"
+        ConfigError, match="entangles qubit 0, but h and swap, the only gates left there, cannot entangle it"
     ):
         check_srv_reach((2, 2, 1), Edit(coupling=((0, 1),)), table, 6)
     check_srv_reach((2, 2, 1), Edit(), table, 6)

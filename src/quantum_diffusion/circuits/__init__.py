@@ -1,1 +1,4 @@
-"""Circuits as data: gates, tokens, random generation, simplification, labels. Never imports torch."""
+"""Circuits as data: gates, tokens, random generation, simplification and labels.
+
+The lowest layer: data sets, tasks, diffusion and search build on it. It never imports torch.
+"""

@@ -1,7 +1,7 @@
-"""A quantum circuit as plain frozen data that can be printed, drawn, and handed to other libraries.
+"""A quantum circuit as plain frozen data that can be printed, drawn and converted for other libraries.
 
-This is the form in which circuits leave the arrays. What needs another library is in `circuits.backends`, which is
-imported when one of its methods is called.
+Bulk code works on arrays of ids and returns circuits in this form. `circuits.backends` does the work that needs another
+library, and is imported when a method needs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from quantum_diffusion.arguments import check_count, check_kind, check_list, check_wholes
 from quantum_diffusion.circuits.gates import GATES
-from quantum_diffusion.errors import ConfigError, GateSetError, counted, unknown_name
+from quantum_diffusion.errors import ConfigError, GateSetError, counted, quoted, unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class Instruction:
 
     @property
     def qubits(self) -> tuple[int, ...]:
-        """Controls, then targets: Qiskit's order of arguments."""
+        """Controls, then targets, as in Qiskit's argument order."""
         return self.controls + self.targets
 
 
@@ -82,17 +82,20 @@ class Circuit:
             if (len(instruction.controls), len(instruction.targets)) != (gate.num_controls, gate.num_targets):
                 raise GateSetError(
                     f"{gate.name!r} takes {counted(gate.num_controls, 'control')} and "
-                    f"{counted(gate.num_targets, 'target')}, given {instruction}"
+                    f"{counted(gate.num_targets, 'target')}, given {quoted(instruction)}"
                 )
             if len(set(qubits)) != len(qubits) or not all(0 <= q < self.num_qubits for q in qubits):
-                raise GateSetError(f"{instruction} does not fit a circuit of {self.num_qubits} qubits")
+                raise GateSetError(
+                    f"{instruction} does not fit a circuit of {counted(self.num_qubits, 'qubit')}: "
+                    f"give different qubits from 0 to {self.num_qubits - 1}"
+                )
 
     def __len__(self) -> int:
         return len(self.instructions)
 
     @property
     def gate_counts(self) -> dict[str, int]:
-        """How often each gate occurs, in order of first use."""
+        """Number of occurrences of each gate, in order of first use."""
         return dict(Counter(instruction.gate for instruction in self.instructions))
 
     def to_qasm2(self) -> str:
@@ -111,7 +114,7 @@ class Circuit:
         return _qiskit().to_qasm3(self)
 
     def to_qiskit(self) -> QuantumCircuit:
-        """Return the circuit as a Qiskit `QuantumCircuit`, qubit by qubit the same."""
+        """Return the circuit as a Qiskit `QuantumCircuit` with the same qubit numbers."""
         return _qiskit().to_native(self)
 
     def to_pennylane(self) -> QuantumScript:
@@ -128,19 +131,19 @@ class Circuit:
 
     @classmethod
     def from_qiskit(cls, circuit: QuantumCircuit) -> Circuit:
-        """Read a Qiskit `QuantumCircuit` of gates that are known here.
+        """Convert a Qiskit `QuantumCircuit` over the gates of `GATES`.
 
         Raises:
-            GateSetError: It measures or resets, or has a gate that is not known here; the message says what to do.
+            GateSetError: The circuit measures or resets, or has another gate.
         """
         return _qiskit().from_native(circuit)
 
     @classmethod
     def from_qasm(cls, program: str) -> Circuit:
-        """Read the text of an OpenQASM 2 program, or with the extra `qasm3` of an OpenQASM 3 program.
+        """Read the text of an OpenQASM 2 program, or, with the extra `qasm3`, of an OpenQASM 3 program.
 
         Raises:
-            GateSetError: It is none, or has a gate that is not known here.
+            GateSetError: The text is empty or not a valid program, or has a gate that is not in `GATES`.
         """
         return cls.from_qiskit(_qiskit().read_qasm(check_kind(program, str, "program")))
 
@@ -153,14 +156,14 @@ class Circuit:
     def draw(self, output: Literal["mpl"], width: int | None = None) -> Figure: ...
 
     def draw(self, output: str = "text", width: int | None = None) -> str | Figure:
-        """Draw the circuit, one wire a qubit.
+        """Draw the circuit.
 
         Args:
             output: "text", or "mpl" for a matplotlib figure.
-            width: Letters after which a text goes on below; None never breaks it. A figure has its own width.
+            width: Maximum characters per line of text; None never wraps. Ignored for figures.
 
         Raises:
-            ConfigError: The output is neither of these.
+            ConfigError: `output` has another value.
         """
         if output not in ("text", "mpl"):
             raise ConfigError(unknown_name("output", output, ("text", "mpl")))
@@ -170,12 +173,12 @@ class Circuit:
         return self.draw()
 
     def _repr_html_(self) -> str:
-        """Show the drawing in a notebook; it scrolls where it is wide."""
+        """Return the drawing for notebooks; a wide one scrolls."""
         style = "line-height: 1.15; overflow-x: auto; white-space: pre; font-family: monospace"
         return f'<pre style="{style}">{html.escape(self.draw())}</pre>'
 
     def _repr_png_(self) -> bytes:
-        """Draw a picture, for what shows no HTML."""
+        """Return a picture for frontends without HTML."""
         picture = io.BytesIO()
         self.draw("mpl").savefig(picture, format="png", dpi=100)
         return picture.getvalue()

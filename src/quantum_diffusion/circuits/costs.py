@@ -1,4 +1,7 @@
-"""What a circuit costs, in the ways that searches can be asked to keep low."""
+"""The costs of a circuit that searches can minimize.
+
+`compile.objective` and `sample.objective` name one, or several with weights.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,21 @@ from typing import Any
 
 from quantum_diffusion.arguments import shown
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, quoted, unknown_name
 
 
 def two_qubit_gates(circuit: Circuit) -> int:
-    """Return the gates on two qubits or more, one of k qubits counted k - 1 times."""
+    """Return the number of gates on two or more qubits; a gate on k qubits counts k - 1 times."""
     return sum(len(step.controls) + len(step.targets) - 1 for step in circuit.instructions)
 
 
 def t_count(circuit: Circuit) -> int:
-    """Return the gates t and tdg."""
+    """Return the number of t and tdg gates."""
     return sum(step.gate in ("t", "tdg") for step in circuit.instructions)
 
 
 def depth(circuit: Circuit) -> int:
-    """Return the layers of gates that can be done at once."""
+    """Return the depth: the number of layers of gates that run in parallel."""
     levels = [0] * circuit.num_qubits
     for step in circuit.instructions:
         qubits = (*step.controls, *step.targets)
@@ -39,21 +42,26 @@ COSTS: dict[str, Callable[[Circuit], int]] = {
     "t_count": t_count,
     "depth": depth,
 }
-"""By the names of `compile.objective`, which may weigh several."""
+"""Cost functions by the names that `compile.objective` uses."""
 
 
 def cost_of(objective: str | Mapping[Any, float]) -> Callable[[Circuit], float]:
-    """Return what tells the cost of a circuit: by a name of `COSTS`, or as a sum of several times their weights.
+    """Return the cost function of an objective.
+
+    Args:
+        objective: A name in `COSTS`, or a mapping of names to weights >= 0 for a weighted sum.
 
     Raises:
-        ConfigError: There is no such name.
+        ConfigError: A name is unknown, or a weight is not a number of at least 0.
     """
     weights: Any = {objective: 1.0} if isinstance(objective, str) else objective
     if not isinstance(weights, Mapping) or not weights:
         raise ConfigError(f"objective is {shown(weights)}: give one of {', '.join(COSTS)}, or several with weights")
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
-            raise ConfigError(f"objective: the weight of {name} is {shown(weight)}: give a number of at least 0")
+            raise ConfigError(
+                f"objective: the weight of {quoted(name)} is {shown(weight)}: give a number of at least 0"
+            )
     for name in weights:
         if name not in COSTS:
             raise ConfigError(f"objective: {unknown_name('cost', name, list(COSTS))}")

@@ -1,6 +1,6 @@
-"""How circuits are written: as OpenQASM in numbered files, each below a comment, and drawn in a picture.
+"""Writes circuits as numbered OpenQASM files, each with a comment, and draws the first ones.
 
-This is the only place that names the files; what else is in their folder is up to who writes it.
+Only this module names the files; its callers decide what else goes into the folder.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from quantum_diffusion.config.schema import Language
 from quantum_diffusion.errors import only_warn
 
 MOST_DRAWN = 24
-"""Circuits in the picture."""
+"""Maximum number of circuits in the picture."""
 
 NUMBERED = r"\d{5,}\.qasm"
-"""Regular expression of the names that `numbered` gives."""
+"""Regular expression for the names given by `numbered`."""
 
 Anything = TypeVar("Anything")
 
@@ -36,16 +36,14 @@ def write_circuits(
     picture: str | None = None,
     language: Language = "qasm2",
 ) -> None:
-    """Write circuits into a folder that is there.
+    """Write circuits into an existing folder.
 
     Args:
-        folder: Where.
-        circuits: By the names of their files.
-        asked: What they were made for; begins the comment in each file.
-        titles: What each one is worth; ends the comment, and stands above it in the picture. None says that they are
-            verified.
-        picture: Name of a picture of the first ones (PNG), which is left out with a warning when it cannot be drawn;
-            None for none.
+        folder: The folder.
+        circuits: Circuits by file name.
+        asked: What was asked for; begins the comment in each file.
+        titles: Result of each circuit; ends its comment and is its title in the picture. None: all are verified.
+        picture: File name of a PNG of the first circuits; if drawing fails, a warning is logged. None draws none.
         language: "qasm2" or "qasm3".
 
     Raises:

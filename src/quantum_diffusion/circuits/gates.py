@@ -1,6 +1,6 @@
-"""The gates a circuit may hold, and the ordered pool of gates a data set or model speaks.
+"""The table of known gates, and the ordered pool of gates that a data set or model uses.
 
-Tokens, prompts, simulation, labels, simplification, drawings and OpenQASM read this table and know no gate by name.
+Tokens, prompts, simulation, labels, simplification, drawings and OpenQASM read this table and hard-code no gate.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Matrix = NDArray[np.complex128]
 class Gate:
     """One kind of gate.
 
-    The order within the controls, and within the targets, must make no difference: tokens do not tell it.
+    The order of the controls, and that of the targets, must not matter: tokens do not record it.
 
     Attributes:
-        name: Lower-case letters only, so that prompts can name it; Qiskit's name, where Qiskit has the gate.
-        num_controls: Qubits that must be 1 for the gate to act.
-        num_targets: Qubits the target matrix acts on.
+        name: Lower-case letters only, as prompts require; Qiskit's name if Qiskit has the gate.
+        num_controls: Number of control qubits; the gate acts if all are 1.
+        num_targets: Number of qubits the target matrix acts on.
         target_matrix: Returns the complex128 matrix [2**num_targets, 2**num_targets] on the targets, as a function
-            of the gate's parameters (none of the present gates has any).
-        inverse: Name of the gate that undoes this one on the same qubits.
-        is_clifford: Whether the stabilizer tableau can follow the gate.
-        qasm2: Its definition in OpenQASM 2, after "gate" and the name, by gates of the header as first published; None
-            where the header has the gate. Qiskit takes it for gates that it does not have itself.
+            of the gate's parameters (no current gate has any).
+        inverse: Name of the inverse gate.
+        is_clifford: Whether a stabilizer tableau can simulate the gate.
+        qasm2: Its OpenQASM 2 definition, without "gate" and the name, in terms of the originally published header; None
+            if the header has the gate. Qiskit reads it for gates that Qiskit lacks.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Gate:
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether all its qubits, controls and targets, may change places without changing the unitary."""
+        """Whether permuting its qubits, controls and targets alike, leaves the unitary unchanged."""
         return _is_symmetric(self)
 
     def matrix(self) -> Matrix:
@@ -131,11 +131,11 @@ class GatePool:
 
     def __init__(self, names: Iterable[str] | GatePool) -> None:
         if isinstance(names, str) or not isinstance(names, Iterable):
-            raise GateSetError(f"a gate set is a list of names such as ['h', 'cx'], but {shown(names)} was given")
+            raise GateSetError(f"the gate set is {shown(names)}: give a list of names such as ['h', 'cx']")
         self.names: tuple[str, ...] = names.names if isinstance(names, GatePool) else tuple(names)
         if not self.names:
             raise GateSetError("the gate set is empty: name at least one gate, e.g. ['h', 'cx']")
-        known = tuple(GATES)  # unlike the dictionary it may be asked for anything
+        known = tuple(GATES)  # unlike a dict, `in` also works for unhashable values
         for name in self.names:
             if name not in known:
                 raise GateSetError(unknown_name("gate", name, GATES))
@@ -160,7 +160,7 @@ class GatePool:
 
     @property
     def padding_token(self) -> int:
-        """The token of cells outside the circuit: one more than the last gate."""
+        """The token of cells outside the circuit, one more than that of the last gate."""
         return len(self.names) + 1
 
     @property
@@ -170,7 +170,7 @@ class GatePool:
 
     @property
     def is_clifford(self) -> bool:
-        """Whether every gate is Clifford, so that labels need no state vector."""
+        """Whether every gate is Clifford, in which case labels need no state vector."""
         return all(gate.is_clifford for gate in self)
 
     def check_fits(self, num_qubits: int) -> None:

@@ -1,7 +1,7 @@
-"""The instruction vocabulary: every gate of a pool on every choice of qubits, numbered once.
+"""The instruction vocabulary: numbers every gate of a pool on every choice of qubits.
 
-Circuits are handled in bulk as arrays of these ids (one per time step); generation, simplification, labels and
-the masked diffusion process all work on ids, and only the tokenizer knows both ids and cell tokens.
+Generation, simplification, labels and the masked diffusion process handle circuits in bulk as arrays of these ids, one
+per time step; the tokenizer converts between ids and cell tokens.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class InstructionTable:
 
     Args:
         pool: The gate pool.
-        num_qubits: Number of qubits, at least as many as the widest gate needs.
+        num_qubits: Number of qubits; at least that of the widest gate.
 
     Raises:
         GateSetError: A gate does not fit the qubits.
 
     Attributes:
         gate_index: int16 [K+1], position of the gate in the pool, -1 for "no gate".
-        operands: int8 [K+1, most of any gate], controls then targets, -1 where there is none.
+        operands: int8 [K+1, maximum qubits of a gate], controls, then targets, then -1.
         instructions: The K instructions themselves; id k is entry k - 1.
         columns: int8 [K+1, Q], the cell tokens of the instruction (a control is negative).
         uses_qubit: bool [K+1, Q], whether the instruction touches the qubit.
-        canonical: int16 [K+1], one id for instructions with the same unitary (cz may swap its qubits).
-        inverse: int16 [K+1], canonical id of the inverse instruction, -1 where the pool has none.
+        canonical: int16 [K+1], the same id for instructions with the same unitary (cz may swap its qubits).
+        inverse: int16 [K+1], canonical id of the inverse instruction, -1 if the pool has none.
     """
 
     def __init__(self, pool: GatePool, num_qubits: int) -> None:
@@ -81,13 +81,13 @@ class InstructionTable:
         return len(self.gate_index) - 1
 
     def allowed(self, coupling: Sequence[tuple[int, int]] | None) -> NDArray[np.bool_]:
-        """Tell which instructions a device can run.
+        """Return which instructions a coupling allows.
 
         Args:
-            coupling: Undirected pairs of connected qubits; None means every pair is connected.
+            coupling: Undirected pairs of connected qubits; None means that all pairs are connected.
 
         Returns:
-            bool [K+1]; an instruction on several qubits is allowed when edges among them connect them; a line does.
+            bool [K+1]; a multi-qubit instruction is allowed if edges between its qubits connect them, e.g. in a line.
 
         Raises:
             GateSetError: An edge names a qubit that does not exist or joins a qubit to itself.
@@ -108,7 +108,7 @@ class InstructionTable:
 
 
 def _relations(instructions: Sequence[Instruction]) -> tuple[Ids, Ids]:
-    """Number, for ids 0..K, the first instruction with the same unitary and the first with the inverse unitary."""
+    """Return, for ids 0..K, the first id with the same unitary and the first with the inverse unitary."""
 
     def key(gate: Gate, instruction: Instruction) -> tuple[object, ...]:
         if gate.is_symmetric:
@@ -136,7 +136,7 @@ def _is_connected(qubits: list[int], edges: set[frozenset[int]]) -> bool:
 
 @lru_cache(maxsize=64)
 def instruction_table(pool: GatePool, num_qubits: int) -> InstructionTable:
-    """Return the (cached) instruction table of a pool; the arguments are those of `InstructionTable`."""
+    """Return the (cached) instruction table of a pool; see `InstructionTable` for the arguments."""
     return InstructionTable(pool, num_qubits)
 
 

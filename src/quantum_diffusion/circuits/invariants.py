@@ -1,7 +1,8 @@
-"""What all circuits of some gates have in common: closed groups of unitaries that their gates do not lead out of.
+"""Closed groups of unitaries that contain all circuits of certain gates, to prove that a target is out of reach.
 
-A target that is far from such a group is none of these circuits, however long they are. Gates in none of the groups (h,
-t and cx, for one) come as near to every unitary as one likes, so nothing is said about them.
+If all allowed gates are in a group and the target is far from it, no circuit of any length compiles the target. Gate
+sets in none of the groups, such as h, t and cx, approximate every unitary, so nothing can be proven for them. `search`
+uses this to stop before a hopeless search.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from quantum_diffusion.circuits.gates import GATES, Matrix
 
 _SURE = 1e-5
-"""A misfit that no rounding makes, whereas the gates of a group have one of about 1e-16."""
+"""A misfit above this is not due to rounding; that of a group's gates is about 1e-16."""
 
 _OUTSIDE = 1.0
-"""The misfit of what differs from all members in a whole number."""
+"""The misfit of a matrix that differs from all members in a discrete property."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class Invariant:
     """A closed group of unitaries, global phases included.
 
     Attributes:
-        members: What they are, as in "circuits of these gates are always ...".
-        misfit: Takes a matrix, complex128 [D, D] of squared Frobenius norm D. Returns 0 for members; above 2e-6 only
-            where the infidelity with every member is above 1e-6.
-        states: What members make of |0...0>, in words; None where these are no special states.
-        misfit_of_state: The same as `misfit` for states, complex128 [D] of norm 1; None as for `states`.
+        members: The members, as in "circuits of these gates are always ...".
+        misfit: Takes a complex128 matrix [D, D] of squared Frobenius norm D. Returns 0 for members, and more than 2e-6
+            only if the infidelity with every member is above 1e-6.
+        states: The states that members prepare from |0...0>, in words; None if they have nothing in common.
+        misfit_of_state: Like `misfit`, for states, complex128 [D] of norm 1; None if `states` is.
     """
 
     members: str
@@ -40,16 +41,19 @@ class Invariant:
     misfit_of_state: Callable[[Matrix], float] | None = None
 
     def has(self, gate: str, num_qubits: int) -> bool:
-        """Tell whether a gate on some of the qubits is a member; a circuit of such gates is one, too."""
+        """Tell whether a gate on any of the qubits is a member; circuits of such gates then are members, too."""
         return _is_member(self, gate, num_qubits > GATES[gate].num_qubits)
 
 
 def broken_invariants(target: Matrix, gates: Sequence[str]) -> list[Invariant]:
-    """Return what all circuits of some gates are, but a target is not; where there is nothing, nothing is proven.
+    """Return the groups that contain all circuits of the gates, but not the target.
 
     Args:
-        target: complex [D, D], a unitary up to rounding.
+        target: complex [D, D], unitary up to rounding.
         gates: Names of gates that may act on the target's qubits.
+
+    Returns:
+        The groups; each proves that the target is out of reach. An empty list proves nothing.
     """
     num_qubits = len(target).bit_length() - 1
     scaled = target * (np.sqrt(len(target)) / np.linalg.norm(target))
@@ -57,11 +61,14 @@ def broken_invariants(target: Matrix, gates: Sequence[str]) -> list[Invariant]:
 
 
 def broken_by_state(state: Matrix, gates: Sequence[str]) -> list[Invariant]:
-    """Return the groups of all circuits of some gates that do not make a state of |0...0>; see `broken_invariants`.
+    """Return the groups that contain all circuits of the gates, but none that prepares the state from |0...0>.
 
     Args:
         state: complex [D].
-        gates: Names of gates that may act on its qubits.
+        gates: Names of gates that may act on the state's qubits.
+
+    Returns:
+        The groups; see `broken_invariants`.
     """
     num_qubits = len(state).bit_length() - 1
     scaled = state / np.linalg.norm(state)
@@ -70,15 +77,15 @@ def broken_by_state(state: Matrix, gates: Sequence[str]) -> list[Invariant]:
 
 
 def may_be_exact(target: Matrix, gates: Sequence[str], max_gates: int) -> bool:
-    """Tell whether a circuit may be exactly a target, by its entries; True proves nothing.
+    """Tell by the target's entries whether some circuit may implement it exactly; True proves nothing.
 
-    Each h divides by the root of two, and what else these gates do is to move and add Gaussian integers: so the squared
-    magnitudes of all entries are whole numbers over a power of two.
+    Each h divides by sqrt(2), and the other gates of `_OVER_ROOTS_OF_TWO` only permute and add Gaussian integers. So
+    the squared magnitudes of all entries are integers divided by a power of two.
 
     Args:
-        target: complex [D, D] of a unitary, or [D] of a state, normalized.
-        gates: Gates of the circuit.
-        max_gates: Most gates.
+        target: complex [D, D] of a unitary, or [D] of a normalized state.
+        gates: Names of the gates of the circuit.
+        max_gates: Maximum number of gates.
     """
     if not {*gates} <= _OVER_ROOTS_OF_TWO:
         return True
@@ -91,16 +98,16 @@ def may_be_exact(target: Matrix, gates: Sequence[str], max_gates: int) -> bool:
 
 _OVER_ROOTS_OF_TWO = {"h", "x", "y", "z", "s", "sdg", "cx", "cy", "cz", "swap", "ccx", "cswap"}
 _MOST_POWERS = 16
-"""Beyond, whole numbers lie too close to tell."""
+"""For higher powers, rounding hides the distance from an integer."""
 
 
 def _common(gates: Sequence[str], num_qubits: int) -> list[Invariant]:
-    """Return the groups that all circuits of some gates are in."""
+    """Return the groups that contain all circuits of the gates."""
     return [group for group in INVARIANTS if all(group.has(gate, num_qubits) for gate in gates)]
 
 
 def may_entangle(gates: Sequence[str], num_qubits: int) -> bool:
-    """Tell whether circuits of some gates may entangle qubits that begin in |0...0>."""
+    """Tell whether circuits of the gates can entangle qubits that start in |0...0>."""
     return not any(all(group.has(gate, num_qubits) for gate in gates) for group in (_LOCAL, _MONOMIAL))
 
 
@@ -110,12 +117,12 @@ def _is_member(invariant: Invariant, gate: str, among_others: bool) -> bool:
 
 
 def _embedded(gate: str, among_others: bool) -> Matrix:
-    """Return a gate's matrix, on one more qubit where it is among others; how many these are makes no difference."""
+    """Return a gate's matrix, extended by an idle qubit if there are others; their number makes no difference."""
     matrix = GATES[gate].matrix()
     return np.asarray(np.kron(np.eye(2), matrix) if among_others else matrix)
 
 
-# ----------------------------------------------------------------- groups of matrices, by what they look like
+# ----------------------------------------------------------------- misfits of matrices
 
 
 def _real(matrix: Matrix) -> float:
@@ -149,7 +156,7 @@ def _keeps_weight(matrix: Matrix) -> float:
 
 
 def _local(matrix: Matrix) -> float:
-    """Gates on one qubit and swaps: each qubit's operators are taken to those of one qubit."""
+    """One-qubit gates and swaps: conjugation maps the operators of each qubit to those of one qubit."""
     num_qubits = len(matrix).bit_length() - 1
     axes = matrix.reshape((2,) * (2 * num_qubits))
 
@@ -161,7 +168,7 @@ def _local(matrix: Matrix) -> float:
 
 
 def _clifford(matrix: Matrix) -> float:
-    """Every x and z is taken to a product of x, y and z."""
+    """Clifford: conjugation maps every X and Z to a product of Paulis."""
     size = len(matrix)
     index, worst = np.arange(size), 0.0
     for bit in 2 ** np.arange(size.bit_length() - 1):
@@ -179,7 +186,7 @@ def _pauli_misfit(matrix: Matrix) -> float:
     return float(1 - abs((entries * (1 - 2 * signs)).sum()) / len(matrix))
 
 
-# ------------------------------------------------------------- what members make of |0...0>, as `misfit_of_state`
+# ----------------------------------------------------------------- misfits of states
 
 
 def _real_state(state: Matrix) -> float:
@@ -201,11 +208,11 @@ def _product_state(state: Matrix) -> float:
     return max(1 - float(np.linalg.norm(half, 2)) ** 2 for half in halves)
 
 
-# ---------------------------------------------- groups that permute the basis states, and change their phases
+# ----------------------------------------------------------------- permutations of the basis states, with phases
 
 
 def _moves(matrix: Matrix) -> tuple[NDArray[np.intp], Matrix]:
-    """Return to which row each basis state goes, int [D], and the entries there."""
+    """Return the row that each basis state is mapped to, int [D], and the entries there."""
     rows = abs(matrix).argmax(axis=0)
     return rows, matrix[rows, np.arange(len(matrix))]
 
@@ -215,7 +222,7 @@ def _permutation(matrix: Matrix) -> float:
 
 
 def _from_bits(values: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the sums (XOR) that agree with values [D] at each single bit, D = 2**n, and with 0 at 0."""
+    """Return the XOR-linear function that agrees with values [D] (D = 2**n) on single bits, as a table [D]."""
     sums = np.zeros(1, dtype=np.intp)
     for bit in 2 ** np.arange(len(values).bit_length() - 1):
         sums = np.concatenate([sums, sums ^ values[bit] ^ values[0]])
@@ -239,7 +246,7 @@ def _moves_bits(matrix: Matrix) -> float:
 
 
 def _phases_of(steps: int) -> Callable[[Matrix], float]:
-    """Entries that differ by multiples of 1/steps of a full turn."""
+    """Return the misfit of permutations whose phases differ by multiples of 2 pi / steps."""
 
     def misfit(matrix: Matrix) -> float:
         _, entries = _moves(matrix)
@@ -250,15 +257,15 @@ def _phases_of(steps: int) -> Callable[[Matrix], float]:
 
 
 def _turns(entries: Matrix, steps: int) -> NDArray[np.intp]:
-    """Return the phases [D] relative to the first one, rounded to whole numbers of 1/steps of a full turn."""
+    """Return the phases [D] relative to the first one, rounded to integer multiples of 2 pi / steps."""
     turns: NDArray[np.intp] = np.rint(np.angle(entries * entries[0].conj()) * steps / (2 * np.pi)).astype(np.intp)
     return turns % steps
 
 
 def _phases_of_sums(steps: int) -> Callable[[Matrix], float]:
-    """Phases that are sums of phases of single sums (XOR) of bits, as cx and a phase gate make them.
+    """Return the misfit of circuits of cx and a phase gate: their phases are sums of phases of parities of bits.
 
-    As a polynomial of the bits, such a phase has whole multiples of 2**(degree - 1) as its coefficients.
+    As a polynomial in the bits, such a phase has integer multiples of 2**(degree - 1) as coefficients.
 
     Reference:
         Amy, Mosca, "T-count optimization and Reed-Muller codes", IEEE Trans. Inf. Theory 65 (2019).
@@ -277,7 +284,7 @@ def _phases_of_sums(steps: int) -> Callable[[Matrix], float]:
 
 
 _BASIS, _ZERO, _REAL = ("basis states", _basis_state), ("|0...0>", _zero_state), ("real states", _real_state)
-"""In words, and as `misfit_of_state`."""
+"""`states` and `misfit_of_state` of an `Invariant`."""
 
 _LOCAL = Invariant(
     "products of gates on single qubits, up to swaps", _local, "products of single qubits", _product_state
@@ -293,13 +300,13 @@ INVARIANTS = (
     Invariant("flips of bits, up to phases", _flips, *_BASIS),
     Invariant("flips and swaps of bits, up to phases", _moves_bits, *_BASIS),
     Invariant("permutations whose output bits are sums (XOR) of input bits, up to phases", _affine, *_BASIS),
-    Invariant("such that |0...0> stays as it is", _keeps_zero, *_ZERO),
-    Invariant("such that the number of qubits in 1 stays as it is", _keeps_weight, *_ZERO),
+    Invariant("such that |0...0> is unchanged", _keeps_zero, *_ZERO),
+    Invariant("such that the number of qubits in 1 is unchanged", _keeps_weight, *_ZERO),
     Invariant("real, up to a global phase", _real, *_REAL),
     ROTATIONS,
     Invariant("Clifford", _clifford),
     Invariant("permutations with signs that are sums (XOR) of bits", _phases_of_sums(2)),
-    Invariant("permutations with phases that cx and t can make", _phases_of_sums(8)),
+    Invariant("permutations with phases that cx and t can produce", _phases_of_sums(8)),
     Invariant("permutations with phases that are multiples of 90 degrees", _phases_of(4)),
     Invariant("permutations with phases that are multiples of 45 degrees", _phases_of(8)),
 )

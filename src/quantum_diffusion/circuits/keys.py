@@ -1,4 +1,4 @@
-"""One number a row: keys by which equal circuits, or any equal rows of an array, are found in bulk."""
+"""Hashes the rows of an array, to find equal circuits or equal matrices in bulk."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ Keys = NDArray[np.uint64]
 
 
 def row_keys(rows: NDArray[Any]) -> Keys:
-    """Return a 64-bit key a row, uint64 [N]; equal rows have equal keys.
-
-    Two different rows share a key with probability 2**-64.
+    """Return a 64-bit hash of each row; different rows collide with probability 2**-64.
 
     Args:
-        rows: [N, ...] of any numbers of fixed size.
+        rows: [N, ...], any fixed-size dtype.
+
+    Returns:
+        uint64 [N].
 
     Reference:
-        The mixing steps are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+        Mixing steps of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
     """
     flat = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
     keys = np.zeros(len(rows), dtype=np.uint64)

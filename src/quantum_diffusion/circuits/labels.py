@@ -1,7 +1,7 @@
 """Schmidt rank vectors: which qubits of a circuit's output state are entangled with the rest.
 
-Entry q is the rank of qubit q's reduced state: 1 (separable from the rest) or 2 (entangled). Clifford circuits are
-labelled by following the stabilizer tableau in integers; all others by their state vector.
+Entry q is the rank of qubit q's reduced state: 1 (separable from the rest) or 2 (entangled). Data generation and
+verification use it. Clifford circuits are labelled by their stabilizer tableau, all others by their state vector.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from quantum_diffusion.errors import GateSetError
 SchmidtRanks = NDArray[np.int8]
 
 MINOR_TOLERANCE = 1e-9
-"""The largest 2x2 minor of a product state in float64 is about 1e-16; of an evenly spread entangled state of n qubits
-about 2**(1 - n), that is 2e-6 for 20."""
+"""Minors above this mean entanglement. In float64 the largest 2x2 minor of a product state is about 1e-16, that of an
+evenly spread entangled state of n qubits about 2**(1 - n): 2e-6 for 20 qubits."""
 
 _STATE_BYTES = 64 * 2**20
 """Memory for one block of state vectors."""
@@ -46,20 +46,25 @@ def schmidt_rank_vectors(ids: Ids, table: InstructionTable) -> SchmidtRanks:
 
 
 def prefix_rank_vectors(ids: Ids, table: InstructionTable) -> SchmidtRanks:
-    """Label every prefix of circuits: int8 [N, T, Q], entry t after the first t + 1 time steps; see above."""
+    """Label every prefix of circuits; see `schmidt_rank_vectors`.
+
+    Returns:
+        int8 [N, T, Q]; entry t is the label after the first t + 1 time steps.
+    """
     return _ranks(ids, table, every_prefix=True)
 
 
 def tableau_maps(table: InstructionTable) -> NDArray[np.uint8]:
-    """Return what each instruction of a Clifford pool does to a stabilizer tableau, uint8 [K+1, 2Q, 2Q] of 0 and 1.
+    """Return the action of each instruction of a Clifford pool on a stabilizer tableau, without signs.
 
-    Rows and columns are X of every qubit, then Z of every qubit; entries say which columns of the tableau each new one
-    is the sum of, modulo 2. Signs are left out.
+    Returns:
+        uint8 [K+1, 2Q, 2Q] of 0 and 1. Rows and columns are X of every qubit, then Z of every qubit; row r marks the
+        old columns of the tableau whose sum modulo 2 is the new column r.
     """
     num_qubits, count = table.num_qubits, len(table) + 1
     maps = np.empty((count, 2 * num_qubits, 2 * num_qubits), dtype=np.uint8)
     numbers = np.arange(count)
-    for source in range(2 * num_qubits):  # each column alone, through all instructions at once
+    for source in range(2 * num_qubits):  # one column at a time, for all instructions at once
         flat = np.zeros((2, num_qubits * count), dtype=np.uint8)
         flat[source // num_qubits, (source % num_qubits) * count : (source % num_qubits + 1) * count] = 1
         for index, gate in enumerate(table.pool):
@@ -79,17 +84,15 @@ def _ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRank
 
 
 def _tableau_ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> SchmidtRanks:
-    """Follow, for every qubit, the X and Z columns of the n stabilizer generators as n-bit integers.
+    """Track, for every qubit, the X and Z columns of the n stabilizer generators as n-bit integers.
 
-    Signs do not matter. Qubit q is separable exactly when one Pauli axis is fixed on it, that is when the pairs
-    (x, z) over the generators span at most one dimension: x == 0, z == 0 or x == z.
+    Signs do not matter. Qubit q is separable exactly if the generators restrict it to one Pauli axis, that is, if the
+    pairs (x, z) over the generators span at most one dimension: x == 0, z == 0 or x == z.
     """
     num_circuits, num_steps = ids.shape
     num_qubits = table.num_qubits
     if num_qubits > 64:
-        raise GateSetError(
-            f"labels of {num_qubits} qubits were asked for, but at most 64 are supported: use fewer qubits"
-        )
+        raise GateSetError(f"labels support at most 64 qubits, but the circuits have {num_qubits}: use fewer qubits")
     dtype = np.uint8 if num_qubits <= 8 else np.uint32 if num_qubits <= 32 else np.uint64
     x = np.zeros((num_qubits, num_circuits), dtype=dtype)
     z = np.repeat(np.array([1 << q for q in range(num_qubits)], dtype=dtype)[:, None], num_circuits, axis=1)
@@ -120,7 +123,7 @@ _Index = NDArray[np.int64]
 
 
 def _act(x: _Column, z: _Column, gate: Gate, operands: _Index) -> None:
-    """Let a gate act on the columns [Q * N] of tableaux, in place; operands [n, qubits] say on which of them."""
+    """Apply a gate to the columns [Q * N] of tableaux, in place; operands [n, qubits] select the columns."""
     places = [(column, operands[:, qubit]) for column in (x, z) for qubit in range(gate.num_qubits)]
     before: dict[int, _Column] = {}
     after = []
@@ -137,13 +140,13 @@ def _act(x: _Column, z: _Column, gate: Gate, operands: _Index) -> None:
 
 @cache
 def _tableau_action(gate: Gate) -> list[tuple[int, list[int]]]:
-    """Return the columns of the tableau that a Clifford gate changes, each with those whose sum it becomes.
+    """Return the tableau columns that a Clifford gate changes, each with the columns whose sum replaces it.
 
-    Columns are numbered X of each of the gate's qubits, then Z of each. Signs are left out, so Paulis change nothing.
+    Columns are X of each of the gate's qubits, then Z of each. Signs are left out, so Paulis change nothing.
     """
     matrix, num_qubits = gate.matrix(), gate.num_qubits
     index, bits = np.arange(2**num_qubits), 2 ** np.arange(num_qubits)
-    images = []  # of X of each qubit, then Z of each: a row of 0 and 1 each
+    images = []  # of X of each qubit, then Z of each, as rows of 0 and 1
     for source in [matrix[:, index ^ bit] for bit in bits] + [matrix * np.where(index & bit, -1, 1) for bit in bits]:
         pauli = source @ matrix.conj().T
         flips = abs(pauli[:, 0]).argmax()
@@ -168,9 +171,9 @@ def _state_ranks(ids: Ids, table: InstructionTable, every_prefix: bool) -> Schmi
 def ranks_of_states(states: Complex) -> SchmidtRanks:
     """Return the rank of every qubit's reduced state.
 
-    A qubit is separable when the two halves of the state (qubit = 0, qubit = 1) are parallel, that is when all 2x2
-    minors vanish. Comparing with the largest column is enough and, unlike the determinant of the reduced density
-    matrix, keeps the full precision of the amplitudes.
+    A qubit is separable if the two halves of the state (qubit = 0, qubit = 1) are parallel, that is, if all 2x2 minors
+    vanish. Comparing with the largest column is enough and, unlike the determinant of the reduced density matrix, keeps
+    the full precision of the amplitudes.
 
     Args:
         states: complex128 [N, D], normalised.

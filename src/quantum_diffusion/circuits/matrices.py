@@ -1,6 +1,7 @@
-"""What circuits do, as numbers: unitaries [N, D, D] and states [N, D, 1], compared, padded, stored and checked.
+"""Compares, pads, encodes and checks unitaries [N, D, D] and states [N, D, 1].
 
-Everything that holds for both is written once, for matrices of D = 2^n rows and any number of columns.
+Tasks, data sets and searches use it. Code for both is written once, for matrices of D = 2^n rows and any number of
+columns.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from quantum_diffusion.circuits.keys import Keys, row_keys
 from quantum_diffusion.errors import ConfigError, first_line
 
 EXACT = 1e-6
-"""A circuit is its target when the infidelity, computed in float64, is below this."""
+"""A circuit is exact if its infidelity with the target, computed in float64, is below this."""
 
 STORED_TOLERANCE = 1e-4
-"""Infidelity of a stored matrix with that of its own circuit; float16 leaves about 1e-6, another circuit 0.1 and
-more."""
+"""Maximum infidelity of a stored matrix with its circuit; float16 causes about 1e-6, a wrong circuit 0.1 or more."""
 
 UNITARY_TOLERANCE = 1e-5
-"""Largest entry of U^dagger U - 1 of a matrix that counts as unitary, and error of the norm of a state; float32 data
-sets reach 1e-6."""
+"""Maximum entry of |U^dagger U - 1| for a unitary, and error of the norm for a state; float32 data sets reach 1e-6."""
 
 _PIECE_BYTES = 2**23
-"""Circuits are simulated in pieces that a processor's cache holds: three times as fast as all at once."""
+"""Memory of one piece: simulating circuits in pieces that fit the cache is three times as fast."""
 
 _NOT_ZERO = 1e-3
 _KEY_STEPS = 2.0**12
@@ -35,21 +34,21 @@ _KEY_SHIFT = 0.27
 
 
 def pieces(count: int, entries: int) -> list[slice]:
-    """Cut circuits into pieces to be simulated one after the other; results do not depend on it.
+    """Split circuits into pieces to simulate one after the other; the results do not depend on the split.
 
     Args:
-        count: Circuits; none at all give one empty piece.
-        entries: Complex numbers that each needs, D^2 for its unitary.
+        count: Number of circuits; 0 gives one empty piece.
+        entries: Complex numbers per circuit, D^2 for a unitary.
     """
     size = max(1, _PIECE_BYTES // (16 * entries))
     return [slice(start, min(start + size, count)) for start in range(0, max(count, 1), size)]
 
 
 def infidelities(matrices: Matrix, targets: Matrix) -> NDArray[np.float64]:
-    """Return how far matrices are from targets, up to a global phase.
+    """Return the infidelities of matrices with targets, up to a global phase.
 
-    1 - |tr(V^dagger U)|^2 / (|V|^2 |U|^2) with the squared Frobenius norms, which are D for unitaries and 1 for states:
-    so rounding of the targets' scale, as in data sets in float32, does not count. For states it is 1 - |<v|u>|^2.
+    1 - |tr(V^dagger U)|^2 / (|V|^2 |U|^2) with Frobenius norms; for states it is 1 - |<v|u>|^2. Dividing by the squared
+    norms (D for exact unitaries, 1 for states) ignores rounding of the targets' scale, as in float32 data sets.
 
     Args:
         matrices: complex128 [N, D, R].
@@ -65,16 +64,19 @@ def infidelities(matrices: Matrix, targets: Matrix) -> NDArray[np.float64]:
 
 
 def matrix_keys(matrices: NDArray[np.complexfloating]) -> Keys:
-    """Return a 64-bit key a matrix, uint64 [N]; equal up to a global phase (and rounding) means equal keys.
+    """Return a 64-bit hash of each matrix, the same for matrices equal up to a global phase and rounding.
 
     Args:
-        matrices: complex [N, D, R]; single precision will do.
+        matrices: complex [N, D, R]; single precision is enough.
+
+    Returns:
+        uint64 [N].
     """
     flat = matrices.reshape(len(matrices), math.prod(matrices.shape[1:]))
-    first = np.argmax(np.abs(flat) > _NOT_ZERO, axis=1)  # its phase is made that of 1
+    first = np.argmax(np.abs(flat) > _NOT_ZERO, axis=1)  # becomes real and positive
     pivot = flat[np.arange(len(flat)), first]
     turned = flat * (pivot.conj() / np.abs(pivot))[:, None]
-    # Entries of small circuits are multiples of powers of 1/sqrt(2): the shift keeps them from the edges of rounding.
+    # Entries of small circuits are multiples of powers of 1/sqrt(2): the shift keeps them away from rounding edges.
     numbers = np.stack([turned.real, turned.imag], axis=1) * _KEY_STEPS + _KEY_SHIFT
     return row_keys(np.floor(numbers).astype(np.int32))
 
@@ -92,7 +94,7 @@ def from_two_channels(parts: NDArray[np.floating]) -> Matrix:
 
 
 def pad_unitary(matrix: NDArray[Any], num_qubits: int) -> Matrix:
-    """Extend unitaries to more qubits, on which they do nothing: the identity's tensor product with each.
+    """Extend unitaries to more qubits by the identity on the added qubits.
 
     Args:
         matrix: Complex [..., d, d] with d = 2**q; qubit 0 is the lowest bit of the basis index.
@@ -109,25 +111,29 @@ def qubits_of_unitary(matrix: NDArray[Any]) -> int:
     """Return the number of qubits of a unitary.
 
     Raises:
-        ConfigError: The array is no matrix of that kind: its shape, its numbers or its columns are wrong.
+        ConfigError: It is not one square matrix of 2**n rows, or not unitary.
     """
     array = finite_array(matrix, "a complex matrix", "a unitary matrix", "search.unitaries.target_unitary")
+    if array.ndim > 2:
+        raise ConfigError(
+            f"the target has shape {array.shape}: give one matrix [D, D] with D = 2, 4, 8, ..., not a stack"
+        )
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < 2 or array.shape[0].bit_count() != 1:
         raise ConfigError(f"the target has shape {array.shape}: give a square matrix of 2, 4, 8, ... rows")
-    with np.errstate(over="ignore", invalid="ignore"):  # huge entries give inf or nan, which are no small error
+    with np.errstate(over="ignore", invalid="ignore"):  # huge entries give inf or nan, which the comparison refuses
         error = np.abs(array.conj().T @ array.astype(np.complex128) - np.eye(len(array))).max()
     if not error <= UNITARY_TOLERANCE:
         is_rounded = error < 0.1
         nearest = ", e.g. the nearest one, scipy.linalg.polar(matrix.astype(complex))[0]" if is_rounded else ""
         raise ConfigError(
-            f"the target is not unitary: U^dagger U differs from the identity by {error:.2g}, at most "
-            f"{UNITARY_TOLERANCE:g} is allowed; give a unitary matrix{nearest}"
+            f"the target is not unitary: U^dagger U differs from the identity by {error:.2g}, more than "
+            f"{UNITARY_TOLERANCE:g}; give a unitary matrix{nearest}"
         )
     return int(array.shape[0]).bit_length() - 1
 
 
 def pad_state(state: NDArray[Any], num_qubits: int) -> Matrix:
-    """Extend states to more qubits, which stay in |0>.
+    """Extend states to more qubits by |0> on the added qubits.
 
     Args:
         state: Complex [..., d, 1] with d = 2**q; qubit 0 is the lowest bit of the basis index.
@@ -147,7 +153,7 @@ def qubits_of_state(state: NDArray[Any]) -> int:
         state: Complex [d] or [d, 1].
 
     Raises:
-        ConfigError: The array is none: its shape, its numbers or its norm are wrong.
+        ConfigError: It is not one vector of 2**n amplitudes, or not normalised.
     """
     array = finite_array(state, "a complex vector", "a normalised vector", "search.states.target_state")
     rows = array.shape[0] if array.ndim else 0
@@ -157,31 +163,38 @@ def qubits_of_state(state: NDArray[Any]) -> int:
         error = abs(float(np.linalg.norm(array.astype(np.complex128))) - 1)
     if not error <= UNITARY_TOLERANCE:
         raise ConfigError(
-            f"the target is no state: its norm differs from 1 by {error:.2g}, at most {UNITARY_TOLERANCE:g} is "
-            "allowed; divide it by numpy.linalg.norm(vector)"
+            f"the target is not normalised: its norm differs from 1 by {error:.2g}, more than "
+            f"{UNITARY_TOLERANCE:g}; divide it by numpy.linalg.norm(vector)"
         )
     return int(rows).bit_length() - 1
 
 
+def check_unmasked(values: object) -> None:
+    """Raise `ConfigError` if a numpy masked array has masked entries, which conversions would silently unmask."""
+    if np.ma.is_masked(values):
+        raise ConfigError("the target is a numpy array with masked entries: give an array without a mask")
+
+
 def finite_array(values: Any, expected: str, wanted: str, maker: str) -> NDArray[Any]:
-    """Return what a caller gave as an array of numbers.
+    """Return a caller's value as an array of finite numbers.
 
     Args:
-        values: Whatever it is.
-        expected: What an array should be, for the error of what is none.
-        wanted: What should be given in place of numbers that are not finite.
-        maker: The function that makes one of a name, a file or a circuit.
+        values: Any value.
+        expected: What to give instead of a value that is not an array of numbers, for the message.
+        wanted: What to give instead of an array with entries that are not finite.
+        maker: The function that makes such an array from a name, a file or a circuit.
 
     Raises:
-        ConfigError: It is no array of finite numbers.
+        ConfigError: It is not an array of finite numbers, or has masked entries.
     """
+    check_unmasked(values)
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError) as problem:  # rows of several lengths, a tensor on a GPU
-        raise ConfigError(f"the target is no array ({first_line(problem)}): give {expected}") from None
+    except (TypeError, ValueError) as problem:  # rows of different lengths, a tensor on a GPU
+        raise ConfigError(f"the target is not an array ({first_line(problem)}): give {expected}") from None
     if array.dtype.kind not in "biufc":
         raise ConfigError(
-            f"the target holds {array.dtype}, not numbers: give {expected}; {maker} makes one of a name, a file or "
+            f"the target holds {array.dtype}, not numbers: give {expected}; {maker} makes one from a name, a file or "
             "a circuit"
         )
     if array.ndim and array.size and not np.isfinite(array).all():

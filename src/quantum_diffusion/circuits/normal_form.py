@@ -1,6 +1,7 @@
-"""One form for circuits that are the same but for the order of gates that do not touch each other.
+"""A normal form for circuits, the same for all orders of gates that act on different qubits.
 
-Counting distinct or new circuits in this form does not take a reordering, or a pair that cancels, for another circuit.
+Evaluation counts distinct and novel circuits in this form, so that a reordering or a cancelling pair does not count as
+another circuit.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 def normal_form(ids: Ids, table: InstructionTable) -> Ids:
     """Simplify circuits and order their gates by layer, then by instruction.
 
-    Each gate moves to the earliest layer its qubits allow. Two circuits have equal results exactly when reordering
-    gates on different qubits, cancelling inverse neighbours and exchanging the qubits of symmetric gates turn one into
+    Each gate moves to the earliest layer its qubits allow. Two circuits have the same normal form exactly if reordering
+    gates on different qubits, cancelling inverse neighbours and permuting the qubits of symmetric gates turn one into
     the other.
 
     Args:
@@ -23,7 +24,7 @@ def normal_form(ids: Ids, table: InstructionTable) -> Ids:
         table: The instructions the ids number.
 
     Returns:
-        int16 [N, T], gates first, zeros behind.
+        int16 [N, T], gates first, then zeros.
 
     Reference:
         Cartier and Foata, Lecture Notes in Mathematics 85 (1969): the normal form of partially commuting words.

@@ -1,7 +1,7 @@
 """Peephole optimisation: fewer gates of the same pool for exactly the same unitary, global phase included.
 
-Stronger than `simplify` and still fast enough for data generation: tables made once for a pool and a number of qubits
-hold every decision, and numpy looks them up for thousands of circuits at once.
+Stronger than `simplify`, yet fast enough for data generation: all decisions are precomputed in tables for a pool and a
+number of qubits, and numpy looks them up for thousands of circuits at once.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ MAX_QUBITS_FOR_TRIPLES = 12
 
 _MAX_WIDTH = 3  # qubits of a window
 _MAX_STATES = 10_000  # of an automaton; int16 holds them
-_MAX_PRODUCTS = 200_000  # tried for an automaton: less than a tenth of a second; more saves another 1 % of gates
+_MAX_PRODUCTS = 200_000  # tried for an automaton, in less than 0.1 s; more saves only another 1 % of gates
 _MAX_LOCAL = 62  # the instructions of a window are bits of an int64
 _CHUNK = 2048  # states whose successors are found at once
-_BLOCK = 16_384  # circuits at once: fewer leave numpy's overhead, more do not fit the cache
-_STOP, _PASS = -1, -2  # a gate meets one that it can neither join nor pass; one that it may pass
+_BLOCK = 16_384  # circuits at once: with fewer numpy's overhead dominates, more do not fit the cache
+_STOP, _PASS = -1, -2  # a gate meets another that it can neither merge with nor pass; one that it can pass
 _TOLERANCE = 1e-9  # float64 leaves about 1e-15
 
 _Index = NDArray[np.int64]
@@ -49,26 +49,26 @@ _Flags = NDArray[np.bool_]
 def optimize(ids: Ids, table: InstructionTable) -> Ids:
     """Rewrite circuits with fewer gates until no rule applies.
 
-    There are two rules. A gate joins an earlier one that it reaches through gates it commutes with, if the two are
-    together nothing or one gate. Gates on the same one, two or three qubits that can be brought together are replaced
-    by the shortest word for their product, as far as the tables go. A gate on several qubits is only put where the
-    gates it replaces have one on the same qubits, so that couplings stay respected.
+    There are two rules. First, a gate merges with an earlier one, past gates it commutes with, if their product is the
+    identity or a single gate. Second, gates on the same one, two or three qubits that can be brought together are
+    replaced by the shortest word for their product that the tables hold. A new multi-qubit gate is only placed on
+    qubits on which the replaced gates had one, so that couplings stay respected.
 
     Args:
         ids: int16 [N, T].
-        table: The instructions the ids number. Of more than `MAX_INSTRUCTIONS` only inverse neighbours are cancelled;
-            on more than `MAX_QUBITS_FOR_TRIPLES` qubits only windows of one and two are searched.
+        table: The instructions the ids number. With more than `MAX_INSTRUCTIONS`, only inverse neighbours are
+            cancelled; with more than `MAX_QUBITS_FOR_TRIPLES` qubits, only windows of one and two qubits are searched.
 
     Returns:
-        int16 [N, T], gates moved to the start of each circuit, zeros behind; never more gates than before. The result
-        for a circuit depends on that circuit alone, and optimizing it again changes nothing.
+        int16 [N, T], gates at the start of each circuit, zeros at the end; never more gates than before. The result for
+        a circuit does not depend on the others, and optimizing it again changes nothing.
     """
     if len(table) > MAX_INSTRUCTIONS:
         return cancel_inverse_neighbours(ids, table)
     rules = _rules(table.pool, table.num_qubits)
     result = compact(ids)
     counts = gate_count(result)
-    by_length = np.argsort(counts, kind="stable")  # in blocks of like length few time steps are empty
+    by_length = np.argsort(counts, kind="stable")  # blocks of similar length have few empty time steps
     for start in range(0, len(ids), _BLOCK):
         rows = by_length[start : start + _BLOCK]
         num_steps = counts[rows[-1]]
@@ -80,7 +80,7 @@ def optimize(ids: Ids, table: InstructionTable) -> Ids:
 
 
 def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
-    """Apply the rules in turns, reading forwards and backwards, until neither changes a circuit; [N, T] in and out.
+    """Apply the rules, reading forwards and backwards in turn, until neither changes a circuit; [N, T] in and out.
 
     Windows are searched greedily from the front, so reading backwards finds others.
     """
@@ -99,7 +99,7 @@ def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
         _join_gates(block, rules.meeting[turn], rules.uses_qubit, changed, next(clock))
         joined = _joined_pairs(block, rules.joins)
         for number, window in enumerate(rules.windows):
-            # The qubits must be joined by gates, and a second search only pays where something has changed.
+            # The qubits must be joined by gates, and a repeated search only pays off where something has changed.
             promising = np.count_nonzero(joined[:, window.pairs], axis=1) >= len(window.qubits) - 1
             promising &= (changed[:, window.qubits] >= searched[turn, number]).any(axis=1)
             now = next(clock)
@@ -114,7 +114,7 @@ def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
 
 
 def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, changed: _Index, now: int) -> None:
-    """Let each gate of ids [N, T] walk back to one it can join, in place; note the time in `changed` [N, Q]."""
+    """Move each gate of ids [N, T] back to one it can merge with, in place; record the time in `changed` [N, Q]."""
     steps = np.ascontiguousarray(ids.T)
     for step in range(1, len(steps)):
         rows = np.flatnonzero(steps[step])
@@ -136,7 +136,7 @@ def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, change
 
 
 def _joined_pairs(ids: Ids, joins: _Flags) -> _Flags:
-    """Tell which pairs of qubits have a gate in common, bool [N, pairs], for ids [N, T]."""
+    """Return which pairs of qubits share a gate, bool [N, pairs], for ids [N, T]."""
     joined = np.zeros((len(ids), joins.shape[1]), dtype=np.bool_)
     for step in range(ids.shape[1]):
         joined |= joins[ids[:, step]]
@@ -144,7 +144,7 @@ def _joined_pairs(ids: Ids, joins: _Flags) -> _Flags:
 
 
 def _shorten_windows(ids: Ids, rows: _Index, window: _Window, automaton: _Automaton) -> _Index:
-    """Shorten what some rows of ids [N, T] do on a window's qubits, in place; return the rows that changed."""
+    """Shorten some rows of ids [N, T] on a window's qubits, in place; return the rows that changed."""
     block = ids[rows]
     stream = _stream(block, window)
     if stream is None:
@@ -161,7 +161,7 @@ def _shorten_windows(ids: Ids, rows: _Index, window: _Window, automaton: _Automa
     changed, at = np.unique(stream.row[gates], return_inverse=True)
     replaced = block[changed]
     replaced[at, columns] = window.ids[automaton.word_gate(state[stretch], rank)]
-    # All gates stay in their order, but those of a stretch come together.
+    # All gates keep their order, except that those of a stretch are brought together.
     keys = np.tile(2 * np.arange(ids.shape[1]), (len(changed), 1))
     keys[at, columns] = place[stretch]
     ids[rows[changed]] = np.take_along_axis(replaced, np.argsort(keys, axis=1, kind="stable"), axis=1)
@@ -170,15 +170,15 @@ def _shorten_windows(ids: Ids, rows: _Index, window: _Window, automaton: _Automa
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Stream:
-    """The gates that lie inside a window's qubits, circuit after circuit, in one list of G gates.
+    """The gates inside a window's qubits, circuit after circuit, in one list of G gates.
 
     Attributes:
         row: int64 [G], the circuit.
         column: int64 [G], the time step.
         local: int64 [G], the instruction, numbered within the window.
-        between: int64 [G], the local instructions, as bits, that do not commute with the gates that stand between
-            this gate and the one before it.
-        edge: int64 [G], the time step of the first of these gates, if there are any.
+        between: int64 [G], the local instructions, as bits, that do not commute with all gates between the previous
+            gate and this one.
+        edge: int64 [G], the time step of the first gate between them, if there is any.
     """
 
     row: _Index
@@ -189,7 +189,7 @@ class _Stream:
 
 
 def _stream(ids: Ids, window: _Window) -> _Stream | None:
-    """List the gates of ids [N, T] that lie inside the window; None if there are none."""
+    """List the gates of ids [N, T] inside the window; None if there are none."""
     num_steps = ids.shape[1]
     places = np.flatnonzero(window.matters[ids])
     gates = ids.ravel()[places]
@@ -197,7 +197,7 @@ def _stream(ids: Ids, window: _Window) -> _Stream | None:
     inside = np.flatnonzero(local >= 0)
     if not len(inside):
         return None
-    # For a circuit's first gate these belong to another circuit, but then there is no open stretch that they limit.
+    # For a circuit's first gate these belong to another circuit; harmless, as no stretch is open then.
     between = np.roll(np.bitwise_or.reduceat(window.clash[gates], inside), 1)
     edge = np.append(places, 0)[np.roll(inside, 1) + 1] % num_steps
     row, column = np.divmod(places[inside], num_steps)
@@ -205,15 +205,15 @@ def _stream(ids: Ids, window: _Window) -> _Stream | None:
 
 
 def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Index, _Index]:
-    """Find stretches of gates for which there is a shorter word, all circuits at once.
+    """Find stretches of gates that have a shorter word, in all circuits at once.
 
-    A stretch takes gate after gate of the stream. Gates between them go to its left as long as they commute with all
-    it has; from the first that does not they stay on its right, and it may only take gates that commute with these.
-    It ends before a gate it may not take. One whose product leaves the table goes on without its first gate.
+    A stretch takes the gates of the stream one by one. Gates in between move to its left while they commute with all
+    of it; from the first that does not, they stay on its right, and the stretch may only take gates that commute with
+    them. It ends before a gate it may not take. If its product leaves the table, it drops its first gate and goes on.
 
     Returns:
-        Of each stretch the first gate and the one after the last (positions in the stream), the state that is its
-        product, and twice the time step at which it comes to stand; int64.
+        For each stretch, its first gate and the one after its last (positions in the stream), the state of its product,
+        and twice the time step of its new place; int64.
     """
     counts = np.bincount(stream.row)
     starts = np.cumsum(counts) - counts
@@ -223,8 +223,8 @@ def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Inde
 
     first, state = starts.copy(), np.zeros_like(starts)
     taken = np.zeros_like(starts)  # local instructions, as bits
-    barred = np.zeros_like(starts)  # those that do not commute with the gates on the right
-    border = np.zeros_like(starts)  # before the gates on the right
+    barred = np.zeros_like(starts)  # local instructions that do not commute with the gates on the right
+    border = np.zeros_like(starts)  # the place just before the gates on the right
     found: list[tuple[_Index, ...]] = []
 
     def close(rows: _Index, end: _Index) -> _Flags:
@@ -269,9 +269,9 @@ class _Automaton:
     """Products of a pool's L instructions on a few qubits: S states, of which 0 is the identity.
 
     Attributes:
-        step: int16 [S, L], the state after one more instruction, -1 for a product that is in no state.
-        length: int16 [S], number of gates of the shortest word for a state.
-        words: int8 [S, longest + 1], this word, -1 behind.
+        step: int16 [S, L], the state after one more instruction, -1 if the product is not in the table.
+        length: int16 [S], length of the shortest word for a state.
+        words: int8 [S, longest + 1], that word, padded with -1.
         groups: bool [L, groups], the set of two or more qubits that an instruction acts on.
         word_groups: bool [S, groups], the sets that a word's instructions act on.
     """
@@ -283,11 +283,11 @@ class _Automaton:
     word_groups: _Flags
 
     def word_gate(self, state: _Index, rank: _Index) -> NDArray[np.int8]:
-        """Return gate number `rank` of the words for states, -1 behind the end."""
+        """Return gate number `rank` of each state's word, -1 past its end."""
         return np.asarray(self.words[state, np.minimum(rank, self.words.shape[1] - 1)])
 
     def follow(self, local: _Index, first: _Index, end: _Index) -> _Index:
-        """Return the state after instructions first..end - 1 of the list `local`, -1 if one is in no state."""
+        """Return the state after instructions first..end - 1 of the list `local`, -1 if it is not in the table."""
         state = np.zeros(len(first), dtype=np.int64)
         for offset in range(int((end - first).max(initial=0))):
             going = np.flatnonzero((first + offset < end) & (state >= 0))
@@ -295,7 +295,7 @@ class _Automaton:
         return state
 
     def joins_nothing_new(self, state: _Index, local: _Index, first: _Index, end: _Index) -> _Flags:
-        """Tell whether words act on sets of qubits only that instructions first..end - 1 of `local` act on, too."""
+        """Tell whether all sets of qubits that a word acts on also occur in instructions first..end - 1 of `local`."""
         joined = np.zeros((len(state), self.groups.shape[1]), dtype=np.bool_)
         for offset in range(int((end - first).max(initial=0))):
             going = np.flatnonzero(first + offset < end)
@@ -305,15 +305,15 @@ class _Automaton:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Window:
-    """A few qubits, and what the instructions are to them.
+    """A few qubits, and how the instructions relate to them.
 
     Attributes:
-        qubits: int64, the qubits in order.
+        qubits: int64, the qubits in ascending order.
         pairs: int64, their pairs as columns of `_Rules.joins`.
-        ids: int16 [L + 1], the instructions inside by local number; the last is NO_GATE, number -1.
+        ids: int16 [L + 1], the instructions inside by local number; the last, number -1, is NO_GATE.
         local: int64 [K+1], the local number of an instruction inside, else -1.
-        clash: int64 [K+1], for an instruction not inside the local ones, as bits, that it does not commute with.
-        matters: bool [K+1], whether an instruction lies inside or clashes.
+        clash: int64 [K+1], for an instruction not inside, the local ones it does not commute with, as bits.
+        matters: bool [K+1], whether an instruction is inside or clashes.
         automata: For circuits read forwards and backwards.
     """
 
@@ -328,14 +328,14 @@ class _Window:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Rules:
-    """What the passes look up.
+    """The lookup tables of the passes.
 
     Attributes:
-        meeting: int16 [K+1, K+1], for circuits read forwards and backwards: what a gate (row) and one read later
-            (column) become: one gate or NO_GATE, else `_PASS` if they commute and `_STOP` if not.
+        meeting: int16 [K+1, K+1], for circuits read forwards and backwards: the product of a gate (row) and a later one
+            (column) if it is one gate or NO_GATE, else `_PASS` if they commute and `_STOP` if not.
         uses_qubit: bool [K+1, Q].
         joins: bool [K+1, pairs], whether an instruction acts on both qubits.
-        windows: Smaller ones first.
+        windows: In order of size, smallest first.
     """
 
     meeting: tuple[NDArray[np.int16], NDArray[np.int16]]
@@ -405,9 +405,9 @@ def _matrices(table: InstructionTable) -> Complex:
 
 
 def _commutes(table: InstructionTable) -> _Flags:
-    """Tell which instructions commute, bool [K+1, K+1].
+    """Return which instructions commute, bool [K+1, K+1].
 
-    That depends on the two gates and on which operands they share: each such pattern is decided once, by matrices.
+    This depends only on the two gates and the operands they share, so each such pattern is tested once, by matrices.
     """
     operands, gate = table.operands, table.gate_index.astype(np.int32) + 1
     widest = max(gate.num_qubits for gate in table.pool)
@@ -417,12 +417,12 @@ def _commutes(table: InstructionTable) -> _Flags:
     num_gates = len(table.pool) + 1
     pattern = np.where(shared != 0, (shared * num_gates + gate[:, None]) * num_gates + gate, 0)
 
-    example = np.full(int(pattern.max()) + 1, -1)  # one place for each pattern
+    example = np.full(int(pattern.max()) + 1, -1)  # one pair of instructions for each pattern
     example[pattern] = np.arange(pattern.size).reshape(pattern.shape)
     small = instruction_table(table.pool, min(table.num_qubits, 2 * widest - 1))
     number = {instruction: row for row, instruction in enumerate(small.instructions)}
     matrices = _matrices(small)
-    commutes = np.ones(len(example), dtype=np.bool_)  # pattern 0: they share none
+    commutes = np.ones(len(example), dtype=np.bool_)  # pattern 0: no shared operands
     for code in np.flatnonzero(example >= 0)[1:]:
         pair = [table.instructions[row - 1] for row in divmod(int(example[code]), len(operands))]
         qubits = {qubit: q for q, qubit in enumerate(sorted({*pair[0].qubits, *pair[1].qubits}))}
@@ -432,22 +432,22 @@ def _commutes(table: InstructionTable) -> _Flags:
 
 
 def _products(table: InstructionTable) -> _Index:
-    """Return, for an instruction (row) and the next (column), the number of the one that does what both do; [K, K].
+    """Return the number of the instruction equal to the product of two, the first (row) and the next (column); [K, K].
 
-    Numbers count from 0; K is the identity. -1 is none, or one that acts on a set of qubits neither of the two does.
+    Numbers start at 0; K is the identity. -1 means none, or one on a set of qubits that neither of the two acts on.
     """
     matrices, groups = _matrices(table), _groups(table)
     together = matrices @ matrices[:, None]  # [K, K, D, D]
     result = np.full(together.shape[:2], -1)
     result[_equal(together, np.eye(matrices.shape[1]))] = len(table)
-    for number in reversed(range(len(table))):  # of several equal ones the first
+    for number in reversed(range(len(table))):  # the first of several equal ones wins
         may_act = ~groups[number].any() | (groups @ groups[number])
         result[_equal(together, matrices[number]) & (may_act[:, None] | may_act)] = number
     return result
 
 
 def _groups(table: InstructionTable) -> _Flags:
-    """Tell which set of two or more qubits each instruction acts on, bool [K, sets]."""
+    """Return which set of two or more qubits each instruction acts on, bool [K, sets]."""
     qubits = range(table.num_qubits)
     groups = [set(group) for size in qubits[1:] for group in itertools.combinations(qubits, size + 1)]
     rows = [[set(instruction.qubits) == group for group in groups] for instruction in table.instructions]
@@ -460,10 +460,10 @@ def _equal(matrices: Complex, matrix: Complex | NDArray[np.float64]) -> _Flags:
 
 @lru_cache(maxsize=192)
 def _automaton(pool: GatePool, width: int, backwards: bool) -> _Automaton:
-    """Search the products of the pool's gates on `width` qubits, those of fewest gates first.
+    """Enumerate the products of the pool's gates on `width` qubits, fewest gates first.
 
-    A circuit read backwards is the transposed one, of transposed gates. Products are told apart by what they make of
-    two random vectors: if that is the same to five digits, the unitaries are.
+    A circuit read backwards is the transposed circuit, made of transposed gates. Products are compared by their action
+    on two random vectors: if it agrees to five digits, the unitaries are the same.
     """
     table = _local_table(pool, width)
     assert table is not None
@@ -506,16 +506,16 @@ def _automaton(pool: GatePool, width: int, backwards: bool) -> _Automaton:
 
 
 def _keys(vectors: Complex, multipliers: _Index) -> _Index:
-    """Return int64 [M], equal where vectors [M, 2, D] are equal but for rounding."""
+    """Return a hash of each item of vectors [M, 2, D] that ignores rounding, int64 [M]."""
     entries = vectors.reshape(len(vectors), -1).view(np.float64)
     keys: _Index = np.rint(entries * 1e5).astype(np.int64) @ multipliers
     return keys
 
 
 def _words(parent: _Index, last: _Index) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """Return the lengths [S] of words and the words [S, longest + 1], given each one's beginning and last gate."""
+    """Return the lengths [S] of words and the words [S, longest + 1], given each one's parent and last gate."""
     lengths = [0]
-    for state in parent[1:].tolist():  # a beginning has the smaller number
+    for state in parent[1:].tolist():  # a parent has a smaller number
         lengths.append(lengths[state] + 1)
     length = np.array(lengths, dtype=np.int16)
     words = np.full((len(length), length.max() + 1), -1, dtype=np.int8)

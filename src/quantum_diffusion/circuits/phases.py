@@ -1,6 +1,6 @@
-"""Simplification up to a global phase: gates go that together change nothing but that.
+"""Simplification up to a global phase: removes gates that together only change the phase.
 
-The other rules keep the phase, so they leave x z x z, which is -1, where a circuit may have it.
+Searches apply it to their results. The other rules preserve the phase, so they leave e.g. x z x z, which is -1.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 from quantum_diffusion.circuits.simulate import random_images
 
 _MOST_SUBSETS = 20_000
-"""Subsets of gates tried at once: pairs of 200 gates, triples of 50."""
+"""Maximum subsets of gates tried: pairs of 200 gates, triples of 50."""
 
 _OVERLAP_TOLERANCE = 1e-9
-"""float64 leaves about 1e-15."""
+"""Rounding in float64 is about 1e-15."""
 
 
 def drop_phases(ids: Ids, table: InstructionTable) -> Ids:
-    """Drop pairs and triples of gates without which a circuit has the same unitary up to a global phase.
+    """Drop pairs and triples of gates whose removal changes only the global phase of a circuit.
 
-    x z x becomes z, for example. What is left may be open to the other rules again.
+    For example, x z x becomes z. The other rules may apply again to the result.
 
     Args:
         ids: int16 [N, T].
         table: The instructions the ids number.
 
     Returns:
-        int16 [N, T], gates moved to the start of each circuit, zeros behind.
+        int16 [N, T], gates at the start of each circuit, zeros at the end.
     """
     result = compact(ids)
     for row, count in enumerate(gate_count(result).tolist()):
@@ -43,12 +43,12 @@ def drop_phases(ids: Ids, table: InstructionTable) -> Ids:
 
 
 def _without_phase(steps: NDArray[np.int16], table: InstructionTable) -> NDArray[np.int16] | None:
-    """Return the gates [n] of a circuit without the first pair or triple that is but a phase; None if there is none."""
+    """Return the gates [n] of a circuit without the first pair or triple that can be dropped; None if there is none."""
     for size in (2, 3):
         if not 0 < math.comb(len(steps), size) <= _MOST_SUBSETS:
             continue
         subsets = np.array(list(itertools.combinations(range(len(steps)), size)))
-        circuits = np.tile(steps, (len(subsets) + 1, 1))  # the last one is whole
+        circuits = np.tile(steps, (len(subsets) + 1, 1))  # the last one stays complete
         circuits[np.arange(len(subsets))[:, None], subsets] = NO_GATE
         states = random_images(circuits, table)
         overlaps = np.abs(states[:-1] @ states[-1].conj())

@@ -1,7 +1,7 @@
-"""Random circuits in bulk, a pure function of the generator that is passed in.
+"""Draws random circuits in bulk from a given generator, for data generation and baselines.
 
-As in genQC, a circuit's length is uniform, each gate is uniform over the pool, and its qubits are uniform over
-the choices the coupling allows.
+As in genQC, a circuit's length, each gate of it, and the gate's qubits (among those the coupling allows) are uniformly
+distributed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 from quantum_diffusion.errors import GateSetError
 
 _REDRAWS = 256
-"""How often the place of a gate is drawn again that would entangle other qubits; one pair of 20 qubits is hit every
-190th time."""
+"""Attempts to place a gate so that it entangles only the given qubits; one pair among 20 qubits is hit once in 190."""
 
 
 def random_ids(
@@ -34,17 +33,17 @@ def random_ids(
         rng: Source of randomness.
         table: The instructions to draw from.
         num_circuits: N.
-        min_gates: Smallest length, from 0.
-        max_gates: Largest length, and T of the result.
-        coupling: Undirected pairs of connected qubits; None means every pair.
-        entangle: bool [N, Q], the qubits that gates on several qubits may act on; None means all. A gate too wide
-            for them gives way to one on a single qubit; where that does not help, its step stays empty.
+        min_gates: Minimum length, at least 0.
+        max_gates: Maximum length, and T of the result.
+        coupling: Undirected pairs of connected qubits; None means that all pairs are connected.
+        entangle: bool [N, Q], the qubits that multi-qubit gates may act on; None means all. A gate too wide for them is
+            replaced by a one-qubit gate; if there is none, its step stays empty.
 
     Returns:
         int16 [N, T]; steps after a circuit's length are 0.
 
     Raises:
-        GateSetError: A gate has no place under the coupling.
+        GateSetError: The coupling allows a gate on no qubits.
         ValueError: `min_gates` is negative or larger than `max_gates`.
     """
     if not 0 <= min_gates <= max_gates:
@@ -55,7 +54,9 @@ def random_ids(
         rows = np.flatnonzero((table.gate_index == index) & allowed)
         if not len(rows):
             edges = [list(edge) for edge in coupling or ()]
-            raise GateSetError(f"gate {name!r} has no place under the coupling {edges}: add edges or drop the gate")
+            raise GateSetError(
+                f"the coupling {edges} does not allow gate {name!r} on any qubits: add edges or drop the gate"
+            )
         choices.append(rows)
 
     counts = np.array([len(rows) for rows in choices])
@@ -84,7 +85,7 @@ def random_ids(
         if not len(rows):
             return ids
         kinds = gate[rows, steps]
-        if turn == 0 and len(narrow):  # a gate too wide for the qubits makes room for one on a single qubit
+        if turn == 0 and len(narrow):  # replace gates too wide for the qubits by one-qubit gates
             too_wide = gate_sizes[kinds] > entangle[rows].sum(axis=1)
             kinds[too_wide] = rng.choice(narrow, int(too_wide.sum()))
             gate[rows, steps] = kinds

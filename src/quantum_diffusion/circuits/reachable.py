@@ -1,4 +1,7 @@
-"""What short circuits make, length by length, each thing once: circuits that are equal up to a phase count as one."""
+"""Enumerates the unitaries or states that short circuits produce, by length, each once up to a global phase.
+
+The exact search and Qiskit's baseline use it.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.circuits.matrices import matrix_keys
 
 _AT_ONCE = 2**22
-"""Entries of the matrices that are made at once."""
+"""Maximum matrix entries computed at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reached:
-    """What circuits of one length make that no shorter ones do, N things.
+    """The N matrices that circuits of one length produce and shorter ones do not.
 
     Attributes:
-        keys: uint64 [N], in order; see `matrix_keys`.
+        keys: uint64 [N], sorted; see `matrix_keys`.
         matrices: complex [N, D, R].
-        parents: int64 [N], which thing of the length before each was made from.
-        gates: int64 [N], by which gate.
+        parents: int64 [N], index of the matrix of the previous length that each was made from.
+        gates: int64 [N], index of the gate that made it.
     """
 
     keys: Keys
@@ -35,12 +38,12 @@ class Reached:
 def reach(
     start: NDArray[np.complexfloating], gates: NDArray[np.complexfloating], most_entries: int
 ) -> Iterator[Reached]:
-    """Yield what 0, 1, 2, ... gates make of a start, as long as there is anything new.
+    """Yield the matrices that 0, 1, 2, ... gates make from a start, while there are new ones.
 
     Args:
         start: complex [D, R].
         gates: complex [K, D, D], multiplied from the left.
-        most_entries: A length is not looked at where all its circuits' matrices would have more entries together.
+        most_entries: Stops before a length whose matrices would have more entries in total.
     """
     nothing = np.zeros(1, dtype=np.int64)
     reached = Reached(matrix_keys(start[None]), start[None], nothing, nothing)

@@ -1,7 +1,7 @@
-"""Rule-based simplification that preserves the unitary exactly.
+"""Cancels neighbouring inverse gates, which preserves the unitary exactly.
 
-The one rule is: two neighbouring instructions that undo each other vanish, where neighbours may be separated by
-gates on other qubits. One pass reaches the fixed point.
+Gates count as neighbours if only gates on other qubits lie between them; one pass cancels all pairs. Data generation
+and the normal form use it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 def cancel_inverse_neighbours(ids: Ids, table: InstructionTable) -> Ids:
     """Remove pairs of neighbouring inverse instructions until none is left.
 
-    A gate cancels when the last living gate on *all* its qubits is one and the same instruction and is its
-    inverse. The gates kept so far never contain such a pair; taking away a last gate keeps it so (the words of a
-    right-angled group have this property), hence a single pass from left to right suffices.
+    A gate cancels if the last remaining gate on *all* its qubits is the same instruction and is its inverse. The gates
+    kept so far never contain such a pair, and removing a last gate does not create one (as for words of a right-angled
+    group), so a single pass from left to right suffices.
 
     Args:
         ids: int16 [N, T].
         table: The instructions the ids number.
 
     Returns:
-        int16 [N, T], gates moved to the start of each circuit, zeros behind.
+        int16 [N, T], gates at the start of each circuit, zeros at the end.
     """
     num_circuits, num_steps = ids.shape
     num_qubits = table.num_qubits
     rows = np.arange(num_circuits)
-    # Step of the last living gate on each qubit, -1 for none, and what it was before each step: a stack a qubit.
+    # Step of the last remaining gate on each qubit (-1: none), and its value before each step: a stack per qubit.
     last = np.full((num_circuits, num_qubits), -1, dtype=np.int16)
     before = np.full((num_circuits, num_steps, num_qubits), -1, dtype=np.int16)
     result = ids.copy()
@@ -37,7 +37,7 @@ def cancel_inverse_neighbours(ids: Ids, table: InstructionTable) -> Ids:
         used = table.uses_qubit[current]  # [N, Q]
         highest = np.where(used, last, -1).max(axis=1)
         partner = np.maximum(highest, 0)
-        # An inverse acts on the same qubits; being the last gate on one of them it is the last on all of them.
+        # An inverse acts on the same qubits, so the last gate on one of them is the last on all of them.
         cancels = (highest >= 0) & (table.canonical[result[rows, partner]] == table.inverse[current])
 
         before[:, step] = last

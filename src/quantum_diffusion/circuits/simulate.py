@@ -1,7 +1,7 @@
-"""Exact simulation of many circuits at once: state vectors and unitaries in complex128.
+"""Simulates many circuits at once: state vectors and unitaries in complex128.
 
-Qubit q is bit q of the basis index (Qiskit's little-endian order); circuits are grouped by instruction, so that
-numpy does the work of a whole batch in one call.
+Labels, tasks and verification use it. Qubit q is bit q of the basis index (little-endian, as in Qiskit). Circuits are
+grouped by instruction, so that one numpy call handles many.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def statevectors(ids: Ids, table: InstructionTable) -> Complex:
 
 
 def random_images(ids: Ids, table: InstructionTable) -> Complex:
-    """Return what circuits make of one random state, complex128 [N, D]; two unitaries that agree on it are the same."""
+    """Return the images of a fixed random state, complex128 [N, D]; unitaries that agree on it are equal."""
     state = np.random.default_rng(0).normal(size=(2**table.num_qubits, 2)).view(np.complex128)  # [D, 1]
     states = np.tile(state / np.linalg.norm(state), (len(ids), 1, 1))
     for step in range(ids.shape[1]):
@@ -54,7 +54,7 @@ def apply_step(states: Complex, step_ids: NDArray[np.int16], table: InstructionT
     """Apply one instruction to each state, in place.
 
     Args:
-        states: complex128 [N, D, R], R columns a circuit (1 for a state vector, D for a unitary).
+        states: complex128 [N, D, R], R columns per circuit (1 for a state vector, D for a unitary).
         step_ids: int16 [N].
         table: The instructions the ids number.
     """
@@ -71,7 +71,7 @@ def apply_step(states: Complex, step_ids: NDArray[np.int16], table: InstructionT
 
 
 def _acted_on(instruction: int, num_controls: int, num_targets: int, table: InstructionTable) -> NDArray[np.intp]:
-    """Basis indices on which the controls are 1, one row for each setting of the targets (first target: bit 0)."""
+    """Return the basis indices at which the controls are 1, a row per setting of the targets (first target: bit 0)."""
     operands = [int(q) for q in table.operands[instruction] if q >= 0]
     controls, targets = operands[:num_controls], operands[num_controls:]
     basis = np.arange(2**table.num_qubits)

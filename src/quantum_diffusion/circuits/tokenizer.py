@@ -1,7 +1,7 @@
-"""Circuits to cell tokens and back, in genQC's convention: one gate a time step, a control -k, a target +k.
+"""Converts circuits to cell tokens and back, in genQC's convention: one gate per time step, controls -k, targets +k.
 
-Cells outside a circuit hold the padding token. What a model writes may be no circuit at all: decoding reports
-that for every sample instead of raising.
+Cells outside a circuit hold the padding token. A model's output may not be a valid circuit: decoding reports this for
+each sample instead of raising.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Tokens = NDArray[np.int8]
 VALID = "valid"
 
 _BEYOND = 127
-"""A token out of the range of every gate pool."""
+"""A token outside the range of every gate pool."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodeReport:
-    """What became of a batch of decoded token arrays.
+    """The result of decoding a batch of token arrays.
 
     Attributes:
         ids: int16 [N, T], instruction ids; rows of invalid samples hold the readable steps and 0 elsewhere.
         valid: bool [N], whether every time step is a gate, empty, or padding after the end.
-        reasons: One string a sample: "valid" or the first thing that is wrong with it.
+        reasons: One string per sample: "valid" or the first problem found.
     """
 
     ids: Ids
@@ -43,7 +43,7 @@ class DecodeReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often each reason occurs, most frequent first."""
+        """Number of occurrences of each reason, most frequent first."""
         return dict(Counter(self.reasons).most_common())
 
 
@@ -60,7 +60,7 @@ def encode_ids(
         table: The instructions the ids number.
         sizes: int16 [N, 2], qubits and time steps of each circuit; cells outside hold the padding token.
             None: every circuit fills the array and steps after its last gate are 0.
-        shape: (Q, T) of the result, at least the table's qubits and T; None takes exactly these.
+        shape: (Q, T) of the result, at least the table's qubits and the T of `ids`; None uses these.
 
     Returns:
         int8 [N, Q, T].
@@ -82,7 +82,7 @@ def encode_ids(
 
 
 def decode_tokens(tokens: NDArray[np.integer], pool: GatePool) -> DecodeReport:
-    """Read cell tokens as instruction ids and say which samples are circuits.
+    """Decode cell tokens to instruction ids and report which samples are valid circuits.
 
     Args:
         tokens: integers [N, Q, T]; a padding cell counts as "no gate" when its whole row (a missing qubit) or its
@@ -90,8 +90,8 @@ def decode_tokens(tokens: NDArray[np.integer], pool: GatePool) -> DecodeReport:
         pool: The gate pool the tokens number.
     """
     table = instruction_table(pool, tokens.shape[1])
-    if tokens.dtype != np.int8:  # bytes are what makes large data sets fast
-        tokens = tokens.astype(np.int64).clip(-_BEYOND, _BEYOND).astype(np.int8)  # so that no value wraps around
+    if tokens.dtype != np.int8:  # single bytes make large data sets fast
+        tokens = tokens.astype(np.int64).clip(-_BEYOND, _BEYOND).astype(np.int8)  # clip so that no value wraps around
     cells = (tokens == pool.padding_token) | (tokens == -pool.padding_token)
     missing_qubit = cells.all(axis=2, keepdims=True)  # [N, Q, 1]
     after_end = np.logical_and.accumulate(cells.all(axis=1)[:, ::-1], axis=1)[:, ::-1]  # [N, T]
@@ -115,8 +115,8 @@ def decode_tokens(tokens: NDArray[np.integer], pool: GatePool) -> DecodeReport:
 
 
 def _column_keys(columns: NDArray[np.integer]) -> NDArray[np.uint64]:
-    # A hash of each column. `decode_tokens` compares the columns themselves, so no garbage passes for an instruction;
-    # two instructions never collide (tested).
+    # A hash of each column. `decode_tokens` also compares the columns, so garbage never passes for an instruction;
+    # no two instructions collide (tested).
     multipliers = np.random.default_rng(0).integers(1, 2**63, (columns.shape[-1],), dtype=np.uint64) | np.uint64(1)
     keys = np.zeros(columns.shape[:-1], dtype=np.uint64)
     for qubit in range(columns.shape[-1]):
@@ -151,7 +151,7 @@ def circuits_from_ids(ids: Ids, table: InstructionTable, num_qubits: Sequence[in
     Args:
         ids: int16 [N, T].
         table: The instructions the ids number.
-        num_qubits: Qubits of each circuit; None takes the table's for all.
+        num_qubits: Number of qubits of each circuit; None uses the table's for all.
     """
     widths = num_qubits if num_qubits is not None else [table.num_qubits] * len(ids)
     return [
@@ -161,11 +161,11 @@ def circuits_from_ids(ids: Ids, table: InstructionTable, num_qubits: Sequence[in
 
 
 def ids_from_circuits(circuits: Sequence[Circuit], table: InstructionTable, num_steps: int) -> Ids:
-    """Number the instructions of circuits; the inverse of `circuits_from_ids`.
+    """Convert circuits to instruction ids; the inverse of `circuits_from_ids`.
 
     Args:
-        circuits: Circuits over the table's pool, each of at most `num_steps` gates and the table's qubits.
-        table: The instructions to number by.
+        circuits: Circuits over the table's pool, with at most `num_steps` gates and the table's qubits.
+        table: The instructions the ids number.
         num_steps: T of the result; shorter circuits end in zeros.
 
     Returns:

@@ -1,1 +1,1 @@
-"""Data sets: containers, files, generation, merging, loaders."""
+"""Data sets: containers, files, generation, merging and loaders, between `tasks` and training."""

@@ -1,4 +1,4 @@
-"""The card of a data set: what is in it, how it was made, and how it is used."""
+"""Writes the card of a data set: its content, how it was made and how to use it; saved beside the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def dataset_card(description: Mapping[str, Any]) -> str:
     """Return the text of a data set's card.
 
     Args:
-        description: What `config.yaml` says.
+        description: Values of its `config.yaml`.
     """
     gates = ", ".join(description["gate_pool"])
     content = (

@@ -1,6 +1,6 @@
 """The two containers of circuits: a whole data set in numpy, and one batch of it in torch.
 
-Both are frozen; an absent part is None, never a shorter tuple.
+Generation and loading produce data sets, loaders cut them into batches for training. Both are frozen.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class CircuitDataset:
     Attributes:
         tokens: int8 [N, Q, T], cell tokens; 0 after a circuit's last gate, the padding token on missing qubits and
             beyond the time steps of the data set a circuit came from.
-        prompt_index: int32 [N], position of each circuit's prompt in `prompts`.
+        prompt_index: int32 [N], index of each circuit's prompt in `prompts`.
         prompts: Distinct prompts, sorted.
         sizes: int16 [N, 2], number of qubits and number of gates of each circuit.
         gate_pool: The gates behind the tokens.
         condition_type: Name of the task that labelled the circuits.
-        targets: float32 [N, 2, D, R], real and imaginary parts of what circuits do, unitaries (R = D) or states
-            (R = 1); None for tasks whose prompts say everything, and where models make them of the circuits.
+        targets: float32 [N, 2, D, R], real and imaginary parts of the circuits' unitaries (R = D) or states (R = 1);
+            None for tasks fully described by prompts, and if models compute them from the circuits.
     """
 
     tokens: NDArray[np.int8]
@@ -55,7 +55,7 @@ class CircuitDataset:
         if self.condition_type not in TASKS:
             raise ConfigError(unknown_name("condition_type", self.condition_type, TASKS))
         if self.task.array is None and self.targets is not None:
-            raise ConfigError(f"circuits of condition_type {self.condition_type} have no targets: give them so")
+            raise ConfigError(f"targets were given, but condition_type {self.condition_type} has none: give None")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -68,29 +68,29 @@ class CircuitDataset:
 
     @property
     def task(self) -> Task:
-        """What the circuits are labelled for."""
+        """The task that labelled the circuits."""
         return TASKS[self.condition_type]
 
     @property
     def num_qubits(self) -> int:
-        """Qubits of the widest circuit: Q."""
+        """Number of qubits of the widest circuit, Q."""
         return int(self.tokens.shape[1])
 
     @property
     def max_gates(self) -> int:
-        """Time steps: T."""
+        """Number of time steps, T."""
         return int(self.tokens.shape[2])
 
     @property
     def arrays(self) -> list[NDArray[Any]]:
-        """All arrays that are there."""
+        """All arrays that are not None."""
         arrays = (self.tokens, self.prompt_index, self.sizes, self.targets)
         return [array for array in arrays if array is not None]
 
     @property
     def length_counts(self) -> dict[int, dict[int, int]]:
-        """How many circuits of each number of qubits have each number of gates: {qubits: {gates: count}}."""
-        key = self.sizes[:, 0] * np.int32(2**16) + self.sizes[:, 1]  # a single number is sorted faster than a pair
+        """Number of circuits by number of qubits and gates: {qubits: {gates: count}}."""
+        key = self.sizes[:, 0] * np.int32(2**16) + self.sizes[:, 1]  # one integer sorts faster than a pair
         result: dict[int, dict[int, int]] = {}
         for value, count in zip(*(a.tolist() for a in np.unique(key, return_counts=True)), strict=True):
             result.setdefault(value >> 16, {})[value % 2**16] = count
@@ -104,7 +104,7 @@ class CircuitDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the content: equal for equal data, whatever folder it lies in."""
+        """SHA-256 of the content, independent of the folder it is stored in."""
         digest = hashlib.sha256(repr((self.gate_pool.names, self.prompts, self.tokens.shape)).encode())
         for array in self.arrays:
             for rows in row_blocks(array):
@@ -112,10 +112,10 @@ class CircuitDataset:
         return digest.hexdigest()
 
     def labelled(self, rows: NDArray[np.integer]) -> LabelledCircuits:
-        """Decode circuits and return them as their task needs them; invalid ones lose their gates.
+        """Decode circuits for their task; unreadable steps become "no gate".
 
         Args:
-            rows: [M], which circuits.
+            rows: [M], indices of the circuits.
         """
         report = decode_tokens(self.tokens[rows], self.gate_pool)
         return LabelledCircuits(
@@ -126,7 +126,7 @@ class CircuitDataset:
         )
 
     def take(self, rows: NDArray[np.integer]) -> CircuitDataset:
-        """Return the data set of the given rows, in their order; prompts keep their numbers."""
+        """Return the data set of the given rows, in this order; `prompts` stays the same."""
         return replace(
             self,
             tokens=take_rows(self.tokens, rows),
@@ -138,15 +138,15 @@ class CircuitDataset:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One training step's circuits.
+    """The circuits of one training step.
 
     Attributes:
-        tokens: int8 [B, Q, T], cell tokens as in `CircuitDataset`; like the next two, small integers until they are on
-            the device.
-        prompt_ids: int32 [B], positions in the data set's prompts.
-        sizes: int16 [B, 2], qubits and gates of each circuit.
+        tokens: int8 [B, Q, T], cell tokens as in `CircuitDataset`; like `prompt_ids` and `sizes`, small integers until
+            they are on the device.
+        prompt_ids: int32 [B], indices of the data set's prompts.
+        sizes: int16 [B, 2], number of qubits and gates of each circuit.
         targets: float32 [B, 2, D, R]; None as in `CircuitDataset`.
-        ids: int16 [B, T], the instructions of a model that the tokens are; None where they are still to be decoded.
+        ids: int16 [B, T], the circuits as instruction ids of a model; None if not decoded yet.
     """
 
     tokens: torch.Tensor
@@ -160,7 +160,7 @@ class Batch:
 
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
-        """All parts, in the order of the attributes."""
+        """All tensors, in the order of the attributes."""
         return self.tokens, self.prompt_ids, self.sizes, self.targets, self.ids
 
     def to(self, device: torch.device) -> Batch:
@@ -172,15 +172,15 @@ class Batch:
         return self._of_each(lambda tensor: tensor[rows])
 
     def clone(self) -> Batch:
-        """Return a copy in memory of its own."""
+        """Return a copy."""
         return self._of_each(lambda tensor: tensor.clone())
 
     def pinned(self) -> Batch:
-        """Return the batch in memory from which a CUDA device copies without the processor."""
+        """Return the batch in pinned memory, from which a CUDA device copies asynchronously."""
         return self._of_each(lambda tensor: tensor.pin_memory())
 
     def fill(self, other: Batch) -> None:
-        """Take over the values of a batch of the same shapes."""
+        """Copy the values of a batch of the same shapes into this one."""
         for own, given in zip(self.tensors, other.tensors, strict=True):
             if own is not None and given is not None:
                 own.copy_(given, non_blocking=True)

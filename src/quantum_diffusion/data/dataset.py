@@ -1,6 +1,6 @@
-"""Loading data sets from folders and feeding them to training in a reproducible order.
+"""Loads data sets from folders and feeds them to training in a reproducible order.
 
-Loading never writes; the order of batches is a pure function of (seed, epoch), so that a resumed run continues it.
+The order of batches is a pure function of (seed, epoch), so that a resumed run continues it. Loading never writes.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ from quantum_diffusion.data.blocks import is_whole
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.merging import balanced_rows, merge_datasets
 from quantum_diffusion.data.storage import is_dataset_folder, load_dataset_folder
-from quantum_diffusion.errors import ConfigError, DatasetFormatError, counted, memory_for
+from quantum_diffusion.errors import ConfigError, DatasetFormatError, counted, memory_for, quoted_path
 from quantum_diffusion.files import describe
 from quantum_diffusion.seeding import numpy_generator
 
 ForeignReader = Callable[[Path], CircuitDataset | None]
-"""Reads a data set of another software; returns None where the path is none of its own."""
-
+"""Reads a data set in the format of other software; returns None if the path is not in that format."""
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
-"""Makes instruction ids [B, T] of tokens [B, Q, T], on their device."""
+"""Converts tokens [B, Q, T] to instruction ids [B, T], on their device."""
 
 _DECODED_AT_ONCE = 2**16
 
 
 class DatasetLoader:
-    """Reads, combines and batches data sets; holds no state but its arguments.
+    """Reads, combines and batches data sets; has no state besides its arguments.
 
     Args:
-        seed: Decides balancing, the train/validation split and the order of batches.
-        readers: Asked, in this order, for a folder before it is read as a native data set.
+        seed: Seed of balancing, the train/validation split and the order of batches.
+        readers: Readers of other formats, tried in this order before the native one.
     """
 
     def __init__(self, seed: int = 0, readers: Sequence[ForeignReader] = ()) -> None:
@@ -54,23 +53,25 @@ class DatasetLoader:
         """Read one data set folder, or every data set in a folder of such folders.
 
         Raises:
-            DatasetFormatError: The folder is missing, empty, damaged or foreign.
+            DatasetFormatError: The folder is missing, empty, damaged or in an unknown format.
             IncompatibleDatasetsError: The data sets in the folder have different gate pools.
         """
         folder = check_path(path, "the path of the data set")
-        with memory_for(f"loading the data set {str(folder)!r}", "take fewer circuits, or a computer with more memory"):
+        with memory_for(
+            f"loading the data set {quoted_path(folder)}", "take fewer circuits, or a computer with more memory"
+        ):
             whole = self._read(folder)
             if whole is not None:
                 return whole
             try:
                 children = _visible(folder) if folder.is_dir() else []
             except OSError as problem:
-                raise DatasetFormatError(f"cannot read {str(folder)!r}: {describe(problem)}") from problem
+                raise DatasetFormatError(f"cannot read {quoted_path(folder)}: {describe(problem)}") from problem
             parts = [part for part in map(self._read, children) if part is not None]
-            return merge_datasets(parts or [load_dataset_folder(folder)])  # the latter says what is missing
+            return merge_datasets(parts or [load_dataset_folder(folder)])  # raises with what is missing
 
     def _read(self, folder: Path) -> CircuitDataset | None:
-        """Read a folder that is a data set, or claims to be one; None where it does not."""
+        """Read a folder if it is a data set, valid or not; return None if it is not one."""
         for read in self.readers:
             dataset = read(folder)
             if dataset is not None:
@@ -80,12 +81,12 @@ class DatasetLoader:
     def combine_datasets(
         self, datasets: Sequence[CircuitDataset], balance_max: int | None = None, max_samples: int | None = None
     ) -> CircuitDataset:
-        """Join data sets and limit them.
+        """Merge data sets and limit their size.
 
         Args:
-            datasets: Data sets over one gate pool; their order does not matter.
-            balance_max: Most circuits of one prompt; None takes all.
-            max_samples: Most circuits in all, chosen at random; None takes all.
+            datasets: Data sets with the same gate pool; their order does not matter.
+            balance_max: Maximum number of circuits per prompt; None keeps all.
+            max_samples: Maximum total number of circuits, chosen at random; None keeps all.
 
         Raises:
             IncompatibleDatasetsError: The gate pools differ.
@@ -114,16 +115,16 @@ class DatasetLoader:
 
         Args:
             dataset: The circuits.
-            batch_size: Circuits a batch; the last batch of an epoch may be smaller.
-            validation_fraction: Share of circuits for validation, in [0, 1).
-            bucketed: Group circuits by qubits and length and cut batches to their size.
-            balance_prompts: Draw every prompt equally often in training; see `PromptBalance`. Validation has each of
-                its circuits once.
-            time_multiple: T of every batch is padded to a multiple of this.
-            num_workers: Threads that make batches ahead of time; the batches are the same.
+            batch_size: Circuits per batch; the last batch of an epoch may be smaller.
+            validation_fraction: Fraction of the circuits for validation, in [0, 1).
+            bucketed: Whether to group circuits by qubits and length and cut batches to their size.
+            balance_prompts: Whether to draw every prompt equally often in training; see `PromptBalance`. Validation
+                uses each of its circuits once.
+            time_multiple: Pad T of every batch to a multiple of this.
+            num_workers: Number of threads that prepare batches ahead of time; does not change the batches.
 
         Returns:
-            Training loader, and validation loader (None when `validation_fraction` is 0).
+            Training loader, and validation loader (None if `validation_fraction` is 0).
 
         Raises:
             ConfigError: A number is out of range, or the split leaves no circuit to train on.
@@ -142,7 +143,7 @@ class DatasetLoader:
         if held_out >= len(dataset):
             raise ConfigError(
                 f"training.training.validation_fraction={validation_fraction} leaves none of "
-                f"{counted(len(dataset), 'circuit')} to train on: lower it, to 0 for no validation, or train on more"
+                f"{counted(len(dataset), 'circuit')} to train on: lower it (0: no validation), or use more circuits"
             )
 
         def loader(rows: NDArray[np.int64], is_training: bool) -> BatchLoader:
@@ -162,31 +163,31 @@ class DatasetLoader:
 
 
 def _checked(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
-    if isinstance(datasets, CircuitDataset):  # it has a length, too
+    if isinstance(datasets, CircuitDataset):  # a single one, not a list
         return [datasets]
     listed = check_list(datasets, "datasets", "[dataset]")
     return [check_kind(dataset, CircuitDataset, "a data set", "load_dataset reads one") for dataset in listed]
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Return what is in a folder, sorted; hidden entries are what an interrupted writer left."""
+    """Return the entries of a folder, sorted, without hidden ones, which interrupted writers leave."""
     return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
 
 
 class BatchLoader:
-    """Batches of chosen rows of a data set, in an order that depends on (seed, epoch) alone.
+    """Batches of some rows of a data set, in an order that depends only on (seed, epoch).
 
     Args:
         dataset: The circuits.
         rows: int64 [M], the rows to use.
-        batch_size: Circuits a batch; the last batch may be smaller.
-        seed: Decides the order.
-        shuffle: Another order each epoch; False keeps the rows' order (buckets one after the other).
-        bucketed: Group circuits by qubits and length and cut batches to their size.
-        balance_prompts: Draw as many rows as there are anew each epoch, every prompt equally often, in random order;
-            see `PromptBalance`.
-        time_multiple: T of every batch is padded to a multiple of this with the padding token.
-        num_workers: Threads that make batches ahead of time; the batches are the same.
+        batch_size: Circuits per batch; the last batch may be smaller.
+        seed: Seed of the order.
+        shuffle: Whether to shuffle each epoch; False keeps the order of the rows, bucket by bucket.
+        bucketed: Whether to group circuits by qubits and length and cut batches to their size.
+        balance_prompts: Whether to draw M rows anew each epoch, with every prompt equally often, in random order; see
+            `PromptBalance`.
+        time_multiple: Pad T of every batch with the padding token to a multiple of this.
+        num_workers: Number of threads that prepare batches ahead of time; does not change the batches.
     """
 
     def __init__(
@@ -225,13 +226,13 @@ class BatchLoader:
         return np.split(self.rows[order], np.flatnonzero(np.diff(bucket[order])) + 1)
 
     def keep_on(self, device: torch.device, decode: Decode | None = None) -> None:
-        """Keep the circuits on a device and gather batches there, where they fit into a quarter of its free memory.
+        """Keep the circuits on a device and gather batches there, if they fit into a quarter of its free memory.
 
-        Batches of a data set that is too large for a CUDA device are made ahead, in memory that it copies by itself.
+        If the data set is too large for a CUDA device, batches are prepared ahead of time in pinned memory.
 
         Args:
-            device: Where.
-            decode: What a model makes of tokens; called once for all circuits that are kept. None makes no ids.
+            device: The device.
+            decode: Converts tokens to ids, once for all circuits that are kept; None makes no ids.
         """
         self._device = device
         self._decode = decode
@@ -239,29 +240,29 @@ class BatchLoader:
             self.num_workers = max(1, self.num_workers)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches per epoch."""
         counts = map(len, self._buckets) if self._balance is None else self._balance.counts.tolist()
         return sum(-(-count // self.batch_size) for count in counts)
 
     @property
     def num_circuits(self) -> int:
-        """Circuits of an epoch."""
+        """Number of circuits per epoch."""
         return len(self.rows)
 
     def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch.
 
         Args:
-            number: Which epoch, from 0.
-            first_batch: Batches to leave out at the start, to continue an interrupted epoch.
+            number: Index of the epoch, from 0.
+            first_batch: Number of batches to skip, to continue an interrupted epoch.
 
         Raises:
-            DatasetFormatError: A file of the data set is shorter than it was when it was opened.
+            DatasetFormatError: A file of the data set has become shorter since it was opened.
         """
         if not all(is_whole(array) for array in self.dataset.arrays):
             raise DatasetFormatError(
-                "the data set was changed while it is in use: one of its files is shorter than it was; generate or "
-                "copy it again, and give the same command again"
+                "the data set was changed while in use: one of its files has become shorter; generate or copy it "
+                "again, then run the same command again"
             )
         rng = numpy_generator(self.seed, "epoch", number)
         if self._balance is not None:
@@ -284,7 +285,7 @@ class BatchLoader:
                 yield ahead.popleft().result()
 
     def close(self) -> None:
-        """Give up what was prepared for further epochs, of which none will be asked for."""
+        """Release what was prepared for further epochs; call it when no more epochs are needed."""
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Gather rows into one batch, cut to their bucket and padded to `time_multiple`."""
@@ -301,7 +302,7 @@ class BatchLoader:
         if self.bucketed:
             sizes = self.dataset.sizes[rows].astype(np.int64)
             longest = max(int(sizes[:, 1].max()), 1)
-            steps = -(-longest // self.time_multiple) * self.time_multiple  # of the bucket, not of this batch
+            steps = -(-longest // self.time_multiple) * self.time_multiple  # the same for all batches of a bucket
             tokens = tokens[:, : sizes[:, 0].max(), :steps]
             ids = None if ids is None else ids[:, :steps]
         missing = -tokens.shape[2] % self.time_multiple
@@ -311,17 +312,17 @@ class BatchLoader:
         return replace(batch, tokens=tokens.contiguous(), ids=None if ids is None else ids.contiguous())
 
     def _on_device(self) -> Batch | None:
-        """Return all circuits of the data set, where they are kept on a device, which gets them when first asked."""
+        """Return all circuits of the data set on the device, copied on first use; None if they are not kept there."""
         if self._device is None:
             return None
         if self._kept is None or self._kept[0] is not self.dataset:
-            self._kept = None  # the circuits of an earlier epoch make room
+            self._kept = None  # free the circuits of the previous epoch first
             fits = sum(array.nbytes for array in self.dataset.arrays) <= _free_bytes(self._device) / 4
             self._kept = self.dataset, self._whole(self._device) if fits else None
         return self._kept[1]
 
     def _whole(self, device: torch.device) -> Batch:
-        """Return all circuits on a device, decoded there."""
+        """Copy all circuits to a device and decode them there."""
         batch = _batch_of(self.dataset, slice(None)).to(device)
         if self._decode is None:
             return batch
@@ -330,7 +331,7 @@ class BatchLoader:
 
 
 def _batch_of(dataset: CircuitDataset, rows: NDArray[np.int64] | slice) -> Batch:
-    """Return rows of a data set as they are stored, in memory."""
+    """Return rows of a data set as a batch in memory."""
     tokens, prompts, sizes, targets = (
         None if array is None else torch.from_numpy(np.require(array[rows], requirements=["C", "W"]))
         for array in (dataset.tokens, dataset.prompt_index, dataset.sizes, dataset.targets)

@@ -1,6 +1,6 @@
-"""Where shards and samples are made: in processes on this machine, or on a Ray cluster.
+"""Runs functions in parallel, in processes on this machine or on a Ray cluster.
 
-Both are joblib backends, so that generation and sampling are written once.
+Both are joblib backends, so that generation and sampling are written once for both.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ Result = TypeVar("Result")
 def run_in_order(
     engine: str, n_jobs: int, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
-    """Call a function for every item on workers that stay up, and yield the results in the order of the items.
+    """Call a function for every item on persistent workers, and yield the results in the order of the items.
 
     Args:
         engine: "local" (processes on this machine) or "ray" (the cluster of RAY_ADDRESS, or this machine).
-        n_jobs: Worker processes; -1 takes every core, of the cluster with Ray.
-        function: What to call; it is sent to the workers with what it refers to.
-        items: Its arguments; they are taken as workers get free.
+        n_jobs: Number of worker processes; -1 uses every core (of the cluster with Ray).
+        function: The function; it is pickled with everything it refers to.
+        items: Its arguments, consumed as workers become free.
 
     Raises:
         ConfigError: Ray is not installed, or its cluster cannot be reached.
     """
     if engine == "ray":
         _connect_to_ray()
-    backend, kind = ("ray", "list") if engine == "ray" else ("loky", "generator")  # Ray's cannot hand on one by one
+    backend, kind = ("ray", "list") if engine == "ray" else ("loky", "generator")  # Ray's backend cannot stream
     call = function if engine == "ray" else partial(_undisturbed, os.getpid(), function)
     with joblib.parallel_config(backend=backend), _hang_ups_kept_from_children():
-        # Without files for large arrays: what is sent is needed once.
+        # max_nbytes=None: do not write large arrays to files, as each is needed only once.
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as=kind, max_nbytes=None)
         results = parallel(joblib.delayed(call)(item) for item in items)
     try:
@@ -48,13 +48,13 @@ def run_in_order(
             yield result
     finally:
         if kind == "generator":
-            with warnings.catch_warnings():  # joblib warns of results that nobody needs any more
+            with warnings.catch_warnings():  # joblib warns about unused results
                 warnings.simplefilter("ignore")
                 results.close()
 
 
 def _undisturbed(caller: int, function: Callable[[Item], Result], item: Item) -> Result:
-    """Call a function where Ctrl-C does not reach it: the calling process answers that, and ends its workers."""
+    """Call a function with Ctrl-C ignored: the calling process handles it and stops its workers."""
     if os.getpid() != caller:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return function(item)
@@ -62,7 +62,7 @@ def _undisturbed(caller: int, function: Callable[[Item], Result], item: Item) ->
 
 @contextmanager
 def _hang_ups_kept_from_children() -> Iterator[None]:
-    """Block SIGHUP, which child processes inherit: it is for this one to answer, which ends them in good order."""
+    """Block SIGHUP while child processes start, which inherit this: the parent handles it and stops them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
@@ -71,7 +71,7 @@ def _hang_ups_kept_from_children() -> Iterator[None]:
 
 
 def num_workers(engine: str, n_jobs: int) -> int:
-    """Return how many items are worked on at once; on this machine at most one a core."""
+    """Return the number of items processed in parallel; on this machine at most one per core."""
     if engine == "local":
         cores = int(joblib.cpu_count())
         return min(n_jobs, cores) if n_jobs > 0 else cores
@@ -97,7 +97,7 @@ def _connect_to_ray() -> None:
             ray.init(log_to_driver=False, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as problem:
             raise ConfigError(
-                f"engine=ray cannot reach its cluster ({first_line(problem)}): check RAY_ADDRESS, "
+                f"engine=ray cannot reach the Ray cluster ({first_line(problem)}): check RAY_ADDRESS, "
                 "or unset it to use this machine"
             ) from problem
     register_ray()

@@ -1,7 +1,7 @@
-"""Data sets of random, simplified, distinct, exactly labelled circuits.
+"""Generates data sets of random, simplified, distinct, exactly labelled circuits.
 
-Candidates come in shards that any worker can make; they are selected in the order of the shards, so that any number
-of workers on any engine writes the same bytes, also when a run was killed and started again.
+`generate` calls it. Workers make shards of candidates, and circuits are selected in the order of the shards: the
+result is the same, byte for byte, for any number of workers, any engine, and after a killed run is resumed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from quantum_diffusion.data.storage import (
     save_blocks,
 )
 from quantum_diffusion.data.work import WorkFolder
-from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for
+from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for, quoted, quoted_path
 from quantum_diffusion.files import check_can_write
 from quantum_diffusion.tasks.base import Labels
 from quantum_diffusion.tasks.candidates import check_draws
@@ -47,11 +47,11 @@ from quantum_diffusion.tasks.registry import TASKS
 _SHARDS_AT_ONCE = 16
 _STALLED_ROUNDS = 3
 _STALLED_SHARE = 1e-4
-"""The search ends when as many shards as this many rounds give less than this share of new circuits."""
+"""Generation stops if the shards of this many rounds give less than this fraction of new circuits."""
 
 _BLOCK_CIRCUITS = 2**16
 GENERATOR_VERSION = 3
-"""Changes when the same settings give other circuits; see "Numerics" in CHANGELOG.md."""
+"""Incremented whenever the same settings give other circuits; see "Numerics" in CHANGELOG.md."""
 
 _SETTINGS_THAT_DO_NOT_MATTER = ("n_jobs", "engine", "max_memory", "output_path", "overwrite")
 
@@ -60,18 +60,18 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class GenerationReport:
-    """What a generation run did.
+    """The outcome of a generation run.
 
     Attributes:
-        num_circuits: Distinct circuits delivered.
-        num_requested: Distinct circuits asked for.
-        num_candidates: Random circuits drawn for them.
-        seconds: Wall time.
-        prompt_counts: Circuits of each prompt.
-        reused: Whether a complete data set of the same configuration was already there.
-        num_continued: Candidates that an earlier, interrupted run had drawn.
-        num_balanced_away: Circuits that `balance_quantile` took away again.
-        longest: Most gates of a circuit delivered.
+        num_circuits: Number of distinct circuits in the data set.
+        num_requested: Number of distinct circuits requested.
+        num_candidates: Number of random circuits drawn.
+        seconds: Wall time in seconds.
+        prompt_counts: Number of circuits of each prompt.
+        reused: Whether a complete data set with the same configuration already existed.
+        num_continued: Number of candidates drawn by an earlier, interrupted run.
+        num_balanced_away: Number of circuits that `balance_quantile` removed.
+        longest: Maximum number of gates of a circuit in the data set.
     """
 
     num_circuits: int
@@ -86,18 +86,18 @@ class GenerationReport:
 
     @property
     def exhausted(self) -> bool:
-        """Whether fewer distinct circuits were found than asked for."""
+        """Whether fewer distinct circuits were found than requested."""
         return self.num_circuits + self.num_balanced_away < self.num_requested
 
 
 class DatasetGenerator:
-    """Makes the data set a configuration describes.
+    """Generates the data set that a configuration describes.
 
     Args:
-        config: What to make.
+        config: The configuration.
 
     Raises:
-        ConfigError: It is no configuration, or `exclude` is of other circuits.
+        ConfigError: `config` is not a configuration, or `exclude` has other qubits or gates.
         GateSetError: A gate is unknown, or does not fit the qubits or the coupling.
     """
 
@@ -114,33 +114,32 @@ class DatasetGenerator:
             config.num_qubits,
         ):
             raise ConfigError(
-                f"datasets.exclude={config.exclude!r} has {self._excluded.num_qubits} qubits and the gates "
-                f"{list(self._excluded.gate_pool.names)}: it must have the qubits and the gate_set of the new data set"
+                f"datasets.exclude={quoted(config.exclude)} has {self._excluded.num_qubits} qubits and the gates "
+                f"{list(self._excluded.gate_pool.names)}: give one with the num_qubits and gate_set of the new data set"
             )
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration values that decide the content, as plain values."""
+        """The configuration values that determine the content, as plain values."""
         values: dict[str, Any] = self.config.model_dump(mode="json")
         kept = {key: value for key, value in values.items() if key not in _SETTINGS_THAT_DO_NOT_MATTER}
         if self._excluded is not None:
-            kept["exclude"] = self._excluded.fingerprint  # what is left out matters, not where it lies
+            kept["exclude"] = self._excluded.fingerprint  # the content matters, not the path
         return kept | {"generator_version": GENERATOR_VERSION}
 
     def write(self, progress: ProgressCallback | None = None) -> GenerationReport:
-        """Make the data set and write it to `output_path`; condition_type BOTH writes `srv` and `unitary` in it.
+        """Generate the data set into `output_path`; condition_type BOTH writes its subfolders `srv` and `unitary`.
 
-        A complete data set of the same configuration is kept and reported as reused. Any other data set is replaced
-        only if `overwrite` is set, and a folder with anything else in it is never replaced. A run that was
-        interrupted or killed is continued by the next one.
+        A complete data set with the same configuration is reused. Any other data set is replaced only if `overwrite` is
+        set; a folder with other content is never replaced. The next run resumes an interrupted or killed one.
 
         Args:
-            progress: Called with (circuits so far, circuits wanted).
+            progress: Called with (circuits so far, circuits requested).
 
         Raises:
-            DatasetFormatError: The folder holds something else, cannot be written, or another run writes it.
-            ConfigError: No circuit at all fits the configuration, or Ray is missing.
-            OutOfMemoryError: Memory ran out, of this process or of a worker.
+            DatasetFormatError: The folder has other content, cannot be written, or another run is writing it.
+            ConfigError: No circuit fits the configuration, or Ray is missing.
+            OutOfMemoryError: This process or a worker ran out of memory.
         """
         if len(self.parts) > 1:
             return _sum([DatasetGenerator(part).write(progress) for part in self.parts])
@@ -151,7 +150,7 @@ class DatasetGenerator:
         check_can_write(path, DatasetFormatError)
         started = time.perf_counter()
         work = WorkFolder(path, self.settings, self.config.overwrite)
-        with work.to_ourselves() as folder, self._told_of_memory():
+        with work.locked() as folder, self._memory_errors():
             drafts = _Drafts(folder, self.config.max_gates)
             counts = self._select(folder, drafts, progress, work)
             report = self._report(drafts, counts, started)
@@ -161,15 +160,15 @@ class DatasetGenerator:
     def generate(
         self, progress: ProgressCallback | None = None, *, with_targets: bool = True
     ) -> tuple[CircuitDataset, GenerationReport]:
-        """Make the data set in memory; see `write`. Not for condition_type BOTH, which makes two.
+        """Generate the data set in memory; see `write`. Not for condition_type BOTH, which makes two data sets.
 
         Args:
             progress: See `write`.
-            with_targets: Whether circuits get the targets that data sets of their task keep.
+            with_targets: Whether to compute the targets that data sets of the task store.
         """
         assert len(self.parts) == 1
         started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder, self._told_of_memory():
+        with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder, self._memory_errors():
             drafts = _Drafts(Path(folder), self.config.max_gates)
             counts = self._select(Path(folder), drafts, progress)
             report = self._report(drafts, counts, started)
@@ -178,9 +177,9 @@ class DatasetGenerator:
 
     # ------------------------------------------------------------------------------------------- details
 
-    def _told_of_memory(self) -> AbstractContextManager[None]:
+    def _memory_errors(self) -> AbstractContextManager[None]:
         given = f"datasets.n_jobs={self.config.n_jobs} and datasets.max_memory={self.config.max_memory:g}"
-        return memory_for(f"generating with {given}", "lower them; each worker needs memory of its own")
+        return memory_for(f"generating with {given}", "lower them; each worker needs its own memory")
 
     def _reuse(self, path: Path) -> GenerationReport:
         mend = "choose another datasets.output_path or set datasets.overwrite=true"
@@ -188,10 +187,10 @@ class DatasetGenerator:
             same = read_description(path).get("settings") == self.settings
             dataset = load_dataset_folder(path) if same else None
         except DatasetFormatError as problem:
-            check_replaceable(path)  # else overwriting is no way out
+            check_replaceable(path)  # raises if overwriting would be refused, too
             raise DatasetFormatError(f"{problem}; or {mend}") from None
         if dataset is None:
-            raise DatasetFormatError(f"{str(path)!r} already holds a data set made with other settings: {mend}")
+            raise DatasetFormatError(f"{quoted_path(path)} already holds a data set made with other settings: {mend}")
         return GenerationReport(
             num_circuits=len(dataset),
             num_requested=self.config.num_samples,
@@ -205,7 +204,7 @@ class DatasetGenerator:
     def _select(
         self, folder: Path, drafts: _Drafts, progress: ProgressCallback | None, work: WorkFolder | None = None
     ) -> tuple[int, int]:
-        """Draft the circuits of the data set; returns how many shards that took, and how many were there already."""
+        """Select the circuits of the data set; return the number of shards used, and of those that already existed."""
         config = self.config
         memory = int(config.max_memory * 2**30)
         seen = KeySet(folder, memory // 2)
@@ -231,7 +230,7 @@ class DatasetGenerator:
         return used, continued
 
     def _is_excluded(self) -> Callable[[Ids], NDArray[np.bool_]] | None:
-        """Tell circuits of `exclude`; for tasks with targets all that do what one of its circuits does."""
+        """Return a test for circuits of `exclude`; for tasks with targets, for circuits with one of its targets."""
         if self._excluded is None:
             return None
 
@@ -246,7 +245,7 @@ class DatasetGenerator:
     def _in_pieces(
         self, function: Callable[[Ids, InstructionTable], NDArray[Any]], ids: Ids, columns: int
     ) -> NDArray[Any]:
-        """Apply a function of circuits that needs complex [N, D, columns] for N of them."""
+        """Apply a function of circuits in pieces; it needs memory for complex [N, D, columns] for N circuits."""
 
         def of_piece(piece: slice) -> NDArray[Any]:
             return function(ids[piece], self.table)
@@ -256,7 +255,7 @@ class DatasetGenerator:
             return np.concatenate(list(threads.map(of_piece, cut)))
 
     def _stored_targets(self, ids: Ids) -> NDArray[np.float32] | None:
-        """Return what circuits do as it is stored, float32 [N, 2, D, R]; None for tasks without targets."""
+        """Return the targets of circuits as stored, float32 [N, 2, D, R]; None for tasks without targets."""
         columns = self.task.columns(self.config.num_qubits)
         if not columns:
             return None
@@ -264,12 +263,12 @@ class DatasetGenerator:
 
     @property
     def _usual_round(self) -> int:
-        """Shards that will do for the request, were all circuits different; at most `_SHARDS_AT_ONCE`."""
+        """Number of shards that would be enough if all circuits were distinct; at most `_SHARDS_AT_ONCE`."""
         wanted = -(-2 * self.config.num_samples // self.task.num_candidates(self.config))
         return int(np.clip(wanted, 1, _SHARDS_AT_ONCE))
 
     def _shards(self, work: WorkFolder | None) -> Iterator[tuple[Shard, bool]]:
-        """Make shards without end, in their order, each with whether it was there already."""
+        """Yield shards in order, without end, each with whether it already existed."""
         config, number = self.config, 0
         at_once = self._usual_round
         if at_once == _SHARDS_AT_ONCE:
@@ -305,12 +304,12 @@ class DatasetGenerator:
         )
 
     def _blocks(self, drafts: _Drafts, with_targets: bool = True) -> Iterator[CircuitDataset]:
-        """Turn the drafts into pieces of the data set."""
+        """Yield the data set in blocks, made from the drafts."""
         labels, _ = drafts.label_counts()
         texts = [self.task.label_prompt(label, self.config) for label in labels]
         prompts = tuple(sorted(texts))
         place = {prompt: index for index, prompt in enumerate(prompts)}
-        numbers = np.array([place[text] for text in texts], dtype=np.int32)  # of each label, in rising order of labels
+        numbers = np.array([place[text] for text in texts], dtype=np.int32)  # of each label, in ascending order
         entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
         rows = min(_BLOCK_CIRCUITS, 2**22 // entries) if entries else _BLOCK_CIRCUITS
         for ids, block_labels in drafts.blocks(rows):
@@ -330,7 +329,7 @@ class _Drafts:
     """Selected circuits and their labels, appended to files and read in blocks.
 
     Args:
-        folder: Where the files go; those of an earlier run are written anew.
+        folder: Folder of the files; those of an earlier run are overwritten.
         num_steps: T.
     """
 
@@ -352,7 +351,7 @@ class _Drafts:
         self._drafted += len(shard.ids)
 
     def balance_lengths(self, quantile: float) -> None:
-        """Keep, for every label, at most that quantile of its lengths' counts of each length."""
+        """Limit the circuits of each length, for every label, to this quantile of the counts of its lengths."""
         counts: dict[int, int] = {}
         for ids, labels in self.blocks(_BLOCK_CIRCUITS):
             groups, numbers = np.unique(length_groups(labels, gate_count(ids)), return_counts=True)
@@ -364,7 +363,7 @@ class _Drafts:
         self._kept = np.concatenate(kept)
 
     def label_counts(self) -> tuple[list[int], list[int]]:
-        """Return the labels, in rising order, and how many circuits each has."""
+        """Return the labels in ascending order, and the number of circuits of each."""
         counts: dict[int, int] = {}
         for _, labels in self.blocks(_BLOCK_CIRCUITS):
             for label, count in zip(*(a.tolist() for a in np.unique(labels, return_counts=True)), strict=True):
@@ -372,7 +371,7 @@ class _Drafts:
         return sorted(counts), [counts[label] for label in sorted(counts)]
 
     def longest(self) -> int:
-        """Return the most gates of a circuit."""
+        """Return the maximum number of gates of a circuit."""
         return max((int(gate_count(ids).max(initial=0)) for ids, _ in self.blocks(_BLOCK_CIRCUITS)), default=0)
 
     def blocks(self, rows: int) -> Iterator[tuple[Ids, Labels]]:
@@ -386,7 +385,7 @@ class _Drafts:
 
 
 def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
-    """Make one data set of the pieces of it."""
+    """Concatenate the blocks of a data set."""
     if len(blocks) == 1:
         return blocks[0]
     targets = [block.targets for block in blocks if block.targets is not None]
@@ -402,7 +401,7 @@ def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
 
 
 def _parts(config: DatasetConfig) -> list[DatasetConfig]:
-    """Split condition_type BOTH into one data set a condition."""
+    """Split condition_type BOTH into one data set per condition."""
     if config.condition_type != "BOTH":
         return [config]
     return [

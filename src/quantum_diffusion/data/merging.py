@@ -1,6 +1,6 @@
-"""Many data sets to one: padding to a common shape, merging prompts, balancing.
+"""Merges data sets: pads them to a common shape, merges their prompts and balances them.
 
-The result depends on the content of the parts alone, not on the order or the folders they come in.
+Loaders use it. The result depends only on the content of the parts, not on their order or folders.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
-    """Join data sets over the same gate pool.
+    """Merge data sets with the same gate pool.
 
     Args:
-        datasets: One or more; circuits of fewer qubits or time steps than the largest are padded with the padding
-            token, their targets by the identity on the other qubits (states by |0>). A circuit that several of them
-            hold with the same prompt is kept once.
+        datasets: At least one. Circuits with fewer qubits or time steps than the largest are padded with the padding
+            token, their targets by the identity on the other qubits (states by |0>). A circuit that occurs in several
+            of them with the same prompt is kept once.
 
     Raises:
         IncompatibleDatasetsError: The gate pools or the tasks differ.
@@ -40,14 +40,14 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
     if len(pools) > 1:
         shown = " and ".join(str(list(names)) for names in sorted(pools))
         raise IncompatibleDatasetsError(
-            f"cannot combine data sets with the gate pools {shown}: tokens mean different gates; "
-            "generate them again with one datasets.gate_set (datasets.generation_gate_set may differ)"
+            f"cannot combine data sets with the gate pools {shown}, whose tokens mean different gates: "
+            "generate them again with the same datasets.gate_set (datasets.generation_gate_set may differ)"
         )
     tasks = sorted({dataset.condition_type for dataset in datasets})
     if len(tasks) > 1:
         raise IncompatibleDatasetsError(
-            f"cannot combine data sets of condition_type {' and '.join(tasks)}: give one kind, e.g. the sub-folder "
-            f"{tasks[0].lower()}"
+            f"cannot combine data sets of condition_type {' and '.join(tasks)}: give data sets of one condition_type, "
+            f"e.g. the subfolder {tasks[0].lower()}"
         )
 
     parts = _in_order(datasets)
@@ -57,7 +57,7 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
     renumbered = [np.array([number[p] for p in part.prompts], dtype=np.int32)[part.prompt_index] for part in parts]
     prompt_index, sizes = np.concatenate(renumbered), np.concatenate([part.sizes for part in parts])
 
-    # What is kept is decided first: then there is room for the tokens once, and for nothing else of their size.
+    # Decide first which circuits are kept, so that the tokens need memory only once.
     kept = _without_repetitions(_token_keys(parts, shape), sizes, prompt_index)
     tokens = np.full((len(kept), *shape), parts[0].gate_pool.padding_token, dtype=np.int8)
     task, targets = parts[0].task, None
@@ -70,14 +70,14 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
         take_rows(part.tokens, kept[first:last] - start, place)
         if targets is not None and part.targets is not None:
             side, width = part.targets.shape[-2:]
-            for copy in range(targets.shape[-1] // width):  # of a unitary, the identity's tensor product with it
+            for copy in range(targets.shape[-1] // width):  # tensor product of the identity with a unitary
                 rows, columns = slice(copy * side, (copy + 1) * side), slice(copy * width, (copy + 1) * width)
                 take_rows(part.targets, kept[first:last] - start, targets[first:last, :, rows, columns])
     return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool, task.name, targets)
 
 
 def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
-    """Sort data sets by shape and, where several have the same, by their fingerprints, which take time to compute."""
+    """Sort data sets by shape; only those of equal shape need their fingerprints, which are slow to compute."""
     shapes = Counter((dataset.num_qubits, dataset.max_gates) for dataset in datasets)
 
     def rank(dataset: CircuitDataset) -> tuple[int, int, str]:
@@ -88,7 +88,7 @@ def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
 
 
 def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDArray[np.uint64]:
-    """Return a key for the cells of every circuit, uint64 [N], the same whatever shape it is padded to."""
+    """Return a hash of the cells of every circuit, uint64 [N], that does not depend on its padding."""
     keys = []
     for part in parts:
         for tokens in row_blocks(part.tokens):
@@ -102,22 +102,22 @@ def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDAr
 def _without_repetitions(
     token_keys: NDArray[np.uint64], sizes: NDArray[np.int16], prompt_index: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """Return the first row of each circuit and prompt: the others would leak from training to validation."""
+    """Return the first row of each circuit and prompt; repetitions would leak from training to validation."""
     keys = row_keys(np.column_stack([token_keys, row_keys(np.column_stack([sizes, prompt_index]))]))
     first = np.sort(np.unique(keys, return_index=True)[1])
     if len(first) < len(keys):
-        logger.warning("%d circuits occur in several of the data sets: each is used once", len(keys) - len(first))
+        logger.warning("dropped %d circuits that occur more than once in the data sets", len(keys) - len(first))
     return first
 
 
 def balanced_rows(dataset: CircuitDataset, most: int, seed: int) -> NDArray[np.int64]:
-    """Return the rows, rising, of at most `most` circuits of each prompt, chosen at random by `seed`."""
+    """Return the sorted rows of at most `most` random circuits of each prompt."""
     order = numpy_generator(seed, "balance").permutation(len(dataset))
     return np.sort(order[rank_within_label(dataset.prompt_index[order]) < most])
 
 
 def rank_within_label(labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return, for each entry, how many earlier entries have the same label; int64 [N].
+    """Return for each entry the number of earlier entries with the same label, int64 [N].
 
     Example:
         >>> rank_within_label(np.array([7, 8, 7, 7])).tolist()

@@ -1,6 +1,6 @@
-"""Which candidates a data set keeps: distinct ones, at most so many a label, in the order they come.
+"""Selects the candidates that a data set keeps: distinct ones, in order, with a limit per label.
 
-The keys of what was kept are the only memory, and beyond a limit they lie in files that the system pages in and out.
+`generation` feeds it shards. It stores only the hashes of kept circuits, in memory-mapped files beyond a size limit.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class KeySet:
     """A growing set of 64-bit keys, as sorted runs of at least halving sizes.
 
     Args:
-        folder: Where runs go that are too large for memory.
-        memory: Bytes of keys held in memory.
+        folder: Folder for runs that are too large for memory.
+        memory: Maximum bytes of keys held in memory.
     """
 
     def __init__(self, folder: Path, memory: int) -> None:
@@ -34,7 +34,7 @@ class KeySet:
     def contains(self, keys: Keys) -> NDArray[np.bool_]:
         """Tell which keys are in the set, bool [N]."""
         order = np.argsort(keys)
-        ordered = keys[order]  # neighbouring look-ups touch neighbouring memory
+        ordered = keys[order]  # sorted look-ups access neighbouring memory
         found = np.zeros(len(keys), dtype=np.bool_)
         for run in (*self._on_disk, *self._runs):
             position = np.searchsorted(run, ordered).clip(max=len(run) - 1)
@@ -55,23 +55,23 @@ class KeySet:
         np.save(path, run)
         try:
             self._on_disk.append(np.load(path, mmap_mode="r"))
-        except OSError:  # its file system cannot map files
+        except OSError:  # the file system cannot map files
             self._on_disk.append(run)
 
 
 class Quota:
-    """Lets at most so many rows of a group through, in the order they come.
+    """Admits a limited number of rows per group, in order.
 
     Args:
-        most: How many; or how many of each group.
+        most: The limit for every group, or one limit for each.
     """
 
     def __init__(self, most: int | Mapping[int, int]) -> None:
-        self._most = min(most, 2**62) if isinstance(most, int) else most  # numpy's integers end there
+        self._most = min(most, 2**62) if isinstance(most, int) else most  # fits int64
         self._counts: dict[int, int] = {}
 
     def admit(self, groups: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Tell which rows are let through, bool [N], and count them."""
+        """Return which rows are admitted, bool [N], and count them."""
         distinct, inverse = np.unique(groups, return_inverse=True)
         names = distinct.tolist()
         have = np.array([self._counts.get(name, 0) for name in names], dtype=np.int64)
@@ -85,13 +85,13 @@ class Quota:
 
 
 class Selection:
-    """The rule of a data set, fed with shards in their order.
+    """Selects circuits from shards, which must be fed in order.
 
     Args:
-        most: Circuits wanted.
-        most_per_label: Most circuits of one label; None for no limit.
+        most: Number of circuits to keep.
+        most_per_label: Maximum number of circuits per label; None means no limit.
         seen: Keys of the circuits kept so far.
-        excluded: Tells of circuits, int16 [N, T], which are not to be kept; None excludes none.
+        excluded: Returns which circuits, int16 [N, T], must not be kept; None excludes none.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class Selection:
 
     @property
     def is_complete(self) -> bool:
-        """Whether as many circuits as wanted are kept."""
+        """Whether enough circuits are kept."""
         return self.count >= self.most
 
     def keep(self, shard: Shard) -> Shard:
-        """Return the circuits of a shard that are kept."""
+        """Return the circuits of a shard to keep, and remember them."""
         keys = row_keys(shard.ids)
         rows = np.flatnonzero(~self._seen.contains(keys))
         if self._excluded is not None:
@@ -127,11 +127,11 @@ class Selection:
 
 
 def length_quota(groups: NDArray[np.int64], counts: NDArray[np.int64], quantile: float) -> dict[int, int]:
-    """Return how many circuits of each (label, length) stay when long and short ones are balanced.
+    """Return the number of circuits to keep of each (label, length) to balance lengths.
 
     Args:
-        groups: [G], `length_groups` of the circuits, each once, in rising order.
-        counts: [G], how many circuits each has.
+        groups: [G], `length_groups` of the circuits, each once, in ascending order.
+        counts: [G], number of circuits of each group.
         quantile: Every length of a label keeps at most this quantile of the label's counts, as in genQC's
             `add_balance_fn_quantile_qc_length`.
     """
@@ -142,5 +142,5 @@ def length_quota(groups: NDArray[np.int64], counts: NDArray[np.int64], quantile:
 
 
 def length_groups(labels: NDArray[np.uint32], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return one number a pair of label and length."""
+    """Return one integer for each pair of label and length, int64 [N]."""
     return (labels.astype(np.int64) << 16) | lengths

@@ -1,6 +1,6 @@
-"""Shards of labelled candidate circuits: each a pure function of (configuration, shard number).
+"""Makes shards of labelled candidate circuits, each a pure function of (configuration, shard number).
 
-Nothing here knows of other shards, workers or files, so any worker on any machine makes the same shard.
+`generation` calls it on workers; any worker on any machine makes the same shard.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Shard:
 
     Attributes:
         ids: int16 [M, T], instruction ids of the whole gate pool.
-        labels: uint32 [M]; what their bits mean, the task says.
+        labels: uint32 [M]; the task defines the meaning of their bits.
     """
 
     ids: Ids
@@ -35,7 +35,7 @@ def make_shard(config: DatasetConfig, number: int) -> Shard:
 
     Args:
         config: The data set's configuration.
-        number: Which shard, from 0; with the seed it decides the result.
+        number: Index of the shard, from 0; together with the seed it determines the result.
     """
     ids, labels = TASKS[config.condition_type].draw(config, numpy_generator(config.seed, "shard", number))
     long_enough = gate_count(ids) >= config.min_gates

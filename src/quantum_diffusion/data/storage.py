@@ -1,6 +1,6 @@
 """The native data set folder: a readable `config.yaml` with checksums, arrays as safetensors, prompts as JSON.
 
-Nothing in it can run code; it is written as a whole and checked as a whole before anything uses it.
+Generation writes it and loaders read it. It is written atomically, checked completely before use, and cannot run code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.card import dataset_card
 from quantum_diffusion.data.container import CircuitDataset
-from quantum_diffusion.errors import DatasetFormatError, GateSetError, first_line
+from quantum_diffusion.errors import DatasetFormatError, GateSetError, first_line, quoted, quoted_path
 from quantum_diffusion.files import DESCRIPTION, describe, is_sealed, new_folder, sealed, sha256_of
 from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.tasks.base import Task
@@ -45,25 +45,24 @@ _PROMPTS = f"{ARRAYS_FOLDER}/prompts.json"
 
 
 def is_dataset_folder(path: Path) -> bool:
-    """Tell whether a folder claims to be a data set, be it a damaged one."""
-    return os.path.isfile(path / DESCRIPTION) or os.path.isdir(
-        path / ARRAYS_FOLDER
-    )  # unlike pathlib's, these never raise
+    """Tell whether a folder looks like a data set, damaged or not."""
+    # Unlike pathlib's methods, these never raise.
+    return os.path.isfile(path / DESCRIPTION) or os.path.isdir(path / ARRAYS_FOLDER)
 
 
 def check_replaceable(path: Path) -> None:
-    """Make sure that replacing a folder by a data set loses nothing but a data set.
+    """Raise unless the path is free, an empty folder or just a data set, so that replacing it loses nothing else.
 
     Raises:
-        DatasetFormatError: There is a file, or a folder with other files in it than those of one data set.
+        DatasetFormatError: It is not a folder, or contains files that do not belong to a data set.
     """
     if os.path.exists(path) and not path.is_dir():
-        raise DatasetFormatError(f"{str(path)!r} is a file: give a folder for the data set")
+        raise DatasetFormatError(f"{quoted_path(path)} is not a folder: give a folder for the data set")
     check_nothing_lost(
         path,
         DatasetFormatError,
-        "holds {!r} and is not just a data set, so nothing is written there: choose another folder, or empty it "
-        "yourself",
+        "contains {!r} and is not just a data set, so nothing was written there: choose another folder, or empty this "
+        "one",
         entries=_files_in(path),
         is_ours={
             DESCRIPTION,
@@ -76,36 +75,37 @@ def check_replaceable(path: Path) -> None:
 
 
 def _files_in(folder: Path) -> Iterator[str]:
-    """Yield what is anywhere in a folder but for plain folders; links are not followed."""
+    """Yield all entries below a folder except plain folders, without following links."""
     for entry in folder.rglob("*"):
         if entry.is_symlink() or not entry.is_dir():
             yield entry.relative_to(folder).as_posix()
 
 
 def save_dataset(dataset: CircuitDataset, path: Path, settings: Mapping[str, Any]) -> None:
-    """Write a data set folder as a whole; replaces a data set that is there. See `save_blocks`."""
+    """Write a data set folder, replacing an existing data set; see `save_blocks`."""
     save_blocks([dataset], len(dataset), path, settings)
 
 
 def save_blocks(blocks: Iterable[CircuitDataset], num_circuits: int, path: Path, settings: Mapping[str, Any]) -> None:
-    """Write a data set folder that is made piece by piece; replaces a data set that is there.
+    """Write a data set folder block by block, replacing an existing data set.
 
     Args:
-        blocks: One or more pieces of the data set, in order; they share shape, gate pool and prompts.
-        num_circuits: Circuits of all pieces together.
+        blocks: At least one block of the data set, in order; all share shape, gate pool and prompts.
+        num_circuits: Total number of circuits.
         path: The folder.
-        settings: Plain values that tell how the data was made; kept in `config.yaml`.
+        settings: Plain values that describe how the data was made; stored in `config.yaml`.
 
     Raises:
-        DatasetFormatError: The folder cannot be written (disk full, no permission), or holds something else; or
-            the circuits lack the targets that data sets of their task keep.
+        DatasetFormatError: The folder cannot be written (disk full, no permission) or has other content, or the
+            circuits lack the targets that data sets of their task store.
     """
     check_replaceable(path)
     rest = iter(blocks)
     first = next(rest)
     if first.task.array is not None and first.targets is None:
         raise DatasetFormatError(
-            f"data sets of condition_type {first.condition_type} keep a target a circuit: give them"
+            f"the circuits have no targets, but data sets of condition_type {first.condition_type} store one per "
+            "circuit: give the targets"
         )
     with new_folder(path, DatasetFormatError) as folder, contextlib.ExitStack() as open_files:
         (folder / ARRAYS_FOLDER).mkdir(parents=True)
@@ -145,7 +145,7 @@ def _array_file(key: str) -> str:
 
 
 def _safetensors_header(key: str, shape: tuple[int, ...]) -> bytes:
-    """Begin a safetensors file of one array, whose bytes follow; safetensors itself cannot write in pieces."""
+    """Return the header of a safetensors file with one array; safetensors itself cannot write in blocks."""
     dtype = np.dtype(_DTYPES[key])
     size = math.prod(shape) * dtype.itemsize
     name = f"{'F' if dtype.kind == 'f' else 'I'}{8 * dtype.itemsize}"
@@ -158,51 +158,51 @@ def read_description(path: Path) -> dict[str, Any]:
     """Read and check the `config.yaml` of a native data set folder, without its arrays.
 
     Raises:
-        DatasetFormatError: The folder or the file is missing, unreadable, damaged, foreign or of a newer version.
+        DatasetFormatError: The folder or file is missing, unreadable, damaged, or of another format or version.
     """
     file = path / DESCRIPTION
     try:
         if not path.is_dir():
-            found = "is a file" if path.exists() else "does not exist"
+            found = "is not a folder" if path.exists() else "does not exist"
             raise DatasetFormatError(
-                f"the data set folder {str(path)!r} {found}: make one with `quantum-diffusion generate`"
+                f"the data set {quoted_path(path)} {found}: make one with `quantum-diffusion generate`"
             )
         if not file.is_file():
             found = f"has no {DESCRIPTION}" if any(path.iterdir()) else "is empty"
             raise DatasetFormatError(
-                f"{str(path)!r} {found}: expected a data set ({DESCRIPTION} and {ARRAYS_FOLDER}) or a folder of data "
-                "sets"
+                f"{quoted_path(path)} {found}: give a data set ({DESCRIPTION} and {ARRAYS_FOLDER}) or a folder of "
+                "data sets"
             )
         text = file.read_bytes().decode()
         description = yaml.safe_load(text)
     except OSError as problem:
-        raise DatasetFormatError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
+        raise DatasetFormatError(f"cannot read {quoted_path(file)}: {describe(problem)}") from problem
     except DatasetFormatError:
         raise
-    except Exception as problem:  # PyYAML lets many kinds escape: `!!bool x` is a KeyError, `!!int ''` an IndexError
+    except Exception as problem:  # PyYAML raises many types: `!!bool x` a KeyError, `!!int ''` an IndexError
         raise DatasetFormatError(
-            f"{str(file)!r} is no readable YAML ({first_line(problem)}): generate the data set again"
+            f"{quoted_path(file)} is not valid YAML ({first_line(problem)}): generate the data set again"
         ) from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise DatasetFormatError(
-            f"{str(file)!r} does not describe a {FORMAT}: expected a folder written by `quantum-diffusion generate`"
+            f"{quoted_path(file)} does not describe a {FORMAT}: give a folder written by `quantum-diffusion generate`"
         )
     version, checksums = description.get("format_version"), description.get("sha256")
     if version != FORMAT_VERSION:
-        shown = repr(version) if isinstance(version, int | float | str) else "no number"
+        shown = quoted(version) if isinstance(version, int | float | str) else "none"
         raise DatasetFormatError(
-            f"{str(path)!r} has format version {shown}, this software reads {FORMAT_VERSION}: "
+            f"{quoted_path(path)} has format version {shown}, but this software reads {FORMAT_VERSION}: "
             "update quantum_diffusion, or generate the data set again"
         )
     if not is_sealed(text, checksums):
         raise DatasetFormatError(
-            f"{str(file)!r} is damaged or was edited (its checksum is wrong): copy or generate the data set again"
+            f"{quoted_path(file)} is damaged or was edited (its checksum is wrong): copy or generate the data set again"
         )
     return description
 
 
 def load_dataset_folder(path: Path) -> CircuitDataset:
-    """Read one native data set folder and check everything it says about itself.
+    """Read one native data set folder and check that it is complete and consistent.
 
     Raises:
         DatasetFormatError: A file is missing, truncated or changed, or the arrays do not fit together.
@@ -213,26 +213,30 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
     targets = {_array_file(key): name for key, name in _TARGETS.items() if _array_file(key) in checksums}
     if set(checksums) != required | set(targets) or len(targets) > 1:
         raise DatasetFormatError(
-            f"{str(path / DESCRIPTION)!r} does not list the checksums of exactly its files: generate it again"
+            f"{quoted_path(path / DESCRIPTION)} does not list the checksums of exactly its files: generate the data "
+            "set again"
         )
     try:
         for name in sorted(set(checksums) - {DESCRIPTION}):
             if not (path / name).is_file():
-                raise DatasetFormatError(f"the data set {str(path)!r} lacks {name}: copy or generate it again")
+                raise DatasetFormatError(f"the data set {quoted_path(path)} lacks {name}: copy or generate it again")
             if sha256_of(path / name) != checksums[name]:
                 raise DatasetFormatError(
-                    f"{str(path / name)!r} is damaged (its checksum is wrong): copy or generate the data set again"
+                    f"{quoted_path(path / name)} is damaged (its checksum is wrong): copy or generate the data set "
+                    "again"
                 )
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("gate_pool is no list of names")
+            raise ValueError("gate_pool is not a list of names")
         pool = GatePool(names)
         prompts = json.loads((path / _PROMPTS).read_text(encoding="utf-8"))
         arrays = {key: _map_array(path / _array_file(key), key) for key in _ARRAYS if _array_file(key) in checksums}
     except OSError as problem:
-        raise DatasetFormatError(f"cannot read the data set {str(path)!r}: {describe(problem)}") from problem
+        raise DatasetFormatError(f"cannot read the data set {quoted_path(path)}: {describe(problem)}") from problem
     except (GateSetError, ValueError, KeyError, SafetensorError, RecursionError) as problem:
-        raise DatasetFormatError(f"the data set {str(path)!r} cannot be read: {problem!r}; generate it again") from None
-    # An earlier version wrote no condition_type, but its arrays tell it.
+        raise DatasetFormatError(
+            f"the data set {quoted_path(path)} cannot be read: {problem!r}; generate it again"
+        ) from None
+    # An earlier version wrote no condition_type, but its arrays determine it.
     task = TASKS.get(str(description.get("condition_type", next(iter(targets.values()), SrvTask.name))))
     _check_arrays(path, arrays, prompts, pool, task)
     assert task is not None
@@ -248,11 +252,9 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
 
 
 def _map_array(file: Path, key: str) -> NDArray[Any]:
-    """Open the array of a safetensors file without reading it: it comes into memory as it is used, and may leave."""
+    """Memory-map the array of a safetensors file; if that is impossible, read it."""
     try:
-        with safe_open(
-            file, framework="numpy"
-        ) as content:  # checks the header, and that the file is as long as it says
+        with safe_open(file, framework="numpy") as content:  # checks the header and the length of the file
             part = content.get_slice(key)
             shape, dtype = tuple(part.get_shape()), _KINDS.get(part.get_dtype())
         if dtype is not None and 0 not in shape:
@@ -261,7 +263,7 @@ def _map_array(file: Path, key: str) -> NDArray[Any]:
                 begin = json.loads(opened.read(length))[key]["data_offsets"][0]
             return np.memmap(file, dtype, "r", 8 + length + begin, shape).view(np.ndarray)
     except OSError:
-        pass  # its file system cannot map files; or it cannot be read, as the next line finds, too
+        pass  # the file system cannot map files, or the file is unreadable, in which case the next line raises
     array: NDArray[Any] = load(file.read_bytes())[key]
     return array
 
@@ -271,7 +273,7 @@ def _check_arrays(
 ) -> None:
     def require(condition: bool, what: str) -> None:
         if not condition:
-            raise DatasetFormatError(f"the data set {str(path)!r} is inconsistent: {what}; generate it again")
+            raise DatasetFormatError(f"the data set {quoted_path(path)} is inconsistent: {what}; generate it again")
 
     x, y, z = arrays["x"], arrays["y"], arrays["z"]
     for key, array in arrays.items():
@@ -281,14 +283,14 @@ def _check_arrays(
     require(z.shape == (len(x), 2), f"z has shape {z.shape}, expected ({len(x)}, 2)")
     require(
         isinstance(prompts, list) and all(isinstance(p, str) for p in prompts) and len(set(prompts)) == len(prompts),
-        "prompts.json is no list of distinct texts",
+        "prompts.json is not a list of distinct texts",
     )
-    require(bool((y >= 0).all() and (y < len(prompts)).all()), "y names prompts that do not exist")
+    require(bool((y >= 0).all() and (y < len(prompts)).all()), "y refers to prompts that do not exist")
     inside = (-pool.padding_token <= rows.min() and rows.max() <= pool.padding_token for rows in row_blocks(x))
     require(all(inside), f"x has tokens outside the pool {list(pool.names)}")
     fits = (z >= [1, 0]).all() and (z <= x.shape[1:]).all()
     require(bool(fits), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
-    require(task is not None, f"condition_type is none of {', '.join(TASKS)}")
+    require(task is not None, f"condition_type is not one of {', '.join(TASKS)}")
     assert task is not None
     expected = set("xyz") if task.array is None else {*"xyz", task.array}
     require(set(arrays) == expected, f"its arrays are not those of condition_type {task.name}")

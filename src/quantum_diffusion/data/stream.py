@@ -1,6 +1,7 @@
-"""Training data without end: every epoch has fresh circuits, made from the configuration of a data set.
+"""Streams of training data: every epoch has new circuits, generated from the configuration of a data set.
 
-An epoch is a function of (configuration, seed, epoch), so a resumed run sees what an undisturbed one would have seen.
+An epoch is a pure function of (configuration, seed, epoch), so a resumed run sees the same circuits as an uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.seeding import derive_seed
 
 MadeOnce = Callable[[Callable[[], CircuitDataset]], CircuitDataset]
-"""Returns the circuits that a function makes, which is called by one of several processes and given to all."""
+"""Calls a function on one of several processes and returns its circuits on all of them."""
 
 _HELD_OUT = -1
 
 
 class _StoppedError(Exception):
-    """The circuits that are made ahead are not needed."""
+    """The circuits being made ahead are no longer needed."""
 
 
 class _MadeAhead:
-    """The circuits of an epoch, made in worker processes while those of the one before are trained on.
+    """The circuits of an epoch, made in worker processes while the previous epoch is trained on.
 
     Args:
-        number: Of the epoch.
-        generator: Makes them.
+        number: Index of the epoch.
+        generator: Makes the circuits.
     """
 
     def __init__(self, number: int, generator: DatasetGenerator) -> None:
@@ -53,7 +54,7 @@ class _MadeAhead:
         self._thread.start()
 
     def result(self) -> CircuitDataset:
-        """Wait for the circuits."""
+        """Wait for the circuits and return them."""
         self._thread.join()
         if self._problem is not None:
             raise self._problem
@@ -61,45 +62,45 @@ class _MadeAhead:
         return self._made
 
     def stop(self) -> None:
-        """Give up making them, when the shard in hand is done."""
+        """Stop after the current shard."""
         self._is_stopped = True
         self._thread.join()
 
     def _make(self) -> None:
         try:
-            self._made = _generate(self._generator, self._go_on)
-        except BaseException as problem:  # raised where the circuits are asked for
+            self._made = _generate(self._generator, self._check_stopped)
+        except BaseException as problem:  # raised again by `result`
             self._problem = problem
 
-    def _go_on(self, done: int, wanted: int) -> None:
+    def _check_stopped(self, done: int, wanted: int) -> None:
         if self._is_stopped:
             raise _StoppedError
 
 
 def _generate(generator: DatasetGenerator, progress: ProgressCallback | None = None) -> CircuitDataset:
-    """Make circuits without targets, which take longer to make and to send than the circuits: models make them."""
+    """Generate circuits without targets: those are slow to compute and to send, and models compute them anyway."""
     return generator.generate(progress, with_targets=False)[0]
 
 
 def stream_fingerprint(config: DatasetConfig, seed: int) -> str:
-    """Return what `CircuitStream.fingerprint` is, without making any circuit."""
+    """Return `CircuitStream.fingerprint` without generating circuits."""
     return hashlib.sha256(f"{DatasetGenerator(config).settings} {seed}".encode()).hexdigest()
 
 
 class CircuitStream:
-    """Circuits for every epoch, and others to validate with, which no epoch trains on.
+    """Circuits for every epoch, and held-out circuits for validation that no epoch trains on.
 
     Args:
-        config: What an epoch is made of; its `num_samples` is the size of an epoch. condition_type BOTH is two data
-            sets and no stream.
-        seed: Seed of the training run; with the configuration's own it decides the circuits.
-        validation_fraction: Circuits to validate with, as a share of an epoch's.
-        made_once: How processes that train together come by the same circuits; None is for one that is alone.
-        makes_ahead: Whether this process makes the circuits of the next epoch while it trains on others.
+        config: Configuration of an epoch's circuits; its `num_samples` is the size of an epoch. condition_type BOTH,
+            which makes two data sets, is not allowed.
+        seed: Seed of the training run; together with the configuration's seed it determines the circuits.
+        validation_fraction: Number of validation circuits, as a fraction of an epoch's.
+        made_once: Shares the circuits between the processes of a distributed run; None for a single process.
+        makes_ahead: Whether this process makes the circuits of the next epoch while it trains.
 
     Raises:
-        ConfigError: There are fewer distinct circuits than an epoch and the validation need.
-        GateSetError: A gate does not fit.
+        ConfigError: There are not enough distinct circuits for an epoch and the validation.
+        GateSetError: A gate does not fit the qubits or the coupling.
     """
 
     def __init__(
@@ -111,11 +112,11 @@ class CircuitStream:
         makes_ahead: bool = True,
     ) -> None:
         if config.condition_type == "BOTH":
-            raise ConfigError("condition_type=BOTH makes two data sets: stream one of SRV and UNITARY")
+            raise ConfigError("condition_type=BOTH cannot be streamed, as it makes two data sets: use SRV or UNITARY")
         self.config = config
         self.seed = seed
         self._made_once = made_once or (lambda make: make())
-        # A single job would be done in this process, which trains; Ray's workers may be those that sample for it.
+        # A single job would run in this process, which trains; Ray's workers may be busy sampling for it.
         self._makes_ahead = makes_ahead and config.engine == "local" and config.n_jobs != 1
         self._ahead: _MadeAhead | None = None
         self.num_circuits = config.num_samples
@@ -125,35 +126,35 @@ class CircuitStream:
         available = len(self._fresh(0))
         if available < self.num_circuits:
             raise ConfigError(
-                f"a stream needs {self.num_circuits + self.num_held_out:,} distinct circuits an epoch, but under these "
-                f"settings there are about {available + self.num_held_out:,}: lower num_samples, or raise balance_max "
+                f"a stream needs {self.num_circuits + self.num_held_out:,} distinct circuits per epoch, but these "
+                f"settings give only about {available + self.num_held_out:,}: lower num_samples, or raise balance_max "
                 "or max_gates (in a YAML file, stream:FILE.yaml), or make a data set instead"
             )
 
     def epoch(self, number: int) -> CircuitDataset:
-        """Return the circuits of an epoch, from 0; all epochs have as many circuits and the same prompts."""
+        """Return the circuits of an epoch, numbered from 0; all epochs have the same size and the same prompts."""
         return self._epoch(number)
 
     def make_ahead(self, number: int) -> None:
-        """Begin to make the circuits of an epoch, for which `epoch` then has to wait less."""
+        """Start making the circuits of an epoch in the background, so that `epoch` returns sooner."""
         if self._makes_ahead and (self._ahead is None or self._ahead.number != number):
             self.stop()
             self._ahead = _MadeAhead(number, self._generator(number, self.num_circuits + self.num_held_out))
 
     def stop(self) -> None:
-        """Give up what is made ahead."""
+        """Stop making circuits ahead."""
         if self._ahead is not None:
             self._ahead.stop()
             self._ahead = None
 
     @cached_property
     def held_out(self) -> CircuitDataset:
-        """The circuits to validate with."""
+        """The circuits for validation."""
         return self._with_known_prompts(self._made_held_out)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 that is equal for equal streams."""
+        """SHA-256 that identifies the stream."""
         return stream_fingerprint(self.config, self.seed)
 
     def loaders(
@@ -167,16 +168,16 @@ class CircuitStream:
         num_epochs: int = 0,
         max_batches: int | None = None,
     ) -> tuple[BatchLoader, BatchLoader | None]:
-        """Batch the stream and what is held out; see `DatasetLoader.get_dataloaders`.
+        """Batch the stream and the held-out circuits; see `DatasetLoader.get_dataloaders`.
 
         Args:
-            batch_size: See there.
-            seed: See there.
-            balance_prompts: See there.
-            time_multiple: See there.
-            num_workers: See there.
-            num_epochs: Epochs that will be asked for; circuits of others are not made ahead.
-            max_batches: Batches that will be asked for; None is all of these epochs.
+            batch_size: See `DatasetLoader.get_dataloaders`.
+            seed: Seed of the order of batches.
+            balance_prompts: See `DatasetLoader.get_dataloaders`.
+            time_multiple: See `DatasetLoader.get_dataloaders`.
+            num_workers: See `DatasetLoader.get_dataloaders`.
+            num_epochs: Number of epochs that will be used; circuits of later ones are not made ahead.
+            max_batches: Number of batches that will be used; None means all of these epochs.
         """
         validation = None
         if self.num_held_out and len(self.held_out):
@@ -217,7 +218,7 @@ class CircuitStream:
     def _generator(self, number: int, count: int) -> DatasetGenerator:
         seed = derive_seed(self.config.seed, "stream", self.seed, number)
         most = self.config.balance_max
-        scaled = None if most is None else -(-most * count // self.num_circuits)  # there is room for validation, too
+        scaled = None if most is None else -(-most * count // self.num_circuits)  # leaves room for validation
         values = {"seed": seed, "num_samples": count, "balance_max": scaled}
         return DatasetGenerator(self.config.model_copy(update=values))
 
@@ -226,7 +227,7 @@ class CircuitStream:
         return self._fresh(0).prompts
 
     def _with_known_prompts(self, dataset: CircuitDataset) -> CircuitDataset:
-        """Number prompts as the first epoch does; circuits of other, very rare ones are left out."""
+        """Number prompts as in the first epoch, and drop circuits of other (very rare) prompts."""
         place = {prompt: index for index, prompt in enumerate(self._prompts)}
         numbers = np.array([place.get(prompt, -1) for prompt in dataset.prompts], dtype=np.int32)
         index: NDArray[np.int32] = numbers[dataset.prompt_index]
@@ -235,7 +236,7 @@ class CircuitStream:
 
 
 class StreamLoader(BatchLoader):
-    """Batches of a stream: like a `BatchLoader`, but with the circuits of the epoch in question."""
+    """Batches of a stream: a `BatchLoader` whose circuits change with the epoch."""
 
     def __init__(
         self,
@@ -262,5 +263,5 @@ class StreamLoader(BatchLoader):
         yield from super().epoch(number, first_batch)
 
     def close(self) -> None:
-        """Give up what is made ahead."""
+        """Stop making circuits ahead."""
         self._stream.stop()

@@ -1,6 +1,6 @@
-"""The folder beside a data set in the making: shards that an interrupted run leaves to the next one of its settings.
+"""The work folder of a data set being generated: stores shards, so that an interrupted run can be resumed.
 
-Nothing of others is removed, no shards are dropped in silence, and two runs never share a folder.
+It never removes files that are not ours, never drops shards of other settings silently, and excludes other runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from quantum_diffusion.data.shards import Shard
-from quantum_diffusion.errors import ConfigError, DatasetFormatError
+from quantum_diffusion.errors import ConfigError, DatasetFormatError, quoted, quoted_path
 from quantum_diffusion.files import Lock, TakenError, describe, with_checksum, without_checksum
 from quantum_diffusion.folders import check_nothing_lost, names_in
 
@@ -27,9 +27,9 @@ class WorkFolder:
     """The work folder of a data set.
 
     Args:
-        destination: The data set's own folder.
-        settings: What decides the content of the shards.
-        overwrite: Whether the shards of other settings may be dropped.
+        destination: Folder of the data set.
+        settings: Settings that determine the content of the shards.
+        overwrite: Whether shards of other settings may be dropped.
     """
 
     def __init__(self, destination: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
@@ -40,11 +40,12 @@ class WorkFolder:
         self._overwrite = overwrite
 
     @contextmanager
-    def to_ourselves(self) -> Iterator[Path]:
-        """Keep other runs out and yield the folder; it is removed at the end, or when the settings are impossible.
+    def locked(self) -> Iterator[Path]:
+        """Lock the folder and yield it; it is removed at the end, or if the settings turn out to be impossible.
 
         Raises:
-            DatasetFormatError: Another run has it, it holds something that would be lost, or it cannot be written.
+            DatasetFormatError: Another run holds the lock, the folder has content that would be lost, or it cannot be
+                written.
         """
         folder = self._folder
         try:
@@ -61,22 +62,22 @@ class WorkFolder:
                 except ConfigError:
                     self._remove()
                     raise
-                with suppress(OSError):  # the data set is there, whatever stays beside it
+                with suppress(OSError):  # the data set is complete even if the work folder stays
                     self._remove()
         except TakenError:
             raise DatasetFormatError(
-                f"another run is making the data set {str(self._destination)!r}: wait for it, or choose another "
+                f"another run is making the data set {quoted_path(self._destination)}: wait for it, or choose another "
                 "datasets.output_path"
             ) from None
         except OSError as problem:
-            raise DatasetFormatError(f"cannot write {str(folder)!r}: {describe(problem)}") from problem
+            raise DatasetFormatError(f"cannot write {quoted_path(folder)}: {describe(problem)}") from problem
 
     def _check(self) -> None:
-        """Refuse a folder in which something would be lost: other files, or an interrupted run's shards."""
+        """Refuse a folder in which other files or an interrupted run's shards would be lost."""
         check_nothing_lost(
             self._folder,
             DatasetFormatError,
-            "holds {!r}, but shards of the data set have to go there: move it away, or choose another "
+            "contains {!r}, but the shards of the data set have to go there: move it away, or choose another "
             "datasets.output_path",
             entries=names_in(self._folder),
             is_ours=lambda name: _is_ours(self._folder / name),
@@ -93,9 +94,9 @@ class WorkFolder:
         if different:
             first = different[0]
             raise DatasetFormatError(
-                f"an interrupted run of other settings ({first}={theirs.get(first)!r}, not {ours[first]!r}) left its "
-                f"shards in {str(self._folder)!r}: give its settings to continue it, choose another "
-                "datasets.output_path, or set datasets.overwrite=true to drop them"
+                f"an interrupted run with other settings ({first}={quoted(theirs.get(first))}, not "
+                f"{quoted(ours[first])}) left its shards in {quoted_path(self._folder)}: use its settings to "
+                "continue it, choose another datasets.output_path, or set datasets.overwrite=true to drop them"
             )
 
     def _remove(self, keep: tuple[str, ...] = ()) -> None:
@@ -103,18 +104,18 @@ class WorkFolder:
             if _is_ours(entry) and entry.name not in keep:
                 entry.unlink(missing_ok=True)
         if not keep:
-            with suppress(OSError):  # somebody put something else there meanwhile
+            with suppress(OSError):  # another process may have added a file
                 self._folder.rmdir()
 
     def _shard_file(self, number: int) -> Path:
         return self._folder / f"shard-{number:06d}"
 
     def write_shard(self, number: int, shard: Shard) -> None:
-        """Write a shard, in `to_ourselves`; its checksum tells when a kill has cut it short."""
+        """Write a shard, inside `locked`; its checksum detects a file cut short by a kill."""
         self._shard_file(number).write_bytes(with_checksum(save({"ids": shard.ids, "labels": shard.labels})))
 
     def read_shard(self, number: int) -> Shard | None:
-        """Read a shard, None when it is missing or damaged: it is then made again."""
+        """Read a shard; None if it is missing or damaged, so that it is made again."""
         try:
             content = without_checksum(self._shard_file(number).read_bytes())
             if content is None:

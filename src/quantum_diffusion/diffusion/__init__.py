@@ -1,1 +1,1 @@
-"""Diffusion processes: each owns its noise, its loss and its sampling loop over a callable."""
+"""Diffusion processes: each defines its noise, its loss and its sampling loop around a callable network."""

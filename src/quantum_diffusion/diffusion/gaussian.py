@@ -1,6 +1,7 @@
-"""Gaussian diffusion over embedded cells: noise is added to the embedding of a circuit, and taken away in steps.
+"""Gaussian diffusion over embedded cells: adds noise to the embedding of a circuit and removes it step by step.
 
-The loss is ours; the sampling steps are those of `diffusers`, fed with our schedule, and may be chosen by name.
+Pipelines use it for training and sampling. The loss is implemented here; sampling uses the schedulers of `diffusers`,
+selected by name, with our noise schedule.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B, C, Q, T], t int64 [B] or [1]) -> prediction [B, C, Q, T]."""
 
 GuidedDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""As `Denoise`, with the prediction without prompt as second part (None when guidance is off)."""
+"""Like `Denoise`, plus the prediction without a prompt (None if guidance is off)."""
 
 
 class Codebook(Protocol):
@@ -36,27 +37,27 @@ class Codebook(Protocol):
         """[B, C, Q, T] => nearest tokens int8 [B, Q, T]."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """[B, C, Q, T] => similarity with each signed token [B, K, Q, T]."""
+        """[B, C, Q, T] => similarity to each signed token [B, K, Q, T]."""
 
     def classes(self, tokens: Tensor) -> Tensor:
-        """tokens int64 [B, Q, T] => position of each in the K signed tokens, int64 [B, Q, T]."""
+        """tokens int64 [B, Q, T] => index of each among the K signed tokens, int64 [B, Q, T]."""
 
     def expectation(self, probabilities: Tensor) -> Tensor:
         """Probabilities [B, K, Q, T] => mean vector [B, C, Q, T]."""
 
 
 class GaussianDiffusion:
-    """The process: noising, loss and sampling.
+    """The Gaussian process: noising, loss and sampling.
 
     Args:
-        codebook: Tokens to vectors and back.
-        objective: What the network predicts: "epsilon" (the noise), "v" (arXiv 2202.00512) or "x0".
-        loss: "mse", or "cross_entropy" over the signed tokens (objective x0).
-        num_train_timesteps: Noise levels.
+        codebook: Map between tokens and vectors.
+        objective: Prediction of the network: "epsilon" (the noise), "v" (arXiv 2202.00512) or "x0".
+        loss: "mse", or "cross_entropy" over the signed tokens (objective x0 only).
+        num_train_timesteps: Number of noise levels.
         beta_schedule, beta_start, beta_end, zero_terminal_snr: See `make_betas`.
-        input_perturbation: Extra noise on the input, which the target does not see (arXiv 2301.11706).
+        input_perturbation: Scale of extra noise on the input that is not in the target (arXiv 2301.11706).
         sampler: Default sampler, one of `GAUSSIAN_SAMPLERS`.
-        eta: Randomness of DDIM steps.
+        eta: Stochasticity of DDIM steps: 0 is deterministic, 1 like DDPM.
         guidance_mode: "plain", "rescaled" or "cfg++".
     """
 
@@ -91,17 +92,17 @@ class GaussianDiffusion:
 
     @property
     def num_levels(self) -> int:
-        """Noise levels; t runs from 0 (least noise) to num_levels - 1."""
+        """Number of noise levels; t runs from 0 (least noise) to num_levels - 1."""
         return len(self.betas)
 
     def draw_levels(self, count: int, noise: Noise, low_variance: bool) -> Tensor:
-        """Draw a noise level a circuit: int64 [count].
+        """Draw a noise level for each circuit, int64 [count].
 
         Args:
             count: B.
             noise: Source of randomness.
-            low_variance: One level from each of as many equal ranges as the batch has circuits (arXiv 2107.00630)
-                instead of free draws.
+            low_variance: Whether to divide the levels into B equal ranges and draw one from each (arXiv 2107.00630)
+                instead of drawing independently.
         """
         uniform = noise.uniform(count)
         if low_variance:
@@ -114,7 +115,7 @@ class GaussianDiffusion:
         return signal * x0 + spread * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should predict: noise, x0, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0."""
+        """Return the network's target: noise, x0, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0."""
         if self.objective == "epsilon":
             return noise
         if self.objective == "x0":
@@ -124,12 +125,12 @@ class GaussianDiffusion:
 
     def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         if (self._placed_roots.dtype, self._placed_roots.device) != (like.dtype, like.device):
-            self._placed_roots = self._roots.to(like.dtype).to(like.device)  # the dtype first: MPS has no float64
+            self._placed_roots = self._roots.to(like.dtype).to(like.device)  # dtype first: MPS has no float64
         signal, spread = self._placed_roots[:, t].view(2, -1, *[1] * (like.dim() - 1))
         return signal, spread
 
     def loss(self, denoise: Denoise, tokens: Tensor, noise: Noise, low_variance: bool = True) -> Tensor:
-        """Noise circuits and score the network's prediction.
+        """Add noise to circuits and return the loss of the network's prediction.
 
         Args:
             denoise: The network with its condition.
@@ -138,7 +139,7 @@ class GaussianDiffusion:
             low_variance: See `draw_levels`.
 
         Returns:
-            [B], mean over cells (and channels).
+            [B], averaged over cells (and channels).
         """
         x0 = self.codebook.embed(tokens)
         t = self.draw_levels(len(tokens), noise, low_variance)
@@ -169,34 +170,35 @@ class GaussianDiffusion:
         known: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Denoise circuits, from pure noise or from given circuits with noise.
+        """Sample circuits from pure noise, or from given circuits with added noise.
 
-        Known cells are noised anew to the level of every step, so that the network sees them as in training
-        (arXiv 2201.09865, eq. 8a). A strength below 1 starts at a lower level (arXiv 2108.01073).
+        At every step, known cells are replaced by their true values with fresh noise of that level, so that the network
+        sees them as in training (arXiv 2201.09865, eq. 8a). A strength below 1 starts at a lower level (arXiv
+        2108.01073).
 
         Args:
             denoise: The network with its condition.
             shape: (C, Q, T) of one sample.
-            generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
-            device: Where to compute.
-            guidance_scale: g.
-            guidance_mode: "plain", "rescaled", or "cfg++" (DDIM alone); None takes the process's own.
-            sample_steps: Denoising steps.
-            sampler: One of `GAUSSIAN_SAMPLERS`; None takes the process's own.
-            start: Tokens int64 [B, Q, T] of given circuits; None without.
-            known: bool [B, Q, T], cells that stay those of `start`; None for none.
-            strength: Share of the denoising steps that is made, in (0, 1]; below 1 they begin at `start`, noised.
+            generators: One CPU generator per sample, so that a sample does not depend on its batch.
+            device: Device to compute on.
+            guidance_scale: g in u + g (c - u); 1 is no guidance.
+            guidance_mode: "plain", "rescaled", or "cfg++" (DDIM only); None uses the process's default.
+            sample_steps: Number of denoising steps.
+            sampler: One of `GAUSSIAN_SAMPLERS`; None uses the process's default.
+            start: Tokens int64 [B, Q, T] of given circuits; None if there are none.
+            known: bool [B, Q, T], cells that keep their values in `start`; None means none.
+            strength: Fraction of the denoising steps to run, in (0, 1]; below 1 they begin at `start` with noise.
 
         Returns:
             int8 tokens [B, Q, T].
 
         Raises:
-            ConfigError: The sampler is unknown, cannot follow this schedule, or there are more steps than levels.
+            ConfigError: The sampler is unknown or does not support the schedule, or there are more steps than levels.
         """
         name, mode = sampler or self.sampler, guidance_mode or self.guidance_mode
         assert mode != "cfg++" or name == "ddim", "settings are checked"
         scheduler = self.make_scheduler(name, sample_steps)
-        # At eta 1 the first step from zero signal takes the root of 0, which rounding may make negative.
+        # At eta 1 the first step from zero signal takes the root of 0, which rounding can make negative.
         eta = min(self.eta, 1 - 1e-6) if self.zero_terminal_snr else self.eta
         extra: dict[str, Any] = {"eta": eta} if name == "ddim" else {}
         if name in ("ddim", "ddpm"):
@@ -265,13 +267,13 @@ class GaussianDiffusion:
         if sample_steps > self.num_levels:
             raise ConfigError(
                 f"sample_steps={sample_steps} is more than the {self.num_levels} noise levels of the model: "
-                "ask for fewer"
+                f"give at most {self.num_levels}"
             )
         common: dict[str, Any] = {
             "num_train_timesteps": self.num_levels,
             "trained_betas": self.betas.float().numpy(),
             "prediction_type": {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}[self.objective],
-            # Zero terminal SNR must start at the very last level (arXiv 2305.08891); else as genQC.
+            # Zero terminal SNR must start at the last level (arXiv 2305.08891); otherwise as in genQC.
             "timestep_spacing": "trailing" if self.zero_terminal_snr else "leading",
             "steps_offset": 0,
         }
@@ -292,5 +294,5 @@ class GaussianDiffusion:
 
 
 def _draw_normal(shape: tuple[int, int, int], generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal numbers of every sample's own generator, float32 [B, *shape]."""
+    """Draw standard normal numbers from each sample's generator, float32 [B, *shape]."""
     return torch.stack([torch.randn(shape, generator=g) for g in generators])

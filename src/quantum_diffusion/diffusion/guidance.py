@@ -1,6 +1,6 @@
-"""Classifier-free guidance: three ways to strengthen the prompt, each a function of the two predictions.
+"""Classifier-free guidance: three ways to strengthen the prompt, which samplers apply to the network's predictions.
 
-`conditional` and `unconditional` are what the network predicts with and without the prompt; scale 1 is no guidance.
+`conditional` and `unconditional` are the predictions with and without the prompt; scale 1 means no guidance.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ def guide_plain(conditional: Tensor, unconditional: Tensor, scale: float | Tenso
 
 
 def guide_rescaled(conditional: Tensor, unconditional: Tensor, scale: float, phi: float = 0.7) -> Tensor:
-    """Plain guidance with the standard deviation drawn back to the conditional one, sample by sample.
+    """Plain guidance, rescaled for each sample toward the standard deviation of the conditional prediction.
 
-    A sample whose guided prediction is constant has no spread to draw back, and stays as it is.
+    A constant guided prediction has no spread to rescale and stays unchanged.
 
     Reference:
         Lin et al., arXiv 2305.08891, eqs. 14-16.
@@ -30,6 +30,6 @@ def guide_rescaled(conditional: Tensor, unconditional: Tensor, scale: float, phi
 
 
 def guide_log_probabilities(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
-    """Plain guidance of categorical distributions; logits [..., V] in, log-probabilities [..., V] out."""
+    """Plain guidance for categorical distributions; logits [..., V] => log-probabilities [..., V]."""
     guided = guide_plain(conditional.log_softmax(-1), unconditional.log_softmax(-1), scale)
     return torch.log_softmax(guided, -1)

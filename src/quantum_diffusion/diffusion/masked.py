@@ -1,7 +1,7 @@
-"""Masked (absorbing) diffusion over instructions: steps of a circuit are absorbed one after another, then revealed.
+"""Masked (absorbing) diffusion over instructions: masks the steps of a circuit one by one and reveals them again.
 
-A token is one gate on given qubits, so every sample is a circuit by construction. The noise level is how many steps
-are still masked; which ones is decided by an order, given as the rank at which each step is revealed.
+Pipelines use it for training and sampling. A token is one gate on given qubits, so every sample is a valid circuit. The
+noise level is the number of masked steps; the rank of each step gives the order in which they are revealed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.diffusion.noise import Noise
 
 Denoise = Callable[..., Tensor]
-"""(ids int64 [B, T], rank int64 [B, T]) -> logits [B, T, V] of each step given the steps of smaller rank. Where not all
-steps count, it is given those that do as a third argument, bool [B, T]; the logits of others may be anything."""
+"""(ids int64 [B, T], rank int64 [B, T]) -> logits [B, T, V] of each step given the steps of smaller rank. An optional
+third argument, bool [B, T], marks the steps that count; the logits of the others may be anything."""
 
 GuidedDenoise = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(ids, rank, steps wanted int64 [B, M]) -> logits [B, M, V] of these steps, and those without prompt as second part
-(None when guidance is off)."""
+"""(ids, rank, wanted steps int64 [B, M]) -> logits [B, M, V] of these steps, and the logits without a prompt (None if
+guidance is off)."""
 
 
 def of_wanted_steps(denoise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]) -> GuidedDenoise:
-    """Turn what predicts all steps [B, T, V] into what predicts those that are wanted."""
+    """Turn a function that predicts all steps [B, T, V] into one that returns only the wanted steps."""
 
     def at_wanted(ids: Tensor, rank: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
         conditional, unconditional = denoise(ids, rank)
@@ -41,23 +41,24 @@ def of_wanted_steps(denoise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | N
 
 
 EndsDenoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(ids, rank) -> logits [B, 2, V] of the first and the last step that are not revealed, and those without prompt."""
+"""(ids, rank) -> logits [B, 2, V] of the first and the last unrevealed step, and the logits without a prompt."""
 
 
 _SURER = 1e-3
-"""By how much a network has to be surer of the end. Both sides are alike where what is left is its own inverse: then
+"""Margin of confidence needed to choose the end. If what is left is its own inverse, both ends are equally likely, and
 rounding, which depends on the batch, must not decide."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How instructions are drawn from what a network predicts.
+    """How instructions are drawn from a network's predictions.
 
     Attributes:
-        guidance_scale: g of u + g (c - u) on log-probabilities.
-        guidance_growth: Steps that have to be known before guidance has its full scale; until then it grows from 1.
-        temperature: What log-probabilities are divided by, after guidance.
-        top_p: The likeliest instructions of this probability together may be drawn, at least one; 1 is all.
+        guidance_scale: g in u + g (c - u) on log-probabilities; 1 is no guidance.
+        guidance_growth: Number of known steps over which guidance grows linearly from 1 to its full scale; 0 for full
+            scale from the start.
+        temperature: Divisor of log-probabilities, after guidance.
+        top_p: Draw only from the most likely instructions with this total probability, at least one; 1 allows all.
     """
 
     guidance_scale: float = 1.0
@@ -66,12 +67,12 @@ class Draw:
     top_p: float = 1.0
 
     def probabilities(self, logits: Tensor, unconditional: Tensor | None, known: Tensor, may_be: Tensor) -> Tensor:
-        """Return how likely each instruction is to be drawn, [B, M, V].
+        """Return the probability of drawing each instruction, [B, M, V].
 
         Args:
             logits: [B, M, V].
-            unconditional: The same with nothing asked, None without guidance.
-            known: int64 [B, 1], how many steps are known.
+            unconditional: Logits without a prompt, [B, M, V]; None without guidance.
+            known: int64 [B, 1], number of known steps.
             may_be: bool [B, M, V], instructions that may be drawn.
         """
         if unconditional is not None:
@@ -85,11 +86,11 @@ class Draw:
 
 
 class MaskedDiffusion:
-    """The process: how circuits are masked in training and revealed in sampling.
+    """The masked process: masks circuits in training and reveals them in sampling.
 
     Args:
-        suffix_share: Share of training circuits that are masked from the end (revealed from the first gate to the
-            last), in [0, 1]; the others are masked in a random order. At 1 a circuit ends with the first "no gate".
+        suffix_share: Fraction of training circuits, in [0, 1], that are revealed from the first gate to the last; the
+            others are revealed in random order. At 1 a circuit ends at the first "no gate".
 
     Reference:
         Austin et al., arXiv 2107.03006 (absorbing state); Hoogeboom et al., arXiv 2110.02037 (order-agnostic bound).
@@ -99,21 +100,21 @@ class MaskedDiffusion:
         self.suffix_share = suffix_share
 
     def draw_rank(self, count: int, steps: int, noise: Noise) -> Tensor:
-        """Draw the order in which each training circuit is revealed: int64 [count, steps], a permutation a row."""
+        """Draw the order in which each training circuit is revealed: int64 [count, steps], each row a permutation."""
         at_random = noise.uniform(count, steps).argsort(dim=1)
         from_start = torch.arange(steps, device=noise.device).expand(count, steps)
         by_suffix = noise.uniform(count, 1) < self.suffix_share
         return torch.where(by_suffix, from_start, at_random)
 
     def mean_prefixes(self, steps: int) -> float:
-        """Return how many of a circuit's prefixes have their last step revealed last, on average over `draw_rank`."""
+        """Return the average number of prefixes of a circuit whose last step is revealed last, over `draw_rank`."""
         at_random = sum(1 / length for length in range(1, steps + 1))
         return self.suffix_share * steps + (1 - self.suffix_share) * at_random
 
     def loss(self, denoise: Denoise, ids: Tensor, rank: Tensor) -> Tensor:
-        """Negative log-likelihood a step, averaged over all noise levels of the given order.
+        """Return the negative log-likelihood per step, averaged over all noise levels of the given order.
 
-        This is the exact bound of arXiv 2110.02037, eq. 3, with all T terms instead of one drawn at random.
+        This is the bound of arXiv 2110.02037, eq. 3, with all T terms instead of a random one.
 
         Args:
             denoise: The network with its condition.
@@ -131,15 +132,15 @@ class MaskedDiffusion:
 
     @property
     def ends_at_no_gate(self) -> bool:
-        """Whether every circuit is written from the first gate on: then the first "no gate" is its end.
+        """Whether circuits are always revealed from the first gate on, so that the first "no gate" is the end.
 
-        What follows is known, is not learned, and is not asked for.
+        The steps after it are then known, and are neither trained nor predicted.
         """
         return self.suffix_share == 1
 
     @staticmethod
     def _up_to_the_end(ids: Tensor) -> Tensor:
-        """Tell which steps are gates or the first "no gate", bool [B, T]."""
+        """Return which steps are gates or the first "no gate", bool [B, T]."""
         ended = (ids == NO_GATE).cumsum(dim=1)
         return (ended == 0) | ((ended == 1) & (ids == NO_GATE))
 
@@ -157,18 +158,18 @@ class MaskedDiffusion:
         start: Tensor | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Reveal circuits, from full masking or from the known steps of given circuits.
+        """Sample circuits, starting fully masked or from known steps of given circuits.
 
         Args:
-            denoise: The network with its condition; `of_wanted_steps` makes one of what predicts all steps.
+            denoise: The network with its condition; see `of_wanted_steps` for one that predicts all steps.
             num_steps: T.
-            generators: One CPU generator a sample: a sample does not depend on the batch it is drawn in.
-            allowed: bool [B, V], instructions each sample may use, or bool [B, T, V], those of each step.
-            draw: How instructions are drawn; None draws them as they are predicted.
-            sample_steps: Calls of the network; None reveals one step a call.
+            generators: One CPU generator per sample, so that a sample does not depend on its batch.
+            allowed: bool [B, V], instructions allowed in each sample, or bool [B, T, V], in each step.
+            draw: How instructions are drawn; None draws from the predicted probabilities.
+            sample_steps: Number of network calls; None reveals one step per call.
             order: Which steps are revealed first.
-            start: int64 [B, T], circuits whose known steps are revealed from the start; None without.
-            known: bool [B, T], these steps, which never change; None for none.
+            start: int64 [B, T], circuits whose known steps are given; None if there are none.
+            known: bool [B, T], the given steps, which never change; None means none.
 
         Returns:
             int64 ids [B, T].
@@ -180,23 +181,23 @@ class MaskedDiffusion:
         rank = torch.full_like(ids, num_steps)
         if start is not None and known is not None:
             ids = torch.where(known, start, ids)
-            rank = torch.where(known, known.cumsum(1) - 1, rank)  # as if revealed first, from left to right
+            rank = torch.where(known, known.cumsum(1) - 1, rank)  # as if they were revealed first, left to right
         revealed = (rank < num_steps).sum(dim=1, keepdim=True)  # [B, 1]
         masked = num_steps - revealed
         priority = _priority(order, uniform[:, 0])
-        calls = masked.clamp(max=sample_steps or num_steps)  # [B, 1]: a sample's own, whatever its batch needs
+        calls = masked.clamp(max=sample_steps or num_steps)  # [B, 1]: per sample, independent of its batch
         is_free = known is None or not bool(known.any())
         ends = self.ends_at_no_gate and order == "left_to_right" and is_free
         ended = torch.zeros(count, 1, dtype=torch.bool, device=device)
         numbers = torch.arange(num_steps + 1, device=device)
         begins = (masked * numbers // calls.clamp(min=1)).clamp(max=masked)  # [B, T + 1]: revealed before each call
-        at_most = begins.diff(dim=1).amax(dim=0).tolist() if count else []  # asked for once: a device is waited for
+        at_most = begins.diff(dim=1).amax(dim=0).tolist() if count else []  # once, because it synchronizes the device
         for call, most in enumerate(itertools.takewhile(bool, at_most)):
             first = begins[:, call, None]  # [B, 1]
             to_reveal = begins[:, call + 1, None] - first
             if priority is None:
                 wanted = torch.arange(num_steps, device=device).expand(count, -1)
-            else:  # the order is known before what is written, so no other step needs to be predicted
+            else:  # the order does not depend on the predictions, so other steps need not be predicted
                 wanted = _first_by(priority.masked_fill(rank < num_steps, -torch.inf), most)
             may_be = per_step.gather(1, wanted[..., None].expand(-1, -1, per_step.shape[2]))
             probabilities = draw.probabilities(*denoise(ids, rank, wanted), revealed + first, may_be)
@@ -225,19 +226,18 @@ class MaskedDiffusion:
         has_end: Tensor,
         draw: Draw,
     ) -> Tensor:
-        """Reveal circuits gate by gate, each the first or the last that is missing, whichever the network is surer of.
+        """Sample circuits gate by gate from both ends, each time at the end where the network is more confident.
 
         Args:
             ends: The network with its condition.
             num_steps: T.
-            generators: As in `sample`.
-            allowed: bool [B, T, V], instructions that each sample may use for its gate number t, in the order in which
-                they are revealed.
-            has_end: bool [B], samples of which the last gate may be revealed; of others it is always the first.
+            generators: See `sample`.
+            allowed: bool [B, T, V], instructions allowed for the t-th gate that is revealed.
+            has_end: bool [B], samples that may be revealed from the end; the others only grow from the start.
             draw: How instructions are drawn.
 
         Returns:
-            int64 ids [B, T], the gates before all "no gate".
+            int64 ids [B, T], gates first, then "no gate".
         """
         device, count = allowed.device, len(generators)
         uniform = _uniform(generators, num_steps, device)[:, 1]
@@ -262,11 +262,11 @@ class MaskedDiffusion:
 
 
 def end_is_surer(sides: Tensor) -> Tensor:
-    """Tell where a network is surer of the last of the gates that are missing than of the first.
+    """Tell for which samples a network is more confident of the last missing gate than of the first.
 
     Args:
-        sides: [B, 2, V], how likely each is to be which instruction, as probabilities or their logarithms; [B, 1, V]
-            where only the first one is predicted.
+        sides: [B, 2, V], probabilities or log-probabilities of the first and the last missing gate; [B, 1, V] if only
+            the first is predicted.
 
     Returns:
         bool [B].
@@ -276,7 +276,7 @@ def end_is_surer(sides: Tensor) -> Tensor:
 
 
 def _uniform(generators: Sequence[torch.Generator], num_steps: int, device: torch.device) -> Tensor:
-    """Draw two numbers of [0, 1) for each step of each sample, [B, 2, T]."""
+    """Draw two numbers in [0, 1) for each step of each sample, [B, 2, T]."""
     uniform = torch.empty(len(generators), 2, num_steps)
     for row, generator in zip(uniform, generators, strict=True):
         row.uniform_(generator=generator)
@@ -284,28 +284,28 @@ def _uniform(generators: Sequence[torch.Generator], num_steps: int, device: torc
 
 
 def _first_by(priority: Tensor, count: int) -> Tensor:
-    """Return the steps of largest priority, the first of equal ones first: [B, T] => int64 [B, count]."""
+    """Return the steps with the largest priority, in stable order: [B, T] => int64 [B, count]."""
     return priority.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def _likeliest(probabilities: Tensor, share: float) -> Tensor:
-    """Keep the likeliest categories that make up a share together, at least one: [..., V] => [..., V]."""
+    """Keep the most likely categories up to a total probability of `share`, at least one: [..., V] => [..., V]."""
     ordered, place = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     return torch.zeros_like(probabilities).scatter(-1, place, ordered.masked_fill(before >= share, 0.0))
 
 
 def _priority(order: StepOrder, uniform: Tensor) -> Tensor | None:
-    """Which steps to reveal first, [B, T] (largest first); None asks the network's confidence."""
+    """Return the priority of revealing each step, [B, T] (largest first); None if confidence decides."""
     if order == "left_to_right":
         return -torch.arange(uniform.shape[1], dtype=uniform.dtype, device=uniform.device).expand_as(uniform)
     return None if order == "confidence" else uniform
 
 
 def _inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one category a step from a uniform number a step; [B, T, V], [B, T] => int64 [B, T]."""
+    """Draw one category per step from a uniform number per step; [B, T, V], [B, T] => int64 [B, T]."""
     device = torch.device("cpu") if probabilities.device.type == "mps" else probabilities.device  # MPS has no float64
     cumulative = probabilities.to(device).double().cumsum(-1)
-    # A float32 below 1 times the total stays below the total in float64: no category of probability 0 is drawn.
+    # In float64, a float32 below 1 times the total stays below the total, so no category of probability 0 is drawn.
     target = uniform.to(device).double()[..., None] * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True)[..., 0].to(probabilities.device)

@@ -1,6 +1,6 @@
-"""Random numbers of a training step, the same however many processes share its batch.
+"""Random numbers for a training step that do not depend on the number of processes sharing the batch.
 
-Every process draws for the whole batch and keeps the rows that are its own.
+Every process draws for the whole batch and keeps its own rows.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class Noise:
-    """Draws for the rows of a batch that this process has.
+    """Random numbers for this process's rows of a batch.
 
     Args:
-        generator: Source of randomness, on the device that needs the numbers; in the same state on every process.
-        rows: Which rows of the batch are here; None is all of them.
-        total: Circuits of the whole batch; needed with `rows`.
+        generator: Source of randomness, on the target device and in the same state on every process.
+        rows: This process's rows of the batch; None means all.
+        total: Number of circuits in the whole batch; required with `rows`.
     """
 
     def __init__(self, generator: torch.Generator, rows: slice | None = None, total: int | None = None) -> None:
@@ -25,11 +25,11 @@ class Noise:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """The device of the numbers."""
         return self.generator.device
 
     def total(self, count: int) -> int:
-        """Return the circuits of the whole batch, given those that are here."""
+        """Return the number of circuits in the whole batch; `count` if this process has all of them."""
         return count if self._total is None else self._total
 
     def uniform(self, count: int, *shape: int) -> Tensor:
@@ -41,5 +41,5 @@ class Noise:
         return torch.randn(self.total(count), *shape, generator=self.generator, device=self.device)[self._rows]
 
     def places(self, count: int) -> Tensor:
-        """Draw a place for each circuit, no two of the whole batch alike: int64 [count], from 0 to total - 1."""
+        """Draw distinct places for the circuits of the whole batch, int64 [count], from 0 to total - 1."""
         return torch.randperm(self.total(count), generator=self.generator, device=self.device)[self._rows]

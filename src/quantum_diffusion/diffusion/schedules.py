@@ -1,6 +1,6 @@
-"""Noise schedules: how the share of signal, alpha_bar, falls over the noise levels.
+"""Noise schedules of Gaussian diffusion: how the signal, alpha_bar, decreases with the noise level.
 
-Pure functions of float64 that return betas, beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}.
+Pure functions that return float64 betas, beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def make_betas(
     """Return the betas of a schedule.
 
     Args:
-        name: "linear" (Ho et al., arXiv 2006.11239), "linear_sqrt" (linear in the root; latent diffusion),
+        name: "linear" (Ho et al., arXiv 2006.11239), "linear_sqrt" (linear in the square root; latent diffusion),
             "cos_alpha" (alpha_bar is the squared cosine of a ramp with offset 0.008; arXiv 2102.09672, eq. 17),
             "cos_alpha4" (its fourth power).
-        num_levels: Noise levels.
+        num_levels: Number of noise levels.
         beta_start: First beta of the linear schedules.
         beta_end: Last beta of the linear schedules.
-        zero_terminal_snr: Let alpha_bar end at 0: unclipped for the cosines, shifted and rescaled for the linear ones
-            (arXiv 2305.08891, algorithm 1).
+        zero_terminal_snr: Whether alpha_bar ends at 0: the cosine schedules are not clipped, the linear ones are
+            shifted and rescaled (arXiv 2305.08891, algorithm 1).
 
     Returns:
         float64 [num_levels] in (0, 1].
@@ -55,17 +55,17 @@ def make_betas(
 
 
 def steps_redone(strength: float, num_steps: int) -> int:
-    """Return how many of some steps an edit of a given strength redoes: that share of them, rounded up.
+    """Return the number of steps that an edit redoes: `strength * num_steps`, rounded up.
 
     Args:
         strength: In (0, 1].
-        num_steps: Steps there are; 0 or more.
+        num_steps: Total number of steps, at least 0.
 
     Example:
         >>> steps_redone(0.28, 25), steps_redone(0.29, 25)
         (7, 8)
     """
-    # A float is not quite the share it stands for, and 0.28 * 25 is 7.000000000000001: that is no eighth step.
+    # Floats are inexact: 0.28 * 25 is 7.000000000000001, which must not become 8.
     return min(num_steps, max(1, math.ceil(strength * num_steps - 1e-9)))
 
 

@@ -1,1 +1,1 @@
-"""Networks that only compute: backbones, embeddings, condition encoders."""
+"""Networks: backbones, embeddings and condition encoders; pipelines combine them with a diffusion process."""

@@ -1,7 +1,7 @@
-"""Prompts to conditions without any download: words of a small vocabulary, embedded and mixed.
+"""Encodes prompts as conditions for the backbones, with a small vocabulary and without any download.
 
-A prompt such as "Generate SRV: [1, 2, 2]" has only a handful of words that matter; a learned embedding tells them
-apart, while the text space of CLIP hardly does.
+Only a handful of words matter in prompts such as "Generate SRV: [1, 2, 2]"; a learned embedding distinguishes them,
+while CLIP's text embeddings hardly do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from quantum_diffusion.circuits.gates import GATES
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, counted, quoted, unknown_name
 
 PADDING_WORD = 0
 
@@ -21,10 +21,10 @@ FIRST_WORDS: tuple[str, ...] = (
     *("generate", "srv", "compile", "using", "1", "2"),
     *("ccx", "cswap", "cx", "cy", "cz", "h", "s", "sdg", "swap", "t", "tdg", "x", "y", "z"),
 )
-"""The vocabulary of models that were saved before a model kept its own; it never changes."""
+"""The vocabulary of old saved models, which do not store their own; it must never change."""
 
 WORDS: tuple[str, ...] = (*FIRST_WORDS, *(gate for gate in GATES if gate not in FIRST_WORDS))
-"""The vocabulary of new models; saved ones have theirs, so this may become another in any way."""
+"""The vocabulary of new models; it may change freely, because models store their own."""
 
 MAX_WORDS = 64
 
@@ -33,12 +33,13 @@ def tokenize_prompts(prompts: Sequence[str], vocabulary: Sequence[str] = WORDS, 
     """Split prompts into the words of a vocabulary.
 
     Args:
-        prompts: P texts, one or more.
-        vocabulary: The words that are known, numbered from 1; 0 is `PADDING_WORD`.
-        min_length: Smallest S.
+        prompts: P texts, at least one.
+        vocabulary: The known words, numbered from 1; 0 is `PADDING_WORD`.
+        min_length: Minimum S.
 
     Returns:
-        int64 [P, S], S the longest prompt's length or `min_length`; shorter ones end in `PADDING_WORD`.
+        int64 [P, S] with S the length of the longest prompt, at least `min_length`; shorter prompts end in
+        `PADDING_WORD`.
 
     Raises:
         ConfigError: There is no prompt, or one is empty, too long, or has a word outside the vocabulary.
@@ -53,25 +54,25 @@ def tokenize_prompts(prompts: Sequence[str], vocabulary: Sequence[str] = WORDS, 
         words = re.findall(r"[a-z_]+|\d+", prompt.lower())
         for word in words:
             if word not in numbers:
-                raise ConfigError(f"prompt {prompt!r}: {unknown_name('word', word, vocabulary)}")
+                raise ConfigError(f"prompt {quoted(prompt)}: {unknown_name('word', word, vocabulary)}")
         if not 0 < len(words) <= MAX_WORDS:
-            raise ConfigError(f"prompt {prompt!r} has {len(words)} words, expected 1 to {MAX_WORDS}")
+            raise ConfigError(f"prompt {quoted(prompt)} has {counted(len(words), 'word')}: give 1 to {MAX_WORDS}")
         rows.append([numbers[word] for word in words])
     if not rows:
-        raise ConfigError("no prompts were given: expected one or more, e.g. 'Generate SRV: [1, 2, 2]'")
+        raise ConfigError("no prompts were given: give at least one, e.g. 'Generate SRV: [1, 2, 2]'")
     longest = max(min_length, *map(len, rows))
     return torch.tensor([row + [PADDING_WORD] * (longest - len(row)) for row in rows])
 
 
 class PromptEncoder(nn.Module):
-    """Words and positions embedded, then a small transformer.
+    """Embeddings of words and positions, followed by a small transformer.
 
     Args:
         vocabulary: The words that are known; see `tokenize_prompts`.
         prompts: Those of the model; every prompt is padded to the longest of them.
         width: E, channels of the condition.
-        depth: Transformer blocks; 0 leaves the embeddings alone.
-        num_heads: Attention heads, a divisor of `width`.
+        depth: Number of transformer blocks; 0 uses the embeddings alone.
+        num_heads: Number of attention heads, a divisor of `width`.
     """
 
     def __init__(
@@ -105,5 +106,5 @@ class PromptEncoder(nn.Module):
         return torch.where(is_padding[..., None], 0.0, x)
 
     def null_condition(self, count: int, length: int) -> Tensor:
-        """Return the condition that stands for "no prompt", float32 [count, length, E]."""
+        """Return the null condition ("no prompt"), float32 [count, length, E]."""
         return self.null.expand(count, length, self.width)

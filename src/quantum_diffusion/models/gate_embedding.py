@@ -1,6 +1,6 @@
-"""The fixed table that turns gate tokens into continuous channels and back: tokens => x_0 => tokens.
+"""A fixed table that embeds gate tokens as continuous vectors and decodes them: tokens => x_0 => tokens.
 
-Diffusion runs between the two; nothing here is trained, so the table is a buffer saved beside the weights.
+Gaussian diffusion works on the vectors. The table is not trained; it is a buffer saved with the weights.
 """
 
 import torch
@@ -8,31 +8,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_VOCABULARY = 127
-"""Tokens are int8, and V itself stands for what is no token."""
+"""Tokens are int8, and V itself marks a cell that is not a token."""
 
 
 class GateEmbedding(nn.Module):
-    """Embed signed gate tokens as signed rows of a fixed table, and read them back by the cosine.
+    """Embed signed gate tokens as signed rows of a fixed table, and decode them by the largest cosine.
 
-    A token's magnitude names the gate (0 no gate, then the pool from 1, then padding) and picks the row; its
-    sign tells a control (-) from a target (+) and is the row's sign. Token 0 has no sign.
+    A token's magnitude is the gate (0 no gate, then the pool from 1, then padding) and selects the row; its sign
+    distinguishes a control (-) from a target (+) and becomes the row's sign. Token 0 has no sign.
 
-    With at least as many channels as magnitudes the rows are orthonormal. With fewer, the columns are: rows
-    then overlap and differ in length, which the cosine ignores. `invert(embed(tokens)) == tokens` needs only
-    that no two rows lie on one line; with two or more channels that holds for a drawn table unless the
-    vocabulary is so large that two lines come within 1.4e-3 radians, near the resolution of a float32
-    cosine, and the constructor refuses such a table.
+    With at least as many channels as magnitudes, the rows are orthonormal. With fewer, the columns are; rows then
+    overlap and differ in length, which the cosine ignores. `invert(embed(tokens)) == tokens` only requires that no two
+    rows are collinear. With two or more channels, a random table satisfies this unless the vocabulary is so large that
+    two rows come within 1.4e-3 radians, near the resolution of a float32 cosine; the constructor refuses such a table.
 
     Args:
         vocabulary_size: Number V of token magnitudes, `len(gate_pool) + 2`; 1 to 127 for int8 tokens.
-        channels: Channels C of the embedding, at least 2 (with one, all gates lie on one line).
-        generator: Source of the table's randomness; None draws from torch's default generator.
+        channels: Channels C of the embedding, at least 2 (with one, all rows are collinear).
+        generator: Source of the table's randomness; None uses torch's default generator.
 
     Attributes:
         weight: Float32 buffer [V, C].
 
     Raises:
-        ValueError: If an argument is out of range, or if the drawn table cannot tell two gates apart.
+        ValueError: An argument is out of range, or two rows of the table are too similar.
 
     Example:
         >>> embedding = GateEmbedding(vocabulary_size=4, channels=4)  # pool (h, cx)
@@ -52,7 +51,7 @@ class GateEmbedding(nn.Module):
         if not 1 <= vocabulary_size <= MAX_VOCABULARY:
             raise ValueError(f"vocabulary_size={vocabulary_size!r}: expected 1 to {MAX_VOCABULARY}, as tokens are int8")
         if channels < 2:
-            raise ValueError(f"channels={channels!r}: expected at least 2, as one channel only tells signs apart")
+            raise ValueError(f"channels={channels!r}: expected at least 2, as one channel only distinguishes signs")
         weight = torch.empty(vocabulary_size, channels)
         nn.init.orthogonal_(weight, generator=generator)
         _check_rows_differ(weight)
@@ -75,13 +74,13 @@ class GateEmbedding(nn.Module):
             tokens: Integers of any width [B, Q, T], each in [-(V - 1), V - 1].
 
         Returns:
-            The table's dtype, [B, C, Q, T]; channels are last in memory, the layout the U-Net works in.
+            The table's dtype, [B, C, Q, T], in the channels-last memory layout that the U-Net uses.
         """
         rows = F.embedding(self.classes(tokens), self._signed_rows())  # [B, Q, T, C]
         return rows.permute(0, 3, 1, 2)  # [B, C, Q, T]
 
     def _signed_rows(self) -> Tensor:
-        """Rows of the tokens -(V - 1) to V - 1, [2 V - 1, C], so that one lookup serves magnitude and sign."""
+        """Return the rows of tokens -(V - 1) to V - 1, [2 V - 1, C], so that one lookup gives magnitude and sign."""
         return torch.cat([-self.weight[1:].flip(0), self.weight])
 
     def classes(self, tokens: Tensor) -> Tensor:
@@ -96,8 +95,8 @@ class GateEmbedding(nn.Module):
     def invert(self, x: Tensor) -> Tensor:
         """Decode every cell to the token whose row has the largest absolute cosine with it: x_0 => tokens.
 
-        The cosine's sign becomes the token's, also for padding, whose sign the tokenizer ignores. A cell of zeros
-        decodes to 0, a cell with NaN to V, which is no token.
+        The token gets the sign of the cosine, also for padding, whose sign the tokenizer ignores. A cell of zeros
+        decodes to 0, a cell with NaN to V, which is not a token.
 
         Args:
             x: Float [B, C, Q, T].
@@ -105,16 +104,16 @@ class GateEmbedding(nn.Module):
         Returns:
             int8 [B, Q, T].
         """
-        # A cell's own length scales all its cosines alike, so only the rows need normalising.
+        # A cell's length scales all its cosines equally, so only the rows need normalising.
         similarity = _inner_products(x, F.normalize(self.weight, dim=1))  # [B, V, Q, T]
         magnitude = similarity.abs().argmax(dim=1, keepdim=True)  # [B, 1, Q, T]
         best = similarity.gather(1, magnitude)  # [B, 1, Q, T]
         tokens = torch.where(best < 0, -magnitude, magnitude)
-        tokens = torch.where(best.isnan(), self.vocabulary_size, tokens)  # no gate: the tokenizer will report it
+        tokens = torch.where(best.isnan(), self.vocabulary_size, tokens)  # not a token: the tokenizer will report it
         return tokens.squeeze(1).to(torch.int8)  # [B, Q, T]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score every signed token by its inner product with the cell, for a cross-entropy on x_0.
+        """Score every signed token by its inner product with the cell, for a cross-entropy loss on x_0.
 
         Args:
             x: Float [B, C, Q, T].
@@ -133,9 +132,9 @@ def _inner_products(x: Tensor, rows: Tensor) -> Tensor:
 def _check_rows_differ(weight: Tensor) -> None:
     directions = F.normalize(weight.double(), dim=1)
     cosines = (directions @ directions.T).abs().fill_diagonal_(0.0)
-    # float32 cosines carry errors of about 1e-7; ten times that separates two gates safely.
+    # float32 cosines have errors of about 1e-7; a margin of ten times that separates two gates safely.
     if cosines.max() > 1 - 1e-6:
         raise ValueError(
-            f"{weight.shape[0]} gates in {weight.shape[1]} channels: two rows lie on one line, so decoding "
-            "cannot tell the gates apart; expected more channels"
+            f"{weight.shape[0]} gates in {weight.shape[1]} channels: two rows are collinear, so decoding cannot "
+            "distinguish the gates; use more channels"
         )

@@ -1,4 +1,4 @@
-"""How many gates a circuit still needs, as a condition of its steps: for requests that say how many it has to have."""
+"""Encodes the number of gates still to write as a condition for each step, for requests of a given length."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 UNKNOWN = -1
-"""The number of gates of a circuit of which it is not told."""
+"""Stands for an unspecified number of gates."""
 
 
 class GatesLeft(nn.Module):
-    """A learned vector for each number of gates that are left, and one for not being told.
+    """A learned vector for each number of remaining gates, and one for an unspecified number.
 
     Args:
-        max_gates: Most gates of a circuit.
+        max_gates: Maximum number of gates of a circuit.
         condition_dim: E.
     """
 
@@ -26,8 +26,8 @@ class GatesLeft(nn.Module):
         """Return the vectors of steps, float32 [B, ..., E].
 
         Args:
-            num_gates: int64 [B], gates that circuits are to have; `UNKNOWN` where that is not told.
-            written: int64 [B, ...], gates known before each step.
+            num_gates: int64 [B], requested number of gates of each circuit, or `UNKNOWN`.
+            written: int64 [B, ...], number of gates known before each step.
         """
         wanted = num_gates.view(-1, *(1,) * (written.dim() - 1))
         left = (wanted - written).clamp(min=0)

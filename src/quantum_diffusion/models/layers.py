@@ -1,10 +1,10 @@
 """Building blocks of the U-Net: sinusoidal tables, residual convolutions, conditioned attention over cells.
 
-They sit at the bottom of `models`: each takes tensors and plain numbers, and `unet.py` wires them together.
+`unet.py` combines them, and other backbones and encoders reuse some.
 
 Shapes: B batch, C features, Q qubits, T time steps, N = Q * T cells in row-major order, S condition length,
-E condition width. Everything here runs on any memory layout, but is written so that a `channels_last` feature
-map reaches attention as [B, N, C] without a copy.
+E condition width. Everything works with any memory layout, but a `channels_last` feature map reaches attention as
+[B, N, C] without a copy.
 """
 
 import math
@@ -14,35 +14,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_POSITIONS = 5000
-"""Rows of every sinusoidal table: the most diffusion steps, qubits or time steps a model can see."""
+"""Rows of every sinusoidal table: the maximum number of diffusion steps, qubits or time steps."""
 
 GROUPS = 32
-"""Groups of every GroupNorm, so all feature counts are multiples of it."""
+"""Number of groups of every GroupNorm; all feature counts must be multiples of it."""
 
 FEW_TOKENS = 50
-"""Up to this many tokens attention by plain matrix products is faster on CPUs than torch's fused one, and takes less
-memory than the rest of a layer; beyond it the fused one is up to four times as fast (`benchmarks/training.py`)."""
+"""Up to this many tokens, attention by plain matrix products is faster on CPUs than torch's fused kernel, and needs
+less memory than the rest of a layer. Beyond it, the fused kernel is up to four times as fast
+(`benchmarks/training.py`)."""
 
 
 def sinusoidal_table(num_positions: int, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Tabulate sines and cosines of geometrically falling frequencies, interleaved: sin, cos, sin, cos, ...
+    """Return interleaved sines and cosines of geometrically decreasing frequencies: sin, cos, sin, cos, ...
 
     Args:
         num_positions: Number of rows; row p encodes position p, counted from 0.
         width: Number of columns, positive and even.
-        max_period: Sets the slowest frequency, `max_period ** -((width - 2) / width)` radians a position.
+        max_period: Determines the lowest frequency, `max_period ** -((width - 2) / width)` radians per position.
 
     Returns:
         Float32 table [num_positions, width].
 
     Raises:
-        ValueError: If `width` is not positive and even.
+        ValueError: `width` is not positive and even.
 
     Reference:
         Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, section 3.5.
     """
     if width < 2 or width % 2:
-        raise ValueError(f"width={width!r}: expected a positive even number, a sine and a cosine a frequency")
+        raise ValueError(f"width={width!r}: expected a positive even number, a sine and a cosine per frequency")
     frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(max_period) / width))  # [width / 2]
     angles = torch.arange(num_positions)[:, None] * frequencies  # [num_positions, width / 2]
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # [num_positions, width]
@@ -52,8 +53,8 @@ class FeedForward(nn.Module):
     """Two linear maps of equal width with a SiLU between them.
 
     Args:
-        features: Width of input, hidden layer and output. The hidden layer is no wider than the rest: at the
-            field's sizes the convolutions already carry most of the parameters.
+        features: Width of input, hidden layer and output. The hidden layer is not wider, because the convolutions
+            already hold most of the parameters at the usual sizes.
     """
 
     def __init__(self, features: int) -> None:
@@ -62,20 +63,20 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [..., C] to [..., C], each position on its own."""
+        """Map [..., C] to [..., C], each position separately."""
         mapped: Tensor = self.output(F.silu(self.hidden(x)))
         return mapped
 
 
 class ResidualEncoder(nn.Module):
-    """A feed-forward network with residual blocks, from many numbers at once to one condition.
+    """A feed-forward network with residual blocks that maps a vector of numbers to one condition.
 
     Args:
-        size: Numbers.
+        size: Number of inputs.
         condition_dim: E.
         width: Hidden channels.
-        depth: Residual blocks.
-        normalize: Normalise after the first layer.
+        depth: Number of residual blocks.
+        normalize: Whether to normalise after the first layer.
     """
 
     def __init__(self, *, size: int, condition_dim: int, width: int, depth: int, normalize: bool = True) -> None:
@@ -96,7 +97,7 @@ class ResidualEncoder(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Embed diffusion steps: a row of a fixed sinusoidal table, then a learned feed-forward network.
+    """Embedding of diffusion steps: a row of a fixed sinusoidal table, then a learned feed-forward network.
 
     Args:
         features: Width of the embedding, positive and even.
@@ -107,7 +108,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.feed_forward = FeedForward(features)
-        # Not persistent: the table is a formula, so a file of weights does not need it.
+        # Not persistent: the table is computed, so it need not be saved with the weights.
         self.register_buffer("table", sinusoidal_table(MAX_POSITIONS, features), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ class TimeEmbedding(nn.Module):
 
 
 class PositionEncoding2d(nn.Module):
-    """Mark every cell with its place: half of the features encode the qubit, the other half the time step.
+    """Position encoding of cells: half of the features encode the qubit, the other half the time step.
 
     Args:
         features: Number of features, a multiple of 4 (two halves, each of sine and cosine pairs).
@@ -153,32 +154,32 @@ class PositionEncoding2d(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's group norm with `GROUPS` groups, in at least 32 bits whatever the input has.
+    """torch's group norm with `GROUPS` groups, in at least 32-bit precision for any input.
 
-    On CPUs torch's is five times slower in bfloat16 than in float32; on GPUs autocast does the same anyway.
+    On CPUs, torch's is five times slower in bfloat16 than in float32; on GPUs, autocast uses float32 anyway.
 
     Args:
         features: Channels of the input, a multiple of 32.
-        eps: Added to the variance.
+        eps: Constant added to the variance.
     """
 
     def __init__(self, features: int, eps: float = 1e-5) -> None:
         super().__init__(GROUPS, features, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B, C, ...]; 16-bit inputs give float32 outputs."""
+        """Normalise [B, C, ...]; the output of 16-bit inputs is float32."""
         return super().forward(x.float() if x.dtype.itemsize == 2 else x)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions along time with the diffusion step added in between, and a skip around both.
+    """Two convolutions along time with the diffusion step added in between, and a skip connection.
 
-    The kernels are (1, 3): neighbouring time steps are related by order, while neighbouring qubits are not,
-    so qubits only meet in attention. The second convolution starts at zero, so a new block is the skip alone.
+    The kernels are (1, 3): neighbouring time steps are related, but neighbouring qubits are not, so qubits only
+    interact in attention. The second convolution is initialized to zero, so a new block is just the skip connection.
 
     Args:
         in_features: Features of the input, a multiple of 32.
-        out_features: Features of the output, a multiple of 32; where it differs, the skip is learned.
+        out_features: Features of the output, a multiple of 32; if it differs from `in_features`, the skip is learned.
         time_embedding_dim: Width of the diffusion step's embedding.
     """
 
@@ -218,7 +219,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tens
         key: Float [B, S, C].
         value: Float [B, S, C].
         num_heads: Number of heads.
-        mask: bool, broadcast to [B, heads, N, S]: which tokens (last axis) a token attends to; None means all.
+        mask: bool, broadcastable to [B, heads, N, S]: which tokens (last axis) a token attends to; None means all.
 
     Returns:
         Float [B, N, C].
@@ -228,7 +229,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tens
     """
     q, k, v = (x.reshape(*x.shape[:2], num_heads, -1).transpose(1, 2) for x in (query, key, value))
     if q.device.type == "cpu":
-        # torch's fused attention for CPUs is 20 times slower backwards in bfloat16 than in float32 (torch 2.13).
+        # The backward pass of torch's fused CPU attention is 20 times slower in bfloat16 than in float32 (torch 2.13).
         with torch.autocast("cpu", enabled=False):
             q, k, v = (x.float() if x.dtype.itemsize == 2 else x for x in (q, k, v))
             few = max(q.shape[2], k.shape[2]) <= FEW_TOKENS
@@ -247,7 +248,7 @@ def _plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of the cells among themselves; query, key and value come from one matrix product.
+    """Multi-head self-attention of the cells; one matrix product computes query, key and value.
 
     Args:
         features: Width of the input and the output.
@@ -271,7 +272,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of the cells to the condition; key and value come from one matrix product.
+    """Multi-head attention of the cells to the condition; one matrix product computes key and value.
 
     Args:
         features: Width of the cells, of the condition and of the output.
@@ -284,7 +285,7 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(features, features)
         self.key_value = nn.Linear(features, 2 * features)
         self.output = nn.Linear(features, features)
-        # Both maps start as slices of one Xavier matrix [3 C, C], whose bound is sqrt(6 / (3 C + C)).
+        # Both are initialized as slices of one Xavier matrix [3 C, C], whose bound is sqrt(6 / (3 C + C)).
         bound = math.sqrt(6.0 / (4 * features))
         for projection in (self.query, self.key_value):
             nn.init.uniform_(projection.weight, -bound, bound)
@@ -299,11 +300,11 @@ class CrossAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention and a feed-forward network, each normalised first and then added.
+    """Self-attention, cross-attention and a feed-forward network, each pre-normalised and residual.
 
     Args:
         features: Width of the cells and of the projected condition.
-        num_heads: Number of heads of both attentions, a divisor of `features`.
+        num_heads: Number of heads of both attention layers, a divisor of `features`.
     """
 
     def __init__(self, features: int, num_heads: int) -> None:
@@ -324,9 +325,9 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over all cells of a feature map, with a skip around them.
+    """Transformer blocks over all cells of a feature map, with a skip connection.
 
-    The condition is projected to the feature width once and shared by all blocks.
+    The condition is projected to the feature width once for all blocks.
 
     Args:
         features: Features of the map, a multiple of 32.
@@ -342,7 +343,7 @@ class SpatialTransformer(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(features, num_heads) for _ in range(depth))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Let all cells see each other and the condition.
+        """Apply attention between all cells, and from the cells to the condition.
 
         Args:
             x: Float [B, C, Q, T].

@@ -1,6 +1,6 @@
-"""A backbone without attention: each instruction is predicted from its place, the prompt and what is left to do.
+"""A backbone without attention: predicts each instruction from its position, the prompt and what is left to do.
 
-Where what is left to do says all that the earlier gates matter for, a step need not look at these gates themselves.
+It suits tasks in which what is left to do contains all relevant information on the earlier gates.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from quantum_diffusion.models.transformer import ConditionPooling, initial_place
 
 
 class InstructionPolicy(nn.Module):
-    """Predicts every instruction of a circuit from what the steps revealed before it leave to do.
+    """Predicts every instruction of a circuit from what is left to do after the steps revealed before it.
 
-    It is called as `InstructionTransformer` is, and takes a third of its time in training; in writing it has nothing
-    to remember.
+    It has the interface of `InstructionTransformer`, takes a third of its time in training, and needs no memory of the
+    revealed steps in sampling.
 
     Args:
         num_instructions: Size of the vocabulary, "no gate" included.
-        max_steps: Largest T.
+        max_steps: Maximum T.
         condition_dim: E.
         width: Channels d.
-        depth: Blocks.
+        depth: Number of blocks.
         feed_forward: Hidden channels of a block as a multiple of `width`.
     """
 
@@ -44,22 +44,22 @@ class InstructionPolicy(nn.Module):
         """Predict instructions.
 
         Args:
-            ids: int64 [B, T]; only its shape matters here.
-            rank: int64 [B, T], not looked at: `step_condition` says what follows from it.
+            ids: int64 [B, T]; only its shape is used.
+            rank: int64 [B, T], unused: `step_condition` depends on it.
             condition: [B, S, E].
-            step_condition: [B, T, E], what the steps of smaller rank leave to do.
+            step_condition: [B, T, E], what is left to do after the steps of smaller rank.
 
         Returns:
-            float32 logits [B, T, V] of each step's instruction; None where other backbones have a prefix head.
+            float32 logits [B, T, V] of each step's instruction, and None in place of a prefix head's logits.
         """
         x = self.places[: ids.shape[1]] + self.condition(condition)[:, None]
         return self._logits(x + self.step_condition(step_condition)), None
 
     def at(self, steps: Tensor, condition: Tensor, step_condition: Tensor) -> Tensor:
-        """Predict some steps alone.
+        """Predict only some steps.
 
         Args:
-            steps: bool [B, T], N of them.
+            steps: bool [B, T], the N steps to predict.
             condition: [B, S, E].
             step_condition: [N, E], of these steps.
 
@@ -72,13 +72,13 @@ class InstructionPolicy(nn.Module):
         return logits.new_zeros(*steps.shape, logits.shape[1]).index_put((circuit, place), logits)
 
     def remember(self, condition: Tensor, num_steps: int) -> PolicyMemory:
-        """Return what `read` needs of a condition [B, S, E]."""
+        """Return the memory that `read` needs for a condition [B, S, E]."""
         return PolicyMemory(self.condition(condition)[:, None])
 
     def read(
         self, memory: PolicyMemory, ids: Tensor, rank: Tensor, wanted: Tensor, step_condition: Tensor | None = None
     ) -> Tensor:
-        """Predict some steps of circuits that are being written; see `InstructionTransformer.read`."""
+        """Predict some steps of circuits that are being sampled; see `InstructionTransformer.read`."""
         assert step_condition is not None
         x = self.places[wanted] + memory.condition + self.step_condition(step_condition)[:, None]
         return self._logits(x)
@@ -94,7 +94,7 @@ class InstructionPolicy(nn.Module):
 
 @dataclass(eq=False)
 class PolicyMemory:
-    """What is asked for, [B, 1, d]; what was written before is in what is left to do."""
+    """The pooled condition, [B, 1, d]; the step condition covers the steps written so far."""
 
     condition: Tensor
 
@@ -104,7 +104,7 @@ class PolicyMemory:
 
 
 class _Block(nn.Module):
-    """Pre-norm feed-forward; starts as zero."""
+    """Pre-norm feed-forward network; its output is initialized to zero."""
 
     def __init__(self, width: int, feed_forward: int) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""What the known beginning of a circuit makes of |0...0>, to conditions of the steps behind it.
+"""Encodes the state that the known prefix of a circuit makes from |0...0> as a condition for the following steps.
 
-A light network over one of four descriptions; which of them tells most is measured in RESULTS.md.
+A light network over one of four descriptions of the state, for models of Schmidt rank vectors; RESULTS.md compares
+them.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from quantum_diffusion.models.unitary_encoder import without_phase
 from quantum_diffusion.tasks.evolution import entangled_in_tableaus
 
 _SCALE = 4.0
-"""Of amplitudes before the first projection; at the root of their number training did not start."""
+"""Factor of amplitudes before the first projection; with the square root of their number, training failed to start."""
 
 _TOLERANCE = 1e-5
-"""Largest determinant of a qubit's reduced state that counts as zero: what is shown is a hint in 32 bits, labels are
-exact elsewhere. Of stabilizer states it is 0 or 1/4."""
+"""Determinants of a qubit's reduced state up to this count as zero: the input is a float32 hint, exact labels are
+computed elsewhere. For stabilizer states the determinant is 0 or 1/4."""
 
 
 class PrefixEncoder(ResidualEncoder):
-    """A feed-forward network over a description of what is made.
+    """A feed-forward network over a description of the state.
 
     Args:
         kind: "state", "srv", "pairs" or "tableau"; see `PrefixEncoderConfig`.
         num_qubits: Q.
         condition_dim: E.
         width: Hidden channels.
-        depth: Residual blocks.
+        depth: Number of residual blocks.
     """
 
     def __init__(self, *, kind: str, num_qubits: int, condition_dim: int, width: int, depth: int) -> None:
@@ -39,7 +40,7 @@ class PrefixEncoder(ResidualEncoder):
         self._describe = describe
 
     def forward(self, made: Tensor) -> Tensor:
-        """Describe states float [..., 2, D], or tableaus float [..., 2Q, Q] => [..., E]."""
+        """States float [..., 2, D], or tableaus float [..., 2Q, Q] => condition [..., E]."""
         return self.encode(self._describe(made))
 
 
@@ -92,4 +93,4 @@ _DESCRIPTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[int], int]]
     "pairs": (_pairs, lambda qubits: 8 * qubits * (qubits - 1) + qubits),
     "tableau": (_tableau, lambda qubits: 2 * qubits**2 + qubits),
 }
-"""By kind: what makes the description, and how many numbers of how many qubits it has."""
+"""By kind: the function that computes the description, and its size as a function of the number of qubits."""

@@ -1,6 +1,6 @@
-"""Light transformers with one token a time step: over instructions (masked diffusion) and over cells (Gaussian).
+"""Light transformers: over instructions for masked diffusion, and over cells for Gaussian diffusion.
 
-Both share the block below; they differ in what a token is and in who sees whom.
+Both are backbones and share the block below; they differ in their tokens and their attention mask.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from quantum_diffusion.models.layers import TimeEmbedding, attend
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and feed-forward; starts as the identity.
+    """Pre-norm self-attention and feed-forward network, initialized as the identity.
 
     Args:
         width: Channels d.
-        num_heads: Attention heads, a divisor of `width`.
+        num_heads: Number of attention heads, a divisor of `width`.
         feed_forward: Hidden channels as a multiple of `width`.
     """
 
@@ -37,17 +37,17 @@ class Block(nn.Module):
         nn.init.zeros_(self.contract.bias)
 
     def forward(self, x: Tensor, may_see: Tensor | None = None) -> Tensor:
-        """x [B, N, d] => [B, N, d]; `may_see` bool [B, N, N] tells which tokens (last axis) a token attends to."""
+        """x [B, N, d] => [B, N, d]; `may_see` bool [B, N, N] selects the tokens (last axis) a token attends to."""
         query, key, value = self.project(x)
         return self.mix(x, query, key, value, may_see)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, N, d] => what its tokens look for, and what they are to others: query, key and value, [B, N, d]."""
+        """x [B, N, d] => query, key and value, each [B, N, d]."""
         query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
         return query, key, value
 
     def mix(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, may_see: Tensor | None) -> Tensor:
-        """Let tokens x [B, N, d] attend to S keys and values [B, S, d], as bool [B, N, S] says: [B, N, d]."""
+        """Let tokens x [B, N, d] attend to keys and values [B, S, d] with a mask bool [B, N, S]: [B, N, d]."""
         mask = None if may_see is None else may_see[:, None]
         x = x + self.mix_heads(attend(query, key, value, self.num_heads, mask))
         hidden = F.silu(self.expand(self.norm_feed_forward(x)))
@@ -55,16 +55,16 @@ class Block(nn.Module):
 
 
 def initial_places(max_steps: int, width: int) -> nn.Parameter:
-    """Return learned embeddings of time steps, [max_steps, width]."""
+    """Return initial values of learned position embeddings of time steps, [max_steps, width]."""
     return nn.Parameter(torch.randn(max_steps, width) * 0.5)
 
 
 class ConditionPooling(nn.Module):
-    """Condition [B, S, E] => one vector a circuit [B, d], an average with learned weights."""
+    """Average of a condition [B, S, E] with learned weights => one vector per circuit [B, d]."""
 
     def __init__(self, condition_dim: int, width: int) -> None:
         super().__init__()
-        self.score = nn.Linear(condition_dim, 1, bias=False)  # softmax would not see a bias
+        self.score = nn.Linear(condition_dim, 1, bias=False)  # a bias would not change the softmax
         self.project = nn.Linear(condition_dim, width)
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -77,21 +77,21 @@ class ConditionPooling(nn.Module):
 class InstructionTransformer(nn.Module):
     """Predicts every instruction of a circuit from those revealed before it.
 
-    Each time step has two tokens. The *content* token carries the instruction and sees the content revealed no later
-    than itself; the *query* token carries only its place, sees the content revealed strictly earlier, and predicts
-    the instruction. One pass over a whole circuit and an order of revealing therefore gives the predictions at all
-    noise levels of that order at once; one pass over a partly masked circuit gives those for the masked steps.
+    Each time step has two tokens. The *content* token holds the instruction and attends to content revealed no later
+    than itself; the *query* token holds only its position, attends to content revealed strictly earlier, and predicts
+    the instruction. So one pass over a complete circuit and an order gives the predictions at all noise levels of that
+    order; one pass over a partly masked circuit gives those for the masked steps.
 
     Args:
         num_instructions: Size of the vocabulary, "no gate" included.
-        max_steps: Largest T.
+        max_steps: Maximum T.
         condition_dim: E.
         width: Channels d.
-        depth: Blocks.
-        num_heads: Attention heads.
+        depth: Number of blocks.
+        num_heads: Number of attention heads.
         feed_forward: Hidden channels as a multiple of `width`.
-        num_label_entries: Entries of the label that the prefix head predicts; 0 leaves the head out.
-        with_step_condition: Whether every step has a condition of its own, too.
+        num_label_entries: Size of the label that the prefix head predicts; 0 means no prefix head.
+        with_step_condition: Whether every step also has its own condition.
 
     Reference:
         Absorbing diffusion as order-agnostic prediction: Hoogeboom et al., arXiv 2110.02037, eq. 3.
@@ -130,15 +130,15 @@ class InstructionTransformer(nn.Module):
         """Predict instructions.
 
         Args:
-            ids: int64 [B, T], instructions; entries that are not revealed are never looked at.
-            rank: int64 [B, T], when each step is revealed (0 first); T for steps that are not.
+            ids: int64 [B, T], instructions; those of unrevealed steps are ignored.
+            rank: int64 [B, T], the order in which steps are revealed, from 0; T for unrevealed steps.
             condition: [B, S, E].
-            step_condition: [B, T, E], what may be known of each step before it is revealed; only the query tokens see
-                it. None for networks without.
+            step_condition: [B, T, E], a condition for each step, which must not depend on its instruction; only its
+                query token receives it. None if the network takes none.
 
         Returns:
             float32 logits [B, T, V] of each step's instruction given the steps of smaller rank, and the prefix head's
-            logits [B, T, num_label_entries] (None without the head), read from the content tokens.
+            logits [B, T, num_label_entries], computed from the content tokens (None without the head).
         """
         steps = ids.shape[1]
         places = self.places[:steps] + self.condition(condition)[:, None]  # [B, T, d]
@@ -156,8 +156,8 @@ class InstructionTransformer(nn.Module):
         return logits, prefix
 
     def remember(self, condition: Tensor, num_steps: int) -> Memory:
-        """Return a memory without any step, for circuits of so many steps under a condition [B, S, E]."""
-        shape = (len(condition), num_steps + 1, self.places.shape[1])  # the first slot is for nothing
+        """Return an empty memory for circuits of `num_steps` steps with a condition [B, S, E]."""
+        shape = (len(condition), num_steps + 1, self.places.shape[1])  # slot 0 is a dummy
         empty = [[condition.new_zeros(shape) for _ in self.blocks] for _ in range(2)]
         rank = torch.full((len(condition), num_steps), num_steps, dtype=torch.int64, device=condition.device)
         return Memory(self.condition(condition)[:, None], empty[0], empty[1], rank)
@@ -165,17 +165,17 @@ class InstructionTransformer(nn.Module):
     def read(
         self, memory: Memory, ids: Tensor, rank: Tensor, wanted: Tensor, step_condition: Tensor | None = None
     ) -> Tensor:
-        """Predict some steps of circuits that are being written, as `forward` would, at the cost of these steps alone.
+        """Predict some steps of circuits that are being sampled; the same result as `forward`, computed incrementally.
 
-        What a step revealed is to others does not change any more, since it sees none that is revealed later: its
-        keys and values are kept.
+        The keys and values of a revealed step are cached: they never change, because it does not attend to steps
+        revealed later.
 
         Args:
-            memory: What is known of steps that were revealed when it was read last; those that are new are added.
+            memory: Cache of the steps revealed in earlier calls; newly revealed steps are added.
             ids: int64 [B, T].
-            rank: int64 [B, T], as of `forward`; it only grows from call to call.
+            rank: int64 [B, T], see `forward`; steps revealed in earlier calls keep their ranks.
             wanted: int64 [B, M], the steps to predict.
-            step_condition: [B, E], what may be known of each of them.
+            step_condition: [B, E], the condition of these steps.
 
         Returns:
             float32 logits [B, M, V].
@@ -191,7 +191,7 @@ class InstructionTransformer(nn.Module):
         if self.step_condition is not None:
             query = query + self.step_condition(step_condition)[:, None]
         x = torch.cat([content, query], dim=1)  # [B, n + M, d]
-        # Steps behind the last one revealed, all of them where circuits are written from the start, are no use yet.
+        # Skip the slots of steps after the last revealed one: most of them if circuits are revealed from the start.
         used = 1 + int(torch.where(rank < steps, torch.arange(1, steps + 1, device=rank.device), 0).max())
         may_see = _who_sees_memory(rank[:, : used - 1], new, slots, rank, wanted.shape[1])
         index = slots[..., None].expand(-1, -1, x.shape[2])
@@ -211,13 +211,13 @@ class InstructionTransformer(nn.Module):
 
 @dataclass(eq=False)
 class Memory:
-    """What an `InstructionTransformer` keeps of steps that are revealed.
+    """The key-value cache of an `InstructionTransformer` for revealed steps.
 
     Attributes:
-        condition: [B, 1, d], what is asked for.
-        keys: [B, 1 + T, d] a block, of each revealed step at its place; the first slot is for nothing.
-        values: As the keys.
-        rank: int64 [B, T], when each was revealed; T for steps that are not in the memory.
+        condition: [B, 1, d], the pooled condition.
+        keys: One [B, 1 + T, d] per block, with each revealed step at its position; slot 0 is a dummy.
+        values: Like `keys`.
+        rank: int64 [B, T], the order in which steps were revealed; T for steps that are not cached.
     """
 
     condition: Tensor
@@ -232,17 +232,17 @@ class Memory:
 
 
 def _who_sees_memory(known: Tensor, new: Tensor, slots: Tensor, rank: Tensor, num_wanted: int) -> Tensor:
-    """Attention pattern of tokens that are read with a memory; see `who_sees_whom` for that of whole circuits.
+    """Return the attention mask for reading with a memory; see `who_sees_whom` for complete circuits.
 
     Args:
         known: int64 [B, K], ranks of the first K steps.
-        new: int64 [B, n], steps that are added.
-        slots: int64 [B, n], where they are kept; 0 for those that a circuit has not, which see nothing but that slot.
+        new: int64 [B, n], newly revealed steps.
+        slots: int64 [B, n], their slots in the cache; 0 for filler entries, which attend only to that slot.
         rank: int64 [B, T].
-        num_wanted: M, steps that are predicted.
+        num_wanted: M, number of steps to predict.
 
     Returns:
-        bool [B, n + M, 1 + K + M], new steps first: rows look, columns are looked at.
+        bool [B, n + M, 1 + K + M], new steps first: whether the row attends to the column.
     """
     batch, steps, device = len(rank), rank.shape[1], rank.device
     is_none = (slots == 0)[..., None]  # [B, n, 1]
@@ -258,13 +258,13 @@ def _who_sees_memory(known: Tensor, new: Tensor, slots: Tensor, rank: Tensor, nu
 
 
 def who_sees_whom(rank: Tensor) -> Tensor:
-    """Attention pattern of the two streams.
+    """Return the attention mask of the two streams.
 
     Args:
-        rank: int64 [B, T], when each step is revealed; T for steps that are not.
+        rank: int64 [B, T], the order in which steps are revealed; T for unrevealed steps.
 
     Returns:
-        bool [B, 2T, 2T], content tokens first: rows look, columns are looked at.
+        bool [B, 2T, 2T], content tokens first: whether the row attends to the column.
     """
     steps = rank.shape[1]
     later, earlier = rank[:, :, None], rank[:, None, :]
@@ -276,18 +276,18 @@ def who_sees_whom(rank: Tensor) -> Tensor:
 
 
 class CellTransformer(nn.Module):
-    """A transformer over noised cells; the qubits of one time step are joined to one token.
+    """A transformer over noisy cells; the qubits of one time step form one token.
 
     Args:
         channels: C of the gate embedding.
         num_qubits: Q.
-        max_steps: Largest T.
+        max_steps: Maximum T.
         condition_dim: E.
         width: Channels d.
-        depth: Blocks.
-        num_heads: Attention heads.
+        depth: Number of blocks.
+        num_heads: Number of attention heads.
         feed_forward: Hidden channels as a multiple of `width`.
-        num_label_entries: Entries of the label that the prefix head predicts; 0 leaves the head out.
+        num_label_entries: Size of the label that the prefix head predicts; 0 means no prefix head.
     """
 
     time_multiple = 1
@@ -317,10 +317,10 @@ class CellTransformer(nn.Module):
         self.prefix_head = nn.Linear(width, num_label_entries) if num_label_entries else None
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Predict from noised cells.
+        """Predict from noisy cells.
 
         Args:
-            x: [B, C, q, T] of q <= Q qubits; the cells of missing qubits count as zeros.
+            x: [B, C, q, T] with q <= Q qubits; the cells of missing qubits are zeros.
             t: int64 [B] or [1], noise level.
             condition: [B, S, E].
 

@@ -1,6 +1,6 @@
-"""The field's conditional U-Net over circuit cells: noised embeddings, a step, a condition => a prediction.
+"""The conditional U-Net of genQC over circuit cells: noisy embeddings, diffusion step and condition => prediction.
 
-It is a backbone a process calls as `denoise(x_t, t)`, and knows nothing of tokens, noise or files.
+Gaussian diffusion calls this backbone as `denoise(x_t, t)`; it does not depend on tokens, noise or files.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from quantum_diffusion.models.layers import (
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, followed by a spatial transformer where the depth is not zero.
+    """Residual blocks at one resolution, followed by a spatial transformer if its depth is not zero.
 
     Args:
         in_features: Features of the input, a multiple of 32.
@@ -28,7 +28,7 @@ class Level(nn.Module):
         condition_dim: Width E of the condition.
         num_heads: Heads of the spatial transformer, a divisor of `out_features`.
         num_res_blocks: Number of residual blocks, at least 1.
-        transformer_depth: Number of transformer blocks; 0 leaves the transformer (and the condition) out.
+        transformer_depth: Number of transformer blocks; 0 means no transformer, which ignores the condition.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class Level(nn.Module):
 
 
 class ConditionalUNet(nn.Module):
-    """Predict a tensor of the input's shape from noised gate embeddings, the diffusion step and a condition.
+    """Predicts a tensor of the input's shape from noisy gate embeddings, the diffusion step and a condition.
 
-    Level i works on `model_features[i]` features and T / 2**i time steps; the number of qubits never changes.
-    The last level is the middle, and the way up mirrors the way down. Attention and kernels make no
-    assumption about Q, T or S beyond `time_multiple`, so one set of weights serves circuits of every size.
+    Level i has `model_features[i]` features and T / 2**i time steps; the number of qubits never changes. The last level
+    is the middle, and the upward path mirrors the downward path. Apart from `time_multiple`, nothing depends on Q, T or
+    S, so the same weights work for circuits of every size.
 
     Args:
         channels: Channels C of the gate embedding.
         model_features: Features of each level, from the finest to the middle; multiples of 32.
         time_embedding_dim: Width of the diffusion step's embedding, positive and even.
         condition_dim: Width E of the condition.
-        num_heads: Attention heads of each level; each divides the level's features (unused at depth 0).
-        num_res_blocks: Residual blocks of each level, at least 1 each.
-        transformer_depths: Transformer blocks of each level; 0 leaves attention out there.
+        num_heads: Number of attention heads of each level, divisors of its features (unused at depth 0).
+        num_res_blocks: Number of residual blocks of each level, at least 1.
+        transformer_depths: Number of transformer blocks of each level; 0 means no attention.
 
     Attributes:
         time_multiple: T must be a multiple of this, 2 ** (number of levels - 1).
 
     Raises:
-        ValueError: If an argument breaks one of the rules above; the message names it.
+        ValueError: An argument violates one of these rules; the message names it.
 
     Example:
         >>> unet = ConditionalUNet(
@@ -96,7 +96,7 @@ class ConditionalUNet(nn.Module):
 
     Reference:
         Fürrutter, Muñoz-Gil, Briegel, "Quantum circuit synthesis with diffusion models", arXiv:2311.02041.
-        Given the same weights it returns what genQC 0.2.5's U-Net returns; see `interop/genqc.py`.
+        With the same weights it returns the same values as genQC 0.2.5's U-Net; see `interop/genqc.py`.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class ConditionalUNet(nn.Module):
             nn.Conv2d(features[i], features[i], kernel_size=(1, 2), stride=(1, 2)) for i in range(middle)
         )
         self.middle = make_level(middle, features[max(middle - 1, 0)])
-        # Listed in the order of use, from the level next to the middle up to the finest; the input of each is
-        # the upsampled map beside the skip of the same width.
+        # In order of use, from the level next to the middle up to the finest; the input of each is the upsampled map
+        # concatenated with the skip of the same width.
         self.upsamples = nn.ModuleList(
             nn.Conv2d(features[i + 1], features[i], kernel_size=(1, 3), padding=(0, 1)) for i in reversed(range(middle))
         )
@@ -148,22 +148,22 @@ class ConditionalUNet(nn.Module):
 
         for convolution in (*self.downsamples, *self.upsamples):
             nn.init.orthogonal_(convolution.get_parameter("weight"))
-        # A new model predicts its head's bias everywhere, whatever it sees.
+        # A new model predicts the bias of its head for every input.
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Predict noise, velocity or x_0, whichever the process trains.
+        """Predict noise, velocity or x_0, depending on the process's objective.
 
         Args:
-            x: Float [B, C, Q, T], T a multiple of `time_multiple`. Left unchanged.
-            t: Diffusion steps, int64 [B], or [1] for one step shared by all.
+            x: Float [B, C, Q, T], T a multiple of `time_multiple`. Not modified.
+            t: Diffusion steps, int64 [B], or [1] for a shared step.
             condition: Float [B, S, E].
 
         Returns:
             Float [B, C, Q, T].
 
         Raises:
-            ValueError: If T is not a multiple of `time_multiple`.
+            ValueError: T is not a multiple of `time_multiple`.
         """
         if x.shape[-1] % self.time_multiple:
             raise ValueError(
@@ -171,7 +171,7 @@ class ConditionalUNet(nn.Module):
                 f"({len(self.downsamples)} halvings); pad the circuits with the padding token"
             )
         time_embedding = self.time_embedding(t)  # [B, time_embedding_dim]
-        # With channels last, attention reads the cells in place; all layers below keep the layout.
+        # With channels last, attention reads the cells without a copy; all layers keep this layout.
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.position_encoding(self.conv_in(x))  # [B, F_0, Q, T]
 

@@ -1,6 +1,6 @@
-"""Unitaries to conditions: the field's convolutional encoder, and a light one for single matrices.
+"""Encodes unitaries as conditions: genQC's convolutional encoder, and a light one that gives a single vector.
 
-Both take real and imaginary parts as two channels; a matrix of zeros stands for "no unitary".
+Compiling models use them. Both take real and imaginary parts as two channels; a zero matrix stands for "no unitary".
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from quantum_diffusion.models.layers import FeedForward, GroupNorm, PositionEnco
 
 
 class SelfTransformer(nn.Module):
-    """Transformer blocks over the entries of a feature map, with a skip around them.
+    """Transformer blocks over the entries of a feature map, with a skip connection.
 
     Args:
         features: Features of the map, a multiple of 32 and of `num_heads`.
-        num_heads: Attention heads.
+        num_heads: Number of attention heads.
         depth: Number of blocks.
-        dropout: Share of each block's updates that is dropped in training.
+        dropout: Dropout probability of each block's updates.
     """
 
     def __init__(self, features: int, num_heads: int, depth: int, dropout: float) -> None:
@@ -52,18 +52,18 @@ class _Block(nn.Module):
 
 
 class ConvolutionalUnitaryEncoder(nn.Module):
-    """The field's encoder: a unitary as a picture of two channels, halved once, every place a token.
+    """genQC's encoder: a unitary as an image with two channels, downsampled once, with every pixel as a token.
 
     Args:
         condition_dim: E.
-        features: Features before and after the halving, multiples of 32 and of `num_heads`.
-        num_heads: Attention heads.
-        transformer_depths: Transformer blocks before and after the halving.
-        dropout: Share of each block's updates that is dropped in training.
+        features: Features before and after downsampling, multiples of 32 and of `num_heads`.
+        num_heads: Number of attention heads.
+        transformer_depths: Number of transformer blocks before and after downsampling.
+        dropout: Dropout probability of each block's updates.
 
     Reference:
-        Fürrutter, Muñoz-Gil, Briegel, arXiv 2311.02041. Given the same weights it returns what genQC 0.2.5's encoder
-        returns; see `interop/genqc.py`.
+        Fürrutter, Muñoz-Gil, Briegel, arXiv 2311.02041. With the same weights it returns the same values as genQC
+        0.2.5's encoder; see `interop/genqc.py`.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class ConvolutionalUnitaryEncoder(nn.Module):
 
 
 class MatrixEncoder(ResidualEncoder):
-    """A feed-forward network over all entries of a unitary at once; it does not see a global phase.
+    """A feed-forward network over all entries of a unitary, invariant under its global phase.
 
     Args:
-        num_qubits: Qubits of the unitaries.
+        num_qubits: Number of qubits of the unitaries.
         condition_dim: E.
         width: Hidden channels.
-        depth: Residual blocks.
-        normalize: Normalise after the first layer.
+        depth: Number of residual blocks.
+        normalize: Whether to normalise after the first layer.
     """
 
     def __init__(self, *, num_qubits: int, condition_dim: int, width: int, depth: int, normalize: bool = False) -> None:
@@ -109,7 +109,7 @@ class MatrixEncoder(ResidualEncoder):
         super().__init__(
             size=2 * side * side, condition_dim=condition_dim, width=width, depth=depth, normalize=normalize
         )
-        self.scale = side**0.5  # the entries' root mean square is 1 / scale
+        self.scale = side**0.5  # the root mean square of the entries is 1 / scale
 
     def forward(self, unitaries: Tensor) -> Tensor:
         """Unitaries float [..., 2, D, D] => [..., E]."""
@@ -117,12 +117,12 @@ class MatrixEncoder(ResidualEncoder):
 
 
 def without_phase(unitaries: Tensor) -> Tensor:
-    """Turn matrices by a global phase so that equal ones up to phase become equal.
+    """Multiply matrices by a global phase so that those equal up to a phase become equal.
 
-    The first entry that is at least 0.999 times as large as the largest becomes real and positive.
+    The first entry with at least 0.999 times the largest magnitude becomes real and positive.
 
     Args:
-        unitaries: Float [..., 2, D, D]; matrices of zeros stay.
+        unitaries: Float [..., 2, D, D]; zero matrices stay zero.
     """
     flat = unitaries.flatten(-2)  # [..., 2, D * D]
     size = flat.norm(dim=-2)  # [..., D * D]

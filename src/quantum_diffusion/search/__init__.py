@@ -1,1 +1,1 @@
-"""The product's verbs: find circuits until enough of them are proven by simulation."""
+"""Searches that sample a model until enough circuits are verified by simulation; the commands use them."""

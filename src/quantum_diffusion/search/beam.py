@@ -1,6 +1,6 @@
-"""Beam search: the likeliest parts of a circuit that leave different things to do, until nothing is left.
+"""Beam search: extends the most likely partial circuits gate by gate until nothing is left to do.
 
-Parts that leave the same are merged, whatever order their gates came in. The last few gates are looked up.
+`search.exact` uses it. Partial circuits with the same remainder are merged, and the last few gates come from a table.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from quantum_diffusion.search.completions import Completions, keys_of
 from quantum_diffusion.tasks.samples import Requests
 
 _TEMPERATURE = 1.5
-"""What log-probabilities are divided by: models that were trained long are too sure of a wrong gate now and then, which
-a whole beam would follow."""
+"""Divisor of log-probabilities: models trained for long are sometimes overconfident of a wrong gate, which would
+mislead the whole beam."""
 
 _CANDIDATES = 4
-"""Times the width, how many continuations are looked at for so many that leave different things to do."""
+"""Continuations considered, as a multiple of the width, to find that many with different remainders."""
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """What a beam found with parts of one length.
+    """The results of a beam at one length of the partial circuits.
 
     Attributes:
-        ids: int16 [M, T], whole circuits, which simulation has still to confirm.
-        looked_at: Parts that were kept at this length.
+        ids: int16 [M, T], complete circuits, still to be verified by simulation.
+        looked_at: Number of partial circuits kept at this length.
     """
 
     ids: Ids
@@ -57,26 +57,26 @@ def beam_search(
     beginning: Ids,
     noise: np.random.Generator | None = None,
 ) -> Iterator[Level]:
-    """Write circuits for one request gate by gate, all parts of a length at a time.
+    """Extend partial circuits for one request gate by gate, keeping the best of each length.
 
-    A part is a beginning; with `order=surer_end`, where the model can, a beginning and an end: each grows by the gate
-    that the model is surer of, the first or the last of those that are missing.
+    A partial circuit is a prefix. With `order=surer_end`, if the model supports it, it is a prefix and a suffix, and
+    grows by the first or the last missing gate, whichever the model is more confident of.
 
     Args:
-        pipeline: A masked model whose steps are shown what is left to do.
+        pipeline: A masked model that is conditioned on what is left to do.
         request: One row.
-        completions: Of its target and its instructions.
-        options: How to sample; of them the guidance and the order count, not the temperature.
-        width: Parts that are kept of each length.
-        most_gates: Returns the most gates that a circuit may have; asked before each length.
-        tolerance: Infidelity up to which a circuit counts; 0 wants exact ones.
-        beginning: int16 [n], the instructions that every circuit begins with.
-        noise: Adds Gumbel noise to the likelihoods: other parts each time, the likely ones most often (Kool et al.,
-            arXiv 1903.06059). None keeps the likeliest.
+        completions: The table for its target and instructions.
+        options: Sampling options, of which guidance and order are used; the temperature is ignored.
+        width: Number of partial circuits kept at each length.
+        most_gates: Returns the maximum number of gates of a circuit; called before each length.
+        tolerance: Accepted infidelity; 0 means exact circuits only.
+        beginning: int16 [n], instructions at the start of every circuit.
+        noise: Source of Gumbel noise added to the log-likelihoods, which gives a random beam that prefers likely parts
+            (Kool et al., arXiv 1903.06059). None keeps the most likely ones.
 
     Yields:
-        One level a length, from that of `beginning` on. As long as no circuit has been found, a level that comes closer
-        to the target than those before has the part that does.
+        One level per length, starting with that of `beginning`. Until a circuit is found, a level also holds the
+        partial circuit that comes closer to the target than all before, if there is one.
     """
     device, steps, options = pipeline.device, pipeline.config.max_gates, pipeline.resolved(options)
     allowed = torch.from_numpy(request.allowed[0]).to(device)
@@ -124,11 +124,11 @@ def beam_search(
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """What is known of W circuits: the first gates and the last ones.
+    """W partial circuits: the first gates and the last gates of each.
 
     Attributes:
-        ids: int64 [W, T], the first gates at the start, the last ones at the end, "no gate" between.
-        begun: int64 [W, 1], how many are at the start.
+        ids: int64 [W, T], first gates at the start, last gates at the end, "no gate" in between.
+        begun: int64 [W, 1], number of first gates.
     """
 
     ids: Tensor
@@ -138,14 +138,14 @@ class _Parts:
         return len(self.ids)
 
     def continued(self, rows: Tensor, gates: Tensor, at_end: Tensor) -> _Parts:
-        """Return some of them, int64 [M], each with one gate more: after its first ones, or before its last ones."""
+        """Return rows int64 [M], each with one more gate, after its first gates or before its last ones."""
         ids, begun, at_end = self.ids[rows], self.begun[rows], at_end[:, None]
         num_last = (ids != NO_GATE).sum(dim=1, keepdim=True) - begun
         place = torch.where(at_end, ids.shape[1] - 1 - num_last, begun)
         return _Parts(ids.scatter(1, place, gates[:, None]), begun + ~at_end)
 
     def joined(self, rows: NDArray[np.int64], between: Ids, most_gates: int) -> Ids:
-        """Return some of them, each with what lies between, of at most so many gates together: int16 [M, T]."""
+        """Insert the missing gates into some rows and return those with at most `most_gates`: int16 [M, T]."""
         ids, begun = self.ids.cpu().numpy()[rows].astype(np.int16), self.begun.cpu().numpy()[rows]
         steps = ids.shape[1]
         is_first = np.arange(steps) < begun
@@ -158,18 +158,18 @@ class _Parts:
 def _log_probabilities(
     reader: Reader, parts: _Parts, length: int, allowed: Tensor, options: SamplingConfig, from_ends: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return how likely each instruction is next, and where it is meant.
+    """Return the log-probabilities of the next instruction, and whether it goes at the end.
 
     Args:
         reader: The model.
-        parts: W of them.
-        length: Their gates.
-        allowed: bool [V]; what is not allowed is never likely, nor is "no gate".
-        options: How to sample.
-        from_ends: Whether the gate may be the last one of those missing, instead of the first.
+        parts: W partial circuits.
+        length: Number of their gates.
+        allowed: bool [V]; other instructions and "no gate" get -inf.
+        options: Sampling options.
+        from_ends: Whether the next gate may be the last missing one instead of the first.
 
     Returns:
-        float32 [W, V], and bool [W], whether it is the last.
+        float32 [W, V]; and bool [W], whether the gate is the last missing one.
     """
     ids, steps = parts.ids, parts.ids.shape[1]
     numbers = torch.arange(steps, device=ids.device)
@@ -189,7 +189,7 @@ def _log_probabilities(
 
 
 def _new_and_different(keys: Keys, seen: Keys) -> NDArray[np.int64]:
-    """Return where each key that was not seen comes first, in the order of the keys."""
+    """Return the positions of the first occurrence of each unseen key, in ascending order."""
     first = np.sort(np.unique(keys, return_index=True)[1])
     fresh: NDArray[np.int64] = first[~np.isin(keys[first], seen)]
     return fresh

@@ -1,6 +1,6 @@
-"""What a search may spend, the samples that it draws until it is spent, and what it was given to begin with.
+"""The budget of a search, and the sampling loop that spends it.
 
-Searches by label and by target share it; a beam spends the same budget on beginnings of circuits.
+Searches by label and by target share it; a beam search spends the same budget on partial circuits.
 """
 
 from __future__ import annotations
@@ -18,64 +18,67 @@ from quantum_diffusion.pipeline.editing import Edit, EditPlan
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 _MOST_AT_ONCE = 256
-"""Circuits sampled before the search looks again whether it has enough; of 8 qubits their unitaries take 256 MB,
-and their comparison with the target a conjugated copy as large."""
+"""Maximum circuits per batch; for 8 qubits their unitaries take 256 MB, and the comparison with the target as much
+again."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search may spend.
+    """The limits of a search.
 
     Attributes:
-        wanted: Distinct circuits to find.
-        max_tries: Most circuits to sample, or beginnings that a beam keeps of one length. A search with a deadline
-            samples on.
-        deadline: When the search ends, by `time.perf_counter`; until then it goes on for cheaper circuits. None ends
-            it when it has found enough.
+        wanted: Number of distinct circuits to find.
+        max_tries: Maximum number of circuits to sample, or width of a beam. Ignored by sampling with a deadline.
+        deadline: End of the search, in seconds of `time.perf_counter`; until then it looks for cheaper circuits. None
+            ends it as soon as it has found enough.
+        stop_at_first: Whether the search ends as soon as it has found any circuit.
     """
 
     wanted: int
     max_tries: int
     deadline: float | None = None
+    stop_at_first: bool = False
 
     @classmethod
-    def from_now(cls, wanted: int, max_tries: int, max_seconds: float | None) -> Budget:
-        """Return a budget whose seconds begin to count.
+    def from_now(cls, wanted: int, max_tries: int, max_seconds: float | None, stop_at_first: bool = False) -> Budget:
+        """Return a budget whose time starts now.
 
         Raises:
-            ConfigError: There are no seconds to spend.
+            ConfigError: `max_seconds` is not a positive, finite number.
         """
         if max_seconds is None:
-            return cls(wanted, max_tries)
+            return cls(wanted, max_tries, stop_at_first=stop_at_first)
         check_number(max_seconds, "max_seconds")
         if not 0 < max_seconds < math.inf:
             raise ConfigError(f"max_seconds is {max_seconds}: give seconds, e.g. 10, or null for no limit")
-        return cls(wanted, max_tries, time.perf_counter() + max_seconds)
+        return cls(wanted, max_tries, time.perf_counter() + max_seconds, stop_at_first)
 
     @property
     def is_timed(self) -> bool:
-        """Whether the search goes on until a deadline."""
+        """Whether the search has a deadline."""
         return self.deadline is not None
 
     def is_spent(self, found: Sized) -> bool:
-        """Tell whether to end a search that has found so many distinct circuits."""
+        """Tell whether the search should end, given the distinct circuits found."""
+        if self.stop_at_first and len(found):
+            return True
         return len(found) >= self.wanted if self.deadline is None else time.perf_counter() > self.deadline
 
     def next_batch(self, found: Sized, sampled: int) -> int:
-        """Return how many circuits to sample before looking again whether they are enough; 0 ends the search.
+        """Return the size of the next batch; 0 ends the search.
 
         Args:
             found: Distinct circuits found so far.
-            sampled: Circuits sampled so far.
+            sampled: Number of circuits sampled so far.
         """
-        # As many again as before, so that rare circuits are not looked for in small batches.
+        # Double the samples each time, so that a search for rare circuits does not use small batches.
         missing = self.wanted if self.is_timed else self.wanted - len(found)
         count = min(max(2 * missing + 6, sampled), _MOST_AT_ONCE)
         return count if self.is_timed else min(count, self.max_tries - sampled)
 
 
 def outcome_of_kept(pipeline: DiffusionPipeline, request: Requests, plan: EditPlan) -> str | None:
-    """Say what the kept gates at the beginning do of a request, one row; None where none are kept there."""
+    """Describe the result of the fixed gates at the start of a request's circuits; None if there are none."""
     if not len(plan.beginning):
         return None
     target = None if request.targets is None else request.targets[0]
@@ -91,16 +94,16 @@ def sample_batches(
     budget: Budget,
     found: Sized,
 ) -> Iterator[SampledCircuits]:
-    """Sample for one request, in batches that grow, until the budget's tries are spent.
+    """Sample for one request in growing batches until the budget's tries are used up.
 
     Args:
         pipeline: The model.
         request: One row.
-        options: How to sample.
-        edit: What sampling may not choose freely.
+        options: Sampling options.
+        edit: Constraints on the circuits.
         seed: Seed of the samples.
-        budget: How many.
-        found: Distinct circuits found; the caller adds those of each batch.
+        budget: Limits of the search.
+        found: Distinct circuits found so far; the caller adds those of each batch.
     """
     sampled = 0
     while count := budget.next_batch(found, sampled):

@@ -1,6 +1,6 @@
-"""Circuits for a unitary or a state on demand: the target read, the model asked, what simulation confirms written.
+"""Finds circuits for a unitary or state: reads the target, loads the model, searches, and writes the results.
 
-The search itself is in `search.exact`.
+The commands `compile` and `prepare` use it; the search itself is in `search.exact`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
 
 READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
-"""What reads the target of each command."""
+"""The function that reads the target of each command."""
 
 
 def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], None] | None = None) -> Compilation:
-    """Search for `num_circuits` distinct exact circuits of a target, in at most `max_tries` samples.
+    """Search for `num_circuits` distinct exact circuits for a target, with at most `max_tries` samples.
 
     Args:
-        config: What to look for.
+        config: Settings of the search.
         progress: Called with (circuits sampled, `max_tries`).
 
     Raises:
-        ConfigError: The target is not for this model, or the model not for targets, or a value is out of its range.
-        GateSetError: A gate is not for this model or target, or its circuit measures or resets.
+        ConfigError: The target does not fit the model, the model takes no such targets, or a value is out of range.
+        GateSetError: A gate does not fit the model or the target, or the target's circuit measures or resets.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
     check_kind(config, (CompileConfig, PrepareConfig), "config", PRESETS_HINT)
@@ -64,7 +64,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
 
 
 def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline, Matrix]:
-    """Return the model that a configuration asks, and the target as an array; see `open_for_target`."""
+    """Return the model of a configuration, and the target as an array; see `open_for_target`."""
     return open_for_target(
         config.command,
         model_folders(config.model_dir, config.command),
@@ -86,20 +86,20 @@ def open_for_target(
     max_gates: int | None = None,
     seed: int = 0,
 ) -> tuple[DiffusionPipeline, Matrix]:
-    """Return the first of several models that has the target's qubits, and the target as an array.
+    """Return the smallest model with enough qubits for the target, and the target as an array.
 
     Args:
         command: "compile" or "prepare".
-        folders: Where the models lie, those of fewer qubits first.
-        target: What `target_unitary` or `target_state` takes.
-        load: Opens a model.
-        gates: Gates of random targets; None takes the model's.
-        max_gates: Gates of random targets where the target does not say; None takes the model's most.
+        folders: Folders of the models, smallest number of qubits first.
+        target: A target as `target_unitary` or `target_state` takes it.
+        load: Loads a model.
+        gates: Gates of random targets; None uses the model's.
+        max_gates: Number of gates of random targets that do not specify it; None uses the model's maximum.
         seed: Seed of random targets.
 
     Raises:
-        ConfigError: The target cannot be read, or none of the models has its qubits.
-        GateSetError: The target's circuit has no unitary, or makes no state.
+        ConfigError: The target cannot be read, or has more qubits than every model.
+        GateSetError: The target's circuit has no unitary, or does not prepare a pure state.
     """
 
     def opened(folder: Path) -> tuple[DiffusionPipeline, Matrix]:
@@ -118,7 +118,7 @@ def open_for_target(
 def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
     """Write circuits as `00001.qasm`, ..., a picture and a summary into the new folder `save_folder`.
 
-    Where none is exact, the best one is written as `best.qasm`.
+    If none is exact, the best one is written as `best.qasm`.
 
     Raises:
         CheckpointError: The folder cannot be written.
@@ -140,13 +140,13 @@ def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
 
 
 def title(compiled: CompiledCircuit) -> str:
-    """Say in a line what a circuit is worth."""
+    """Describe a circuit's length and infidelity in one line."""
     exact = "exact" if compiled.is_exact else "not exact"
     return f"{counted(len(compiled.circuit), 'gate')}, {exact} (infidelity {compiled.infidelity:.2g} by simulation)"
 
 
 def described(compiled: CompiledCircuit) -> dict[str, Any]:
-    """Return what a circuit is worth, as plain values."""
+    """Return the properties of a compiled circuit as plain values."""
     return {
         "exact": compiled.is_exact,
         "infidelity": compiled.infidelity,

@@ -1,6 +1,6 @@
-"""A table of all short circuits by what they do, where a search looks up how to end.
+"""A lookup table of all short circuits by their unitaries, from which beam search takes the last gates.
 
-Two matrices that are equal up to a global phase have equal keys; the other way round, simulation has to confirm it.
+Matrices that are equal up to a global phase have equal keys; equal keys still have to be verified by simulation.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.tasks.targets import TargetTask
 
 _MOST_ENTRIES = 2**20
-"""Of the unitaries of all circuits of a length, whose distinct ones are kept: of 3 qubits and 21 instructions, those of
-up to three gates."""
+"""Maximum entries of the unitaries computed for one length; for 3 qubits and 21 instructions, up to three gates fit."""
 
 _MOST_OF_ONE_GATE = 2**24
-"""The same for circuits of one gate, where these are more; beyond it there is only the circuit without any."""
+"""The limit for circuits of one gate if they exceed `_MOST_ENTRIES`; beyond it, only the empty circuit is kept."""
 
 
 class Completions:
-    """Short circuits over chosen instructions, and the remainders of a target that they end.
+    """Short circuits over chosen instructions, indexed by the remainders of a target that they complete.
 
     Args:
-        task: What the target is.
+        task: Task of the target.
         target: complex128 [D, R].
-        instructions: Numbers of the instructions to use, "no gate" not among them.
-        table: What they number.
+        instructions: Ids of the instructions to use, without "no gate".
+        table: The instructions the ids number.
     """
 
     def __init__(
@@ -43,43 +42,43 @@ class Completions:
     ) -> None:
         short = _short_circuits(instructions, table)
         completed = task.completing(short.unitaries, target)
-        own = completed is short.unitaries  # the same for every target
+        own = completed is short.unitaries  # does not depend on the target
         self._keys, self._rows = short.lookup if own else _lookup(completed)
         self._ids = short.ids
         self._completed = completed.reshape(len(completed), -1)
 
     @property
     def most_gates(self) -> int:
-        """Gates of the longest of them."""
+        """Number of gates of the longest circuit."""
         return int(self._ids.shape[1])
 
     def find(self, keys: Keys) -> tuple[NDArray[np.int64], Ids]:
-        """Look up remainders by their keys, uint64 [B]: the rows that are found, and a shortest end for each."""
+        """Look up remainders by their keys, uint64 [B]; return the rows found and a shortest completion for each."""
         place = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
         rows = np.flatnonzero(self._keys[place] == keys)
         return rows, self._ids[self._rows[place[rows]]]
 
     def infidelities(self, missing: Tensor, most: int | None = None) -> NDArray[np.float64]:
-        """Return how far remainders float32 [B, 2, D, R] are from what the first circuits end, [B, N].
+        """Return the infidelities of remainders with those that the first circuits complete, [B, N].
 
         Args:
-            missing: The remainders.
-            most: How many circuits; the first has no gate. None takes all.
+            missing: The remainders, float32 [B, 2, D, R].
+            most: Number of circuits N, of which the first is empty; None means all.
         """
         completed = self._completed[:most]
         flat = from_two_channels(missing.cpu().numpy()).reshape(len(missing), -1)
-        norms = np.linalg.norm(flat, axis=1)[:, None] * np.linalg.norm(completed[0])  # those of all are equal
+        norms = np.linalg.norm(flat, axis=1)[:, None] * np.linalg.norm(completed[0])  # all have the same norm
         return np.asarray(1 - (np.abs(flat @ completed.conj().T) / norms) ** 2)
 
     def find_near(self, missing: Tensor, tolerance: float) -> tuple[NDArray[np.int64], Ids]:
-        """Look up remainders as `find`, with a shortest end that comes near enough."""
+        """Look up remainders like `find`, with a shortest completion within the tolerance."""
         near = self.infidelities(missing) <= tolerance
         rows = np.flatnonzero(near.any(axis=1))
         return rows, self._ids[near[rows].argmax(axis=1)]
 
 
 def keys_of(matrices: Tensor) -> Keys:
-    """Return a key for each matrix float32 [N, 2, D, R], equal where they are equal up to a global phase."""
+    """Return a key for each matrix float32 [N, 2, D, R], the same for matrices equal up to a global phase."""
     return matrix_keys(from_two_channels(matrices.cpu().numpy()))
 
 
@@ -92,19 +91,19 @@ class _ShortCircuits:
 
     @cached_property
     def lookup(self) -> tuple[Keys, NDArray[np.int64]]:
-        """Keys of the unitaries in order, and a shortest circuit of each."""
+        """Sorted keys of the unitaries, and the index of a shortest circuit for each."""
         return _lookup(self.unitaries)
 
 
 def _lookup(matrices: Matrix) -> tuple[Keys, NDArray[np.int64]]:
-    """Return the keys of matrices in order, and the first matrix of each."""
+    """Return the sorted keys of matrices, and the index of the first matrix with each."""
     keys, first = np.unique(matrix_keys(matrices), return_index=True)
     return keys, first
 
 
 @lru_cache(maxsize=64)
 def _short_circuits(instructions: tuple[int, ...], table: InstructionTable) -> _ShortCircuits:
-    """Return circuits of few gates of some instructions: for each unitary that they make, a shortest one."""
+    """Return a shortest circuit for each unitary that few of the given instructions produce."""
     chosen = np.array(instructions, dtype=np.int16)
     gates, identity = unitaries(chosen[:, None], table), np.eye(2**table.num_qubits, dtype=np.complex128)
     most = _MOST_ENTRIES if len(chosen) * identity.size <= _MOST_ENTRIES else _MOST_OF_ONE_GATE

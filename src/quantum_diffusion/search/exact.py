@@ -1,6 +1,7 @@
-"""The search for circuits of one target: by beam where the model is shown what is left to do, else by sampling.
+"""Searches for exact circuits for one target, by beam search or by sampling.
 
-Both give candidates; what they are worth is found by simulation, in `search.found`.
+Beam search needs a model that is conditioned on what is left to do. Both produce candidates, which `search.found`
+simplifies and verifies; `search.compiling` and the Qiskit plugin call this module.
 """
 
 from __future__ import annotations
@@ -37,29 +38,29 @@ from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
 
 _FIRST_WIDTH, _WIDENING = 8, 8
-"""Beginnings that the first beam keeps of each length, and how many times more the next one does."""
+"""Width of the first beam, and the factor by which each next one is wider."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Compilation(CircuitTable):
-    """What a search for circuits of one target gave.
+    """The result of a search for circuits for one target.
 
     Attributes:
-        circuits: Distinct circuits that are the target up to a global phase (infidelity below `EXACT`, or at most the
-            tolerance that was asked for), cheapest first; at most as many as were wanted.
-        best: The first of these; if there is none, the valid circuit of least infidelity. None if no sample was a
-            circuit of at most `max_gates` gates.
-        gates: The gates that were allowed.
-        num_sampled: Circuits sampled, or beginnings of circuits that a beam kept.
-        num_exact: Samples, or ends of a beam, that were exact, of any length.
-        num_invalid: Samples that were no circuit, or none of the allowed gates.
-        num_too_long: Exact circuits that were dropped for having more than `max_gates` gates when simplified.
+        circuits: Distinct circuits that implement the target up to a global phase (infidelity below `EXACT`, or at most
+            the requested tolerance), cheapest first; at most the requested number.
+        best: The first of these; if there is none, the valid circuit with the lowest infidelity. None if no sample was
+            a circuit of at most `max_gates` gates.
+        gates: The allowed gates.
+        num_sampled: Number of circuits sampled, or of partial circuits kept by a beam.
+        num_exact: Number of samples, or of completed circuits of a beam, that were exact, of any length.
+        num_invalid: Number of samples that were not circuits of the allowed gates.
+        num_too_long: Number of exact circuits dropped because they had more than `max_gates` gates when simplified.
         search: "beam" or "sampling".
-        seconds: Duration of the search.
-        kept: What the kept gates at the beginning do, in words; None where none are.
-        interrupted: Whether it was interrupted, and this is the best until then.
-        tolerance: Infidelity up to which circuits counted.
-        never_exact: Whether no circuit of these gates can be exactly the target, by the entries of that.
+        seconds: Duration of the search in seconds.
+        kept: Result of the fixed gates at the start, in words; None if there are none.
+        interrupted: Whether the search was interrupted, so that this is the best result until then.
+        tolerance: Accepted infidelity.
+        never_exact: Whether the target's entries prove that no circuit of these gates is exact.
     """
 
     circuits: tuple[CompiledCircuit, ...]
@@ -82,24 +83,24 @@ class Compilation(CircuitTable):
         return [compiled.circuit for compiled in self.circuits]
 
     def figures(self, row: int) -> Mapping[str, Any]:
-        """Return the distance from the target; see `CircuitTable.figures`."""
+        """Return a circuit's infidelity and whether it is exact; see `CircuitTable.figures`."""
         return {"infidelity": self.circuits[row].infidelity, "exact": self.circuits[row].is_exact}
 
     @property
     def effort(self) -> str:
-        """What the search looked at, in a few words."""
+        """How much the search tried, in a few words."""
         if self.search == "sampling":
             return f"{self.num_exact} of {self.num_sampled} samples were exact, {self.num_invalid} invalid"
-        return f"beam search, {counted(self.num_sampled, 'beginning')} looked at"
+        return f"beam search, {counted(self.num_sampled, 'partial circuit')} tried"
 
     @property
     def summary(self) -> str:
-        """How the search went, in a line."""
+        """The result in one line."""
         found = counted(len(self.circuits), "distinct circuit")
         nearest = ""
         if not self.circuits and self.best is not None:
-            nearest = f"; the nearest has infidelity {self.best.infidelity:.2g}"
-        return f"{found} of the target{nearest} ({self.effort}; {self.seconds:.1f} s)"
+            nearest = f"; the closest has infidelity {self.best.infidelity:.2g}"
+        return f"{found} for the target{nearest} ({self.effort}; {self.seconds:.1f} s)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +108,10 @@ class _Round:
     """Some candidates of a search.
 
     Attributes:
-        circuits: Valid circuits; whether they are exact is not known.
-        num_sampled: Circuits sampled for them, or beginnings that a beam kept.
-        progress: How much of `max_tries` is spent.
-        num_invalid: Samples that were no circuit.
+        circuits: Valid circuits, not verified yet.
+        num_sampled: Number of circuits sampled for them, or of partial circuits kept by a beam.
+        progress: Used part of `max_tries`.
+        num_invalid: Number of samples that were not circuits.
     """
 
     circuits: Sequence[Circuit]
@@ -121,7 +122,7 @@ class _Round:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """A search that has been checked: the model, what it is asked for and how, and what has been found."""
+    """A validated search: the model, the request, its options, and the circuits found so far."""
 
     pipeline: DiffusionPipeline
     request: Requests
@@ -133,7 +134,7 @@ class _Search:
     budget: Budget
 
 
-@memory_for("looking for circuits of the target", "end other programs, or use a computer with more memory")
+@memory_for("searching for circuits for the target", "close other programs, or use a computer with more memory")
 def find_exact(
     pipeline: DiffusionPipeline,
     target: NDArray[Any],
@@ -145,70 +146,70 @@ def find_exact(
     seed: int = 0,
     search: SearchMethod = "auto",
     max_seconds: float | None = None,
+    stop_at_first: bool = False,
     tolerance: float = 0.0,
     objective: SearchObjective = "gates",
     options: SamplingConfig | None = None,
     edit: Edit | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Compilation:
-    """Search until enough distinct circuits are exactly the target, up to a global phase.
+    """Search until enough distinct circuits implement the target exactly, up to a global phase.
 
     Every circuit is simplified and simulated in its final form. `search.unitaries.target_unitary` and
-    `search.states.target_state` make a target from a circuit, a file or a name. Ctrl-C ends the search with what it
-    has found until then.
+    `search.states.target_state` make a target from a circuit, a file or a name. Ctrl-C ends the search and returns what
+    it has found.
 
     Args:
-        pipeline: A model that is asked for targets.
-        target: Unitary, complex [d, d], or state, complex [d], with d = 2**q for at most the pipeline's qubits;
+        pipeline: A model for targets.
+        target: Unitary, complex [d, d], or state, complex [d], with d = 2**q and at most the model's number of qubits;
             little-endian.
         gates: Gates that circuits may use; None allows all of the model's that fit the target.
-        max_gates: Longer circuits are dropped, counted after they are simplified; None keeps all.
-        max_tries: Most circuits to sample, where there is no `max_seconds`; of beams, the most beginnings that are
-            kept of one length.
-        num_circuits: Distinct circuits wanted; the search ends when they are found, unless `max_seconds` is given.
+        max_gates: Maximum number of gates after simplification; longer circuits are dropped. None means no limit.
+        max_tries: Maximum number of circuits to sample, without `max_seconds`; for beams, the maximum width.
+        num_circuits: Number of distinct circuits to find; without `max_seconds` the search then ends.
         seed: Seed of the samples.
-        search: "beam" (masked models whose steps are shown what is left to do), "sampling", or "auto": a beam where it
-            can be.
-        max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it when enough are
+        search: "beam" (masked models conditioned on what is left to do), "sampling", or "auto": a beam if possible.
+        max_seconds: Duration of the search, which looks for cheaper circuits until then; None ends it when enough are
             found.
-        tolerance: Infidelity up to which a circuit counts; at 0 it has to be below `EXACT`.
-        objective: What makes a circuit cheap: "gates", "two_qubit_gates", "t_count" or "depth", or several of them
-            with their weights.
-        options: How to sample; None takes the model's defaults.
-        edit: What sampling may not choose freely; with gates to keep or a least number of them, circuits are not
-            simplified. None leaves all of it free.
-        progress: Called with (how much of `max_tries` is spent, `max_tries`).
+        stop_at_first: Whether to end the search as soon as it has found a circuit, even if `max_seconds` or
+            `num_circuits` ask for more.
+        tolerance: Accepted infidelity, in [0, 1); 0 requires an infidelity below `EXACT`.
+        objective: The cost to minimize: "gates", "two_qubit_gates", "t_count" or "depth", or several with weights.
+        options: Sampling options; None uses the model's defaults.
+        edit: Constraints on the circuits; with kept gates or a minimum number of gates, circuits are not simplified.
+            None means no constraints.
+        progress: Called with (used part of `max_tries`, `max_tries`).
 
     Raises:
-        ConfigError: The model is asked for something else, the target is none of its qubits, a number is out of range,
-            the objective is unknown, or an option or an edit is not for this model.
-        GateSetError: A gate is unknown, none of the model's, or wider than the target.
+        ConfigError: The model takes no such targets, the target does not fit it, a number is out of range, the
+            objective is unknown, or an option or edit does not fit the model.
+        GateSetError: A gate is unknown, not in the model's pool, or wider than the target.
     """
     started = time.perf_counter()
     task = check_kind(pipeline, DiffusionPipeline, "pipeline", "load_pipeline reads one").task
     if not isinstance(task, TargetTask):
         raise ConfigError(
-            f"this model answers {task.asked}, not targets: use `quantum-diffusion {task.command}`, or train on a data "
-            "set of datasets.condition_type=UNITARY"
+            f"this model takes {task.asked}, not targets: use `quantum-diffusion {task.command}`, or train on a data "
+            "set with datasets.condition_type=UNITARY"
         )
     num_qubits = task.check_target(target, pipeline.config.num_qubits)
     target = np.asarray(target, dtype=np.complex128)
     pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
     _check_tolerance(tolerance)
-    budget = Budget.from_now(num_circuits, max_tries, max_seconds)
+    budget = Budget.from_now(num_circuits, max_tries, max_seconds, stop_at_first)
     check_count(seed, "seed")
     if search not in get_args(SearchMethod):
         raise ConfigError(unknown_name("search", search, get_args(SearchMethod)))
 
-    # Simplified circuits keep to a coupling and to fixed qubits, but their gates move and go.
+    # Simplification respects a coupling and fixed qubits, but moves and removes gates.
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
     may_simplify = not (edit.keep or edit.min_gates)
     bounded = replace(edit, max_gates=min(most_gates, edit.max_gates or most_gates))
-    if tolerance <= EXACT:  # what no circuit is exactly, some may come near to
+    if tolerance <= EXACT:  # a target without exact circuits may have approximate ones
         check_target_reach(task, target, pool.names, bounded, pipeline.table, pipeline.config.max_gates)
     if not may_simplify:
-        edit = bounded  # what is not simplified stays as long as it is written, so the bound holds for writing, too
+        edit = bounded  # without simplification, the model itself must keep to the maximum length
     options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options")
     pipeline.check_sampling(options)
     by_beam = _takes_beam(search, pipeline, options, edit)
@@ -241,7 +242,7 @@ def find_exact(
 def _run(
     rounds: Iterator[_Round], found: Found, budget: Budget, progress: Callable[[int, int], None] | None
 ) -> Compilation:
-    """Take candidates until the budget is spent, or the search is interrupted."""
+    """Verify candidates until the budget is spent or the search is interrupted."""
     sampled = invalid = 0
     interrupted = True
     with suppress(KeyboardInterrupt):
@@ -268,30 +269,30 @@ def _run(
 
 
 def _takes_beam(search: SearchMethod, pipeline: DiffusionPipeline, options: SamplingConfig, edit: Edit) -> bool:
-    """Tell whether to search by beam.
+    """Tell whether to use beam search.
 
     Raises:
-        ConfigError: That is asked for, and cannot be done.
+        ConfigError: Beam search is requested but impossible.
     """
     if search == "sampling":
         return False
-    goes_on = sorted({*edit.keep}) == list(range(len({*edit.keep})))  # with kept gates, if any, that are the first
-    edits = bool(not goes_on or edit.min_gates or edit.strength < 1)
+    keeps_prefix = sorted({*edit.keep}) == list(range(len({*edit.keep})))  # kept gates, if any, are the first ones
+    edits = bool(not keeps_prefix or edit.min_gates or edit.strength < 1)
     if search == "beam" and edits:
         raise ConfigError(
-            "search=beam writes circuits from their beginning on: leave out edit.strength and edit.min_gates, keep "
-            "none but the first gates, or use search=sampling"
+            "search=beam writes circuits from the start: leave out edit.strength and edit.min_gates and keep only the "
+            "first gates, or use search=sampling"
         )
     if search == "beam" and not pipeline.config.shows_remaining:
         raise ConfigError(
-            "search=beam needs a model whose steps are shown what is left to do (scheduler.type=masked with "
+            "search=beam needs a model that is conditioned on what is left to do (scheduler.type=masked with "
             f"{pipeline.task.step_encoder}.params.remaining=true): use search=sampling, or another model"
         )
     return pipeline.config.shows_remaining and not edits
 
 
 def _beams(search: _Search) -> Iterator[_Round]:
-    """Search by wider and wider beams; where there is a deadline, then by ones with noise, without end."""
+    """Search with wider and wider beams; with a deadline, continue with noisy beams without end."""
     pipeline, found, budget = search.pipeline, search.found, search.budget
     plan = search.plan
     request = replace(search.request, allowed=search.request.allowed & plan.allowed)
@@ -302,7 +303,7 @@ def _beams(search: _Search) -> Iterator[_Round]:
     most = min(found.most_gates, plan.max_gates)
 
     def most_gates() -> int:
-        """Circuits that are no shorter than those found are of no use where gates are what counts."""
+        """Return the maximum length, below that of the circuits found if the objective is the number of gates."""
         cheapest = found.cheapest(budget.wanted) if budget.is_timed and found.objective == "gates" else ()
         return min(most, len(cheapest[-1].circuit) - 1) if len(cheapest) == budget.wanted else most
 
@@ -331,7 +332,7 @@ def _beams(search: _Search) -> Iterator[_Round]:
 
 
 def _samples(search: _Search) -> Iterator[_Round]:
-    """Search by sampling, in batches that grow."""
+    """Search by sampling in growing batches."""
     sampled = 0
     for samples in sample_batches(
         search.pipeline, search.request, search.options, search.edit, search.seed, search.budget, search.found
@@ -342,43 +343,43 @@ def _samples(search: _Search) -> Iterator[_Round]:
 
 
 def choose_gates(pool: GatePool, gates: Sequence[str] | None, num_qubits: int) -> GatePool:
-    """Return the gates that circuits of a target may use.
+    """Return the gates that circuits for a target may use.
 
     Args:
         pool: The model's gates.
-        gates: Those to allow; None allows all that fit the target.
-        num_qubits: Qubits of the target.
+        gates: The gates to allow; None allows all that fit the target.
+        num_qubits: Number of qubits of the target.
 
     Raises:
-        GateSetError: A gate is unknown, repeated, none of the model's, or wider than the target; or none is left.
+        GateSetError: A gate is unknown, repeated, not in the model's pool, or wider than the target; or none fits.
     """
     if gates is None:
         gates = [gate.name for gate in pool if gate.num_qubits <= num_qubits]
         if not gates:
             raise GateSetError(
-                f"every gate of the model {list(pool.names)} acts on more than the target's qubits ({num_qubits}): "
+                f"every gate of the model {list(pool.names)} acts on more qubits than the target has ({num_qubits}): "
                 "give a larger target"
             )
     chosen = GatePool(gates)
     for gate in chosen:
         if gate.name not in pool.names:
             raise GateSetError(
-                f"gate {gate.name!r} is none of the model's: choose gates among {list(pool.names)}, or train on others"
+                f"gate {gate.name!r} is not in the model's gate pool: choose from {list(pool.names)}, or train with it"
             )
         if gate.num_qubits > num_qubits:
             raise GateSetError(
                 f"gate {gate.name!r} acts on {gate.num_qubits} qubits, but the target has {num_qubits}: "
-                "leave it out of the gates"
+                "remove it from the gates"
             )
     return chosen
 
 
 def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_circuits: int) -> int:
-    """Return the most gates a circuit may have, `most_gates` being the model's limit."""
+    """Return the maximum number of gates of a circuit, given the model's limit `most_gates`."""
     if max_gates is not None and not 1 <= check_whole(max_gates, "max_gates") <= most_gates:
         raise ConfigError(
             f"max_gates is {max_gates}, but the model writes circuits of at most {counted(most_gates, 'gate')}: give 1 "
-            f"to {most_gates}, or null for no bound"
+            f"to {most_gates}, or null for no limit"
         )
     check_count(max_tries, "max_tries", 1)
     check_count(num_circuits, "num_circuits", 1)

@@ -1,6 +1,6 @@
-"""What a search has found of one target: every candidate simplified, simulated in that form, and kept or counted.
+"""Collects the circuits found for one target: simplifies and simulates every candidate, and keeps the exact ones.
 
-A circuit is called exact only by the simulation of the very form in which it is returned.
+`search.exact` feeds it. A circuit is called exact only if the returned, simplified form is exact in simulation.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 @dataclass(frozen=True)
 class CompiledCircuit:
-    """A simplified circuit and how far it is from its target.
+    """A circuit in its final form and its infidelity with the target.
 
     Attributes:
-        circuit: The circuit, over the gates that were allowed.
-        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 of states), by
-            simulation in float64.
+        circuit: The circuit, over the allowed gates.
+        infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 for states),
+            simulated in float64.
     """
 
     circuit: Circuit
@@ -39,26 +39,26 @@ class CompiledCircuit:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the circuit is the target up to a global phase."""
+        """Whether the circuit implements the target up to a global phase: its infidelity is below `EXACT`."""
         return self.infidelity < EXACT
 
 
 @dataclass(eq=False, kw_only=True)
 class Found:
-    """The circuits of one target that a search has come by.
+    """The circuits for one target that a search has found.
 
     Attributes:
-        task: What the target is.
+        task: Task of the target.
         target: complex128 [d, ...], on its own qubits.
-        pool: The gates that are allowed.
-        num_qubits: Qubits of the target.
-        most_gates: Longer circuits are dropped, counted in the form in which they are returned.
-        tolerance: Infidelity up to which a circuit counts; below `EXACT` it always does.
-        objective: What makes a circuit cheap.
+        pool: The allowed gates.
+        num_qubits: Number of qubits of the target.
+        most_gates: Maximum number of gates of a circuit in its final form; longer ones are dropped.
+        tolerance: Accepted infidelity; an infidelity below `EXACT` is always accepted.
+        objective: The cost to minimize.
         may_simplify: Whether circuits may be simplified.
-        best: The circuit of least infidelity; None without any.
-        num_exact: Candidates that were exact, of any length.
-        num_too_long: Those of them that were dropped for their length.
+        best: The circuit with the lowest infidelity; None if there is none.
+        num_exact: Number of exact candidates, of any length.
+        num_too_long: Number of these that were dropped for their length.
     """
 
     task: TargetTask
@@ -78,11 +78,11 @@ class Found:
         self._cost = cost_of(self.objective)
 
     def __len__(self) -> int:
-        """Return how many distinct circuits count."""
+        """Return the number of distinct accepted circuits."""
         return len(self._circuits)
 
     def add(self, candidates: Sequence[Circuit]) -> int:
-        """Simplify and simulate candidates over the pool's gates; returns how many there were."""
+        """Simplify and verify candidates, keep the accepted ones, and return how many use only the pool's gates."""
         columns = self.target.reshape(1, len(self.target), -1)
         distances = partial(self.task.distances, targets=columns)
         simplify = self.task.simplify if self.may_simplify else None
@@ -99,7 +99,7 @@ class Found:
         return len(results)
 
     def cheapest(self, count: int) -> tuple[CompiledCircuit, ...]:
-        """Return so many circuits, or fewer where fewer were found, cheapest first."""
+        """Return at most `count` circuits, cheapest first."""
 
         def order(found: CompiledCircuit) -> tuple[float, ...]:
             return self._cost(found.circuit), len(found.circuit), found.infidelity
@@ -114,17 +114,24 @@ def _verify(
     distances: Callable[..., NDArray[np.float64]],
     simplify: Callable[[Ids, InstructionTable], Ids] | None,
 ) -> list[CompiledCircuit]:
-    """Simulate circuits over a pool's gates, simplified where they may be, which brings in no other gate.
+    """Simplify circuits over a pool's gates (using no other gate) and return them with their infidelities.
 
-    Results are equal where their normal forms are. `distances` returns the infidelity of circuits by their ids;
-    `simplify` is None where they may not be.
+    Args:
+        circuits: N circuits.
+        pool: Their gates.
+        num_qubits: Their number of qubits.
+        distances: Returns the infidelities of ids [N, T].
+        simplify: Simplifies ids [N, T]; None leaves circuits unchanged.
+
+    Returns:
+        N results; circuits with the same normal form share one.
     """
     table = instruction_table(pool, num_qubits)
     ids = ids_from_circuits(circuits, table, max(map(len, circuits), default=0))
     simplified = ids if simplify is None else normal_form(simplify(ids, table), table)
     ids, origin = np.unique(simplified, axis=0, return_inverse=True)
     if simplify is not None:
-        exact = distances(ids, table=table) < EXACT  # only these are worth the dearer rule
+        exact = distances(ids, table=table) < EXACT  # only these are worth the slower rule
         ids[exact] = normal_form(simplify(drop_phases(ids[exact], table), table), table)
     results = [
         CompiledCircuit(circuit, infidelity)

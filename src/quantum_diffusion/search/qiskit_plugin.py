@@ -1,7 +1,7 @@
-"""The compilers as a method of Qiskit's unitary synthesis: `transpile(..., unitary_synthesis_method=...)`.
+"""A plugin for Qiskit's unitary synthesis that uses the compilers: `transpile(..., unitary_synthesis_method=...)`.
 
-Qiskit finds the class by its entry point and hands it each block of three to five qubits. What the models cannot do, or
-do no better, is left to Qiskit's own method.
+Qiskit finds the class by its entry point and passes it each block of three to five qubits. If the models find no
+circuit, or none as cheap as Qiskit's own, the plugin returns Qiskit's.
 """
 
 from __future__ import annotations
@@ -42,39 +42,42 @@ if TYPE_CHECKING:  # torch takes seconds, and most blocks need none of it
 logger = logging.getLogger(__name__)
 
 MIN_QUBITS, MAX_QUBITS = 3, 5
-"""Qubits of blocks. Of fewer, Qiskit's own circuits have as few two-qubit gates as is possible."""
+"""Number of qubits of supported blocks. For fewer, Qiskit's own circuits have the minimum of two-qubit gates."""
 
 _SHIPPED = tuple(PREFIX + name for name in DEFAULTS["compile"])
 
 _TOLERANCE = 1e-8
-"""Of the entries of a matrix. What is only nearly a circuit's has an infidelity below `EXACT`, but is another block."""
+"""Maximum error of a matrix entry; stricter than `EXACT`, as the circuit must replace the block exactly."""
 
 _INTEGER_GATES = ("cx", "z", "x", "ccx", "swap", "y", "cz", "cswap")
-"""Gates whose entries are whole numbers, up to a global phase."""
+"""Gates whose entries are integers, up to a global phase."""
 
 _MOST_OF_CHEAP = 3
-"""Two-qubit gates of a cheap gate: swap is one, ccx is not."""
+"""Maximum two-qubit gates of a gate that counts as cheap: swap does, ccx does not."""
 
 _MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 256, 6, 512
-"""Circuits kept of a search, those of them that look cheapest and are translated, and the width of the widest beam."""
+"""Maximum circuits kept per search, circuits of these translated (the cheapest by estimate), and width of a beam."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PluginConfig:
-    """What `unitary_synthesis_plugin_config` may say.
+    """The options in `unitary_synthesis_plugin_config`.
 
     Attributes:
-        model: A folder, pretrained:NAME or hf://owner/name; None takes the shipped compilers.
-        max_seconds: Most time to search for each different block, and most blocks use it up.
-        objective: What to keep low: "two_qubit_gates", "depth" or "gates"; what is equal in it goes by the others.
-        max_qubits: Larger blocks are left to Qiskit, 3 to 5.
-        placed: Whether blocks lie on the qubits of the device already, so that gates have to keep to coupled pairs. In
-            `transpile` they do not: it synthesizes blocks of three qubits or more before it places them.
+        model: A folder, pretrained:NAME or hf://owner/name; None uses the shipped compilers.
+        max_seconds: Maximum seconds to search for each distinct block; most blocks use all of it, unless
+            `stop_at_first`.
+        stop_at_first: Whether to end each search at its first exact circuit instead of looking for cheaper ones.
+        objective: The cost to minimize: "two_qubit_gates", "depth" or "gates"; the others break ties.
+        max_qubits: Maximum number of qubits of a block, 3 to 5; larger ones are left to Qiskit.
+        placed: Whether blocks are already placed on the device's qubits, so that gates must act on coupled pairs. In
+            `transpile` they are not: it synthesizes blocks of three or more qubits before placing them.
         seed: Seed of the search.
     """
 
     model: str | None = None
     max_seconds: float = 1.0
+    stop_at_first: bool = False
     objective: DeviceObjective = "two_qubit_gates"
     max_qubits: int = MAX_QUBITS
     placed: bool = False
@@ -82,10 +85,10 @@ class PluginConfig:
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> PluginConfig:
-        """Read what a user gave.
+        """Validate a user's options.
 
         Raises:
-            ConfigError: A key is unknown, or a value is out of its range.
+            ConfigError: A key is unknown, or a value is out of range.
         """
         given = check_kind({} if given is None else given, dict, "unitary_synthesis_plugin_config")
         known = [key.name for key in fields(cls)]
@@ -104,18 +107,19 @@ class PluginConfig:
             raise ConfigError(unknown_name("objective", config.objective, get_args(DeviceObjective)))
         if not MIN_QUBITS <= check_count(config.max_qubits, "max_qubits") <= MAX_QUBITS:
             raise ConfigError(f"max_qubits is {config.max_qubits}: give {MIN_QUBITS} to {MAX_QUBITS}")
+        check_kind(config.stop_at_first, bool, "stop_at_first")
         check_kind(config.placed, bool, "placed")
         check_count(config.seed, "seed")
         return config
 
 
 class QuantumDiffusionSynthesis(UnitarySynthesisPlugin):  # type: ignore[misc] # Qiskit ships no types
-    """Qiskit's view of the compilers; `docs/qiskit.md` has its options."""
+    """The plugin class that Qiskit loads; see `docs/qiskit.md` for its options."""
 
     supports_basis_gates = True
     supports_coupling_map = True
     supports_target = True
-    # For Qiskit's own method, which has the rest.
+    # Needed by Qiskit's own method, to which other blocks are passed.
     supports_natural_direction = True
     supports_pulse_optimize = True
     supports_gate_lengths_by_qubit = True
@@ -127,17 +131,17 @@ class QuantumDiffusionSynthesis(UnitarySynthesisPlugin):  # type: ignore[misc] #
     max_qubits = MAX_QUBITS
 
     def run(self, unitary: Matrix, **options: Any) -> DAGCircuit | None:
-        """Return a circuit that is a unitary, its global phase included.
+        """Return a circuit for a unitary, including its global phase.
 
         Args:
             unitary: complex128 [D, D].
-            **options: What Qiskit tells its plugins; `config` is the user's.
+            **options: Options that Qiskit passes to plugins; `config` holds the user's.
 
         Returns:
-            The better of ours and Qiskit's own; None, which leaves the block as it is, where any gate is allowed.
+            The cheaper of our circuit and Qiskit's own; None, which leaves the block unchanged, if any gate is allowed.
 
         Raises:
-            ConfigError: The user's configuration is wrong.
+            ConfigError: The user's options are invalid.
             CheckpointError: The user's model cannot be loaded.
         """
         config = PluginConfig.read(options.pop("config", None))
@@ -145,7 +149,7 @@ class QuantumDiffusionSynthesis(UnitarySynthesisPlugin):  # type: ignore[misc] #
         coupling, qubits = options["coupling_map"]
         target, basis_gates = options["target"], options["basis_gates"]
         if target is None and not basis_gates:
-            return None  # every gate is allowed, this one as well: Qiskit leaves it, too
+            return None  # every gate is allowed, including the block itself; Qiskit's method does the same
         device = device_of(target, basis_gates, coupling, qubits)
         fits = device.basis and len(qubits) <= config.max_qubits
         ours = _best_circuit(matrix.tobytes(), device, config) if fits else None
@@ -165,7 +169,7 @@ def _by_default(unitary: Matrix, options: Mapping[str, Any]) -> DAGCircuit:
 
 @lru_cache(maxsize=1)
 def _default_method() -> Any:
-    """Return Qiskit's own method, which has moved between its versions."""
+    """Return Qiskit's own method by its entry point, as its module differs between versions."""
     (entry,) = entry_points(group="qiskit.unitary_synthesis", name="default")
     return entry.load()()
 
@@ -175,12 +179,12 @@ def _default_method() -> Any:
 
 @dataclass(frozen=True, order=True)
 class _Rated:
-    """A circuit and what it costs.
+    """A circuit and its costs.
 
     Attributes:
-        cost: On the device, as far as is known: placed, routed and optimized by Qiskit, unless it is placed already.
-        plain: With its qubits where they are, optimized.
-        circuit: In the basis.
+        cost: Cost on the device after Qiskit has placed, routed and optimized it (only optimized if already placed).
+        plain: Cost after optimization, without placement or routing.
+        circuit: The circuit in the basis.
     """
 
     cost: tuple[int, ...]
@@ -189,7 +193,7 @@ class _Rated:
 
 
 def _rated(native: QuantumCircuit, device: Device, config: PluginConfig, placed: bool) -> _Rated | None:
-    """Rate a circuit; None where Qiskit cannot compile it for the device."""
+    """Return a circuit with its costs; None if Qiskit cannot compile it for the device."""
     plain = device.in_basis(native)
     final = plain if placed else device.routed(native)
     if plain is None or final is None:
@@ -198,16 +202,16 @@ def _rated(native: QuantumCircuit, device: Device, config: PluginConfig, placed:
 
 
 def _is_as_cheap(ours: _Rated, default: QuantumCircuit, device: Device, config: PluginConfig) -> bool:
-    """Tell whether a circuit costs no more than Qiskit's own; without a coupling, also where its qubits stay."""
+    """Tell whether our circuit costs no more than Qiskit's own; without a coupling, also without placement."""
     theirs = _rated(default, device, config, placed=config.placed and device.pairs is None)
     return theirs is None or (ours.cost <= theirs.cost and (device.pairs is not None or ours.plain <= theirs.plain))
 
 
 @lru_cache(maxsize=256)
 def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated | None:
-    """Return the cheapest circuit for a device that is exactly a unitary; None where none is found.
+    """Return the cheapest exact circuit for a unitary on a device; None if none is found.
 
-    A block that comes again, as in circuits of many equal layers, is not searched for again.
+    The cache spares repeated searches for the same block, as in circuits with many equal layers.
     """
     values = np.frombuffer(matrix, dtype=np.complex128)
     unitary = values.reshape(math.isqrt(len(values)), -1)
@@ -221,8 +225,9 @@ def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated
     for number, (where, gates) in enumerate(searches, start=1):
         if where in done:
             continue
-        circuits, seconds = _found(unitary, model, gates, where, config.seed, left / 2 if searches[number:] else left)
-        left -= min(seconds, left / 2)  # a search may end late
+        share = left / 2 if searches[number:] else left
+        circuits, seconds = _found(unitary, model, gates, where, config, share)
+        left -= min(seconds, left / 2)  # a search may overrun
         done += [where] if circuits else []
         for circuit in _promising(circuits, where.costs(gates), config.placed):
             exact = (_with_phase(translated, unitary) for translated in where.translate(circuit))
@@ -234,10 +239,10 @@ def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated
 
 
 def _searches(unitary: Matrix, model: _Model, device: Device, placed: bool) -> list[tuple[Device, tuple[str, ...]]]:
-    """Return on which pairs and with which gates to search for a unitary; empty where no circuit can be it.
+    """Return the couplings and gates to search with; empty if the unitary is provably out of reach.
 
-    What is placed later may join any pairs, or already only those that are coupled if it is placed in order. If gates
-    that are cheap may do, they come first: with ccx at hand the model takes it for what three cx can do.
+    A block that is placed later may use any pairs, or only coupled ones for a placement in order. If cheap gates may be
+    enough, they are tried first: a model that may use ccx prefers it even where three cx are enough.
     """
     searches = []
     for where in dict.fromkeys([device] if placed else [Device(device.basis), device]):
@@ -252,9 +257,9 @@ def _searches(unitary: Matrix, model: _Model, device: Device, placed: bool) -> l
 
 
 def _found(
-    unitary: Matrix, model: _Model, gates: tuple[str, ...], device: Device, seed: int, max_seconds: float
+    unitary: Matrix, model: _Model, gates: tuple[str, ...], device: Device, config: PluginConfig, max_seconds: float
 ) -> tuple[list[Circuit], float]:
-    """Search for circuits of some gates; also returns the seconds it took."""
+    """Search for circuits of the gates; return them and the seconds used."""
     from quantum_diffusion.pipeline.editing import Edit
     from quantum_diffusion.search.exact import find_exact
 
@@ -266,23 +271,24 @@ def _found(
             gates=gates,
             num_circuits=_MOST_FOUND,
             max_tries=_MOST_TRIES,
-            seed=seed,
+            seed=config.seed,
             max_seconds=max_seconds,
+            stop_at_first=config.stop_at_first,
             objective={"two_qubit_gates": 1, "gates": 0.01},
             edit=Edit(coupling=device.pairs),
         )
-    except (ConfigError, GateSetError) as problem:  # proven to be impossible
+    except (ConfigError, GateSetError) as problem:  # provably impossible
         logger.info("no circuit of %s: %s", list(gates), problem)
         return [], 0.0
-    if result.interrupted:  # with what was found until then, but it is Qiskit that is to end
+    if result.interrupted:  # pass Ctrl-C on, so that it ends Qiskit, too
         raise KeyboardInterrupt
     return [found.circuit for found in result.circuits], result.seconds
 
 
 def _promising(circuits: Sequence[Circuit], costs: Mapping[str, int], placed: bool) -> list[Circuit]:
-    """Return some circuits, those that seem cheapest."""
+    """Return the circuits that are cheapest by estimate."""
     chosen = _cheapest(circuits, costs)
-    if not placed and "swap" in costs:  # Qiskit numbers the qubits anew for a swap, where it may
+    if not placed and "swap" in costs:  # before placement, Qiskit can turn a swap into a relabelling of qubits
         chosen += _cheapest(circuits, {**costs, "swap": 0})
     return list(dict.fromkeys(chosen))
 
@@ -295,7 +301,7 @@ def _cheapest(circuits: Sequence[Circuit], costs: Mapping[str, int]) -> list[Cir
 
 
 def _with_phase(native: QuantumCircuit, unitary: Matrix) -> QuantumCircuit | None:
-    """Give a circuit the global phase that makes it a unitary; None where none does."""
+    """Set a circuit's global phase to that of the unitary; None if the circuit is not exact."""
     made = Operator(native).data
     phase = float(np.angle(np.vdot(made, unitary)))
     if np.abs(made * np.exp(1j * phase) - unitary).max() > _TOLERANCE:
@@ -309,7 +315,7 @@ def _with_phase(native: QuantumCircuit, unitary: Matrix) -> QuantumCircuit | Non
 
 @dataclass(frozen=True)
 class _Model:
-    """A model and what it can write."""
+    """A model's folder and limits."""
 
     folder: Path
     gates: tuple[str, ...]
@@ -318,14 +324,14 @@ class _Model:
 
 
 def _model_for(name: str | None, num_qubits: int) -> _Model | None:
-    """Return the first of the models that has so many qubits."""
+    """Return the first model with enough qubits; None if there is none."""
     models = map(_described, model_folders(name, "compile"))
     return next((model for model in models if num_qubits <= model.num_qubits), None)
 
 
 @lru_cache(maxsize=16)
 def _described(folder: Path) -> _Model:
-    """Say what a model can write; those that are shipped are not loaded for it."""
+    """Return a model's limits, without loading it if it is a shipped one."""
     if folder.parent == WEIGHTS:
         params = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["params"]
         return _Model(folder, tuple(params["gate_pool"]), params["num_qubits"], params["max_gates"])
@@ -335,23 +341,23 @@ def _described(folder: Path) -> _Model:
 
 @lru_cache(maxsize=8)
 def _pipeline(folder: Path, process: int) -> DiffusionPipeline:
-    """Load a model, once in each process: Qiskit compiles several circuits in several."""
+    """Load a model, once per process: Qiskit compiles several circuits in parallel processes."""
     import torch
 
     from quantum_diffusion.search.sampling import load_answering
 
     if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # the threads of the process that this was forked from are not here
+        torch.set_num_threads(1)  # a forked process does not inherit the thread pool
     return load_answering("compile", folder, "cpu")
 
 
 def _is_out_of_reach(unitary: Matrix, gates: Sequence[str], max_gates: int) -> bool:
-    """Tell at once, without a model, whether a unitary is no circuit of some gates; False proves nothing."""
+    """Tell quickly, without a model, whether no circuit of the gates is the unitary; False proves nothing."""
     if broken_invariants(unitary, gates):
         return True
     if not {*gates} <= {"h", *_INTEGER_GATES}:
         return False
-    # Each h divides whole numbers by the root of two; nothing else does anything but to move and add them.
+    # Entries are integers, divided by sqrt(2) for each h; all other gates only permute and add them.
     largest = unitary.reshape(-1)[np.abs(unitary).argmax()]
     scaled = unitary * (np.conj(largest) / abs(largest))
     for _ in range(max_gates + 1):

@@ -1,7 +1,7 @@
-"""What a search can reach at all: it is refused where the gates that are left provably cannot make what is asked for.
+"""Stops a search early if the allowed gates provably cannot reach the target.
 
-These are bounds, not proofs of the opposite: a search that passes them may still find nothing. What no circuit of some
-gates can be, however long, is known to `circuits.invariants`.
+Searches call it before they start. These are necessary conditions only: a search that passes may still find nothing.
+`circuits.invariants` knows what circuits of certain gates can never be, at any length.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.tasks.targets import TargetTask
 
 _MOST_BYTES = 2**24
-"""Memory for the unitaries of all circuits that are tried: 16,000 of three qubits."""
+"""Memory for the unitaries of all circuits tried exhaustively: 16,000 circuits of three qubits."""
 
 
 def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, max_gates: int) -> None:
-    """Refuse a search for circuits of a Schmidt rank vector that an edit makes impossible.
+    """Refuse a search for a Schmidt rank vector that an edit makes impossible.
 
     Args:
-        label: The vector, one entry a qubit.
-        edit: What may not be chosen freely.
+        label: The vector, one entry per qubit.
+        edit: Constraints on the circuits.
         table: The model's instructions.
-        max_gates: Most gates of the model.
+        max_gates: The model's maximum number of gates.
 
     Raises:
-        ConfigError: The model cannot do the edit, or no circuit that keeps to it has the vector.
+        ConfigError: The model does not support the edit, or no circuit within the constraints has the vector.
     """
     plan = plan_edit(edit, table, max_gates)
     fits = _fitting(plan.allowed, table, len(label))
     uses = table.uses_qubit[fits, : len(label)]
     asked = f"sample.srv={list(label)}"
     if not fits.any():
-        raise ConfigError(f"{asked}: edit.coupling and edit.fixed_qubits allow no gate at all, relax them")
+        raise ConfigError(f"{asked}: edit.coupling and edit.fixed_qubits leave no gates; relax them")
     entangled, linked = np.array(label) == 2, _linked(uses)
     for qubit in np.flatnonzero(entangled):
         if (linked[qubit] & entangled).sum() < 2:
             raise ConfigError(
                 f"{asked} entangles qubit {qubit}, but edit.coupling and edit.fixed_qubits leave no gates that join "
-                "it with another entangled one: relax them, or ask for another vector"
+                "it with another entangled qubit: relax them, or ask for another vector"
             )
         gates = _names(np.flatnonzero(fits)[(uses & linked[qubit]).any(axis=1)], table)
         if not may_entangle(gates, len(label)):
             raise ConfigError(
-                f"{asked} entangles qubit {qubit}, but only {_listed(gates, 'and')} are left there, which entangle "
-                "nothing: relax edit.coupling and edit.fixed_qubits, or ask for another vector"
+                f"{asked} entangles qubit {qubit}, but {_listed(gates, 'and')}, the only gates left there, cannot "
+                "entangle it: relax edit.coupling and edit.fixed_qubits, or ask for another vector"
             )
-    # Each entangled qubit needs a gate that it shares with others.
+    # Each entangled qubit needs a multi-qubit gate.
     mend = _more_gates("sample.max_gates", plan)
     _check_length(asked, int(entangled.sum()), uses, plan, mend)
     every = _every_circuit(plan, fits, table)
@@ -68,18 +68,18 @@ def check_srv_reach(label: Sequence[int], edit: Edit, table: InstructionTable, m
 def check_target_reach(
     task: TargetTask, target: Matrix, gates: Sequence[str], edit: Edit, table: InstructionTable, max_gates: int
 ) -> None:
-    """Refuse a search for circuits of a target that the gates and an edit make impossible.
+    """Refuse a search for circuits for a target that the gates or an edit make impossible.
 
     Args:
-        task: What the target is.
+        task: Task of the target.
         target: complex128 [d, ...], on the first qubits of the model.
         gates: Gates that circuits may use.
-        edit: What may not be chosen freely.
+        edit: Constraints on the circuits.
         table: The model's instructions.
-        max_gates: Most gates of the model.
+        max_gates: The model's maximum number of gates.
 
     Raises:
-        ConfigError: The model cannot do the edit, or no circuit that keeps to it is the target.
+        ConfigError: The model does not support the edit, or no circuit within the constraints is the target.
     """
     num_qubits = len(target).bit_length() - 1
     section = task.command
@@ -88,7 +88,7 @@ def check_target_reach(
         instruction = table.instructions[plan.ids[step] - 1]
         words = f"edit.keep has step {step}, {instruction.gate} on qubits {list(instruction.qubits)}"
         if instruction.gate not in gates:
-            raise ConfigError(f"{words}, but {section}.gates={list(gates)} leaves that out: add it, or do not keep it")
+            raise ConfigError(f"{words}, which {section}.gates={list(gates)} does not allow: add it, or do not keep it")
         if max(instruction.qubits) >= num_qubits:
             raise ConfigError(
                 f"{words}, but the target has {num_qubits} qubits: do not keep it, or give another target"
@@ -96,7 +96,7 @@ def check_target_reach(
     possible = _fitting(plan.allowed, table, num_qubits)
     fits = possible & np.isin(table.gate_index, [table.pool.names.index(gate) for gate in gates])
     uses = table.uses_qubit[fits, :num_qubits]
-    left = f"{section}.gates, edit.coupling and edit.fixed_qubits leave no gate"
+    left = f"{section}.gates, edit.coupling and edit.fixed_qubits leave no gates"
     acted_on = [qubit for qubit in range(num_qubits) if task.acts_on(target, qubit)]
     for qubit in acted_on:
         if not uses[:, qubit].any():
@@ -124,7 +124,7 @@ def check_target_reach(
 
 
 def _every_circuit(plan: EditPlan, fits: NDArray[np.bool_], table: InstructionTable) -> Ids | None:
-    """Return all circuits that a bound on their gates or kept gates leave, int16 [N, T], where these are few."""
+    """Return all circuits within a length limit or with kept gates, int16 [N, T]; None if they are too many."""
     if plan.max_gates == len(plan.ids) and not plan.kept.any():
         return None
     free = np.flatnonzero(fits).tolist()
@@ -144,41 +144,41 @@ def _none_of(every: Ids, plan: EditPlan, wanted: str, mend: str) -> str:
 
 
 def _check_length(asked: str, num_qubits: int, uses: NDArray[np.bool_], plan: EditPlan, mend: str) -> None:
-    """Refuse a bound on the number of gates that leaves some of the qubits without any."""
+    """Refuse a length limit that is too small for a gate on each of the qubits."""
     fewest = -(-num_qubits // int(uses.sum(axis=1).max(initial=1)))
     if fewest > plan.max_gates:
-        raise ConfigError(f"{asked} takes {fewest} gates or more, but circuits have at most {plan.max_gates}: {mend}")
+        raise ConfigError(f"{asked} needs at least {fewest} gates, but circuits have at most {plan.max_gates}: {mend}")
 
 
 def _more_gates(key: str, plan: EditPlan) -> str:
-    """Say how circuits may have more gates."""
+    """Return advice on how to allow more gates."""
     if plan.max_gates < len(plan.ids):
-        return f"raise {key}, to {len(plan.ids)} at most"
-    return "it takes a model that was trained on longer circuits (datasets.max_gates)"
+        return f"raise {key} (at most {len(plan.ids)})"
+    return "use a model trained on longer circuits (datasets.max_gates)"
 
 
 def _mend(
     broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], num_qubits: int, section: str
 ) -> str:
-    """Say which gates lead out of invariants: of those that may be used, or else of all that there are."""
+    """Return advice on gates outside the invariants: of those that may be used, or else of all known gates."""
     if [*broken] == [ROTATIONS] and num_qubits > 3:
-        # Also those of other gates: an exact one would be a root of unity times a matrix of determinant 1.
+        # This includes the other gates: an exact circuit would be a root of unity times a matrix of determinant 1.
         every = "on more than three qubits all gates have determinant 1"
-        return f"{every}: give the target one more qubit, which it leaves as it is"
+        return f"{every}: extend the target by an idle qubit"
     added = _leading_out(broken, [name for name in possible if name not in used], num_qubits)
     if added:
         return f"add {added} to {section}.gates"
     added = _leading_out(broken, [gate.name for gate in GATES.values() if gate.num_qubits <= num_qubits], num_qubits)
-    return f"it takes at least a model that was trained on {added}, too (datasets.gate_set)"
+    return f"use a model that was also trained on {added} (datasets.gate_set)"
 
 
 def _leading_out(broken: Sequence[Invariant], names: Sequence[str], num_qubits: int) -> str:
-    """List gates of which one, or all together, lead out of invariants; empty where there are none."""
+    """List gates that, alone or together, are outside all of the invariants; empty if there are none."""
 
     def lead_out(chosen: Sequence[str]) -> bool:
         return all(any(not invariant.has(name, num_qubits) for name in chosen) for invariant in broken)
 
-    names = [name for name in names if GATES[name].inverse not in names[: names.index(name)]]  # s, and not sdg too
+    names = [name for name in names if GATES[name].inverse not in names[: names.index(name)]]  # s, but not also sdg
     alone = [name for name in names if lead_out([name])]
     if alone:
         return _listed(alone, "or")
@@ -195,19 +195,19 @@ def _listed(names: Sequence[str], word: str) -> str:
 
 
 def _names(rows: NDArray[np.integer], table: InstructionTable) -> list[str]:
-    """Return the gates of instructions, in the order of the pool."""
+    """Return the names of the gates of instructions, in pool order."""
     return [table.pool.names[index] for index in np.unique(table.gate_index[rows])]
 
 
 def _fitting(allowed: NDArray[np.bool_], table: InstructionTable, num_qubits: int) -> NDArray[np.bool_]:
-    """Tell which instructions are allowed and on the first qubits, bool [K+1]; "no gate" is none."""
+    """Return which instructions are allowed and act on the first qubits only, bool [K+1]; "no gate" is excluded."""
     fits: NDArray[np.bool_] = allowed & ~table.uses_qubit[:, num_qubits:].any(axis=1)
     fits[NO_GATE] = False
     return fits
 
 
 def _linked(uses: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell which qubits [Q, Q] instructions [K, Q] join, directly or by way of others; each is joined with itself."""
+    """Return which qubits instructions [K, Q] join, directly or through other qubits, bool [Q, Q]; reflexive."""
     linked: NDArray[np.bool_] = np.einsum("kp,kq->pq", uses, uses) | np.eye(uses.shape[1], dtype=np.bool_)
     for _ in range(uses.shape[1]):
         linked = linked @ linked

@@ -1,6 +1,6 @@
-"""What a search found as a table: printed, shown by a notebook, or handed to pandas.
+"""Presents the result of a search as a table: printed, in a notebook, or as a pandas data frame.
 
-The circuits of a search are a sequence: `result[0]` is the cheapest one.
+All searches return such a table. It is a sequence of circuits: `result[0]` is the cheapest one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 MOST_DRAWN = 12
-"""Circuits drawn below a table."""
+"""Maximum number of circuits drawn below a table."""
 
 
 class CircuitTable(Sequence[Circuit]):
-    """Circuits that a search found, cheapest first, each with its figures."""
+    """The circuits found by a search, cheapest first, each with its figures."""
 
     @property
     @abstractmethod
@@ -31,15 +31,15 @@ class CircuitTable(Sequence[Circuit]):
 
     @abstractmethod
     def figures(self, row: int) -> Mapping[str, Any]:
-        """Return what is known of a circuit beyond its gates: plain values by the names of their columns."""
+        """Return further properties of a circuit, as plain values by column name."""
 
     @property
     @abstractmethod
     def summary(self) -> str:
-        """How the search went, in a line."""
+        """The result in one line."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row of plain values for each circuit: its gates, depth and figures, and its OpenQASM 2 text."""
+        """Return a row of plain values for each circuit: gates, depth, figures and OpenQASM 2 text."""
         return [
             {
                 "gates": len(circuit),
@@ -93,7 +93,7 @@ class CircuitTable(Sequence[Circuit]):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """Show summary, table and drawings in a notebook."""
+        """Return summary, table and drawings for notebooks."""
         parts = [f"<p>{html.escape(self.summary)}</p>"]
         if len(self):
             head, *body = (
@@ -105,7 +105,7 @@ class CircuitTable(Sequence[Circuit]):
         return "\n".join(parts)
 
     def _cells(self) -> list[list[str]]:
-        """Return the table as texts, its head first; programs are drawn below instead."""
+        """Return the table as texts, header first, without the programs, which are drawn below."""
         rows = [{key: value for key, value in row.items() if key != "qasm"} for row in self.rows()]
         head = ["circuit", *(key.replace("_", " ") for key in rows[0])]
         body = [[str(number), *map(_cell, row.values())] for number, row in enumerate(rows, start=1)]

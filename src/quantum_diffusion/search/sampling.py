@@ -1,6 +1,6 @@
-"""Verified circuits on demand: sample until enough distinct ones have exactly the Schmidt rank vector asked for.
+"""Searches for circuits with a given Schmidt rank vector, by sampling until enough distinct ones are verified.
 
-Only circuits that simulation confirms are returned; how many samples that took is reported with them.
+The command `sample` uses it. Only circuits verified by simulation are returned, with the number of samples it took.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport, ids_from_circuits
 from quantum_diffusion.config.schema import EditConfig, SampleConfig, SamplingConfig, SearchObjective
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, memory_for
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, memory_for, quoted_path
 from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
@@ -43,16 +43,16 @@ from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 @dataclass(frozen=True, repr=False)
 class FoundCircuits(CircuitTable):
-    """What a search for circuits of a Schmidt rank vector gave.
+    """The result of a search for circuits with a Schmidt rank vector.
 
     Attributes:
         srv: The vector.
         circuits: Distinct verified circuits, cheapest first.
-        num_sampled: Circuits sampled.
-        num_exact: Samples that had the Schmidt rank vector asked for.
-        seconds: Duration of the search.
-        kept: What the kept gates at the beginning do, in words; None where none are.
-        interrupted: Whether it was interrupted, and these are the circuits until then.
+        num_sampled: Number of circuits sampled.
+        num_exact: Number of samples with the requested Schmidt rank vector.
+        seconds: Duration of the search in seconds.
+        kept: Result of the fixed gates at the start, in words; None if there are none.
+        interrupted: Whether the search was interrupted, so that these are the circuits until then.
     """
 
     srv: tuple[int, ...]
@@ -74,26 +74,26 @@ class FoundCircuits(CircuitTable):
 
     @property
     def summary(self) -> str:
-        """How the search went, in a line."""
+        """The result in one line."""
         return (
             f"{counted(len(self.circuits), 'distinct circuit')} verified to have SRV {list(self.srv)} "
             f"({self.num_exact} of {self.num_sampled} samples were exact; {self.seconds:.1f} s)"
         )
 
 
-@memory_for("looking for circuits", "end other programs, or use a computer with more memory")
+@memory_for("searching for circuits", "close other programs, or use a computer with more memory")
 def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | None = None) -> FoundCircuits:
-    """Sample until `num_circuits` distinct circuits are verified or `max_tries` samples are spent.
+    """Sample until `num_circuits` distinct circuits are verified or `max_tries` samples are used up.
 
-    With `max_seconds` it samples until then, for cheaper ones. Ctrl-C ends the search with what it has found so far.
+    With `max_seconds` it samples until then, to find cheaper ones. Ctrl-C ends the search and returns what was found.
 
     Args:
-        config: What to look for.
+        config: Settings of the search.
         progress: Called with (circuits sampled, `max_tries`).
 
     Raises:
-        ConfigError: The vector cannot be reached, or the model or a sampling option is not for it.
-        GateSetError: The circuit to edit has gates that are unknown here.
+        ConfigError: The vector is out of reach, or does not fit the model, or an option is invalid.
+        GateSetError: The circuit to edit has unknown gates.
         CheckpointError: The model cannot be loaded, or `save_folder` is in use.
     """
     check_kind(config, SampleConfig, "config", PRESETS_HINT)
@@ -116,7 +116,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     )
 
 
-@memory_for("looking for circuits", "end other programs, or use a computer with more memory")
+@memory_for("searching for circuits", "close other programs, or use a computer with more memory")
 def find_entangling(
     pipeline: DiffusionPipeline,
     srv: Sequence[int],
@@ -135,28 +135,27 @@ def find_entangling(
     """Sample until enough distinct circuits have exactly a Schmidt rank vector.
 
     Args:
-        pipeline: A model of Schmidt rank vectors.
+        pipeline: A model for Schmidt rank vectors.
         srv: The vector, 1 (separable) or 2 (entangled) for each qubit.
-        num_circuits: Distinct circuits wanted.
-        max_gates: Most gates; None is the model's own limit.
-        max_tries: Most circuits to sample, where there is no `max_seconds`.
-        max_seconds: Time for the search, which goes on for cheaper circuits until then; None ends it when there are
-            enough.
-        objective: What makes a circuit cheap; see `cost_of`.
-        simplify: Whether circuits are simplified, and verified once more in that form. Those with kept gates or a least
-            number of gates never are.
+        num_circuits: Number of distinct circuits to find.
+        max_gates: Maximum number of gates; None uses the model's limit.
+        max_tries: Maximum number of circuits to sample, without `max_seconds`.
+        max_seconds: Duration of the search, which looks for cheaper circuits until then; None ends it when enough are
+            found.
+        objective: The cost to minimize; see `cost_of`.
+        simplify: Whether to simplify circuits and verify them again in that form. With kept gates or a minimum number
+            of gates, circuits are never simplified.
         seed: Seed of the samples.
-        options: How to sample; None takes the model's own defaults.
-        edit: What sampling may not choose freely; None leaves it everything.
+        options: Sampling options; None uses the model's defaults.
+        edit: Constraints on the circuits; None means no constraints.
         progress: Called with (circuits sampled, `max_tries`).
 
     Raises:
-        ConfigError: The vector cannot be reached, the model answers other questions, or an option or an edit is not
-            for it.
+        ConfigError: The vector is out of reach, the model is for another task, or an option or edit does not fit it.
     """
     if check_kind(pipeline, DiffusionPipeline, "pipeline", "load_pipeline reads one").task.command != "sample":
         raise ConfigError(
-            f"this model answers {pipeline.task.asked}, not Schmidt rank vectors: use `quantum-diffusion "
+            f"this model takes {pipeline.task.asked}, not Schmidt rank vectors: use `quantum-diffusion "
             f"{pipeline.task.command}`, or another model"
         )
     check_count(num_circuits, "num_circuits", 1)
@@ -213,9 +212,9 @@ def _unknown_vector(srv: Sequence[int], prompts: Sequence[str]) -> str:
 
 
 def _simplified(task: Task, request: Requests, samples: SampledCircuits, rows: NDArray[np.intp]) -> list[Circuit]:
-    """Return samples that are exact as they are when simplified, those that simulation confirms in that form.
+    """Simplify exact samples and return those that are verified again in that form.
 
-    On the qubits that were asked for, not the model's: rules for more of them take seconds to make.
+    Uses the requested number of qubits, not the model's: the tables for more qubits take seconds to make.
     """
     circuits = samples.circuits(rows)
     table = instruction_table(samples.gate_pool, int(request.num_qubits[0]))
@@ -227,7 +226,7 @@ def _simplified(task: Task, request: Requests, samples: SampledCircuits, rows: N
 
 
 def open_model_of(config: SampleConfig) -> DiffusionPipeline:
-    """Return the model that a configuration asks.
+    """Load the model of a configuration.
 
     Raises:
         CheckpointError, ConfigError: See `load_answering`.
@@ -237,45 +236,45 @@ def open_model_of(config: SampleConfig) -> DiffusionPipeline:
 
 
 def load_answering(command: str, folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:
-    """Load a model for a command, and refuse one that is asked for something else.
+    """Load a model for a command, and refuse one for another command.
 
     Args:
-        command: `sample`, `compile` or another that a task names.
-        folder: Where it lies.
+        command: `Task.command` of the required task, e.g. "sample" or "compile".
+        folder: Folder of the model.
         device: See `select_device`.
-        weights: Which of its weights; see `load_pipeline`.
+        weights: Which of its weights to load; see `load_pipeline`.
 
     Raises:
         CheckpointError: The model cannot be loaded.
-        ConfigError: It answers another command, or the device is not there.
+        ConfigError: The model is for another command, or the device does not exist.
     """
     pipeline = load_pipeline(folder, select_device(device), weights)
     if pipeline.task.command != command:
         wanted = next(task.name for task in TASKS.values() if task.command == command)
         raise ConfigError(
-            f"this model answers {pipeline.task.asked}: use `quantum-diffusion {pipeline.task.command}`, or train on a "
-            f"data set of datasets.condition_type={wanted}"
+            f"this model takes {pipeline.task.asked}: use `quantum-diffusion {pipeline.task.command}`, or train on a "
+            f"data set with datasets.condition_type={wanted}"
         )
     return pipeline
 
 
 def read_edit(config: EditConfig) -> Edit:
-    """Build an edit from a configuration, and read the circuit it starts from.
+    """Return the edit of a configuration, including the circuit it starts from.
 
     Raises:
-        ConfigError: The file cannot be read.
-        GateSetError: It is no program of gates that are known here.
+        ConfigError: The circuit's file cannot be read, or nothing of the circuit is kept.
+        GateSetError: The circuit has unknown gates.
     """
     start = None
     if config.start is not None:
         try:
             start = QiskitBackend().from_native(read_circuit(Path(config.start)))
         except QuantumDiffusionError as problem:
-            raise type(problem)(f"edit.start={config.start!r}: {problem}") from problem
+            raise type(problem)(f"edit.start={quoted_path(config.start)}: {problem}") from problem
         if not config.keep and config.strength == 1:
             raise ConfigError(
-                f"edit.start={config.start!r} is given, but nothing of it is kept: give the gates that stay as "
-                "edit.keep, e.g. [0,1], or the share of the others that is redone as edit.strength"
+                f"edit.start={quoted_path(config.start)} has no effect, as nothing of it is kept: set edit.keep to the "
+                "gates to keep, e.g. [0,1], or edit.strength to the fraction of the circuit to redo"
             )
     return Edit(start=start, **config.model_dump(exclude={"start"}))
 

@@ -1,4 +1,4 @@
-"""How what a search found is written: circuits as OpenQASM, a picture of them, and a summary for programs."""
+"""Writes the result of a search: circuits as OpenQASM, a picture of them, and a machine-readable summary."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SUMMARY_FILE, PICTURE_FILE = "summary.json", "circuits.png"
 
 
 def check_save_folder(folder: str | None, key: str) -> None:
-    """Refuse a folder that exists or cannot be written, before the work is done.
+    """Raise early if a folder exists or cannot be written.
 
     Args:
-        folder: Folder to be created; None writes nothing.
-        key: Where the user set it.
+        folder: Folder to be created; None checks nothing.
+        key: Key of the setting, for the message.
 
     Raises:
-        CheckpointError: Nothing can be written there.
+        CheckpointError: The folder exists or cannot be written.
     """
     if folder is not None:
-        check_nothing_lost(folder, CheckpointError, f"exists: choose another {key}", written=Path(folder))
+        check_nothing_lost(folder, CheckpointError, f"already exists: choose another {key}", written=Path(folder))
 
 
 def save_circuits(
@@ -45,12 +45,12 @@ def save_circuits(
 
     Args:
         folder: The folder.
-        circuits: By the names of their files.
-        asked: What they were made for.
-        titles: What each one is worth, in a line.
-        rows: The same as plain values.
-        summary: What else the summary says.
-        language: How circuits are written.
+        circuits: Circuits by file name.
+        asked: What was asked for.
+        titles: Result of each circuit in one line.
+        rows: Result of each circuit as plain values.
+        summary: Further values for the summary.
+        language: "qasm2" or "qasm3".
 
     Raises:
         CheckpointError: The folder cannot be written.

@@ -1,4 +1,7 @@
-"""Unitaries to compile, from whatever users have: a matrix, a circuit, a file, or the name of a well-known one."""
+"""Reads the unitary to compile: from a matrix, a circuit, a file, or the name of a well-known unitary.
+
+The command `compile` uses it; `search.states` is the same for states.
+"""
 
 from __future__ import annotations
 
@@ -15,48 +18,56 @@ from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.matrices import from_two_channels, qubits_of_unitary
+from quantum_diffusion.circuits.matrices import check_unmasked, from_two_channels, qubits_of_unitary
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, unknown_name
+from quantum_diffusion.errors import (
+    ConfigError,
+    QuantumDiffusionError,
+    TooManyQubitsError,
+    counted,
+    quoted,
+    quoted_path,
+    unknown_name,
+)
 from quantum_diffusion.search.files import is_path, read_target_file
 from quantum_diffusion.seeding import numpy_generator
 
 OF_THREE_QUBITS = {"toffoli": 3, "ccz": 3}
-"""Names that stand for a gate of three qubits, unless a number of qubits is given."""
+"""Names that stand for a three-qubit gate unless a number of qubits is given."""
 
 
 def target_unitary(
     target: object, num_qubits: int, *, gates: Sequence[str] = ("h", "cx"), num_gates: int = 8, seed: int = 0
 ) -> Matrix:
-    """Return the unitary that something stands for.
+    """Return a target unitary as a matrix.
 
     Args:
-        target: A matrix (complex, or real and imaginary parts [2, d, d] as in data sets), a `Circuit`, a Qiskit
-            `QuantumCircuit`; the path of a file with a matrix (`.npy`, or `.npz` of one array) or with an OpenQASM
+        target: A matrix (complex [d, d], or real and imaginary parts [2, d, d] as in data sets), a `Circuit`, a Qiskit
+            `QuantumCircuit`; the path of a file with a matrix (`.npy`, or `.npz` with one array) or with an OpenQASM
             program (`.qasm`; version 2, or 3 with the extra `qasm3`); or one of
 
-            - `qft:Q`: the quantum Fourier transform of Q qubits,
-            - `toffoli:Q`: x on the last qubit where all others are 1; of three qubits unless Q is given,
+            - `qft:Q`: the quantum Fourier transform on Q qubits,
+            - `toffoli:Q`: x on the last qubit if all others are 1; three qubits unless Q is given,
             - `ghz:Q`: h on qubit 0, then cx from each qubit to the next, which prepares a GHZ state,
-            - `ccz:Q`: -1 where all qubits are 1; of three qubits unless Q is given,
-            - `fredkin`: qubits 1 and 2 swapped where qubit 0 is 1,
+            - `ccz:Q`: a factor of -1 if all qubits are 1; three qubits unless Q is given,
+            - `fredkin`: swap of qubits 1 and 2 if qubit 0 is 1,
             - `peres`: ccx from qubits 0 and 1 to 2, then cx from 0 to 1,
-            - `adder`: of the bits of qubits 0 to 2, their sum in qubit 2 and their carry added to qubit 3; qubit 1 gets
-              the sum of the first two,
-            - `random:Q:G`: G random gates.
+            - `adder`: the sum of qubits 0 to 2 replaces qubit 2, their carry is added to qubit 3, and the sum of qubits
+              0 and 1 replaces qubit 1,
+            - `random:Q:G`: G random gates on Q qubits.
 
-            What is not given (`qft`) is taken from the other arguments.
-        num_qubits: Most qubits of the target; qubits of a name that gives none.
+            Missing numbers (`qft`) are taken from the other arguments.
+        num_qubits: Maximum number of qubits of the target, and the number for a name without one.
         gates: Gates of `random`; those wider than the target are left out.
-        num_gates: Gates of `random` where the name gives none.
+        num_gates: Number of gates of `random` if the name does not give it.
         seed: Seed of `random`.
 
     Returns:
         complex128 [d, d] with d = 2**q; qubit 0 is the lowest bit of the basis index.
 
     Raises:
-        ConfigError: The name or file is unknown, unreadable, or no unitary, or it has too many qubits.
+        ConfigError: The name is unknown, the file unreadable, the matrix not unitary, or it has too many qubits.
         GateSetError: The circuit has no unitary.
 
     Example:
@@ -70,7 +81,7 @@ def target_unitary(
         try:
             return target_unitary(read_target_file(Path(target)), num_qubits)
         except QuantumDiffusionError as problem:
-            raise type(problem)(f"{str(target)!r}: {problem}") from problem
+            raise type(problem)(f"{quoted_path(target)}: {problem}") from problem
     backend = QiskitBackend()
     if isinstance(target, Circuit):
         target = backend.to_native(target)
@@ -82,20 +93,26 @@ def target_unitary(
             raise ConfigError(
                 f"the target is a {type(target).__name__}: give a numpy array, a circuit, a path or a name"
             )
-        check_size(size, num_qubits)  # before its matrix is made
+        check_size(size, num_qubits)  # before computing its matrix
         matrix = backend.native_unitary(target)
-    if matrix.ndim == 3 and len(matrix) == 2 and matrix.dtype.kind in "iuf":
+    check_unmasked(matrix)
+    has_channels = matrix.ndim == 3 and len(matrix) == 2 and matrix.dtype.kind in "iuf"
+    if has_channels:
         matrix = from_two_channels(matrix)
-    check_size(qubits_of_unitary(matrix), num_qubits)
+    try:
+        size = qubits_of_unitary(matrix)
+    except ConfigError as problem:
+        if not has_channels:
+            raise
+        raise ConfigError(
+            f"{problem} (a real array [2, D, D] holds the real and imaginary parts of one matrix)"
+        ) from None
+    check_size(size, num_qubits)
     return np.asarray(matrix, dtype=np.complex128)
 
 
 def check_size(given: int, most: int) -> None:
-    """Refuse a target of more qubits than a model has.
-
-    Raises:
-        TooManyQubitsError: It has.
-    """
+    """Raise `TooManyQubitsError` if a target has more qubits than a model."""
     if given > most:
         raise TooManyQubitsError(
             f"the target has {given} qubits, but the model writes circuits of at most {most}: give a smaller target, "
@@ -104,23 +121,77 @@ def check_size(given: int, most: int) -> None:
 
 
 def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: int, seed: int) -> Matrix:
-    name, *numbers = text.split(":")
-    if name not in NAMES:
-        raise ConfigError(f"{unknown_name('target', text, NAMES)}; or the path of a .npy or .qasm file")
-    most_numbers = 2 if name == "random" else 0 if name in _CIRCUITS else 1
-    if len(numbers) > most_numbers or not all(re.fullmatch(r"[1-9]\d{0,3}", number, re.ASCII) for number in numbers):
-        forms = [name, "e.g. random:3:8 (qubits, gates)", f"e.g. {name}:3 (qubits)"]
-        expected = forms[0] if name in _CIRCUITS else f"{name} or {forms[1 if name == 'random' else 2]}"
-        raise ConfigError(f"cannot read the target {text!r}: expected {expected}")
+    name, words = split_name(text, NAMES)
+    example = "random:3:8 (qubits, gates)" if name == "random" else f"{name}:3 (qubits)"
+    form = name if name in _CIRCUITS else f"{name}, or e.g. {example}"
+    if len(words) > (2 if name == "random" else 0 if name in _CIRCUITS else 1):
+        raise unreadable(text, form)
+    numbers = read_numbers(text, words, form, num_qubits)
     if name in _CIRCUITS:
         check_size(_CIRCUITS[name].num_qubits, num_qubits)
         return QiskitBackend().unitary(_CIRCUITS[name])
     default = OF_THREE_QUBITS.get(name, num_qubits)
-    width, length = [*map(int, numbers), *(default, num_gates)[len(numbers) :]]
+    width, length = [*numbers, *(default, num_gates)[len(numbers) :]]
     check_size(width, num_qubits)
     if name == "random":
+        check_length(length)
         return QiskitBackend().unitary(random_circuit(width, length, gates, seed))
     return _FORMULAS[name](width)
+
+
+def split_name(text: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """Split the name of a well-known target from what follows it, e.g. "random:3:8" => "random", ["3", "8"].
+
+    Raises:
+        ConfigError: The text is empty, or the name is unknown.
+    """
+    if not text.strip():
+        raise ConfigError(f"the target is empty: give a name ({', '.join(sorted(names))}) or the path of a file")
+    name, *words = text.split(":")
+    if name not in names:
+        raise ConfigError(f"{unknown_name('target', text, names)}; or give the path of a .npy or .qasm file")
+    return name, words
+
+
+def read_numbers(text: str, words: Sequence[str], form: str, most_qubits: int) -> list[int]:
+    """Return the numbers that follow the name of a well-known target.
+
+    Args:
+        text: The whole target, for the message.
+        words: The numbers as texts.
+        form: How the target is written, for the message.
+        most_qubits: Maximum number of qubits, for the message.
+
+    Raises:
+        ConfigError: A text is not a number, or out of range; a `TooManyQubitsError` if it is too large.
+    """
+    for word in words:
+        if not re.fullmatch(r"0|[1-9]\d*", word, re.ASCII):
+            raise unreadable(text, form)
+        if word == "0" or len(word) > _MOST_DIGITS:
+            error = ConfigError if word == "0" else TooManyQubitsError  # a larger model says how many it has
+            raise error(
+                f"the target {quoted(text)} is out of range: give numbers of at least 1, and at most {most_qubits} "
+                "qubits"
+            )
+    return [int(word) for word in words]
+
+
+def check_length(num_gates: int) -> None:
+    """Raise `ConfigError` if a random target has too many gates."""
+    if num_gates > _MOST_RANDOM_GATES:
+        raise ConfigError(f"the target has {num_gates:,} random gates: give 1 to {_MOST_RANDOM_GATES:,}")
+
+
+def unreadable(text: str, form: str) -> ConfigError:
+    """Return the error for a well-known target in a wrong form."""
+    return ConfigError(f"cannot read the target {quoted(text)}: expected {form}")
+
+
+_MOST_DIGITS = 18
+"""Maximum digits of a number in a target: longer ones are too large to print."""
+
+_MOST_RANDOM_GATES = 9999
 
 
 def _qft(num_qubits: int) -> Matrix:
@@ -150,7 +221,7 @@ def ghz_circuit(num_qubits: int) -> Circuit:
 
 
 def _controlled(*steps: tuple[int, ...]) -> tuple[Instruction, ...]:
-    """Return x gates by their qubits, the target last."""
+    """Return controlled x gates, given the qubits of each, target last."""
     names = {2: "cx", 3: "ccx"}
     return tuple(Instruction(names[len(qubits)], qubits[:-1], qubits[-1:]) for qubits in steps)
 
@@ -161,21 +232,24 @@ _CIRCUITS = {
     "peres": Circuit(3, _controlled((0, 1, 2), (0, 1))),
     "adder": Circuit(4, _controlled((0, 1, 3), (0, 1), (1, 2, 3), (1, 2))),
 }
-"""Targets of a fixed number of qubits, by a circuit that is one of them."""
+"""Targets with a fixed number of qubits, each as a circuit."""
 
 NAMES = (*_FORMULAS, *_CIRCUITS, "random")
-"""Of well-known unitaries; what may follow one is in `target_unitary`."""
+"""Names of well-known unitaries; see `target_unitary` for what may follow them."""
 
 
 def random_circuit(num_qubits: int, num_gates: int, gates: Sequence[str], seed: int) -> Circuit:
-    """Draw a circuit of so many gates, those that are wider left out.
+    """Draw a random circuit from the gates that fit `num_qubits`.
 
     Raises:
         ConfigError: None of the gates fits.
     """
     fitting = [gate.name for gate in GatePool(gates) if gate.num_qubits <= num_qubits]
     if not fitting:
-        raise ConfigError(f"none of the gates {list(gates)} fits a random circuit of {num_qubits} qubits")
+        raise ConfigError(
+            f"none of the gates {list(gates)} fits a random circuit of {counted(num_qubits, 'qubit')}: give more "
+            "qubits or other gates"
+        )
     table = instruction_table(GatePool(fitting), num_qubits)
     ids = random_ids(numpy_generator(seed, "target"), table, 1, num_gates, num_gates)
     return circuits_from_ids(ids, table)[0]

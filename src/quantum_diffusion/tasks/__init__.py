@@ -1,1 +1,1 @@
-"""Tasks: what circuits are asked for, and everything that depends on it."""
+"""Tasks: the kinds of targets (Schmidt rank vectors, unitaries, states) and all code specific to one of them."""

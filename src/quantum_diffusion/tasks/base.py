@@ -1,7 +1,7 @@
-"""The interface of a task: the label a circuit carries, what may be asked, and whether a circuit answers it.
+"""The interface of a task: how circuits are labelled, what can be requested, and which circuits are exact.
 
-A task is a module here and its entry in `tasks.registry`; the rest of the house calls this interface and never asks
-which task it has. Nothing here loads torch: what a task computes on the device is in `tasks.left_to_do`.
+A task is a module here and an entry in `tasks.registry`; all other code uses this interface and does not depend on the
+task. Nothing here loads torch: computations on the device are in `tasks.left_to_do`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 Labels = NDArray[np.uint32]
-"""One number a circuit, [N]; each task says what its bits mean."""
+"""One number per circuit, [N]; each task defines the meaning of its bits."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledCircuits:
-    """Circuits of a data set, as a task needs them.
+    """Circuits of a data set, in the form that tasks use.
 
     Attributes:
         prompts: N texts.
@@ -44,19 +44,19 @@ class LabelledCircuits:
 
 
 class Task(ABC):
-    """What circuits are asked for.
+    """A kind of target for circuits, such as unitaries.
 
     Attributes:
         name: Value of `datasets.condition_type`.
-        asked: What is asked for, in the plural, for messages: "unitaries".
-        command: The command that answers such requests.
-        encoder: Key of `training`, and name among a model's weights, of the encoder of targets; None for tasks whose
-            prompts say everything.
-        step_encoder: The same of the encoder of what is left to do; that of targets where there are some.
-        array: Name of the file that data sets keep targets in; None without.
-        symmetries: Names of `training.training.augment` that keep labels right.
-        words: Words of its prompts beyond those that every model knows.
-        labels_prefixes: Whether the beginning of a circuit has a label, which the prefix head learns.
+        asked: Name of its targets, in the plural, for messages: "unitaries".
+        command: The command for such requests.
+        encoder: Name of the target encoder, as a key of `training` and among a model's weights; None for tasks fully
+            described by prompts.
+        step_encoder: Name of the encoder of what is left to do; the same as `encoder` for tasks with targets.
+        array: Name of the file in which data sets store targets; None for tasks without targets.
+        symmetries: Values of `training.training.augment` that preserve labels.
+        words: Words of its prompts beyond those of every model.
+        labels_prefixes: Whether prefixes of circuits have labels, which the prefix head learns.
     """
 
     name: ClassVar[str]
@@ -73,7 +73,7 @@ class Task(ABC):
 
     @abstractmethod
     def num_candidates(self, config: DatasetConfig) -> int:
-        """Return how many random circuits a shard draws."""
+        """Return the number of random circuits drawn for a shard."""
 
     @abstractmethod
     def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
@@ -89,89 +89,92 @@ class Task(ABC):
 
     @abstractmethod
     def check_prompt(self, prompt: str, pool: GatePool, num_qubits: int) -> None:
-        """Refuse a prompt that is not of this task or not for these gates and qubits.
+        """Refuse a prompt that is not for this task, these gates and this number of qubits.
 
         Raises:
-            ConfigError: The message says what is wrong.
+            ConfigError: The prompt does not fit.
         """
 
     def columns(self, num_qubits: int) -> int:
-        """Return R of the targets that data sets store, [N, 2, 2^num_qubits, R]; 0 for tasks without."""
+        """Return R of the targets that data sets store, [N, 2, 2^num_qubits, R]; 0 for tasks without targets."""
         return 0
 
     def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
-        """Return what circuits do, complex128 [N, D, R]; of no columns for tasks without targets."""
+        """Return the targets that circuits implement, complex128 [N, D, R]; R = 0 for tasks without targets."""
         return np.empty((len(ids), 2**table.num_qubits, 0), dtype=np.complex128)
 
     def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
-        """Return a key a circuit, uint64 [N]: who knows a circuit knows an answer to what those of equal keys ask.
+        """Return a key for each circuit; circuits with the same key answer the same request.
 
         Args:
             ids: int16 [N, T], gates at the front.
             table: The instructions the ids number.
+
+        Returns:
+            uint64 [N].
         """
         return row_keys(ids)
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
-        """Extend targets complex [..., d, r] to more qubits, [..., D, R]; of no columns for tasks without."""
+        """Extend targets complex [..., d, r] to more qubits, [..., D, R]; R = 0 for tasks without targets."""
         return np.empty((*targets.shape[:-2], 2**num_qubits, 0), dtype=np.complex128)
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
-        """Return circuits int16 [N, T] with fewer gates that do the same of what the task asks for; see `optimize`."""
+        """Return circuits int16 [N, T] with fewer gates that answer the same requests; see `optimize`."""
         return optimize(ids, table)
 
     # --------------------------------------------------------------------------------------------- sampling
 
     @abstractmethod
     def requests(self, prompts: Sequence[str], targets: Sequence[Any] | None, table: InstructionTable) -> Requests:
-        """Check what is asked for and put it into the form that sampling takes.
+        """Check prompts and targets and convert them to requests for sampling.
 
         Args:
             prompts: N texts.
-            targets: N of them for tasks with targets, else None.
+            targets: N targets; None for tasks without targets.
             table: The model's instructions.
 
         Raises:
-            ConfigError: A prompt or a target is not for this task or this model.
+            ConfigError: A prompt or target does not fit the task or the model.
         """
 
     @abstractmethod
     def validation_requests(
         self, count: int, prompts: Sequence[str], known: Callable[[int], LabelledCircuits], table: InstructionTable
     ) -> Requests:
-        """Return what a model is asked while it is trained.
+        """Return the requests used to validate a model during training.
 
         Args:
-            count: How many requests.
+            count: Number of requests.
             prompts: All prompts of the training.
-            known: Returns so many circuits that validate, or else that train.
+            known: Returns a given number of circuits from the validation data, or from the training data without it.
             table: The model's instructions.
         """
 
     @abstractmethod
     def verify(self, requests: Requests, report: DecodeReport, table: InstructionTable) -> SampledCircuits:
-        """Simulate decoded samples and compare them with what was asked for.
+        """Simulate decoded samples and compare them with the requests.
 
         Args:
-            requests: N of them.
+            requests: N requests.
             report: The decoded samples, ids int16 [N, T].
             table: The instructions the ids number.
         """
 
     @abstractmethod
     def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
-        """Say in a few words what a circuit does of what is asked for.
+        """Describe a circuit's result in a few words.
 
         Args:
             ids: int16 [T].
-            num_qubits: Qubits that it was asked to have.
-            target: complex128 [D, R]; None for tasks without.
+            num_qubits: Requested number of qubits.
+            target: complex128 [D, R]; None for tasks without targets.
             table: The instructions the ids number.
         """
 
 
 def on_qubits(num_qubits: NDArray[np.int64], table: InstructionTable) -> NDArray[np.bool_]:
-    """Tell which instructions stay on the first qubits that each circuit has, bool [N, K+1]."""
+    """Return which instructions act only on the first `num_qubits` [N] qubits of each circuit, bool [N, K+1]."""
     highest = np.where(table.uses_qubit, np.arange(1, table.num_qubits + 1), 0).max(axis=1)
     allowed: NDArray[np.bool_] = highest[None, :] <= num_qubits[:, None]
     return allowed

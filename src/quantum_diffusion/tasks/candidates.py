@@ -1,6 +1,6 @@
-"""Random circuits as candidates of a data set: drawn, simplified, and numbered by the whole gate pool.
+"""Draws and simplifies random circuits as candidates for a data set, as ids over the whole gate pool.
 
-Tasks label them; nothing here knows what a circuit is asked for.
+Tasks label them; this module does not depend on the task.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.config.schema import DatasetConfig, Simplification
 
 CANDIDATES = 2**14
-"""Circuits of a shard, where nothing asks for more or fewer."""
+"""Default number of circuits per shard."""
 
 
 def generation_table(config: DatasetConfig) -> InstructionTable:
-    """Return the instructions circuits are drawn from."""
+    """Return the table of instructions that circuits are drawn from."""
     return instruction_table(GatePool(config.generation_gate_set or config.gate_set), config.num_qubits)
 
 
 def check_draws(config: DatasetConfig) -> None:
-    """Raise `GateSetError` when a gate does not fit the qubits, or the coupling leaves it no place."""
+    """Raise `GateSetError` if a gate does not fit the qubits or the coupling."""
     random_ids(np.random.default_rng(0), generation_table(config), 0, 0, 1, coupling=config.coupling)
 
 
@@ -38,14 +38,14 @@ def draw_circuits(
     count: int,
     entangle: NDArray[np.bool_] | None = None,
 ) -> Ids:
-    """Draw and simplify; simplification stays within the gates circuits are drawn from.
+    """Draw circuits and simplify them, using only the gates they are drawn from.
 
     Args:
         config: Lengths, coupling and optimizer.
         rng: Source of randomness.
         table: Instructions to draw from.
         count: N.
-        entangle: bool [N, Q], qubits that gates may entangle; None leaves all free.
+        entangle: bool [N, Q], qubits that gates may entangle; None allows all.
 
     Returns:
         int16 [N, T].
@@ -55,10 +55,10 @@ def draw_circuits(
 
 
 def draw_with_subsets(config: DatasetConfig, rng: np.random.Generator, count: int) -> tuple[Ids, NDArray[np.uint32]]:
-    """Draw each circuit from a random subset of the generation gates, all sizes of subsets alike.
+    """Draw each circuit from a random subset of the generation gates; all subset sizes are equally likely.
 
     Returns:
-        ids int16 [count, T] over the whole `gate_set`; and uint32 [count], bit k: gate k of the pool was allowed.
+        ids int16 [count, T] over the whole `gate_set`; and uint32 [count], in which bit k allows gate k of the pool.
     """
     pool = GatePool(config.gate_set)
     names = np.array(config.generation_gate_set or config.gate_set)
@@ -76,19 +76,19 @@ def draw_with_subsets(config: DatasetConfig, rng: np.random.Generator, count: in
 
 
 def random_subsets(rng: np.random.Generator, num_members: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Draw a subset of each size, all of one size alike, bool [N, members]."""
+    """Draw a uniformly random subset of each given size, bool [N, members]."""
     places = rng.random((len(sizes), num_members)).argsort(axis=1).argsort(axis=1)
     return np.asarray(places < sizes[:, None])
 
 
 def bits(count: int) -> NDArray[np.int64]:
-    """Return 1, 2, 4, ...: what packs `count` truth values into a number."""
+    """Return 1, 2, 4, ..., the weights that pack `count` booleans into an integer."""
     return 1 << np.arange(count)
 
 
 @lru_cache(maxsize=4096)
 def in_pool(table: InstructionTable, pool: GatePool) -> Ids:
-    """Number a table's instructions by the table of a larger pool; int16 [K+1]."""
+    """Return the ids that a table's instructions have in the table of a larger pool, int16 [K+1]."""
     larger = instruction_table(pool, table.num_qubits)
     number = {instruction: i for i, instruction in enumerate(larger.instructions, start=1)}
     return np.array([0, *(number[instruction] for instruction in table.instructions)], dtype=np.int16)

@@ -1,6 +1,6 @@
-"""What circuits make of |0...0>, gate by gate, on the device: states for any gates, tableaus for Clifford ones.
+"""Evolves |0...0> gate by gate on the device: as state vectors for any gates, as tableaus for Clifford gates.
 
-Only pipelines load this module: it needs torch.
+`left_to_do` and `prefix_labels` use it. Only pipelines load this module: it needs torch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from quantum_diffusion.circuits.instructions import InstructionTable
 from quantum_diffusion.circuits.labels import MINOR_TOLERANCE, tableau_maps
 from quantum_diffusion.circuits.simulate import unitaries
 
-_BLOCK_BYTES = 2**26  # of unitaries, while their entries are looked for
+_BLOCK_BYTES = 2**26  # of unitaries, while their nonzero entries are extracted
 
 
 class Evolution(ABC):
-    """A description of |0...0> after some gates.
+    """A way to represent and evolve |0...0>.
 
     Args:
-        table: The instructions that ids number.
+        table: The instructions the ids number.
     """
 
     def __init__(self, table: InstructionTable) -> None:
@@ -32,14 +32,14 @@ class Evolution(ABC):
 
     @abstractmethod
     def start(self, count: int, device: torch.device) -> Tensor:
-        """Return the description of |0...0>, [count, ...]."""
+        """Return the representation of |0...0>, [count, ...]."""
 
     @abstractmethod
     def apply(self, descriptions: Tensor, ids: Tensor) -> Tensor:
-        """Return descriptions [B, ...] after one more instruction each, int64 [B]."""
+        """Apply one more instruction, int64 [B], to each of the descriptions [B, ...]."""
 
     def after_each(self, ids: Tensor) -> Tensor:
-        """Return the descriptions after no step, one, ... and all of circuits int64 [B, T]: [B, T + 1, ...]."""
+        """Return the descriptions after 0, 1, ..., T steps of circuits int64 [B, T]: [B, T + 1, ...]."""
         made = [self.start(len(ids), ids.device)]
         for step in range(ids.shape[1]):
             made.append(self.apply(made[-1], ids[:, step]))
@@ -47,14 +47,14 @@ class Evolution(ABC):
 
 
 class TableauEvolution(Evolution):
-    """Stabilizer tableaus [B, 2Q, Q] of zeros and ones: X and Z of each qubit (rows) in each generator (columns)."""
+    """Stabilizer tableaus [B, 2Q, Q] of 0 and 1: X and Z of each qubit (rows) in each generator (columns)."""
 
     def __init__(self, table: InstructionTable) -> None:
         super().__init__(table)
         self._maps = torch.from_numpy(tableau_maps(table).astype(np.float32))  # [K + 1, 2Q, 2Q]
 
     def start(self, count: int, device: torch.device) -> Tensor:
-        """Return the tableau of |0...0>: the generators are Z of each qubit."""
+        """Return the tableau of |0...0>, whose generators are Z of each qubit."""
         return torch.eye(2 * self.num_qubits, device=device)[:, self.num_qubits :].expand(count, -1, -1)
 
     def apply(self, descriptions: Tensor, ids: Tensor) -> Tensor:
@@ -67,10 +67,10 @@ class TableauEvolution(Evolution):
 class StateEvolution(Evolution):
     """States, complex [B, D].
 
-    A gate on one target has at most two entries in a row of its matrix: states are followed by these alone.
+    Only the nonzero entries of gate matrices are used; a gate with one target has at most two per row.
 
     Args:
-        table: The instructions that ids number.
+        table: The instructions the ids number.
         dtype: complex128 or complex64.
     """
 
@@ -87,7 +87,7 @@ class StateEvolution(Evolution):
         return states
 
     def apply(self, descriptions: Tensor, ids: Tensor) -> Tensor:
-        """Let instructions act on states; see `Evolution.apply`."""
+        """Apply instructions to states; see `Evolution.apply`."""
         if self._columns.device != ids.device:
             self._columns, self._values = self._columns.to(ids.device), self._values.to(ids.device)
         columns, values = self._columns[ids], self._values[ids]
@@ -95,13 +95,13 @@ class StateEvolution(Evolution):
 
 
 def entangled_in_tableaus(tableaus: Tensor) -> Tensor:
-    """Tell which qubits are entangled, by what their generators have in common: [..., 2Q, Q] => bool [..., Q]."""
+    """Tell which qubits are entangled in stabilizer states: tableaus [..., 2Q, Q] => bool [..., Q]."""
     x, z = tableaus.bool().chunk(2, dim=-2)
     return x.any(dim=-1) & z.any(dim=-1) & (x != z).any(dim=-1)
 
 
 def entangled_in_states(states: Tensor) -> Tensor:
-    """Tell which qubits are entangled, as `ranks_of_states`: the halves of such a qubit are not parallel.
+    """Tell which qubits are entangled; the same test as `ranks_of_states`.
 
     Args:
         states: Complex [..., D], normalized.
@@ -120,7 +120,7 @@ def entangled_in_states(states: Tensor) -> Tensor:
 
 
 def _entries(table: InstructionTable) -> tuple[NDArray[np.int64], NDArray[np.complex128]]:
-    """Return columns and values of the entries in each row of each instruction's matrix, [K + 1, D, S] both."""
+    """Return columns and values of the nonzero entries of each row of each instruction's matrix, both [K + 1, D, S]."""
     most = max(int((GATES[name].matrix() != 0).sum(axis=1).max()) for name in table.pool.names)
     block = max(1, _BLOCK_BYTES // (16 * 4**table.num_qubits))
     ids = np.arange(len(table) + 1, dtype=np.int16)[:, None]

@@ -1,7 +1,6 @@
-"""What is left to do, on the device: a masked process knows which steps are revealed, and circuits can be simulated.
+"""Computes on the device what is left to do, given the revealed steps of a circuit, by simulating them.
 
-Each step still to be written is shown what the known ones have done (ADR 7). Only pipelines load this module: it needs
-torch.
+The masked process conditions each remaining step on it (ADR 7). Only pipelines load this module: it needs torch.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from quantum_diffusion.tasks.evolution import Evolution, StateEvolution, Tableau
 
 
 class LeftToDo(ABC):
-    """What is left to do, of the form that the encoder of a task's steps takes: float32 [..., A, B, C].
+    """Computes what is left to do, in the form that the task's step encoder takes: float32 [..., A, B, C].
 
     Args:
         table: The model's instructions.
 
     Attributes:
-        has_two_ends: Whether what is left can be looked at from its end, too; see `Remainder.from_end`.
+        has_two_ends: Whether circuits can also be written from the end; see `Remainder.from_end`.
     """
 
     has_two_ends = False
@@ -37,23 +36,23 @@ class LeftToDo(ABC):
     def __init__(self, table: InstructionTable) -> None: ...
 
     def at_start(self, targets: Tensor) -> Tensor:
-        """Return what is left of targets [B, 2, D, R] while no step is known."""
+        """Return what is left of targets [B, 2, D, R] before any step is known."""
         return targets
 
     def targets_of(self, ids: Tensor) -> Tensor | None:
-        """Return the targets that circuits int64 [B, T] are, float32 [B, 2, D, R]; None for tasks without."""
+        """Return the targets that circuits int64 [B, T] implement, float32 [B, 2, D, R]; None without targets."""
         return None
 
     @abstractmethod
     def for_steps(self, targets: Tensor | None, ids: Tensor, rank: Tensor) -> Tensor:
-        """Return what each step would have to do if the gates known before it were taken off the target.
+        """Return what is left to do at each step, given the steps revealed before it.
 
-        Step i knows the steps of smaller rank; of those, the unbroken beginning and the unbroken end count.
+        Step i knows the steps of smaller rank; only those that form an unbroken prefix or suffix of the circuit count.
 
         Args:
-            targets: float32 [B, 2, D, R]; None for tasks without.
-            ids: int64 [B, T], instructions; those of steps that are not revealed are never looked at.
-            rank: int64 [B, T], when each step is revealed; T for steps that are not.
+            targets: float32 [B, 2, D, R]; None for tasks without targets.
+            ids: int64 [B, T], instructions; those of unrevealed steps are ignored.
+            rank: int64 [B, T], the order in which steps are revealed; T for unrevealed steps.
 
         Returns:
             float32 [B, T, ...].
@@ -61,21 +60,21 @@ class LeftToDo(ABC):
 
     @abstractmethod
     def remainder(self, targets: Tensor | None, count: int, device: torch.device) -> Remainder:
-        """Return what is left while circuits are written.
+        """Return an object that tracks what is left while circuits are sampled.
 
         Args:
-            targets: float32 [B, 2, D, R], on the device; None for tasks without.
+            targets: float32 [B, 2, D, R], on the device; None for tasks without targets.
             count: B.
-            device: Where circuits are written.
+            device: Device of the samples.
         """
 
 
 class Remainder(ABC):
-    """What is left to do for circuits that are being written: brought up to date by the gates that are new.
+    """What is left to do for circuits that are being sampled, updated incrementally with each new gate.
 
     Args:
-        count: B, circuits.
-        device: Where they are.
+        count: B, number of circuits.
+        device: Their device.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
@@ -83,11 +82,11 @@ class Remainder(ABC):
         self._ended = torch.zeros_like(self._begun)
 
     def update(self, ids: Tensor, rank: Tensor) -> Tensor:
-        """Return what every step that is not revealed would have to do; see `LeftToDo.for_steps`.
+        """Return what is left to do for the unrevealed steps; see `LeftToDo.for_steps`.
 
         Args:
             ids: int64 [B, T].
-            rank: int64 [B, T], T for steps that are not revealed; those that are stay so from call to call.
+            rank: int64 [B, T], T for unrevealed steps; a revealed step must stay revealed in later calls.
 
         Returns:
             float32 [B, ...].
@@ -104,7 +103,7 @@ class Remainder(ABC):
         return self.shown()
 
     def take(self, rows: Tensor) -> Self:
-        """Return the remainders of some circuits, int64 [M]."""
+        """Return the remainders of the circuits with indices `rows`, int64 [M]."""
         taken = copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -112,11 +111,11 @@ class Remainder(ABC):
         return taken
 
     def append(self, ids: Tensor, at_end: Tensor | None = None) -> None:
-        """Add one more instruction to the known ones of each circuit, before `update` sees it.
+        """Add one instruction to each circuit's known ones directly, without `update`.
 
         Args:
             ids: int64 [B].
-            at_end: bool [B], circuits where it stands before the known end; None lets all follow the known beginning.
+            at_end: bool [B], whether it goes before the known suffix; None: all go after the known prefix.
         """
         if at_end is None:
             self.begin(ids)
@@ -129,37 +128,37 @@ class Remainder(ABC):
 
     @property
     def missing(self) -> Tensor:
-        """What the gates that are missing have to be, in the form of `TargetTask.completing`: float32 [B, 2, D, R]."""
+        """What the missing gates have to implement, in the form of `TargetTask.completing`: float32 [B, 2, D, R]."""
         return self.shown()
 
     def from_end(self) -> Tensor | None:
-        """Return what is left as it is shown to circuits of the inverse, which begin with the inverse of the last gate.
+        """Return what is left for the inverse circuit, which begins with the inverse of the last gate.
 
-        None where it cannot be looked at so; see `LeftToDo.has_two_ends`.
+        None if the task does not allow this; see `LeftToDo.has_two_ends`.
         """
         return None
 
     @abstractmethod
     def begin(self, ids: Tensor) -> None:
-        """Take instructions int64 [B] into the known beginnings."""
+        """Append instructions int64 [B] to the known prefixes."""
 
     @abstractmethod
     def end(self, ids: Tensor) -> None:
-        """Take instructions int64 [B] into the known ends."""
+        """Prepend instructions int64 [B] to the known suffixes."""
 
     @abstractmethod
     def shown(self) -> Tensor:
-        """Return what is left, float32 [B, ...]."""
+        """Return what is left in the form the step encoder takes, float32 [B, ...]."""
 
 
 def _ids_at(ids: Tensor, steps: Tensor, are_new: Tensor) -> Tensor:
-    """Return the instruction of one step a circuit, "no gate" where it is not new: [B]."""
+    """Return the instruction at one step of each circuit, or "no gate" if it is not new: [B]."""
     found = ids.gather(1, steps.clamp(0, ids.shape[1] - 1))
     return torch.where(are_new, found, NO_GATE)[:, 0]
 
 
 class _Gates:
-    """The unitary of each instruction; made when needed: of 10 qubits they have gigabytes."""
+    """The unitary of each instruction; computed on first use, because for 10 qubits they take gigabytes."""
 
     def __init__(self, table: InstructionTable) -> None:
         self._table = table
@@ -176,7 +175,7 @@ class _Gates:
 
 
 class UnitariesLeft(LeftToDo):
-    """Of a unitary U: W^dagger U V^dagger, where V is the known beginning and W the known end; [..., 2, D, D]."""
+    """For a unitary U, what is left is W^dagger U V^dagger, with known prefix V and known suffix W; [..., 2, D, D]."""
 
     has_two_ends = True
 
@@ -206,7 +205,7 @@ class UnitariesLeft(LeftToDo):
         return torch.view_as_real(left).movedim(-1, 2)
 
     def remainder(self, targets: Tensor | None, count: int, device: torch.device) -> Remainder:
-        """Return what is left of unitaries while circuits are written; see `LeftToDo.remainder`."""
+        """Track what is left of unitaries; see `LeftToDo.remainder`."""
         assert targets is not None
         return _UnitaryRemainder(self._gates, targets)
 
@@ -231,23 +230,23 @@ class _UnitaryRemainder(Remainder):
 
 
 class StatesLeft(LeftToDo):
-    """Of a state psi: the state V|0> that the known beginning V makes, and W^dagger psi, where W is the known end.
+    """For a state psi, what is left is the pair V|0> and W^dagger psi, with known prefix V and known suffix W.
 
-    A circuit is finished when the gates between take the first, column 0, to the second, column 1; [..., 2, D, 2].
+    The missing gates must map the first, column 0, to the second, column 1; [..., 2, D, 2].
     """
 
     def __init__(self, table: InstructionTable) -> None:
         self._gates = _Gates(table)
 
     def targets_of(self, ids: Tensor) -> Tensor:
-        """Return the states that circuits make; see `LeftToDo.targets_of`."""
+        """Return the states that circuits prepare; see `LeftToDo.targets_of`."""
         made = self._gates(ids[:, 0])[:, :, :1]
         for step in range(1, ids.shape[1]):
             made = self._gates(ids[:, step]) @ made
         return torch.view_as_real(made).movedim(-1, 1)
 
     def at_start(self, targets: Tensor) -> Tensor:
-        """Return |0> beside the targets: [B, 2, D, 1] => [B, 2, D, 2]."""
+        """Return |0> next to the targets: [B, 2, D, 1] => [B, 2, D, 2]."""
         return torch.cat([_zero_states(targets), targets], dim=3)
 
     def for_steps(self, targets: Tensor | None, ids: Tensor, rank: Tensor) -> Tensor:
@@ -264,7 +263,7 @@ class StatesLeft(LeftToDo):
         return torch.view_as_real(torch.cat([made, wanted], dim=3)).movedim(-1, 2)
 
     def remainder(self, targets: Tensor | None, count: int, device: torch.device) -> Remainder:
-        """Return what is left of states while circuits are written; see `LeftToDo.remainder`."""
+        """Track what is left of states; see `LeftToDo.remainder`."""
         assert targets is not None
         return _StateRemainder(self._gates, targets)
 
@@ -290,33 +289,33 @@ class _StateRemainder(Remainder):
 
 
 def _zero_states(targets: Tensor) -> Tensor:
-    """Return |0> in two channels, as many as there are targets: [B, 2, D, 1]."""
+    """Return one |0> in two channels per target: [B, 2, D, 1]."""
     zeros = torch.zeros_like(targets)
     zeros[:, 0, 0] = 1
     return zeros
 
 
 class MadeByBeginning(LeftToDo):
-    """For Schmidt rank vectors: what the known beginning makes of |0...0>. What is known of the end says nothing.
+    """For Schmidt rank vectors: the state that the known prefix makes from |0...0>; a known suffix is ignored.
 
-    States are shown as float32 [..., 2, D], tableaus as float32 [..., 2Q, Q].
+    States are given as float32 [..., 2, D], tableaus as float32 [..., 2Q, Q].
 
     Args:
         table: The model's instructions.
-        evolution: Makes the description that is shown.
+        evolution: Makes the representation of the state.
     """
 
     def __init__(self, table: InstructionTable, evolution: Callable[[InstructionTable], Evolution]) -> None:
         self._evolution = evolution(table)
 
     def for_steps(self, targets: Tensor | None, ids: Tensor, rank: Tensor) -> Tensor:
-        """Return what is made before each step; see `LeftToDo.for_steps`."""
+        """Return the state before each step; see `LeftToDo.for_steps`."""
         made = self._evolution.after_each(ids[:, :-1])  # [B, T, ...]
         rows = torch.arange(len(ids), device=ids.device)[:, None]
         return _in_real_numbers(made[rows, known_lengths(rank)[0]])
 
     def remainder(self, targets: Tensor | None, count: int, device: torch.device) -> Remainder:
-        """Return what is made while circuits are written; see `LeftToDo.remainder`."""
+        """Track the state that the prefixes make; see `LeftToDo.remainder`."""
         return _Made(self._evolution, count, device)
 
 
@@ -337,19 +336,19 @@ class _Made(Remainder):
 
 
 def _in_real_numbers(descriptions: Tensor) -> Tensor:
-    """Return states complex [..., D] as [..., 2, D], and tableaus as they are."""
+    """Convert states complex [..., D] to [..., 2, D]; return tableaus unchanged."""
     return torch.view_as_real(descriptions).movedim(-1, -2) if descriptions.is_complex() else descriptions
 
 
 def known_lengths(rank: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many steps from the start, and how many from the end, each step knows: int64 [B, T] both."""
-    earlier = rank[:, None, :] < rank[:, :, None]  # [B, T, T]: row i may look at column j
+    """Return the lengths of the prefix and of the suffix that each step knows, both int64 [B, T]."""
+    earlier = rank[:, None, :] < rank[:, :, None]  # [B, T, T]: step i (row) knows step j (column)
     from_start, from_end = (known.cumprod(dim=2).sum(dim=2) for known in (earlier, earlier.flip(2)))
     return from_start, from_end
 
 
 def known_gates(ids: Tensor, rank: Tensor) -> Tensor:
-    """Return how many gates each step knows, wherever they stand: int64 [B, T]; see `LeftToDo.for_steps`."""
+    """Return the number of gates that each step knows, at any position: int64 [B, T]; see `LeftToDo.for_steps`."""
     earlier = rank[:, None, :] < rank[:, :, None]  # [B, T, T]
     return (earlier & (ids != NO_GATE)[:, None, :]).sum(dim=2)
 
@@ -364,4 +363,4 @@ LEFT_TO_DO: dict[str, dict[str, Callable[[InstructionTable], LeftToDo]]] = {
         "tableau": partial(MadeByBeginning, evolution=TableauEvolution),
     },
 }
-"""By the name of the task and the type of the encoder of its steps."""
+"""By the name of the task and the type of its step encoder."""

@@ -1,4 +1,4 @@
-"""Labels of the beginnings of circuits, on the device: what the auxiliary head of a backbone learns to tell.
+"""Labels of prefixes of circuits, computed on the device, for the auxiliary head of a backbone.
 
 Only pipelines load this module: it needs torch.
 """
@@ -20,7 +20,7 @@ from quantum_diffusion.tasks.evolution import (
 
 
 class StabilizerPrefixes:
-    """Which qubits each beginning of a Clifford circuit entangles, by its tableau.
+    """Labels each prefix of a Clifford circuit with the qubits it entangles, by its tableau.
 
     Args:
         table: The model's instructions.
@@ -30,12 +30,12 @@ class StabilizerPrefixes:
         self._tableaus = TableauEvolution(table)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """Return for ids int64 [B, T] bool [B, T, Q]: whether qubit q is entangled after the first t + 1 time steps."""
+        """Ids int64 [B, T] => bool [B, T, Q]: whether qubit q is entangled after the first t + 1 time steps."""
         return entangled_in_tableaus(self._tableaus.after_each(ids)[:, 1:])
 
 
 class StatePrefixes:
-    """Which qubits each beginning of any circuit entangles, by the state it makes of |0...0>.
+    """Labels each prefix of any circuit with the qubits it entangles, by its state vector.
 
     Args:
         table: The model's instructions.
@@ -45,17 +45,17 @@ class StatePrefixes:
         self._states = StateEvolution(table, torch.complex128)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """Return for ids int64 [B, T] bool [B, T, Q]; see `StabilizerPrefixes`."""
-        asked_from = ids.device
-        if ids.device.type == "mps":  # it has no float64
+        """Ids int64 [B, T] => bool [B, T, Q]; see `StabilizerPrefixes`."""
+        device = ids.device
+        if device.type == "mps":  # it has no float64
             ids = ids.cpu()
-        return entangled_in_states(self._states.after_each(ids)[:, 1:]).to(asked_from)
+        return entangled_in_states(self._states.after_each(ids)[:, 1:]).to(device)
 
 
 def schmidt_rank_prefixes(table: InstructionTable) -> Callable[[Tensor], Tensor]:
-    """Return what labels beginnings with the qubits that they entangle, in the way that is fastest for the gates."""
+    """Return the fastest labelling of prefixes by the qubits they entangle for the table's gates."""
     return StabilizerPrefixes(table) if table.pool.is_clifford else StatePrefixes(table)
 
 
 PREFIX_LABELS: dict[str, Callable[[InstructionTable], Callable[[Tensor], Tensor]]] = {"SRV": schmidt_rank_prefixes}
-"""By the name of the task; others have no labels of beginnings."""
+"""By the name of the task; other tasks have no labels of prefixes."""

@@ -1,4 +1,4 @@
-"""The tasks by name: the one place that lists them."""
+"""The list of all tasks by name; a new task is added here."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from quantum_diffusion.tasks.state import StateTask
 from quantum_diffusion.tasks.unitary import UnitaryTask
 
 TASKS: dict[str, Task] = {task.name: task for task in (SrvTask(), UnitaryTask(), StateTask())}
-"""By the value of `datasets.condition_type` that makes their data sets."""
+"""Tasks by the value of `datasets.condition_type`."""

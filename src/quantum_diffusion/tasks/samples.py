@@ -1,6 +1,6 @@
-"""Requests for circuits, and sampled circuits with their true labels: what goes into sampling and what comes back.
+"""Requests for circuits and sampled circuits with their true labels: the input and output of sampling.
 
-Invalid samples are data, not errors; a sample counts as a match only if simulation says so.
+Invalid samples are data, not errors; only simulation decides whether a sample matches its request.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from quantum_diffusion.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """What circuits are asked for, one row a circuit; a task makes them.
+    """Requests for circuits, one row per circuit; a task makes them.
 
     Attributes:
         prompts: N texts.
-        num_qubits: int64 [N], qubits of each circuit.
-        allowed: bool [N, K+1], instructions each may use.
-        targets: complex128 [N, D, R], what each has to do, on all qubits of the model: unitaries (R = D) or states
-            (R = 1); may be a broadcast view. None for tasks whose prompts say everything.
+        num_qubits: int64 [N], number of qubits of each circuit.
+        allowed: bool [N, K+1], instructions that each circuit may use.
+        targets: complex128 [N, D, R], on all qubits of the model: unitaries (R = D) or states (R = 1); may be a
+            broadcast view. None for tasks fully described by prompts.
     """
 
     prompts: tuple[str, ...]
@@ -43,13 +43,13 @@ class Requests:
         return len(self.prompts)
 
     def take(self, rows: NDArray[np.integer]) -> Requests:
-        """Return some of the requests, in the order of their numbers; one may come often."""
+        """Return the requests with the given indices, which may repeat."""
         prompts = tuple(self.prompts[row] for row in rows.tolist())
         targets = None if self.targets is None else self.targets[rows]
         return Requests(prompts, self.num_qubits[rows], self.allowed[rows], targets)
 
     def repeated(self, count: int) -> Requests:
-        """Return a single request so many times; its target is not copied."""
+        """Repeat a single request `count` times; its target is not copied."""
         assert len(self) == 1
         (whole,) = (
             (None,) if self.targets is None else (np.broadcast_to(self.targets, (count, *self.targets.shape[1:])),)
@@ -61,13 +61,13 @@ class Requests:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SampledCircuits(ABC):
-    """Sampled circuits after decoding; what makes one exact is told by the task.
+    """Sampled circuits after decoding; each task's subclass defines which are exact.
 
     Attributes:
-        prompts: What was asked for, one a sample.
-        report: Which samples are circuits, and what is wrong with the others.
+        prompts: One prompt per sample.
+        report: Which samples are valid circuits, and what is wrong with the others.
         ids: int16 [N, T], instructions, gates moved to the front.
-        num_qubits: int64 [N], qubits asked for.
+        num_qubits: int64 [N], requested number of qubits.
         table: The instructions the ids number.
     """
 
@@ -82,37 +82,37 @@ class SampledCircuits(ABC):
 
     @property
     def gate_pool(self) -> GatePool:
-        """The gates of the circuits."""
+        """The pool of gates of the circuits."""
         return self.table.pool
 
     @property
     def gate_counts(self) -> NDArray[np.int64]:
-        """Gates of each sample, int64 [N]."""
+        """Number of gates of each sample, int64 [N]."""
         return gate_count(self.ids)
 
     @property
     def empty(self) -> NDArray[np.bool_]:
-        """Valid circuits without any gate, bool [N]: they are never novel."""
+        """Which samples are valid circuits without gates, bool [N]; they are never novel."""
         empty: NDArray[np.bool_] = self.report.valid & (self.gate_counts == 0)
         return empty
 
     @property
     @abstractmethod
     def matches(self) -> NDArray[np.bool_]:
-        """Valid circuits that are exactly what was asked for, bool [N]."""
+        """Which samples are valid circuits that answer their request exactly, bool [N]."""
 
     @abstractmethod
     def outcome(self, row: int) -> str:
-        """Say in a few words what was asked for and what came."""
+        """Describe a sample's request and result in a few words."""
 
     def circuits(self, rows: Sequence[int] | NDArray[np.integer]) -> list[Circuit]:
         """Return samples as circuits.
 
         Args:
-            rows: Which, by number; `samples.matches.nonzero()[0]` are those that are exact.
+            rows: Indices of samples, e.g. `samples.matches.nonzero()[0]` for the exact ones.
 
         Raises:
-            ConfigError: A row is none of them.
+            ConfigError: An index is out of range.
         """
         chosen = np.asarray(check_wholes(rows, "rows", "[0, 1], or samples.matches.nonzero()[0]"), dtype=np.int64)
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
@@ -124,10 +124,10 @@ PartT = TypeVar("PartT", SampledCircuits, DecodeReport)
 
 
 def joined(parts: Sequence[PartT]) -> PartT:
-    """Return samples of one model and task that were made in parts as if they had been made at once.
+    """Concatenate samples of the same model and task.
 
     Args:
-        parts: One or more.
+        parts: At least one.
     """
     values: dict[str, Any] = {}
     for name in [field.name for field in fields(parts[0])]:

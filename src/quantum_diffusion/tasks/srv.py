@@ -1,6 +1,6 @@
-"""The task of Schmidt rank vectors: circuits that entangle exactly the qubits asked for, starting from |0...0>.
+"""The task of Schmidt rank vectors (SRVs): circuits that entangle exactly the requested qubits, starting from |0...0>.
 
-The prompt says everything; the label of a circuit is the vector of the state it makes, found exactly.
+The prompt describes the request completely; a circuit's label is the exact SRV of its output state.
 """
 
 from __future__ import annotations
@@ -35,22 +35,20 @@ from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 from quantum_diffusion.tasks.state import without_returns
 
 _AMPLITUDES = 2**24
-"""Beyond 10 qubits, shards that are labelled by state vector have fewer candidates, so that each stays short."""
-
+"""Amplitudes per shard labelled by state vectors: beyond 10 qubits shards have fewer candidates, to stay quick."""
 
 _AMPLITUDE_QUBITS = 12
-"""Most qubits of circuits that are simplified by the states that they pass through."""
+"""Maximum number of qubits for simplification by intermediate states."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SrvSamples(SampledCircuits):
-    """Circuits sampled for Schmidt rank vectors, with the true ones found by simulation.
+    """Circuits sampled for Schmidt rank vectors, with their true vectors from simulation.
 
     Attributes:
         labels: The Schmidt rank vector in each prompt.
-        ranks: int8 [N, Q], the true Schmidt rank vector; 0 for invalid samples and on qubits a sample was not asked
-            to have.
-        wanted: int8 [N, Q], `labels` as an array; 0 on qubits a sample was not asked to have.
+        ranks: int8 [N, Q], the true Schmidt rank vector; 0 for invalid samples and beyond the requested qubits.
+        wanted: int8 [N, Q], `labels` as an array; 0 beyond the requested qubits.
     """
 
     labels: tuple[tuple[int, ...], ...]
@@ -59,32 +57,32 @@ class SrvSamples(SampledCircuits):
 
     @cached_property
     def matches(self) -> NDArray[np.bool_]:
-        """Valid circuits with exactly the Schmidt rank vector asked for, bool [N]; see `exact_matches`."""
+        """Which samples are valid circuits with the requested Schmidt rank vector, bool [N]; see `exact_matches`."""
         return exact_matches(self.ids, self.ranks, self.wanted)
 
     def outcome(self, row: int) -> str:
-        """Say in a few words what was asked for and what came."""
+        """Describe a sample's request and result in a few words."""
         asked = list(self.labels[row])
         got = self.ranks[row, : len(asked)].tolist() if self.report.valid[row] else self.report.reasons[row]
         return f"asked {asked}: got {got}"
 
 
 def exact_matches(ids: Ids, ranks: SchmidtRanks, wanted: SchmidtRanks) -> NDArray[np.bool_]:
-    """Tell which circuits have exactly the Schmidt rank vector asked for, bool [N].
+    """Return which circuits have exactly the requested Schmidt rank vector, bool [N].
 
-    An empty circuit never does: it has [1, 1, ...] without a model having made anything.
+    An empty circuit never counts, although it has [1, 1, ...]: the model has written nothing.
 
     Args:
         ids: int16 [N, T].
-        ranks: int8 [N, Q], found by simulation; 0 for invalid samples, so that they never match.
-        wanted: int8 [N, Q], asked for.
+        ranks: int8 [N, Q], from simulation; 0 for invalid samples, so that they never match.
+        wanted: int8 [N, Q], requested.
     """
     exact: NDArray[np.bool_] = (gate_count(ids) > 0) & (ranks == wanted).all(axis=1)
     return exact
 
 
 class SrvTask(Task):
-    """Circuits of given Schmidt rank vectors; bit q of a label says that qubit q is entangled."""
+    """Circuits for given Schmidt rank vectors; bit q of a label means that qubit q is entangled."""
 
     name = "SRV"
     asked = "Schmidt rank vectors"
@@ -93,7 +91,7 @@ class SrvTask(Task):
     step_encoder = "prefix_encoder"
 
     def num_candidates(self, config: DatasetConfig) -> int:
-        """Return how many random circuits a shard draws."""
+        """Return the number of random circuits drawn for a shard."""
         if generation_table(config).pool.is_clifford:
             return CANDIDATES
         return min(CANDIDATES, max(1, _AMPLITUDES >> config.num_qubits))
@@ -110,9 +108,9 @@ class SrvTask(Task):
         return in_pool(table, GatePool(config.gate_set))[drawn], labels
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
-        """Return circuits that make the same states with fewer gates, so that their vectors are the same.
+        """Return circuits with fewer gates that prepare the same states and so have the same vectors.
 
-        Of more than 12 qubits, whose amplitudes would take long, circuits keep their unitaries, too.
+        With more than 12 qubits, where simulation is slow, the unitaries are preserved as well.
         """
         simplified = super().simplify(ids, table)
         if table.num_qubits > _AMPLITUDE_QUBITS:
@@ -129,26 +127,28 @@ class SrvTask(Task):
         return srv_prompt([1 + (label >> qubit & 1) for qubit in range(config.num_qubits)])
 
     def check_prompt(self, prompt: str, pool: GatePool, num_qubits: int) -> None:
-        """Refuse a prompt without a Schmidt rank vector of at most so many qubits; see `Task.check_prompt`."""
+        """Refuse a prompt without a Schmidt rank vector of at most `num_qubits` entries; see `Task.check_prompt`."""
         parse_srv_prompt(prompt, num_qubits)
 
     def requests(self, prompts: Sequence[str], targets: Sequence[Any] | None, table: InstructionTable) -> Requests:
         """Read Schmidt rank vectors from prompts such as "Generate SRV: [1, 2, 2]"; see `Task.requests`."""
         if targets is not None:
-            raise ConfigError("this model answers Schmidt rank vectors, which prompts say alone: give no targets")
+            raise ConfigError(
+                "targets were given, but this model takes Schmidt rank vectors in prompts: give no targets"
+            )
         labels = [parse_srv_prompt(prompt, table.num_qubits) for prompt in prompts]
         num_qubits = np.array([len(label) for label in labels], dtype=np.int64)
-        # Whatever spaces the prompts had.
+        # Write the prompts again, with normalized spaces.
         return Requests(tuple(map(srv_prompt, labels)), num_qubits, on_qubits(num_qubits, table))
 
     def validation_requests(
         self, count: int, prompts: Sequence[str], known: Callable[[int], LabelledCircuits], table: InstructionTable
     ) -> Requests:
-        """Ask for every prompt equally often; see `Task.validation_requests`."""
+        """Request every prompt equally often; see `Task.validation_requests`."""
         return self.requests([prompts[number % len(prompts)] for number in range(count)], None, table)
 
     def verify(self, requests: Requests, report: DecodeReport, table: InstructionTable) -> SrvSamples:
-        """Simulate samples and compare them with the Schmidt rank vectors asked for; see `Task.verify`."""
+        """Simulate samples and compare them with the requested Schmidt rank vectors; see `Task.verify`."""
         labels = tuple(parse_srv_prompt(prompt, table.num_qubits) for prompt in requests.prompts)
         ids = compact(report.ids)
         ranks = schmidt_rank_vectors(ids, table)
@@ -169,18 +169,18 @@ class SrvTask(Task):
         )
 
     def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
-        """Name the Schmidt rank vector of a circuit; see `Task.outcome_of`."""
+        """Describe a circuit by its Schmidt rank vector; see `Task.outcome_of`."""
         ranks = schmidt_rank_vectors(ids[None], table)[0, :num_qubits].tolist()
         return f"have the Schmidt rank vector {ranks}"
 
 
 @lru_cache(maxsize=8)
 def _aims(config: DatasetConfig) -> NDArray[np.float64]:
-    """Return how often gates should be kept to a set of k qubits, [Q+1], so that all labels come as often as possible.
+    """Return the probabilities [Q+1] of restricting a circuit to k qubits that make labels as uniform as possible.
 
-    Circuits kept to k qubits often entangle fewer. A pilot tells how often; the weights then minimise the
-    Kullback-Leibler divergence between the labels wanted (all alike) and those that come, by expectation maximisation
-    over the mixture.
+    Circuits restricted to k qubits often entangle fewer. A pilot sample measures how often; expectation maximisation
+    over the mixture then minimises the Kullback-Leibler divergence of the resulting labels from the uniform
+    distribution.
     """
     num_qubits = config.num_qubits
     if num_qubits == 1:
@@ -203,6 +203,6 @@ def _aims(config: DatasetConfig) -> NDArray[np.float64]:
         expected = weights @ came
         weights *= came @ np.divide(wanted, expected, out=np.zeros_like(wanted), where=expected > 0)
         weights /= weights.sum() or 1
-    if not weights.sum():  # no circuit of the pilot was long enough
+    if not weights.sum():  # no circuit of the pilot sample was long enough
         weights[num_qubits] = 1
     return weights

@@ -1,4 +1,4 @@
-"""The task of states: circuits of chosen gates that make a given state of |0...0>, up to a global phase."""
+"""The state task: circuits of chosen gates that prepare a given state from |0...0>, up to a global phase."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 
 class StateTask(TargetTask):
-    """Circuits of given states, complex [d] with d = 2**q; qubit 0 is the lowest bit of the basis index."""
+    """Circuits for given states, complex [d] with d = 2**q; qubit 0 is the lowest bit of the basis index."""
 
     name = "STATE"
     asked = "states"
@@ -33,15 +33,15 @@ class StateTask(TargetTask):
     words = ("prepare",)
 
     def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
-        """Draw circuits as for unitaries, and leave out what does nothing to |0...0>; see `Task.draw`."""
+        """Draw circuits as for unitaries and drop gates that leave the state unchanged; see `Task.draw`."""
         ids, labels = super().draw(config, rng)
         if config.optimize == "none":
             return ids, labels
-        # Other rules might bring in gates that a circuit's prompt does not allow.
+        # Other rules could introduce gates that a circuit's prompt does not allow.
         return without_returns(ids, instruction_table(GatePool(config.gate_set), config.num_qubits)), labels
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
-        """Return circuits that make the same states with fewer gates; see `without_returns`."""
+        """Return circuits with fewer gates that prepare the same states; see `without_returns`."""
         return optimize(without_returns(super().simplify(ids, table), table), table)
 
     def qubits_of(self, target: Any) -> int:
@@ -49,24 +49,24 @@ class StateTask(TargetTask):
         return qubits_of_state(target)
 
     def columns(self, num_qubits: int) -> int:
-        """Return 1: a state is a single column."""
+        """Return 1: a state has a single column."""
         return 1
 
     def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
-        """Return the states that circuits make of |0...0>, complex128 [N, D, 1]."""
+        """Return the states that circuits prepare from |0...0>, complex128 [N, D, 1]."""
         return statevectors(ids, table)[:, :, None]
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
-        """Extend states to more qubits, which stay in |0>; see `pad_state`."""
+        """Extend states to more qubits by |0>; see `pad_state`."""
         return pad_state(targets, num_qubits)
 
     def completing(self, unitaries: Matrix, target: Matrix) -> Matrix:
-        """Return the states that circuits take to the target, [N, D, 1]; see `TargetTask.completing`."""
+        """Return the states that the circuits map to the target, [N, D, 1]; see `TargetTask.completing`."""
         completed: Matrix = unitaries.conj().swapaxes(1, 2) @ target
         return completed
 
     def corner(self, target: Matrix, num_qubits: int) -> Matrix:
-        """Return a state of its own qubits, the first ones."""
+        """Return the state on the first qubits, [2**num_qubits, 1]."""
         return target[: 2**num_qubits]
 
     def acts_on(self, target: Matrix, qubit: int) -> bool:
@@ -75,12 +75,12 @@ class StateTask(TargetTask):
         return float(np.linalg.norm(ones) ** 2) > EXACT
 
     def broken_invariants(self, target: Matrix, gates: Sequence[str]) -> list[Invariant]:
-        """Return the groups of all circuits of some gates that do not make a state; see `circuits.invariants`."""
+        """Return the groups of all circuits of the gates that do not prepare the state; see `circuits.invariants`."""
         return broken_by_state(target.reshape(-1), gates)
 
     def words_of(self, group: Invariant) -> str:
-        """Say what circuits of a group make of |0...0>; see `TargetTask.words_of`."""
-        return f"all of them make {group.states}"
+        """Describe the states that a group prepares; see `TargetTask.words_of`."""
+        return f"all of them prepare {group.states}"
 
     def joins(self, target: Matrix, part: NDArray[np.integer]) -> bool:
         """Tell whether the target entangles some qubits with the others; see `TargetTask.joins`."""
@@ -92,9 +92,9 @@ class StateTask(TargetTask):
 
 
 def without_returns(ids: Ids, table: InstructionTable) -> Ids:
-    """Leave out every stretch of a circuit that leads from a state back to it, up to a global phase.
+    """Drop every stretch of a circuit that returns to the same state, up to a global phase.
 
-    Gates that do nothing to |0...0> are the simplest of these, such as a controlled one whose control is |0>.
+    The simplest are gates that leave the state unchanged, such as a controlled gate whose control is |0>.
 
     Args:
         ids: int16 [N, T].
@@ -116,7 +116,7 @@ def without_returns(ids: Ids, table: InstructionTable) -> Ids:
     rows = np.arange(count)
     while len(rows):
         alike = seen[rows] == seen[rows, place][:, None]
-        place = steps - alike[:, ::-1].argmax(axis=1)  # where that state is left for good
+        place = steps - alike[:, ::-1].argmax(axis=1)  # the last time step that starts from that state
         rows, place = rows[place < steps], place[place < steps]
         stays[rows, place] = True
         place += 1

@@ -1,6 +1,6 @@
-"""Tasks with a target that is a matrix: circuits of chosen gates that do exactly what the target says.
+"""Tasks whose target is a matrix: circuits of chosen gates that implement it exactly.
 
-Unitaries and states differ in how circuits are simulated, padded and checked; everything else is here.
+The tasks of unitaries and states build on it; they only differ in simulation, padding and checks.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from quantum_diffusion.tasks.candidates import CANDIDATES, draw_with_subsets
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 _MOST_CANDIDATES = 2**18
-"""Circuits are drawn in one group a gate subset; many candidates keep these groups from being tiny."""
+"""Circuits are drawn in one group per gate subset; many candidates per shard keep these groups from being tiny."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TargetSamples(SampledCircuits):
-    """Circuits sampled for targets, with the infidelity found by simulation.
+    """Circuits sampled for targets, with their infidelities from simulation.
 
     Attributes:
         infidelities: float64 [N], 1 - |tr(V^dagger U)|^2 / D^2 of the circuit's V and the target U, or
-            1 - |<v|u>|^2 of states; 1 for invalid samples.
+            1 - |<v|u>|^2 for states; 1 for invalid samples.
     """
 
     infidelities: NDArray[np.float64]
 
     @cached_property
     def matches(self) -> NDArray[np.bool_]:
-        """Valid circuits that are their target up to a global phase, bool [N]: infidelity below `EXACT`."""
+        """Which samples are valid circuits with an infidelity below `EXACT`, bool [N]."""
         exact: NDArray[np.bool_] = self.report.valid & (self.infidelities < EXACT)
         return exact
 
     def outcome(self, row: int) -> str:
-        """Say in a few words what was asked for and what came."""
+        """Describe a sample's request and result in a few words."""
         got = f"infidelity {self.infidelities[row]:.2g}" if self.report.valid[row] else self.report.reasons[row]
         return f"{self.prompts[row]}: {got}"
 
 
 class TargetTask(Task):
-    """Circuits that do what a matrix says, of the gates that a prompt lists; bit k of a label allows gate k.
+    """Circuits that implement a matrix with the gates that a prompt lists; bit k of a label allows gate k.
 
     Attributes:
-        prompt_begin: How prompts begin.
-        qiskit_competes: Whether Qiskit looks for circuits of such targets with chosen gates, too; see `by_qiskit`.
+        prompt_begin: Prefix of its prompts.
+        qiskit_competes: Whether Qiskit can also find circuits for such targets, as a baseline; see `by_qiskit`.
     """
 
     prompt_begin: ClassVar[str]
@@ -69,16 +69,16 @@ class TargetTask(Task):
 
     @abstractmethod
     def qubits_of(self, target: Any) -> int:
-        """Return the number of qubits of a target that a user gave.
+        """Return the number of qubits of a user's target.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: It is not a valid target.
         """
 
     # ------------------------------------------------------------------------------------------------- data
 
     def num_candidates(self, config: DatasetConfig) -> int:
-        """Return how many random circuits a shard draws."""
+        """Return the number of random circuits drawn for a shard."""
         return int(np.clip(2 ** (config.num_samples.bit_length() - 1), CANDIDATES, _MOST_CANDIDATES))
 
     def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
@@ -86,12 +86,12 @@ class TargetTask(Task):
         return draw_with_subsets(config, rng, self.num_candidates(config))
 
     def label_prompt(self, label: int, config: DatasetConfig) -> str:
-        """Return the prompt of a label: the gates that it allows."""
+        """Return the prompt that lists the gates a label allows."""
         pool = GatePool(config.gate_set)
         return self.prompt([name for k, name in enumerate(pool.names) if label >> k & 1], pool)
 
     def prompt(self, gates: Sequence[str], pool: GatePool) -> str:
-        """Return the prompt that allows some gates of a pool; they are listed in the pool's order."""
+        """Return the prompt that allows some gates of a pool, listed in the pool's order."""
         return gates_prompt(gates, pool, self.prompt_begin)
 
     def gates_of(self, prompt: str, pool: GatePool) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class TargetTask(Task):
         self.gates_of(prompt, pool)
 
     def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
-        """Return a key of what each circuit does, equal up to a global phase; see `Task.keys_of`."""
+        """Return a hash of each circuit's unitary or state, up to a global phase; see `Task.keys_of`."""
         return matrix_keys(self.targets_of(ids, table))
 
     # --------------------------------------------------------------------------------------------- sampling
@@ -113,18 +113,18 @@ class TargetTask(Task):
 
         Args:
             prompts: N prompts such as "Compile using: ['h', 'cx']".
-            targets: N targets, of at most the model's qubits.
+            targets: N targets with at most the model's number of qubits.
             table: The model's instructions.
 
         Raises:
-            ConfigError: They are not equally many, or one is not for this model.
+            ConfigError: Their numbers differ, or one does not fit the model.
         """
         prompts = check_texts(prompts, "prompts", f"[\"{self.prompt_begin}['h', 'cx']\"]")
         targets = check_list(targets, "targets", "[target]; pipeline.requests takes them")
         if len(prompts) != len(targets):
             raise ConfigError(
-                f"given {counted(len(prompts), 'prompt')} for {counted(len(targets), 'target')}: give each target its "
-                "prompt"
+                f"given {counted(len(prompts), 'prompt')} for {counted(len(targets), 'target')}: give one prompt per "
+                "target"
             )
         num_qubits = np.array([self.check_target(target, table.num_qubits) for target in targets], dtype=np.int64)
         side = 2**table.num_qubits
@@ -139,10 +139,10 @@ class TargetTask(Task):
         return Requests(tuple(prompts), num_qubits, allowed, padded)
 
     def check_target(self, target: Any, most_qubits: int) -> int:
-        """Return how many qubits a target has.
+        """Return the number of qubits of a target.
 
         Raises:
-            ConfigError: It is none, or has more qubits than a model.
+            ConfigError: It is not a valid target, or has more than `most_qubits` qubits.
         """
         num_qubits = self.qubits_of(target)
         if num_qubits > most_qubits:
@@ -160,7 +160,7 @@ class TargetTask(Task):
     def validation_requests(
         self, count: int, prompts: Sequence[str], known: Callable[[int], LabelledCircuits], table: InstructionTable
     ) -> Requests:
-        """Ask for what known circuits do; see `Task.validation_requests`."""
+        """Request the unitaries or states of known circuits; see `Task.validation_requests`."""
         circuits = known(count)
         targets = self.targets_of(circuits.ids, circuits.table)
         corners = [self.corner(*pair) for pair in zip(targets, circuits.num_qubits.tolist(), strict=True)]
@@ -168,26 +168,26 @@ class TargetTask(Task):
 
     @abstractmethod
     def completing(self, unitaries: Matrix, target: Matrix) -> Matrix:
-        """Return what short circuits complete: with which remainder of a target each of them ends it.
+        """Return the remainders of a target that each of several short circuits completes.
 
         Args:
-            unitaries: complex128 [N, D, D] of the short circuits.
+            unitaries: complex128 [N, D, D], of the short circuits.
             target: complex128 [D, R].
 
         Returns:
-            complex128 [N, D, R], to be compared with `Remainder.missing`, up to a global phase.
+            complex128 [N, D, R], to compare with `Remainder.missing` up to a global phase.
         """
 
     @abstractmethod
     def corner(self, target: Matrix, num_qubits: int) -> Matrix:
-        """Return a padded target [D, R] on the first qubits alone, [d, r]: a view."""
+        """Return the part of a padded target [D, R] on its own qubits, the first ones: a view [d, r]."""
 
     def distances(self, ids: Ids, targets: Matrix, table: InstructionTable) -> NDArray[np.float64]:
         """Simulate circuits and return their infidelities with targets, float64 [N].
 
         Args:
             ids: int16 [N, T].
-            targets: complex128 [N, D, R], or [1, D, R] for one of all circuits.
+            targets: complex128 [N, D, R], or [1, D, R] for the same target for all circuits.
             table: The instructions the ids number.
         """
         targets = np.broadcast_to(targets, (len(ids), *targets.shape[1:]))
@@ -201,22 +201,22 @@ class TargetTask(Task):
 
     @abstractmethod
     def acts_on(self, target: Matrix, qubit: int) -> bool:
-        """Tell whether no circuit that leaves a qubit alone is the target; False where that is not known."""
+        """Tell whether every circuit for the target must act on a qubit; False if unknown."""
 
     @abstractmethod
     def joins(self, target: Matrix, part: NDArray[np.integer]) -> bool:
-        """Tell whether no circuit without gates between some qubits and the others is the target; False if unknown."""
+        """Tell whether every circuit for the target must have gates between `part` and the rest; False if unknown."""
 
     def broken_invariants(self, target: Matrix, gates: Sequence[str]) -> list[Invariant]:
-        """Return what all circuits of some gates have in common and the target has not, as far as is known."""
+        """Return known properties that all circuits of the gates have and the target lacks."""
         return []
 
     def words_of(self, group: Invariant) -> str:
-        """Say what the circuits of one of `broken_invariants` are."""
+        """Describe the circuits of a group from `broken_invariants`, for messages."""
         return f"all of them are {group.members}"
 
     def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
-        """Return the circuit of some gates that Qiskit finds for a target, None where it finds none or never looks."""
+        """Return Qiskit's circuit of the gates for a target; None if it finds none or does not support the task."""
         return None
 
     # ---------------------------------------------------------------------------------------------- verifying
@@ -235,6 +235,6 @@ class TargetTask(Task):
         )
 
     def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
-        """Give the distance of a circuit from its target; see `Task.outcome_of`."""
+        """Describe a circuit by its infidelity with the target; see `Task.outcome_of`."""
         assert target is not None
         return f"are at infidelity {self.distances(ids[None], target[None], table)[0]:.3g} from the target"

@@ -1,4 +1,4 @@
-"""The task of unitaries: circuits of chosen gates that are a given matrix, up to a global phase."""
+"""The unitary task: circuits of chosen gates that implement a given unitary, up to a global phase."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 
 class UnitaryTask(TargetTask):
-    """Circuits of given unitaries, complex [d, d] with d = 2**q; qubit 0 is the lowest bit of the basis index."""
+    """Circuits for given unitaries, complex [d, d] with d = 2**q; qubit 0 is the lowest bit of the basis index."""
 
     name = "UNITARY"
     asked = "unitaries"
@@ -36,7 +36,7 @@ class UnitaryTask(TargetTask):
         return qubits_of_unitary(target)
 
     def columns(self, num_qubits: int) -> int:
-        """Return the columns of a unitary, as many as it has rows."""
+        """Return the number of columns of a unitary."""
         return int(2**num_qubits)
 
     def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
@@ -44,56 +44,56 @@ class UnitaryTask(TargetTask):
         return unitaries(ids, table)
 
     def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
-        """Return keys of what unitaries make of one random state, which tells them apart; see `Task.keys_of`."""
+        """Return hashes of the images of a random state, which identify unitaries; see `Task.keys_of`."""
         return matrix_keys(random_images(ids, table)[:, :, None])
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
-        """Extend unitaries to more qubits, on which they do nothing; see `pad_unitary`."""
+        """Extend unitaries to more qubits by the identity; see `pad_unitary`."""
         return pad_unitary(targets, num_qubits)
 
     def completing(self, unitaries: Matrix, target: Matrix) -> Matrix:
-        """Return the unitaries themselves: they end what they are equal to; see `TargetTask.completing`."""
+        """Return the unitaries: each completes a remainder equal to itself; see `TargetTask.completing`."""
         return unitaries
 
     def corner(self, target: Matrix, num_qubits: int) -> Matrix:
-        """Return a unitary on the qubits that it acts on, the first ones."""
+        """Return the unitary on the first qubits."""
         return target[: 2**num_qubits, : 2**num_qubits]
 
     def acts_on(self, target: Matrix, qubit: int) -> bool:
-        """Tell whether no circuit that leaves a qubit alone is the target; see `TargetTask.acts_on`."""
+        """Tell whether every circuit for the target must act on a qubit; see `TargetTask.acts_on`."""
         return _least_infidelity_without(_normalized(target), qubit) > EXACT
 
     def joins(self, target: Matrix, part: NDArray[np.integer]) -> bool:
-        """Tell whether no circuit without gates between two sets of qubits is the target; see `TargetTask.joins`."""
+        """Tell whether every circuit for the target must join two sets of qubits; see `TargetTask.joins`."""
         return _least_infidelity_apart(_normalized(target), part) > EXACT
 
     def broken_invariants(self, target: Matrix, gates: Sequence[str]) -> list[Invariant]:
-        """Return what all circuits of some gates have and the target has not; see `circuits.invariants`."""
+        """Return the groups of all circuits of the gates that lack the target; see `circuits.invariants`."""
         return broken_invariants(target, gates)
 
     def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
-        """Return the circuit of some gates that Qiskit finds for a unitary; see `synthesize`."""
+        """Return Qiskit's circuit of the gates for a unitary; see `synthesize`."""
         from quantum_diffusion.circuits.backends.synthesis import synthesize  # only evaluations need it
 
         return synthesize(target, gates)
 
 
 def _normalized(target: Matrix) -> Matrix:
-    """Scale a matrix that is unitary but for rounding."""
+    """Rescale a matrix that is unitary up to rounding to the norm of a unitary."""
     scaled: Matrix = target * (np.sqrt(len(target)) / np.linalg.norm(target))
     return scaled
 
 
 def _least_infidelity_without(target: Matrix, qubit: int) -> float:
-    """Bound from below the infidelity of all circuits that leave a qubit alone."""
+    """Return a lower bound on the infidelity of all circuits that do not act on a qubit."""
     blocks = target.reshape(-1, 2, 2**qubit, len(target) // 2 ** (qubit + 1), 2, 2**qubit)
     rest = np.einsum("aibcid->abcd", blocks)
-    # The best matrix on the rest is this partial trace, up to its norm.
+    # Up to its norm, the best matrix on the other qubits is this partial trace.
     return 1 - float(np.linalg.norm(rest)) ** 2 / (2 * len(target))
 
 
 def _least_infidelity_apart(target: Matrix, part: NDArray[np.integer]) -> float:
-    """Bound from below the infidelity of all products of a circuit on some qubits and one on the others."""
+    """Return a lower bound on the infidelity of all circuits without gates between `part` and the other qubits."""
     num_qubits = len(target).bit_length() - 1
     rows = num_qubits - 1 - part  # qubit 0 is the last axis
     axes = np.concatenate([rows, rows + num_qubits])

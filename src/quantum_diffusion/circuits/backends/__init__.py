@@ -1,1 +1,1 @@
-"""Bridges to other quantum libraries."""
+"""Bridges to other quantum libraries, for exchange, drawing and verification of circuits."""

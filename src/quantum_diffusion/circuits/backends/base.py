@@ -1,6 +1,6 @@
-"""What another quantum library must offer to exchange circuits with this package and to check its results.
+"""The interface through which this package exchanges circuits with another quantum library and checks its results.
 
-A backend is for reading, drawing and verifying single circuits; bulk work stays in `simulate` and `labels`.
+Backends read, draw and verify single circuits; bulk work stays in `simulate` and `labels`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Native = TypeVar("Native")
 
 
 class CircuitBackend(Protocol[Native]):
-    """Translation to and from a library's own circuit type `Native`, and that library's simulation."""
+    """Conversion to and from a library's own circuit type `Native`, and simulation by that library."""
 
     def to_native(self, circuit: Circuit) -> Native:
-        """Return the circuit in the library's own type, qubit q as its qubit q."""
+        """Return the circuit in the library's own type; qubit q stays qubit q."""
         ...
 
     def from_native(self, native: Native) -> Circuit:
-        """Return the library's circuit in ours; `GateSetError` for whatever `Circuit` cannot hold."""
+        """Return the library's circuit as a `Circuit`; raises `GateSetError` if that is impossible."""
         ...
 
     def unitary(self, circuit: Circuit) -> NDArray[np.complex128]:

@@ -1,6 +1,6 @@
-"""What circuits cost on a device that Qiskit compiles for: its gates, its coupling, exact translation into both.
+"""Translation of circuits to a device's basis gates and coupling by Qiskit, and their cost there.
 
-The synthesis plugin (`search.qiskit_plugin`) compares circuits in this form.
+The synthesis plugin (`search.qiskit_plugin`) uses it to compare circuits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DeviceObjective = Literal["two_qubit_gates", "depth", "gates"]
 
 _LEVELS = (3, 1)
-"""Optimization levels, best first; high ones fail for some bases."""
+"""Qiskit's optimization levels, best first; the high one fails for some bases."""
 
 _Pair = tuple[int, int]
 
@@ -33,22 +33,22 @@ class Device:
     """Some qubits of a device, numbered from 0.
 
     Attributes:
-        basis: Names of Qiskit's gates that it runs, in order.
-        pairs: Its coupled pairs (a, b) with a < b, in order; None where all are coupled.
+        basis: Sorted names of the Qiskit gates it supports.
+        pairs: Sorted coupled pairs (a, b) with a < b; None means that all pairs are coupled.
     """
 
     basis: tuple[str, ...]
     pairs: tuple[_Pair, ...] | None = None
 
     def translate(self, circuit: Circuit) -> list[QuantumCircuit]:
-        """Return a circuit in the basis, with gates on coupled pairs only, qubits where they are; as Qiskit can do it.
+        """Translate a circuit to the basis, with gates on coupled pairs only and without moving qubits.
 
         Args:
-            circuit: Its gates join qubits that the coupling connects.
+            circuit: A circuit whose gates act on qubits that the coupling connects.
 
         Returns:
-            What the optimization levels make of it, best first: a high one may hide a swap, which `transpile` could
-            leave out. Empty where it cannot be done.
+            The result of each optimization level, best first; a high level may hide a swap that `transpile` could
+            leave out. Empty if Qiskit cannot translate the circuit.
         """
         native = QiskitBackend().to_native(self._on_pairs(circuit))
         results: list[QuantumCircuit] = []
@@ -59,11 +59,11 @@ class Device:
         return results
 
     def in_basis(self, native: QuantumCircuit) -> QuantumCircuit | None:
-        """Return a circuit in the basis, optimized, its qubits where they are; None where Qiskit finds none."""
+        """Return the circuit optimized in the basis, without moving qubits; None if Qiskit fails."""
         return _first_result([_translator(self.basis, level) for level in _LEVELS], native)
 
     def routed(self, native: QuantumCircuit) -> QuantumCircuit | None:
-        """Return what `transpile` makes of a circuit on this device, its qubits placed anywhere; None if it fails."""
+        """Return the circuit as `transpile` places and routes it on this device; None if Qiskit fails."""
         return _first_result([_transpiler(self.basis, level, self.pairs) for level in _LEVELS], native)
 
     def runs(self, native: QuantumCircuit) -> bool:
@@ -73,7 +73,10 @@ class Device:
         )
 
     def costs(self, gates: Iterable[str]) -> dict[str, int]:
-        """Return what each of some gates takes of two-qubit gates, where the basis can do it, coupled at best."""
+        """Return the number of two-qubit gates each gate needs in the basis, on coupled qubits.
+
+        Gates that the basis or the coupling cannot express are left out.
+        """
         costs = {name: _cost_in_basis(name, self.basis) for name in gates}
         narrow = {name for name in costs if self.pairs is None or GATES[name].num_qubits < 3 or name == "ccx"}
         return {name: number for name, number in costs.items() if number is not None and name in narrow}
@@ -86,17 +89,17 @@ class Device:
         return self.pairs is None or all(pair in self._joined for pair in combinations(sorted(qubits), 2))
 
     def _on_pairs(self, circuit: Circuit) -> Circuit:
-        """Write each ccx whose qubits lie on a line by gates on its pairs."""
+        """Replace each ccx whose qubits are not all coupled by gates on coupled pairs."""
         steps: list[Instruction] = []
         for step in circuit.instructions:
             steps += [step] if step.gate != "ccx" or self._couples(step.qubits) else self._ccx_on_line(step)
         return Circuit(circuit.num_qubits, tuple(steps))
 
     def _ccx_on_line(self, step: Instruction) -> list[Instruction]:
-        """Write ccx on a line by eight cx; a breadth-first search finds no fewer.
+        """Decompose ccx on a line of three qubits into eight cx, the minimum by breadth-first search.
 
-        A phase of pi/4 on each qubit and on the sum of all three, and of -pi/4 on the sums of two, is ccz; the cx put
-        these sums on the wires.
+        ccz is a phase of pi/4 on each qubit and on the parity of all three, and of -pi/4 on the parity of each pair;
+        the cx compute these parities in place.
         """
         middle = next(q for q in step.qubits if all(q == p or self._couples((p, q)) for p in step.qubits))
         first, last = (q for q in step.qubits if q != middle)
@@ -119,16 +122,16 @@ class Device:
 def device_of(
     target: Target | None, basis_gates: Iterable[str] | None, coupling: CouplingMap | None, qubits: Sequence[int]
 ) -> Device:
-    """Return what a synthesis plugin is told of the qubits of a block.
+    """Return the part of a device that a block of a circuit acts on.
 
-    A coupling that does not connect the qubits is left out: then the circuit has not been placed yet, or is to be
-    routed later.
+    A coupling that does not connect the block's qubits is ignored: the circuit is not placed yet, or will be routed
+    later.
 
     Args:
-        target: Qiskit's target; None goes by the other arguments.
+        target: Qiskit's target, which has precedence over `basis_gates`; None uses `basis_gates`.
         basis_gates: Names of gates.
-        coupling: The coupling of the whole device; None couples all.
-        qubits: The block's qubits on it.
+        coupling: The coupling of the whole device; None means that all pairs are coupled.
+        qubits: The block's qubits on the device.
     """
     names = _gates_of(target) if target is not None else basis_gates or ()
     basis = tuple(sorted(set(names) & _known_gates()))
@@ -141,18 +144,18 @@ def device_of(
 
 
 def cost(native: QuantumCircuit, objective: DeviceObjective) -> tuple[int, ...]:
-    """Return what a circuit costs, what counts most first."""
+    """Return the costs of a circuit as a sort key that begins with the objective."""
     costs = {"two_qubit_gates": two_qubit_gates(native), "depth": native.depth(), "gates": native.size()}
     return costs.pop(objective), *costs.values()
 
 
 def two_qubit_gates(native: QuantumCircuit) -> int:
-    """Return the gates on two qubits or more, one of k qubits counted k - 1 times."""
+    """Return the number of gates on two or more qubits; a gate on k qubits counts k - 1 times."""
     return sum(len(step.qubits) - 1 for step in native.data)
 
 
 def _gates_of(target: Target) -> list[str]:
-    """Return the gates of a target; one of a fixed angle is not what its name says."""
+    """Return the names of a target's gates, except those limited to fixed angles."""
     from qiskit.circuit import Gate, Parameter
 
     operations = {name: target.operation_from_name(name) for name in target.operation_names}
@@ -174,7 +177,7 @@ def _known_gates() -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def _cost_in_basis(name: str, basis: tuple[str, ...]) -> int | None:
-    """Return the two-qubit gates that a gate takes in a basis; None where that cannot be done."""
+    """Return the number of two-qubit gates that a gate needs in a basis; None if the basis cannot express it."""
     gate = GATES[name]
     qubits = tuple(range(gate.num_qubits))
     step = Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :])
@@ -200,10 +203,10 @@ def _first_result(compilers: Iterable[Any], native: QuantumCircuit) -> QuantumCi
 
 @lru_cache(maxsize=64)
 def _translator(basis: tuple[str, ...], level: int) -> Any:
-    """Return Qiskit's compiler for a basis, which leaves all qubits where they are."""
+    """Return Qiskit's compiler for a basis, without routing."""
     from qiskit.transpiler import generate_preset_pass_manager
 
-    # Routing would leave out swaps and return the permutation beside the circuit.
+    # Routing would drop swaps and return a permutation next to the circuit.
     return generate_preset_pass_manager(level, basis_gates=list(basis), routing_method="none", seed_transpiler=0)
 
 

@@ -1,4 +1,7 @@
-"""How Qiskit's circuits are drawn by matplotlib: all equally large, side by side and below each other."""
+"""Draws Qiskit circuits with matplotlib in a grid, all at the same scale.
+
+`QiskitBackend` uses it for figures of one circuit and for pages of many.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from qiskit import QuantumCircuit
 
-# All lengths in inches, but for the fold (layers of gates before a new line).
+# Lengths are in inches, except the fold (layers of gates per line).
 _FOLD = 24
-_INCHES_A_UNIT = 0.52  # Qiskit draws one layer, and one wire, a unit of length
+_INCHES_A_UNIT = 0.52  # in Qiskit's drawings a layer and a wire each take one unit
 _INCHES_A_LETTER = 0.08
 _PAGE_WIDTH = 14.0
 _GAP = 0.3
@@ -25,11 +28,11 @@ _STYLE = {"name": "iqp", "margin": [1.5, 0.1, 0.1, 0.1]}
 def draw_grid(
     figure: Figure, natives: Sequence[QuantumCircuit], titles: Sequence[str] | None, max_columns: int | None
 ) -> None:
-    """Draw circuits side by side and below each other, and make the figure as large as they are."""
+    """Draw circuits in a grid and resize the figure to fit."""
     from matplotlib.figure import Figure
 
-    # Qiskit fixes its font size by the width of the axes it is given. A first drawing tells the size of
-    # each circuit, so that the second one has all gates and letters equally large.
+    # Qiskit derives its font size from the width of the axes. A first drawing measures each circuit, so that
+    # the second one can draw all gates and letters at the same size.
     sizes = [_draw(native, Figure().add_axes((0, 0, 1, 1))) for native in natives]
     header = _TITLE_HEIGHT if titles is not None else 0.0
     widths = [
@@ -58,7 +61,7 @@ def draw_grid(
 
 
 def _draw(native: QuantumCircuit, axes: Axes) -> tuple[float, float]:
-    """Draw on the axes and return the width and height, in inches, that the drawing wants."""
+    """Draw on the axes and return the natural width and height of the drawing, in inches."""
     native.draw(output="mpl", ax=axes, fold=_FOLD, style=_STYLE)
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
@@ -66,7 +69,7 @@ def _draw(native: QuantumCircuit, axes: Axes) -> tuple[float, float]:
 
 
 def _column_widths(widths: Sequence[float], most: int) -> list[float]:
-    """Return the widths of as many columns as the page takes, at most `most`, for items that fill it row by row."""
+    """Return the widths of as many columns as fit the page, at most `most`, for items laid out row by row."""
     for num_columns in range(min(most, len(widths)), 1, -1):
         columns = [max(widths[column::num_columns]) for column in range(num_columns)]
         if sum(columns) + _GAP * (num_columns + 1) <= _PAGE_WIDTH:

@@ -1,6 +1,6 @@
-"""PennyLane as a backend: circuits handed over to it.
+"""Conversion of circuits to PennyLane, for `Circuit.to_pennylane`.
 
-It is an extra; this is the only module that imports it, and only when it is asked for.
+PennyLane is an optional extra; only this module imports it, and only when called.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def to_script(circuit: Circuit) -> QuantumScript:
 
     Raises:
         ConfigError: PennyLane is not installed.
-        GateSetError: It has no such gate.
+        GateSetError: PennyLane lacks one of the circuit's gates.
     """
     try:
         import pennylane

@@ -1,7 +1,7 @@
-"""Qiskit as a backend: exchange of circuits, independent unitaries and labels, transpilation, drawings.
+"""Qiskit as a backend: exchange of circuits, independent unitaries and labels, transpilation and drawings.
 
-This, `synthesis` and `devices` beside it import qiskit only inside functions, since that takes most of a second. No
-other module does, but the plugin that Qiskit itself loads (`search.qiskit_plugin`).
+Only this module, its neighbours `synthesis` and `devices`, and the plugin that Qiskit loads (`search.qiskit_plugin`)
+import qiskit; they do so inside functions, because the import takes most of a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quantum_diffusion.circuits.gates import GATES, Gate
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
 from quantum_diffusion.circuits.simulate import random_images
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
-from quantum_diffusion.errors import GateSetError, first_line
+from quantum_diffusion.errors import GateSetError, first_line, quoted
 from quantum_diffusion.pictures import blank_figure, new_picture
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
 _RANK_TOLERANCE = 1e-7
-"""Singular values below this are rounding: they are amplitudes, so float64 leaves about 1e-16."""
+"""Smaller singular values count as 0; rounding of amplitudes in float64 is about 1e-16."""
 
 OVERLAP_TOLERANCE = 1e-9
-"""How far |tr(V^dagger U)| / D may be from 1 for equal unitaries, up to rounding and a global phase."""
+"""Unitaries are equal up to a global phase if |tr(V^dagger U)| / D differs from 1 by less than this."""
 
 _STATE_BYTES = 64 * 2**20
 """Memory for one block of state vectors."""
 
-# What a short OpenQASM program may ask for: Qiskit makes an object of every qubit, and expands every own gate.
+# Limits on OpenQASM programs: Qiskit creates an object for every qubit and expands every custom gate.
 _MOST_DECLARED = 64
 _MOST_OPERATIONS = 100_000
 
 _NARROWEST = 20
-"""Letters that a text drawing takes at least: the wires' names and one gate between the marks of what goes on."""
+"""Minimum width of a text drawing, in characters: wire names and one gate between the continuation marks."""
 
 
 class QiskitBackend:
@@ -64,7 +64,7 @@ class QiskitBackend:
         native = QuantumCircuit(circuit.num_qubits)
         for instruction in circuit.instructions:
             if instruction.gate in _standard_gates():
-                # Qiskit's methods have the names of its gates, which are ours; they are faster than append.
+                # Qiskit's methods have the same names as its gates and ours, and are faster than append.
                 getattr(native, instruction.gate)(*instruction.qubits)
             else:
                 native.append(_own_gate(GATES[instruction.gate]), instruction.qubits)
@@ -79,9 +79,8 @@ class QiskitBackend:
             native: A circuit over the gates of `GATES`, without measurements.
 
         Raises:
-            GateSetError: The circuit measures or resets a qubit, uses a gate that is unknown here, or gives
-                the name of one of our gates to something else.
-            ConfigError: It is no `QuantumCircuit`.
+            GateSetError: The circuit measures or resets a qubit, has an unknown gate, or redefines one of ours.
+            ConfigError: `native` is not a `QuantumCircuit`.
         """
         from qiskit import QuantumCircuit
 
@@ -94,12 +93,12 @@ class QiskitBackend:
                 continue
             if name in ("measure", "reset"):
                 raise GateSetError(
-                    f"operation {position} of the circuit is {name!r}, but only unitary circuits are read: "
+                    f"operation {position} of the circuit is {name!r}, but only unitary circuits can be read: "
                     "remove it first, e.g. with QuantumCircuit.remove_final_measurements()"
                 )
             if name not in GATES:
                 raise GateSetError(
-                    f"operation {position} of the circuit is {name!r}, expected one of "
+                    f"operation {position} of the circuit is {quoted(name)}, expected one of "
                     f"{', '.join(sorted(GATES))}: rewrite the circuit first, "
                     "e.g. with qiskit.transpile(circuit, basis_gates=[...])"
                 )
@@ -116,34 +115,37 @@ class QiskitBackend:
         return np.asarray(Operator(self.to_native(circuit)).data, dtype=np.complex128)
 
     def native_unitary(self, native: QuantumCircuit) -> NDArray[np.complex128]:
-        """Return Qiskit's unitary of a `QuantumCircuit` of any gates, complex128 [D, D].
+        """Return the unitary of a `QuantumCircuit` with any gates, simulated by Qiskit, complex128 [D, D].
 
         Raises:
-            GateSetError: The circuit has none: it measures, resets or branches, or a parameter has no value.
+            GateSetError: The circuit measures, resets or branches, or has an unbound parameter.
         """
         from qiskit.quantum_info import Operator
 
         return _simulated(Operator, native, "has no unitary")
 
     def native_state(self, native: QuantumCircuit) -> NDArray[np.complex128]:
-        """Return the state that a `QuantumCircuit` of any gates makes of |0...0> by Qiskit, complex128 [D].
+        """Return the output state of a `QuantumCircuit` with any gates on |0...0>, simulated by Qiskit, complex128 [D].
 
         Raises:
-            GateSetError: It makes no pure state: it measures, resets or branches, or a parameter has no value.
+            GateSetError: The circuit measures, resets or branches, or has an unbound parameter.
         """
         from qiskit.quantum_info import Statevector
 
-        return _simulated(Statevector, native, "makes no pure state")
+        return _simulated(Statevector, native, "does not prepare a pure state")
 
     def read_qasm(self, text: str) -> QuantumCircuit:
-        """Read an OpenQASM 2 program, or with the extra `qasm3` an OpenQASM 3 program, that includes no other file.
+        """Read an OpenQASM 2 program, or, with the extra `qasm3`, an OpenQASM 3 program.
 
-        A program without its version is read as what its declarations are.
+        The version of a program without a version line is inferred from its declarations. Files other than the standard
+        headers cannot be included.
 
         Raises:
-            GateSetError: The text is no such program, it asks for too much, or the extra is missing.
+            GateSetError: The text is empty or not a valid program, the program is too large, or the extra is missing.
         """
-        # Qiskit's reader of OpenQASM 2 knows no comments over several lines; places in errors stay what they are.
+        if not text.strip():
+            raise GateSetError("the OpenQASM text is empty: give one whole program")
+        # Qiskit's OpenQASM 2 reader rejects multi-line comments. Blanks keep the positions in error messages.
         text = _COMMENT.sub(lambda comment: re.sub(r"[^\n]", " ", comment[0]), re.sub(r"\r\n?", "\n", text))
         version = _version(text)
         _check_extent(text)
@@ -152,30 +154,30 @@ class QiskitBackend:
 
         try:
             if version == 3:
-                with contextlib.redirect_stderr(io.StringIO()):  # its parser prints what it raises, too
+                with contextlib.redirect_stderr(io.StringIO()):  # its parser also prints the errors that it raises
                     return qasm3.loads(text)
-            # With the gates that Qiskit writes as if the OpenQASM 2 header had them.
+            # LEGACY_CUSTOM_INSTRUCTIONS: gates that Qiskit writes without a definition but the header lacks.
             return qasm2.loads(text, include_path=(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
         except MissingOptionalLibraryError:
-            # Qiskit's own experimental reader knows no definitions of gates, and prints what it does not understand.
+            # Qiskit's own experimental reader does not support gate definitions, and prints to the terminal.
             raise GateSetError(
                 "OpenQASM 3 needs qiskit-qasm3-import, which is not installed: run pip install "
                 "'quantum-diffusion[qasm3]', or give OpenQASM 2"
             ) from None
-        except Exception as problem:  # parsers raise all kinds, RecursionError among them
+        except Exception as problem:  # the parsers raise many types, RecursionError among them
             raise GateSetError(
-                f"no readable OpenQASM {version} ({_located(problem)}): give one whole program"
+                f"cannot read the text as OpenQASM {version} ({_located(problem)}): give one whole program"
             ) from problem
 
     def to_qasm3(self, circuit: Circuit) -> str:
-        """Return the circuit as an OpenQASM 3 program over `stdgates.inc`, with definitions of gates it lacks."""
+        """Return the circuit as an OpenQASM 3 program over `stdgates.inc`, defining the gates it lacks."""
         from qiskit import qasm3
 
         text: str = qasm3.dumps(self.to_native(circuit))
         return text
 
     def schmidt_rank_vector(self, circuit: Circuit) -> list[int]:
-        """Return the rank of each qubit against the rest, from singular values of Qiskit's state vector."""
+        """Return each qubit's Schmidt rank, from the singular values of Qiskit's state vector."""
         from qiskit.quantum_info import Statevector
 
         state = np.asarray(Statevector(self.to_native(circuit)).data)
@@ -186,20 +188,17 @@ class QiskitBackend:
         return ranks
 
     def draw_text(self, circuit: Circuit, width: int | None = None) -> str:
-        """Return the circuit drawn in text, one row of wires a qubit.
+        """Return the circuit drawn as text.
 
         Args:
-            circuit: What to draw.
-            width: Letters after which the drawing goes on below, where a terminal would break its lines; None goes on
-                to the right.
+            circuit: The circuit to draw.
+            width: Maximum characters per line, after which the drawing continues below; None never wraps.
         """
         drawing = self.to_native(circuit).draw(output="text", fold=-1 if width is None else max(width, _NARROWEST))
-        return "\n".join(
-            line.rstrip() for line in drawing.lines()
-        )  # str() would look at the encoding of standard output
+        return "\n".join(line.rstrip() for line in drawing.lines())  # str() depends on the encoding of stdout
 
     def draw_figure(self, circuit: Circuit) -> Figure:
-        """Return the circuit drawn with matplotlib, on a figure that is as large as the drawing."""
+        """Return the circuit drawn with matplotlib, on a figure of the size of the drawing."""
         with blank_figure((1.0, 1.0)) as figure:
             draw_grid(figure, [self.to_native(circuit)], None, None)
         return figure
@@ -211,51 +210,51 @@ class QiskitBackend:
         titles: Sequence[str] | None = None,
         max_columns: int | None = None,
     ) -> None:
-        """Draw circuits in a grid and write them as one PNG.
+        """Draw circuits in a grid and save them as one PNG file.
 
         Args:
             circuits: At least one circuit.
             path: File to write; its folder must exist.
             titles: One line above each circuit, e.g. "asked [1, 2, 2]: got [1, 2, 2]"; None draws no titles.
-            max_columns: Most circuits side by side; None takes as many as the page does.
+            max_columns: Maximum circuits per row; None uses as many as fit the page.
 
         Raises:
-            ValueError: There is no circuit, or not one title a circuit.
+            ValueError: There are no circuits, or the number of titles differs from that of circuits.
         """
         if not circuits:
             raise ValueError("there is nothing to draw: give at least one circuit")
         if titles is not None and len(titles) != len(circuits):
-            raise ValueError(f"expected one title a circuit, given {len(titles)} titles for {len(circuits)} circuits")
+            raise ValueError(f"expected one title per circuit, given {len(titles)} titles for {len(circuits)} circuits")
 
         with new_picture(Path(path), (1.0, 1.0)) as figure:
             draw_grid(figure, [self.to_native(circuit) for circuit in circuits], titles, max_columns)
 
 
 def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
-    """Let Qiskit's transpiler shorten circuits, with the table's gate pool as its basis; one process, a fixed seed.
+    """Shorten circuits with Qiskit's transpiler, with the table's gate pool as basis, one process and a fixed seed.
 
-    Levels 2 and 3 can fail for pools that are no universal set; then the next lower level is asked. A circuit stays
-    as it is where no level returns one that has gates of the pool only, at most as many gates, gates on several qubits
-    only on sets of qubits that have one already, and the same unitary. Unlike elsewhere unitaries count as the same
-    here when they differ by a global phase: Qiskit moves phases into a number beside the circuit, which ids lack.
+    Levels 2 and 3 can fail for pools that are not universal; then the next lower level is tried. A result replaces the
+    circuit only if it uses only gates of the pool, has at most as many gates, has multi-qubit gates only on sets of
+    qubits that already had one, and has the same unitary up to a global phase. Here, unlike elsewhere, the global phase
+    is ignored: Qiskit stores it next to the circuit, and ids cannot hold it.
 
     Args:
         ids: int16 [N, T].
-        table: The instructions the ids number; up to about 24 qubits, since results are verified by state vectors.
+        table: The instructions the ids number; up to about 24 qubits, because state vectors verify the results.
         level: Qiskit's optimization level, 1 to 3.
 
     Returns:
-        int16 [N, T], gates moved to the start of each circuit, zeros behind.
+        int16 [N, T], gates at the start of each circuit, zeros at the end.
 
     Raises:
-        ValueError: There is no such level.
+        ValueError: The level is not 1, 2 or 3.
     """
     from qiskit.exceptions import QiskitError
     from qiskit.transpiler import generate_preset_pass_manager
 
     if level not in (1, 2, 3):
         raise ValueError(f"expected optimization level 1, 2 or 3, given {level}")
-    # Routing would leave out swaps and return the permutation beside the circuit.
+    # Routing would drop swaps and return a permutation next to the circuit.
     settings = {"basis_gates": basis_gates(table.pool.names), "routing_method": "none", "seed_transpiler": 0}
     levels = [generate_preset_pass_manager(optimization_level=lower, **settings) for lower in range(level, 0, -1)]
     backend = QiskitBackend()
@@ -280,7 +279,7 @@ def optimize(ids: Ids, table: InstructionTable, level: int = 3) -> Ids:
 
 
 def _simulated(kind: Callable[[QuantumCircuit], Any], native: QuantumCircuit, fault: str) -> NDArray[np.complex128]:
-    """Return what Qiskit's simulation of a kind makes of a circuit, or say in a line why it cannot."""
+    """Simulate a circuit with a class of `qiskit.quantum_info`; raise a one-line error if that fails."""
     from qiskit.exceptions import QiskitError
 
     try:
@@ -293,7 +292,7 @@ def _simulated(kind: Callable[[QuantumCircuit], Any], native: QuantumCircuit, fa
 
 
 def _reason(problem: Exception) -> str:
-    """Return the first line of an error; Qiskit puts its messages in quotes."""
+    """Return the first line of an error without the quotes that Qiskit adds."""
     return first_line(problem).strip("'\"")
 
 
@@ -301,37 +300,37 @@ _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 def _version(text: str) -> int:
-    """Return the version of a program without comments, 2 or 3; where it names none, by what only one of them has."""
+    """Return the OpenQASM version (2 or 3) of a program without comments; if it states none, infer it from keywords."""
     given = re.match(r"\s*OPENQASM\s+(\d{1,9})", text)
     if given is None:
         return 3 if re.search(r"(^|[;}])\s*(qubit|bit)\b|stdgates\.inc", text) else 2
     if given[1] not in ("2", "3"):
-        raise GateSetError(f"is a program of OpenQASM {given[1]}, which is not known: give OpenQASM 2 or 3")
+        raise GateSetError(f"the program is in OpenQASM {given[1]}, which is not supported: give OpenQASM 2 or 3")
     return int(given[1])
 
 
 def _located(problem: Exception) -> str:
-    """Return the first line of a parser's error with the place in words; its own numbers of columns begin at 0."""
+    """Return the first line of a parser's error with its position in words; the parser counts columns from 0."""
     reason = _reason(problem)
     place = re.match(r"(?:<input>:|L)?(\d+)(?:,|:C)(\d+): (.*)", reason)
     if place:
         return f"line {place[1]}, column {int(place[2]) + 1}: {place[3]}"
-    cause: Any = problem.__cause__  # the reader of OpenQASM 3 raises without a word where it stopped
+    cause: Any = problem.__cause__  # the OpenQASM 3 reader raises a position without a message
     token = getattr(cause.args[0], "offendingToken", None) if cause is not None and cause.args else None
     return reason if token is None else f"line {token.line}, column {token.column + 1}: unexpected {token.text!r}"
 
 
 def _check_extent(text: str) -> None:
-    """Refuse a program of huge registers, or of own gates that are huge when written out, before Qiskit reads it.
+    """Refuse programs with huge registers or huge expanded custom gates before Qiskit reads them.
 
-    Only what can never be too little is counted: every name in a statement may be that of a gate.
+    The count is an upper bound: every name in a statement may be that of a gate.
 
     Args:
         text: The program, without comments.
     """
     declared = total = depth = 0
-    operations: dict[str, int] = {}  # of each own gate, when those in it are written out
-    gate = ""  # the one whose definition is read
+    operations: dict[str, int] = {}  # of each custom gate, fully expanded
+    gate = ""  # the gate being defined
     for statement, end in re.findall(r"([^;{}]*)([;{}]|\Z)", text):
         words = re.findall(r"\w+", statement)
         if {"qreg", "creg", "qubit", "bit"} & {*words}:
@@ -348,25 +347,30 @@ def _check_extent(text: str) -> None:
         if depth == 0:
             gate = ""
         if declared > _MOST_DECLARED:
-            raise GateSetError(f"declares registers of {declared} bits or more: give at most {_MOST_DECLARED}")
+            raise GateSetError(
+                f"the program declares registers of {declared} bits or more: give at most {_MOST_DECLARED}"
+            )
         if total > _MOST_OPERATIONS:
             raise GateSetError(
-                f"has own gates that stand for more than {_MOST_OPERATIONS:,} operations: give a smaller program"
+                f"the custom gates of the program expand to more than {_MOST_OPERATIONS:,} operations: "
+                "give a smaller program"
             )
 
 
 def _register_size(statement: str) -> int:
-    """Read the first size in a declaration; 1 where there is none."""
+    """Return the first size in a declaration, or 1 if it has none."""
     size = re.search(r"\[([^\[\]]*)\]", statement)
     if size is None:
         return 1
     if not re.fullmatch(r"\s*[0-9]{1,18}\s*", size[1]):
-        raise GateSetError(f"declares a register of size {size[1][:40]!r}: write the size as a plain number")
+        raise GateSetError(
+            f"the program declares a register of size {quoted(size[1])}: write the size as a plain number"
+        )
     return int(size[1])
 
 
 def _instructions(native: QuantumCircuit) -> list[Instruction]:
-    """Read operations by name; those that are no gates of ours have all their qubits as targets."""
+    """Return the operations of a circuit by name; for gates unknown to us all qubits are targets."""
     steps = []
     for item in native.data:
         name = item.operation.name
@@ -377,12 +381,12 @@ def _instructions(native: QuantumCircuit) -> list[Instruction]:
 
 
 def _key(instruction: Instruction) -> tuple[str, frozenset[int], frozenset[int]]:
-    """Name an instruction regardless of the order among its controls and among its targets."""
+    """Return a key that ignores the order of controls and of targets."""
     return instruction.gate, frozenset(instruction.controls), frozenset(instruction.targets)
 
 
 def _act_alike(one: Ids, other: Ids, table: InstructionTable) -> NDArray[np.bool_]:
-    """Tell, by a random state, which circuits [N, T] have the same unitary up to a global phase, bool [N]."""
+    """Tell which circuits [N, T] have the same unitary up to a global phase, tested on a random state; bool [N]."""
     alike = np.empty(len(one), dtype=np.bool_)
     block = max(1, _STATE_BYTES // (16 * 2**table.num_qubits))
     for start in range(0, len(one), block):
@@ -394,7 +398,7 @@ def _act_alike(one: Ids, other: Ids, table: InstructionTable) -> NDArray[np.bool
 
 @cache
 def _standard_gates() -> dict[str, Any]:
-    """Return Qiskit's own gates by their names."""
+    """Return Qiskit's standard gates by name."""
     from qiskit.circuit.library import get_standard_gate_name_mapping
 
     return dict(get_standard_gate_name_mapping())
@@ -402,7 +406,7 @@ def _standard_gates() -> dict[str, Any]:
 
 @cache
 def _own_gate(gate: Gate) -> Any:
-    """Return a gate that Qiskit lacks as Qiskit reads its definition."""
+    """Return a gate that Qiskit lacks, made by Qiskit from its OpenQASM definition."""
     from qiskit import qasm2
 
     qubits = tuple(range(gate.num_qubits))
@@ -411,16 +415,16 @@ def _own_gate(gate: Gate) -> Any:
 
 
 def basis_gates(names: Iterable[str]) -> list[str]:
-    """Return the gates that Qiskit's transpiler may use: it refuses names that are not its own."""
+    """Return the gates that Qiskit's transpiler accepts as a basis: its own standard gates."""
     return [name for name in names if name in _standard_gates()]
 
 
 def _check_meaning(operation: Any, name: str) -> None:
-    """Refuse a gate that a user (or a QASM file) defined under one of our names with another matrix."""
+    """Refuse a custom gate that has the name of one of ours but another matrix."""
     from qiskit.quantum_info import Operator
 
     if operation == _standard_gates().get(name):
         return
     gate = GATES[name]
     if operation.num_qubits != gate.num_qubits or not np.allclose(Operator(operation), gate.matrix()):
-        raise GateSetError(f"the circuit defines its own gate {name!r} with another meaning: give it another name")
+        raise GateSetError(f"the circuit redefines gate {name!r} with another matrix: give its gate another name")

@@ -1,7 +1,7 @@
-"""What Qiskit makes of a unitary with given gates, to compare the model's circuits with.
+"""Qiskit's synthesis of a unitary from given gates, the baseline for compiling models.
 
-Qiskit decomposes unitaries into one-qubit gates and cx; where the pool's few gates are not these, it comes near, by
-thousands of gates. So it is asked to go on only where every one-qubit gate is a short circuit of the pool's.
+Qiskit decomposes a unitary into one-qubit gates and cx, and approximates one-qubit gates outside the basis by thousands
+of gates. So its result is used only if every one-qubit gate in it is a short circuit of the given gates.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
 _LONGEST = 14
-"""Gates of the longest one-qubit circuits that are tried: with h, s, t and their inverses, some 8,000 unitaries."""
+"""Maximum length of the one-qubit circuits tried: some 8,000 unitaries for h, s, t and their inverses."""
 
 
 def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit | None:
-    """Let Qiskit find a circuit of some gates for a unitary, up to a global phase.
+    """Return Qiskit's circuit for a unitary, up to a global phase, from given gates.
 
-    It manages some Clifford unitaries, and others where the gates hold t. What it returns is verified.
+    This works for some Clifford unitaries, and for others if the gates include t. The result is verified.
 
     Args:
         unitary: complex128 [D, D].
         gates: Names of the gates that may be used.
 
     Returns:
-        The shortest of its circuits; None where none is exact.
+        The shortest of Qiskit's exact circuits; None if there is none.
     """
     from qiskit import QuantumCircuit
     from qiskit.circuit.library import UnitaryGate
@@ -53,14 +53,14 @@ def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit
     whole = QuantumCircuit(num_qubits)
     whole.append(UnitaryGate(unitary, check_input=False), range(num_qubits))
     candidates = [whole] if _is_within(whole, tuple(gates)) else []
-    with contextlib.suppress(QiskitError):  # it is no Clifford unitary
+    with contextlib.suppress(QiskitError):  # raised if the unitary is not Clifford
         clifford = Clifford.from_operator(Operator(unitary))
         candidates += [synth_clifford_full(clifford), synth_clifford_greedy(clifford)]
-    # Higher levels leave out swaps and return the permutation beside the circuit.
+    # Higher levels drop swaps and return a permutation next to the circuit.
     transpiler = generate_preset_pass_manager(optimization_level=1, basis_gates=basis_gates(gates), seed_transpiler=0)
     found = []
     for candidate in candidates:
-        with contextlib.suppress(QiskitError, GateSetError):  # it needs other gates
+        with contextlib.suppress(QiskitError, GateSetError):  # raised if it needs other gates
             circuit = QiskitBackend().from_native(transpiler.run(candidate))
             overlap = abs(np.vdot(QiskitBackend().unitary(circuit), unitary)) / len(unitary)
             if overlap > 1 - OVERLAP_TOLERANCE and set(circuit.gate_counts) <= set(gates):
@@ -69,7 +69,7 @@ def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit
 
 
 def _is_within(circuit: QuantumCircuit, gates: tuple[str, ...]) -> bool:
-    """Tell whether all one-qubit gates that Qiskit would write are short circuits of some gates."""
+    """Tell whether every one-qubit gate of Qiskit's decomposition is a short circuit of the given gates."""
     from qiskit.quantum_info import Operator
     from qiskit.transpiler import generate_preset_pass_manager
 
@@ -80,7 +80,7 @@ def _is_within(circuit: QuantumCircuit, gates: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=64)
 def _on_one_qubit(gates: tuple[str, ...]) -> Keys:
-    """Return the keys of what short circuits of some gates do on one qubit."""
+    """Return the keys of the one-qubit unitaries of short circuits of the given gates."""
     matrices = [GATES[name].matrix() for name in gates if GATES[name].num_qubits == 1]
     made = reach(np.eye(2, dtype=np.complex128), np.array(matrices, np.complex128).reshape(-1, 2, 2), 2**24)
     return np.concatenate([length.keys for length in islice(made, _LONGEST + 1)])
