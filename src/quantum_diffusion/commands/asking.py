@@ -116,9 +116,11 @@ def _complain(
     if found.circuits:
         mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
-        entries = "whose entries are no whole numbers over roots of two"
+        entries = "whose entries they cannot make"
         problem += f", and no circuit of these gates is exactly the target, {entries}"
         mends = [f"set {section}.tolerance, e.g. to 0.01, for the nearest ones"]
+    elif isinstance(found, Compilation) and found.best and found.tolerance:
+        mends.append(f"{section}.tolerance beyond {found.best.infidelity:.2g}, which the nearest circuit has")
     problem = f"{problem}: {' or '.join(mends)}"
     print(f"error: {problem}", file=sys.stderr)
     return Outcome(NOT_FOUND, {"error": problem, **report})

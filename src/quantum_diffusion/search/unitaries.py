@@ -20,6 +20,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, unknown_name
 from quantum_diffusion.search.files import is_path, read_target_file
+from quantum_diffusion.search.hamiltonians import CHAINS, evolution, read_parameters
 from quantum_diffusion.seeding import numpy_generator
 
 OF_THREE_QUBITS = {"toffoli": 3, "ccz": 3}
@@ -44,7 +45,9 @@ def target_unitary(
             - `peres`: ccx from qubits 0 and 1 to 2, then cx from 0 to 1,
             - `adder`: of the bits of qubits 0 to 2, their sum in qubit 2 and their carry added to qubit 3; qubit 1 gets
               the sum of the first two,
-            - `random:Q:G`: G random gates.
+            - `random:Q:G`: G random gates,
+            - `ising:Q:J1:h1:t1`, `xxz:Q:J1:delta0.5:h0:t1`: exp(-i H t) of an open chain of spins, whose Hamiltonians
+              are in `evolution`. Hardly any is exactly a circuit of discrete gates, so give a tolerance.
 
             What is not given (`qft`) is taken from the other arguments.
         num_qubits: Most qubits of the target; qubits of a name that gives none.
@@ -107,6 +110,10 @@ def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: 
     name, *numbers = text.split(":")
     if name not in NAMES:
         raise ConfigError(f"{unknown_name('target', text, NAMES)}; or the path of a .npy or .qasm file")
+    if name in CHAINS:
+        given, parameters = read_parameters(text, name, numbers)
+        check_size(given or num_qubits, num_qubits)
+        return evolution(name, given or num_qubits, parameters)
     most_numbers = 2 if name == "random" else 0 if name in _CIRCUITS else 1
     if len(numbers) > most_numbers or not all(re.fullmatch(r"[1-9]\d{0,3}", number, re.ASCII) for number in numbers):
         forms = [name, "e.g. random:3:8 (qubits, gates)", f"e.g. {name}:3 (qubits)"]
@@ -163,7 +170,7 @@ _CIRCUITS = {
 }
 """Targets of a fixed number of qubits, by a circuit that is one of them."""
 
-NAMES = (*_FORMULAS, *_CIRCUITS, "random")
+NAMES = (*_FORMULAS, *_CIRCUITS, "random", *CHAINS)
 """Of well-known unitaries; what may follow one is in `target_unitary`."""
 
 

@@ -193,7 +193,8 @@ class CompileConfig(TargetSearchConfig):
     package."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or qft, toffoli, ccz, ghz or random; with qubits,
-    qft:3, and for random gates, random:3:8; or fredkin, peres or adder (four qubits)."""
+    qft:3, and for random gates, random:3:8; or fredkin, peres or adder (four qubits); or
+    ising:3:J0.4:h0.2:t0.25 or xxz:3:J0.4:delta1.5:h0.2:t0.25, the evolution of a chain of spins (needs a tolerance)."""
 
 
 class PrepareConfig(TargetSearchConfig):
