@@ -46,7 +46,7 @@ from quantum_diffusion.pipeline.checkpoint import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder, model_folders
-from quantum_diffusion.search.compiling import open_for_target
+from quantum_diffusion.search.compiling import negative_for_target, open_for_target
 from quantum_diffusion.search.exact import Compilation, find_exact
 from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -102,9 +102,11 @@ class SampleOptions(SearchOptions, total=False):
     """What `sample` may be told, beside `SearchOptions`.
 
     Attributes:
+        negative_srv: Vector that guidance leads away from; None leads away from none in particular.
         simplify: Whether to simplify circuits (True).
     """
 
+    negative_srv: Sequence[int] | None
     simplify: bool
 
 
@@ -112,11 +114,13 @@ class TargetOptions(SearchOptions, total=False):
     """What `compile` and `prepare` may be told, beside `SearchOptions`.
 
     Attributes:
+        negative: Target that guidance leads away from, given like the target; it takes a `guidance_scale` other than 1.
         gates: Gates that circuits may use; None allows all of the model's.
         tolerance: Infidelity up to which a circuit counts; 0 wants it exact (below 1e-6).
         search: "beam", "sampling", or "auto", which takes a beam where it can.
     """
 
+    negative: object
     gates: Sequence[str] | None
     tolerance: float
     search: SearchMethod
@@ -268,7 +272,10 @@ def _find(
     given = _arguments(wanted, TargetOptions)
     of_random = {name: given.get(name) for name in ("gates", "max_gates")}
     pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
-    return find_exact(pipeline, array, **given)
+    negative = negative_for_target(
+        command, given.pop("negative", None), pipeline, array, seed=given["seed"], **of_random
+    )
+    return find_exact(pipeline, array, negative=negative, **given)
 
 
 def _opened(folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:

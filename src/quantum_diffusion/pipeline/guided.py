@@ -23,7 +23,8 @@ class Guided:
     Attributes:
         predict: The network under a condition, with its prefix head's prediction.
         backbone: The part of it that writes.
-        condition: What is asked for, B rows; with guidance followed by B rows of nothing asked.
+        condition: What is asked for, B rows; with guidance followed by B rows of nothing asked, or of what is not
+            wanted.
         is_guided: Whether it is.
         encoder: Encoder of what is left to do; None where steps are not shown it, as for the next.
         left: What is left to do.

@@ -113,6 +113,9 @@ class SampleConfig(Section):
     package."""
     srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)]
     """Schmidt rank vector to ask for, one entry a qubit: 1 separable, 2 entangled."""
+    negative_srv: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=1)] | None = None
+    """Vector that guidance leads away from, of as many qubits; null leads away from no vector in particular. It takes a
+    model_params.guidance_scale other than 1."""
     num_circuits: Positive = 4
     """Verified distinct circuits wanted."""
     max_tries: Positive = 1024
@@ -149,6 +152,9 @@ class TargetSearchConfig(Section):
     """Folder of a saved model that was trained on such targets."""
     target: PathText
     """What circuits have to do."""
+    negative_target: PathText | None = None
+    """What guidance leads away from, written like target; null leads away from no target in particular. It takes a
+    model_params.guidance_scale other than 1, e.g. 2."""
     gates: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Gates that circuits may use; null allows all of the model's that fit the target."""
     max_gates: Positive | None = None
