@@ -49,7 +49,7 @@ from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder, model_folders
-from quantum_diffusion.search.compiling import open_for_target
+from quantum_diffusion.search.compiling import negative_for_target, open_for_target
 from quantum_diffusion.search.exact import Compilation, find_exact
 from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -105,9 +105,11 @@ class SampleOptions(SearchOptions, total=False):
     """Options of `sample`, in addition to `SearchOptions`.
 
     Attributes:
+        negative_srv: Vector that guidance leads away from; None leads away from none in particular.
         simplify: Whether to simplify circuits (default: True).
     """
 
+    negative_srv: Sequence[int] | None
     simplify: bool
 
 
@@ -115,11 +117,13 @@ class TargetOptions(SearchOptions, total=False):
     """Options of `compile` and `prepare`, in addition to `SearchOptions`.
 
     Attributes:
+        negative: Target that guidance leads away from, given like the target; needs a `guidance_scale` other than 1.
         gates: Gates that circuits may use; None allows all of the model's gates.
         tolerance: Largest infidelity to accept, in [0, 1); 0 requires exact circuits (infidelity below 1e-6).
         search: "beam", "sampling", or "auto", which uses beam search where possible.
     """
 
+    negative: object
     gates: Sequence[str] | None
     tolerance: float
     search: SearchMethod
@@ -273,7 +277,10 @@ def _find(
         given = _arguments(wanted, TargetOptions)
         of_random = {name: given.get(name) for name in ("gates", "max_gates")}
         pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
-        return find_exact(pipeline, array, **given)
+        negative = negative_for_target(
+            command, given.pop("negative", None), pipeline, array, seed=given["seed"], **of_random
+        )
+        return find_exact(pipeline, array, negative=negative, **given)
 
 
 @contextmanager

@@ -146,9 +146,10 @@ def _sampling(config: SampleConfig) -> Plan:
 
 
 def _target_search(config: TargetSearchConfig) -> Plan:
-    from quantum_diffusion.search.compiling import open_model_and_target
+    from quantum_diffusion.search.compiling import open_model_and_target, read_negative
 
     pipeline, target = open_model_and_target(config)
+    read_negative(config, pipeline, target)  # refuses what is none
     qubits = len(target).bit_length() - 1
     asked = f"{config.target}, {counted(qubits, 'qubit')}"
     return _search(config, asked, config.gates or pipeline.gate_pool.names, pipeline.config.max_gates)

@@ -14,6 +14,7 @@ import pytest
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.pairs import frequent_pairs
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.config.schema import DatasetConfig
@@ -101,7 +102,18 @@ def test_a_data_set_of_schmidt_rank_vectors_is_right_and_counted(srv: CircuitDat
     assert report.normal_form_repetitions == 500 - len(set(circuit_keys(ids, table, srv.sizes[:, 0]).tolist()))
     assert report.invalid_reasons == {}
     assert report.largest_target_error is None
+    assert report.gadgets == frequent_pairs(ids, table)
+    assert report.gadgets.mean_length == pytest.approx(report.mean_length)
     assert json.loads(json.dumps(report.to_dict()))["is_right"] is True
+
+
+def test_pairs_are_counted_in_a_sample_of_many_circuits(srv: CircuitDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "MOST_SAMPLED", 100)
+    sampled = inspect_dataset(changed(srv, "tokens", lambda tokens: tokens.__setitem__((0, 0, 0), 99))).gadgets
+    assert sampled.num_circuits == 99, "what is no circuit has no pairs"
+    ids = decode_tokens(srv.tokens, srv.gate_pool).ids
+    rows = np.linspace(0, 499, 100).astype(np.int64)[1:]
+    assert sampled == frequent_pairs(ids[rows], instruction_table(srv.gate_pool, 4))
 
 
 def test_a_data_set_of_unitaries_is_right(unitary: CircuitDataset) -> None:
@@ -324,6 +336,8 @@ def test_the_command_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureF
     assert "tokens 0 wrong" in words
     assert "labels 0 wrong" in words
     assert "targets" not in words.split("Verification")[1]
+    assert "h a, cx a b" in words.split("Frequent pairs of gates")[1]
+    assert "as one instruction each, the mean length of all valid circuits is" in words
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -340,6 +354,8 @@ def test_the_command_shows_mixed_folders_and_writes(
     assert "made with" not in words
     assert {path.name for path in out.iterdir()} == {"inspection.json", "inspection.png"}
     figures = json.loads((out / "inspection.json").read_text(encoding="utf-8"))
+    assert {"pairs", "num_circuits", "mean_length", "merged_length"} == figures["gadgets"].keys()
+    assert {"name", "count", "circuits"} == figures["gadgets"]["pairs"][0].keys()
     assert figures["dataset"] == str(mixed)
     assert figures["settings"] is None
     assert figures["is_right"] is True

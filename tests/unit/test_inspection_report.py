@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from quantum_diffusion.circuits.pairs import FrequentPairs, GatePair
 from quantum_diffusion.evaluation.inspection import CHECKS, InspectionReport, WrongCircuits
+from quantum_diffusion.evaluation.report.dataset_section import dataset_section
 from quantum_diffusion.evaluation.report.inspection import (
     check_rows,
     content_rows,
+    gadget_rows,
+    gadget_words,
     label_rows,
     save_inspection,
     save_inspection_chart,
     verdict,
 )
+from quantum_diffusion.evaluation.report.sources import DatasetSource
 
 
 def make_report(num_prompts: int, kind: str = "srv", smallest: int = 1) -> InspectionReport:
@@ -52,6 +57,7 @@ def make_report(num_prompts: int, kind: str = "srv", smallest: int = 1) -> Inspe
         invalid_reasons={},
         largest_target_error=None if kind == "srv" else 2e-8,
         wrong={check: WrongCircuits(0, ()) for check in CHECKS},
+        gadgets=FrequentPairs((GatePair("h a, cx a b", 1200, 30), GatePair("cx a b, cx b a", 4, 2)), 60, 2.5, 1.9),
     )
 
 
@@ -97,6 +103,29 @@ def test_rows_say_what_is_there() -> None:
     assert ("  2 qubits", "11", "33.3 %") in content_rows(several)
     assert ("circuits", "33", "of 2 and 3 qubits and at most 5 gates") in content_rows(several)
     assert "each, a factor" not in str(content_rows(make_report(1)))
+
+
+def test_frequent_pairs_are_told_with_what_they_save() -> None:
+    report = make_report(3)
+    assert gadget_rows(report) == [
+        ("h a, cx a b", "1,200", "in 50.0 % of the circuits"),
+        ("cx a b, cx b a", "4", "in 3.3 % of the circuits"),
+    ]
+    assert gadget_words(report) == (
+        "with these 2 pairs as one instruction each, the mean length of all valid circuits is 1.90 instead of 2.50"
+    )
+    large = replace(report, num_circuits=10**6, gadgets=replace(report.gadgets, num_circuits=65536))
+    assert "the mean length of a sample of 65,536 circuits is" in gadget_words(large)
+    single = replace(report, gadgets=FrequentPairs(report.gadgets.pairs[:1], 60, 2.5, 1.9))
+    assert gadget_words(single).startswith("with this pair as one instruction each, ")
+
+
+def test_frequent_pairs_are_in_the_page_of_a_data_set() -> None:
+    text = str(dataset_section(DatasetSource("data", Path("data"), {}, make_report(3)), "data"))
+    assert "Frequent pairs of gates" in text
+    assert "h a, cx a b" in text
+    without = replace(make_report(3), gadgets=FrequentPairs((), 60, 0.5, 0.5))
+    assert "Frequent pairs" not in str(dataset_section(DatasetSource("data", Path("data"), {}, without), "data"))
 
 
 @pytest.mark.parametrize(("num_prompts", "shown"), [(1, 1), (12, 12), (13, 13), (250, 13)])

@@ -80,25 +80,51 @@ def may_be_exact(target: Matrix, gates: Sequence[str], max_gates: int) -> bool:
     """Tell by the target's entries whether some circuit may implement it exactly; True proves nothing.
 
     Each h divides by sqrt(2), and the other gates of `_OVER_ROOTS_OF_TWO` only permute and add Gaussian integers. So
-    the squared magnitudes of all entries are integers divided by a power of two.
+    the squared magnitudes of all entries are integers divided by a power of two. With t and tdg they are
+    (a + b sqrt(2)) / 2^k, and so is each with the sign of sqrt(2) flipped, since a unitary stays one: both lie between
+    0 and 1.
 
     Args:
         target: complex [D, D] of a unitary, or [D] of a normalized state.
         gates: Names of the gates of the circuit.
         max_gates: Maximum number of gates.
+
+    Reference:
+        Giles, Selinger, "Exact synthesis of multiqubit Clifford+T circuits", Phys. Rev. A 87, 032332 (2013).
     """
-    if not {*gates} <= _OVER_ROOTS_OF_TWO:
+    if not {*gates} <= {*_OVER_ROOTS_OF_TWO, *_TURN_BY_EIGHTHS}:
         return True
-    shares = np.abs(target) ** 2
-    return any(
-        np.abs(scaled - scaled.round()).max() < 1e-6 * 2**power
-        for power, scaled in ((power, shares * 2.0**power) for power in range(min(max_gates, _MOST_POWERS) + 1))
-    )
+    target = target.astype(np.complex128)
+    with_roots = not _TURN_BY_EIGHTHS.isdisjoint(gates)
+    shares = np.unique(np.abs(target) ** 2)
+    shares = shares[np.diff(shares, prepend=-1.0) > 1e-9]  # alike but for rounding
+    blur = _blur(target) if with_roots else 1e-6
+    most = min(max_gates, _MOST_POWERS)
+    return any(all(_is_over(2**power, share, blur, with_roots) for share in shares) for power in range(most + 1))
 
 
 _OVER_ROOTS_OF_TWO = {"h", "x", "y", "z", "s", "sdg", "cx", "cy", "cz", "swap", "ccx", "cswap"}
+_TURN_BY_EIGHTHS = {"t", "tdg"}
 _MOST_POWERS = 16
 """For higher powers, rounding hides the distance from an integer."""
+
+
+def _is_over(power: int, share: float, blur: float, with_roots: bool) -> bool:
+    """Tell whether a squared magnitude may be a whole number, or a + b sqrt(2), over a power of two."""
+    most = int(power / np.sqrt(8)) + 1 if with_roots else 0  # b sqrt(2) is at most half of the power
+    roots = np.arange(-most, most + 1) * np.sqrt(2)
+    whole = np.rint(power * share - roots)
+    slack = blur * power
+    is_near = np.abs(whole + roots - power * share) < slack
+    turned = whole - roots
+    return bool((is_near & (turned > -slack) & (turned < power + slack)).any())
+
+
+def _blur(target: Matrix) -> float:
+    """Return how far off squared magnitudes may be: as far as a matrix is from a unitary, with some room."""
+    if target.ndim == 1:
+        return 1e-6
+    return max(1e-12, 100 * float(np.abs(target.conj().T @ target - np.eye(len(target))).max()))
 
 
 def _common(gates: Sequence[str], num_qubits: int) -> list[Invariant]:

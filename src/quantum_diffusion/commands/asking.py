@@ -121,9 +121,10 @@ def _complain(
     if found.circuits:
         mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
-        entries = "whose entries are not integers divided by powers of the square root of two"
-        problem += f", and no circuit of these gates equals the target, {entries}"
+        problem += ", and no circuit of these gates equals the target, whose entries they cannot make"
         mends = [f"set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"]
+    elif isinstance(found, Compilation) and found.best and found.tolerance:
+        mends.append(f"set {section}.tolerance above {found.best.infidelity:.2g}, the infidelity of the best circuit")
     problem = f"{problem}: {' or '.join(mends)}"
     print(f"error: {problem}", file=sys.stderr)
     return Outcome(NOT_FOUND, {"error": problem, **report})

@@ -46,6 +46,8 @@ def inspect(config: InspectConfig) -> Outcome:
             made_with = ", ".join(f"{key}={plain(value)}" for key, value in (settings or {}).items())
             console.show_table("Data set", words.content_rows(report), made_with and f"made with {made_with}")
             console.show_table("Prompts", words.label_rows(report))
+            if report.gadgets.pairs:
+                console.show_table("Frequent pairs of gates", words.gadget_rows(report), words.gadget_words(report))
             console.show_table("Verification", words.check_rows(report))
             console.out.print()
     if folder:

@@ -25,6 +25,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import UNITARY_TOLERANCE, pieces
+from quantum_diffusion.circuits.pairs import FrequentPairs, frequent_pairs
 from quantum_diffusion.circuits.prompts import GATES_PROMPTS, SRV_PROMPT, gates_prompt, parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
@@ -37,6 +38,9 @@ from quantum_diffusion.tasks.base import Task
 HALF_TOLERANCE, BFLOAT16_TOLERANCE = 5e-4, 3e-3
 """Largest error of an entry of a stored target where every entry is a number of 16 bits, as in data sets of genQC;
 rounding leaves 3.5e-4 and 2.8e-3. Otherwise it is `UNITARY_TOLERANCE`; float32 leaves about 1e-7."""
+
+MOST_SAMPLED = 2**16
+"""Circuits in which pairs of gates are counted."""
 
 MOST_ROWS = 5
 """Maximum number of wrong circuits to list."""
@@ -99,6 +103,7 @@ class InspectionReport:
         invalid_reasons: What is wrong with the circuits that are none, and how often.
         largest_target_error: Of an entry of a stored target, up to a global phase; None without targets.
         wrong: The circuits that fail each check of `CHECKS`; those with wrong tokens fail no other.
+        gadgets: The most frequent pairs of gates, of at most `MOST_SAMPLED` valid circuits.
     """
 
     num_circuits: int
@@ -119,6 +124,7 @@ class InspectionReport:
     invalid_reasons: dict[str, int]
     largest_target_error: float | None
     wrong: dict[str, WrongCircuits]
+    gadgets: FrequentPairs
 
     @property
     def is_right(self) -> bool:
@@ -190,7 +196,15 @@ def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None
         if dataset.targets is None
         else max((block.largest_target_error for block in blocks), default=0.0),
         wrong={check: _wrong([block.wrong[check] for block in blocks]) for check in CHECKS},
+        gadgets=_gadgets(dataset),
     )
+
+
+def _gadgets(dataset: CircuitDataset) -> FrequentPairs:
+    """Count the pairs of gates of a data set; of a large one, in circuits spread evenly over it."""
+    rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_SAMPLED)).astype(np.int64))
+    report = decode_tokens(dataset.tokens[rows], dataset.gate_pool)
+    return frequent_pairs(report.ids[report.valid], instruction_table(dataset.gate_pool, dataset.num_qubits))
 
 
 def generation_settings(path: Path) -> dict[str, Any] | None:

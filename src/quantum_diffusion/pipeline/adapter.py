@@ -7,7 +7,7 @@ adapter hides them from the pipeline.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,3 +150,11 @@ class ProcessAdapter(ABC):
         Returns:
             The circuits, ids int16 [B, T] of any T.
         """
+
+
+def batches(shapes: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Rows to sample together: of equal shape, at most `batch_size`."""
+    _, group = np.unique(shapes, axis=0, return_inverse=True)
+    for number in range(int(group.max(initial=-1)) + 1):
+        rows = np.flatnonzero(group.reshape(-1) == number)
+        yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from quantum_diffusion.circuits.matrices import as_two_channels
+from quantum_diffusion.config.schema import SamplingConfig
+from quantum_diffusion.errors import ConfigError, counted
+from quantum_diffusion.models.gates_left import UNKNOWN
+from quantum_diffusion.tasks.samples import Requests, Unwanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,21 +26,98 @@ class Request:
         index: int64 [B], position of each circuit's prompt among them.
         targets: float32 [B, 2, D, R]; None for tasks without.
         num_gates: int64 [B], number of gates wanted, `UNKNOWN` if open; None for models without this condition.
+        negative_index: int64 [B], like `index`, of prompts that guidance leads away from; None for no prompt.
+        negative_targets: float32 [B, 2, D, R], targets that it leads away from; None for none.
     """
 
     prompts: Tensor
     index: Tensor
     targets: Tensor | None = None
     num_gates: Tensor | None = None
+    negative_index: Tensor | None = None
+    negative_targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def take(self, rows: NDArray[np.int64], device: torch.device) -> Request:
         """Return some rows, on a device."""
-        used, index = torch.unique(self.index[rows], return_inverse=True)
-        targets, num_gates = (None if x is None else x[rows].to(device) for x in (self.targets, self.num_gates))
-        return Request(self.prompts[used].to(device), index.to(device), targets, num_gates)
+        sides = [self.index] if self.negative_index is None else [self.index, self.negative_index]
+        used, index = torch.unique(torch.stack([side[rows] for side in sides]), return_inverse=True)
+        given = (self.targets, self.num_gates, self.negative_targets)
+        targets, num_gates, negative = (None if x is None else x[rows].to(device) for x in given)
+        index, other = index[0].to(device), None if self.negative_index is None else index[1].to(device)
+        return Request(self.prompts[used].to(device), index, targets, num_gates, other, negative)
+
+    def other_side(self, num_conditions: int) -> tuple[Request, Tensor]:
+        """Return what guidance leads away from, and which of its parts are "nothing asked", bool [B, num_conditions].
+
+        That is all of them, unless something is not wanted.
+        """
+        index, targets = self.negative_index, self.negative_targets
+        dropped = torch.ones(len(self), num_conditions, dtype=torch.bool, device=self.index.device)
+        dropped[:, 0] = index is None
+        dropped[:, 1:] = targets is None
+        return replace(
+            self, index=self.index if index is None else index, targets=self.targets if targets is None else targets
+        ), dropped
+
+
+def with_negative(asked: Requests, other: Requests, prompts: bool, targets: bool) -> Requests:
+    """Return requests with prompts, or targets, or both of others as what guidance leads away from.
+
+    Raises:
+        ConfigError: They are not equally many.
+    """
+    if len(other) != len(asked):
+        raise ConfigError(
+            f"given {counted(len(other), 'negative request')} for {counted(len(asked), 'request')}: give one for each"
+        )
+    return replace(asked, negative=Unwanted(other.prompts if prompts else None, other.targets if targets else None))
+
+
+def check_guided(asked: Requests, options: SamplingConfig) -> None:
+    """Refuse requests with something that is not wanted where that has no effect.
+
+    Args:
+        asked: The requests.
+        options: How to sample, with the model's own defaults; see `DiffusionPipeline.resolved`.
+
+    Raises:
+        ConfigError: There is no guidance.
+    """
+    if asked.negative is not None and options.guidance_scale == 1:
+        raise ConfigError(
+            "what is not wanted counts by guidance alone, and model_params.guidance_scale is 1, which is none: give a "
+            "larger one, e.g. 2"
+        )
+
+
+def request_of(
+    asked: Requests, read_prompts: Callable[[Sequence[str]], Tensor], tells_gates: bool, num_gates: int | None
+) -> Request:
+    """Turn prompts into what the condition encoder takes, and targets into real numbers.
+
+    Args:
+        asked: B rows.
+        read_prompts: Turns P prompts into int64 [P, S].
+        tells_gates: Whether the model may be told how many gates circuits have.
+        num_gates: The number of gates that it is told; None leaves it open.
+    """
+    negative = asked.negative or Unwanted()
+    every = (*asked.prompts, *(negative.prompts or ()))
+    distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(every))}
+    index, unwanted = (
+        None if prompts is None else torch.tensor([distinct[prompt] for prompt in prompts])
+        for prompts in (asked.prompts, negative.prompts)
+    )
+    assert index is not None
+    targets, unwanted_targets = (
+        None if matrices is None else torch.from_numpy(as_two_channels(matrices))
+        for matrices in (asked.targets, negative.targets)
+    )
+    told = torch.full_like(index, UNKNOWN if num_gates is None else num_gates) if tells_gates else None
+    return Request(read_prompts(list(distinct)), index, targets, told, unwanted, unwanted_targets)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,20 +5,18 @@ It turns batches into a loss and requests into verified circuits, without knowin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quantum_diffusion.arguments import check_kind, check_texts
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, instruction_table
-from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedParams, SamplingConfig
 from quantum_diffusion.data.container import Batch
@@ -30,10 +28,10 @@ from quantum_diffusion.models.condition_encoder import PromptEncoder
 from quantum_diffusion.models.gates_left import UNKNOWN
 from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.models.prompt_features import FrozenPromptEncoder, PromptFeatures
-from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows
+from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows, batches
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
-from quantum_diffusion.pipeline.condition import Condition, Request
+from quantum_diffusion.pipeline.condition import Condition, Request, check_guided, request_of, with_negative
 from quantum_diffusion.pipeline.decoding import DeviceDecoder
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pipeline.fit import FitResult, fit
@@ -341,18 +339,32 @@ class DiffusionPipeline:
         given = options.model_dump(exclude_none=True)
         return SamplingConfig(**defaults | given | {"sample_steps": self.adapter.sample_steps(options)})
 
-    def requests(self, prompts: Sequence[str], targets: Sequence[Any] | None = None) -> Requests:
+    def requests(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[Any] | None = None,
+        *,
+        negative_prompts: Sequence[str] | None = None,
+        negative_targets: Sequence[Any] | None = None,
+    ) -> Requests:
         """Check prompts and targets and turn them into requests for `sample`.
 
         Args:
             prompts: N prompts such as "Generate SRV: [1, 2, 2]" or "Compile using: ['h', 'cx']".
             targets: N unitaries, complex [d, d] with d = 2**q for at most the pipeline's qubits, or N states, complex
                 [d]; None for models of Schmidt rank vectors.
+            negative_prompts: N prompts that guidance leads away from; None leads away from no prompt.
+            negative_targets: N targets that guidance leads away from; None leads away from no target.
 
         Raises:
             ConfigError: A prompt or a target is not for this model.
         """
-        return self.task.requests(check_texts(prompts, "prompts", f"{[self.config.prompts[0]]}"), targets, self.table)
+        asked = self.task.requests(check_texts(prompts, "prompts", f"{[self.config.prompts[0]]}"), targets, self.table)
+        if negative_prompts is None and negative_targets is None:
+            return asked
+        others = prompts if negative_prompts is None else check_texts(negative_prompts, "negative_prompts", "[prompt]")
+        other = self.task.requests(others, targets if negative_targets is None else negative_targets, self.table)
+        return with_negative(asked, other, negative_prompts is not None, negative_targets is not None)
 
     def sample(
         self,
@@ -382,6 +394,7 @@ class DiffusionPipeline:
         asked = requests if isinstance(requests, Requests) else self.requests(requests)
         hint = "e.g. SamplingConfig(guidance_scale=2)"
         options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options", hint)
+        check_guided(asked, self.resolved(options))
         if options.n_jobs != 1 and len(asked) > 1:
             return sample_on_workers(self, asked, seed, options, edit, first_sample, progress)
         report = self._sample(asked, seed, options, edit, first_sample, progress)
@@ -397,6 +410,7 @@ class DiffusionPipeline:
         """
         self.check_sampling(options)
         self.network.eval()
+        check_guided(requests, self.resolved(options))
         request = self._request(requests).take(np.arange(len(requests)), self.device)
         return self._guided(request, self.resolved(options).guidance_scale or 0.0).reader(self.config.max_gates)
 
@@ -422,7 +436,7 @@ class DiffusionPipeline:
         reasons = np.empty(len(asked), dtype=object)
         done = 0
         self.network.eval()
-        for batch in _batches(self.adapter.shapes(rows, plan), options.auto_batch_size):
+        for batch in batches(self.adapter.shapes(rows, plan), options.auto_batch_size):
             with memory_for(
                 f"sampling {len(batch)} circuits at once on {self.device}",
                 "lower model_params.auto_batch_size (while training: training.training.num_sampled)",
@@ -438,19 +452,14 @@ class DiffusionPipeline:
         return DecodeReport(ids, reasons == VALID, tuple(reasons))
 
     def _request(self, asked: Requests, num_gates: int | None = None) -> Request:
-        distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(asked.prompts))}
-        words = self._read(list(distinct))
-        index = torch.tensor([distinct[prompt] for prompt in asked.prompts])
-        targets = None if asked.targets is None else torch.from_numpy(as_two_channels(asked.targets))
-        told = UNKNOWN if num_gates is None else num_gates
-        return Request(words, index, targets, torch.full_like(index, told) if self.config.tells_gates else None)
+        return request_of(asked, self._read, self.config.tells_gates, num_gates)
 
     def _guided(self, request: Request, scale: float) -> Guided:
-        """Return the network with its request and, unless the guidance scale is 1, the unconditional one."""
-        nothing = torch.ones(len(request), self.num_conditions, dtype=torch.bool, device=self.device)
-        condition = self.encode_condition(request, ~nothing)
+        """Return the network with its request and, unless the guidance scale is 1, what guidance leads away from."""
+        other, dropped = request.other_side(self.num_conditions)
+        condition = self.encode_condition(request, torch.zeros_like(dropped))
         if scale != 1:
-            condition = condition + self.encode_condition(request, nothing)
+            condition = condition + self.encode_condition(other, dropped)
         shows = self.config.shows_remaining
         return Guided(
             predict=self._predict,
@@ -462,11 +471,3 @@ class DiffusionPipeline:
             gates_left=self.network["gates_left"] if self.config.tells_gates else None,
             inverse=self._inverse.to(self.device) if self.writes_from_ends else None,
         )
-
-
-def _batches(shapes: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Yield rows to sample together: of equal shape, at most `batch_size`."""
-    _, group = np.unique(shapes, axis=0, return_inverse=True)
-    for number in range(int(group.max(initial=-1)) + 1):
-        rows = np.flatnonzero(group.reshape(-1) == number)
-        yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))

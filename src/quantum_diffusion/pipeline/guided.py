@@ -23,7 +23,8 @@ class Guided:
     Attributes:
         predict: The network under a condition, with its prefix head's prediction.
         backbone: The backbone of the network.
-        condition: The conditions, B rows; with guidance followed by B unconditional rows.
+        condition: The conditions, B rows; with guidance followed by B unconditional rows, or those of what guidance
+            leads away from.
         is_guided: Whether guidance is used.
         encoder: Encoder of the remaining target; None if steps are not conditioned on it.
         left: Computes the remaining target; None likewise.

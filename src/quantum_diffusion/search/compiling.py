@@ -15,7 +15,7 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.files import numbered
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
-from quantum_diffusion.errors import TooManyQubitsError, counted
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pretrained import model_folders
 from quantum_diffusion.search.exact import Compilation, find_exact
@@ -48,6 +48,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     return find_exact(
         pipeline,
         target,
+        negative=read_negative(config, pipeline, target),
         gates=config.gates,
         max_gates=config.max_gates,
         max_tries=config.max_tries,
@@ -74,6 +75,59 @@ def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline
         max_gates=config.max_gates,
         seed=config.seed,
     )
+
+
+def read_negative(config: TargetSearchConfig, pipeline: DiffusionPipeline, target: Matrix) -> Matrix | None:
+    """Return the target that a configuration leads away from as an array; see `negative_for_target`."""
+    try:
+        return negative_for_target(
+            config.command,
+            config.negative_target,
+            pipeline,
+            target,
+            gates=config.gates,
+            max_gates=config.max_gates,
+            seed=config.seed,
+        )
+    except QuantumDiffusionError as problem:
+        raise type(problem)(f"{config.command}.negative_target={config.negative_target!r}: {problem}") from problem
+
+
+def negative_for_target(
+    command: str,
+    negative: object,
+    pipeline: DiffusionPipeline,
+    target: Matrix,
+    *,
+    gates: Sequence[str] | None = None,
+    max_gates: int | None = None,
+    seed: int = 0,
+) -> Matrix | None:
+    """Return a target that is not wanted as an array, None where there is none.
+
+    Args:
+        command: "compile" or "prepare".
+        negative: What `target_unitary` or `target_state` takes, of at most the target's qubits.
+        pipeline: The model that is asked.
+        target: What is wanted, of 2**q rows.
+        gates: Gates of random targets; None takes the model's.
+        max_gates: Gates of random targets where the target does not say; None takes the model's most.
+        seed: Seed of random targets.
+
+    Raises:
+        ConfigError: It cannot be read, or has more qubits than the target.
+        GateSetError: The circuit has no unitary, or makes no state.
+    """
+    if negative is None:
+        return None
+    num_qubits = len(target).bit_length() - 1
+    allowed, length = gates or pipeline.gate_pool.names, max_gates or pipeline.config.max_gates
+    try:
+        return READERS[command](negative, num_qubits, gates=allowed, num_gates=length, seed=seed)
+    except TooManyQubitsError:
+        raise ConfigError(
+            f"the negative target has more qubits than the target, {num_qubits}: give one of as many or fewer"
+        ) from None
 
 
 def open_for_target(

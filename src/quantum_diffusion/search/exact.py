@@ -21,10 +21,11 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.circuits.invariants import may_be_exact
-from quantum_diffusion.circuits.matrices import EXACT
+from quantum_diffusion.circuits.matrices import EXACT, infidelities
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for, unknown_name
+from quantum_diffusion.pipeline.condition import check_guided
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
@@ -139,6 +140,7 @@ def find_exact(
     pipeline: DiffusionPipeline,
     target: NDArray[Any],
     *,
+    negative: NDArray[Any] | None = None,
     gates: Sequence[str] | None = None,
     max_gates: int | None = None,
     max_tries: int = 1024,
@@ -163,6 +165,8 @@ def find_exact(
         pipeline: A model for targets.
         target: Unitary, complex [d, d], or state, complex [d], with d = 2**q and at most the model's number of qubits;
             little-endian.
+        negative: Target that guidance leads away from, of at most as many qubits; None leads away from none in
+            particular.
         gates: Gates that circuits may use; None allows all of the model's that fit the target.
         max_gates: Maximum number of gates after simplification; longer circuits are dropped. None means no limit.
         max_tries: Maximum number of circuits to sample, without `max_seconds`; for beams, the maximum width.
@@ -223,7 +227,16 @@ def find_exact(
         objective=objective,
         may_simplify=may_simplify,
     )
-    request = pipeline.requests([task.prompt(pool.names, pipeline.gate_pool)], [target])
+    unwanted = None if negative is None else [negative]
+    if unwanted and task.qubits_of(negative) > num_qubits:
+        raise ConfigError(
+            f"the negative target has {task.qubits_of(negative)} qubits, but the target {num_qubits}: give one of as "
+            "many or fewer"
+        )
+    prompt = task.prompt(pool.names, pipeline.gate_pool)
+    request = pipeline.requests([prompt], [target], negative_targets=unwanted)
+    _check_negative(request)
+    check_guided(request, pipeline.resolved(options))
     plan = plan_edit(edit, pipeline.table, pipeline.config.max_gates)
     kept = outcome_of_kept(pipeline, request, plan)
     state = _Search(pipeline, request, found, options, edit, plan, seed, budget)
@@ -237,6 +250,18 @@ def find_exact(
         tolerance=tolerance,
         never_exact=not result.circuits and not may_be_exact(target, pool.names, most_gates),
     )
+
+
+def _check_negative(request: Requests) -> None:
+    """Refuse a target that is wanted and not wanted at once.
+
+    Raises:
+        ConfigError: It is, up to a global phase.
+    """
+    if request.negative is None or request.negative.targets is None or request.targets is None:
+        return
+    if infidelities(request.negative.targets, request.targets)[0] < EXACT:
+        raise ConfigError("the negative target is the target that is asked for: give another one")
 
 
 def _run(

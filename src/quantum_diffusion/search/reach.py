@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GATES, Matrix
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
-from quantum_diffusion.circuits.invariants import ROTATIONS, Invariant, may_entangle
+from quantum_diffusion.circuits.invariants import ROTATIONS, Invariant, may_be_exact, may_entangle
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.errors import ConfigError, counted
@@ -112,7 +112,7 @@ def check_target_reach(
     if broken:
         raise ConfigError(
             f"no circuit of {_listed(used, 'and')} is the target: {task.words_of(broken[0])}, and the target is not: "
-            f"{_mend(broken, used, _names(np.flatnonzero(possible), table), num_qubits, section)}"
+            f"{_mend(broken, used, _names(np.flatnonzero(possible), table), target, section)}"
         )
     mend = _more_gates(f"{section}.max_gates", plan)
     _check_length("the target", len(acted_on), uses, plan, mend)
@@ -158,9 +158,12 @@ def _more_gates(key: str, plan: EditPlan) -> str:
 
 
 def _mend(
-    broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], num_qubits: int, section: str
+    broken: Sequence[Invariant], used: Sequence[str], possible: Sequence[str], target: Matrix, section: str
 ) -> str:
     """Return advice on gates outside the invariants: of those that may be used, or else of all known gates."""
+    num_qubits = len(target).bit_length() - 1
+    if not may_be_exact(target, list(GATES), len(target) ** 2):
+        return f"no known gates make it exactly: set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"
     if [*broken] == [ROTATIONS] and num_qubits > 3:
         # This includes the other gates: an exact circuit would be a root of unity times a matrix of determinant 1.
         every = "on more than three qubits all gates have determinant 1"

@@ -103,6 +103,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     return find_entangling(
         pipeline,
         config.srv,
+        negative_srv=config.negative_srv,
         num_circuits=config.num_circuits,
         max_gates=config.max_gates,
         max_tries=config.max_tries,
@@ -121,6 +122,7 @@ def find_entangling(
     pipeline: DiffusionPipeline,
     srv: Sequence[int],
     *,
+    negative_srv: Sequence[int] | None = None,
     num_circuits: int = 4,
     max_gates: int | None = None,
     max_tries: int = 1024,
@@ -137,6 +139,7 @@ def find_entangling(
     Args:
         pipeline: A model for Schmidt rank vectors.
         srv: The vector, 1 (separable) or 2 (entangled) for each qubit.
+        negative_srv: Vector that guidance leads away from, with as many qubits; None leads away from none.
         num_circuits: Number of distinct circuits to find.
         max_gates: Maximum number of gates; None uses the model's limit.
         max_tries: Maximum number of circuits to sample, without `max_seconds`.
@@ -172,9 +175,10 @@ def find_entangling(
     parse_srv_prompt(prompt, pipeline.config.num_qubits)
     if prompt not in pipeline.config.prompts:
         raise ConfigError(_unknown_vector(srv, pipeline.config.prompts))
+    unwanted = None if negative_srv is None else [_negative_prompt(pipeline, srv, negative_srv)]
     check_srv_reach(srv, edit, pipeline.table, pipeline.config.max_gates)
     may_simplify = simplify and not (edit.keep or edit.min_gates)
-    request = pipeline.requests([prompt])
+    request = pipeline.requests([prompt], negative_prompts=unwanted)
     kept = outcome_of_kept(pipeline, request, plan_edit(edit, pipeline.table, pipeline.config.max_gates))
     started, cost = time.perf_counter(), cost_of(objective)
     budget = Budget.from_now(num_circuits, max_tries, max_seconds)
@@ -209,6 +213,24 @@ def _unknown_vector(srv: Sequence[int], prompts: Sequence[str]) -> str:
     return (
         f"sample.srv={list(srv)} is not one of the {known} this model was trained on: give one of those, or train on it"
     )
+
+
+def _negative_prompt(pipeline: DiffusionPipeline, srv: tuple[int, ...], negative_srv: Sequence[int]) -> str:
+    """Return the prompt of a vector that is not wanted.
+
+    Raises:
+        ConfigError: It is the one that is wanted, or none that the model knows of so many qubits.
+    """
+    negative = check_wholes(negative_srv, "negative_srv", "[1, 1, 1]")
+    prompt = srv_prompt(list(negative))
+    if negative == srv:
+        raise ConfigError(f"sample.negative_srv={list(negative)} is what is asked for: give another vector")
+    if len(negative) != len(srv) or prompt not in pipeline.config.prompts:
+        raise ConfigError(
+            f"sample.negative_srv={list(negative)} is no vector of {len(srv)} qubits that the model was trained on: "
+            f"give one, e.g. {[1] * len(srv) if 2 in srv else [2] * len(srv)}"
+        )
+    return prompt
 
 
 def _simplified(task: Task, request: Requests, samples: SampledCircuits, rows: NDArray[np.intp]) -> list[Circuit]:

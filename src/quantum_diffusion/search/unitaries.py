@@ -31,6 +31,7 @@ from quantum_diffusion.errors import (
     unknown_name,
 )
 from quantum_diffusion.search.files import is_path, read_target_file
+from quantum_diffusion.search.hamiltonians import CHAINS, evolution, read_parameters
 from quantum_diffusion.seeding import numpy_generator
 
 OF_THREE_QUBITS = {"toffoli": 3, "ccz": 3}
@@ -55,7 +56,9 @@ def target_unitary(
             - `peres`: ccx from qubits 0 and 1 to 2, then cx from 0 to 1,
             - `adder`: the sum of qubits 0 to 2 replaces qubit 2, their carry is added to qubit 3, and the sum of qubits
               0 and 1 replaces qubit 1,
-            - `random:Q:G`: G random gates on Q qubits.
+            - `random:Q:G`: G random gates on Q qubits,
+            - `ising:Q:J1:h1:t1`, `xxz:Q:J1:delta0.5:h0:t1`: exp(-i H t) of an open spin chain, whose Hamiltonians are
+              given in `evolution`. Hardly any is exactly a circuit of discrete gates, so give a tolerance.
 
             Missing numbers (`qft`) are taken from the other arguments.
         num_qubits: Maximum number of qubits of the target, and the number for a name without one.
@@ -122,6 +125,10 @@ def check_size(given: int, most: int) -> None:
 
 def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: int, seed: int) -> Matrix:
     name, words = split_name(text, NAMES)
+    if name in CHAINS:
+        given, parameters = read_parameters(text, name, words)
+        check_size(given or num_qubits, num_qubits)
+        return evolution(name, given or num_qubits, parameters)
     example = "random:3:8 (qubits, gates)" if name == "random" else f"{name}:3 (qubits)"
     form = name if name in _CIRCUITS else f"{name}, or e.g. {example}"
     if len(words) > (2 if name == "random" else 0 if name in _CIRCUITS else 1):
@@ -234,7 +241,7 @@ _CIRCUITS = {
 }
 """Targets with a fixed number of qubits, each as a circuit."""
 
-NAMES = (*_FORMULAS, *_CIRCUITS, "random")
+NAMES = (*_FORMULAS, *_CIRCUITS, "random", *CHAINS)
 """Names of well-known unitaries; see `target_unitary` for what may follow them."""
 
 

@@ -23,6 +23,34 @@ from quantum_diffusion.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
+class Unwanted:
+    """What guidance leads away from, one row a circuit; a part that is None is "nothing asked", as it is without this.
+
+    Attributes:
+        prompts: N texts.
+        targets: complex128 [N, D, R], as in `Requests`.
+    """
+
+    prompts: tuple[str, ...] | None = None
+    targets: Matrix | None = None
+
+    def take(self, rows: NDArray[np.integer]) -> Unwanted:
+        """Return some of the rows; see `Requests.take`."""
+        prompts = None if self.prompts is None else tuple(self.prompts[row] for row in rows.tolist())
+        return Unwanted(prompts, None if self.targets is None else self.targets[rows])
+
+    def repeated(self, count: int) -> Unwanted:
+        """Return a single row so many times; see `Requests.repeated`."""
+        prompts = None if self.prompts is None else self.prompts * count
+        return Unwanted(prompts, _repeated(self.targets, count))
+
+
+def _repeated(targets: Matrix | None, count: int) -> Matrix | None:
+    """Return a single target so many times, as a view."""
+    return None if targets is None else np.broadcast_to(targets, (count, *targets.shape[1:]))
+
+
+@dataclass(frozen=True, eq=False)
 class Requests:
     """Requests for circuits, one row per circuit; a task makes them.
 
@@ -32,12 +60,14 @@ class Requests:
         allowed: bool [N, K+1], instructions that each circuit may use.
         targets: complex128 [N, D, R], on all qubits of the model: unitaries (R = D) or states (R = 1); may be a
             broadcast view. None for tasks fully described by prompts.
+        negative: What guidance leads away from; None leads away from no prompt and no target.
     """
 
     prompts: tuple[str, ...]
     num_qubits: NDArray[np.int64]
     allowed: NDArray[np.bool_]
     targets: Matrix | None = None
+    negative: Unwanted | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -46,16 +76,18 @@ class Requests:
         """Return the requests with the given indices, which may repeat."""
         prompts = tuple(self.prompts[row] for row in rows.tolist())
         targets = None if self.targets is None else self.targets[rows]
-        return Requests(prompts, self.num_qubits[rows], self.allowed[rows], targets)
+        negative = None if self.negative is None else self.negative.take(rows)
+        return Requests(prompts, self.num_qubits[rows], self.allowed[rows], targets, negative)
 
     def repeated(self, count: int) -> Requests:
         """Repeat a single request `count` times; its target is not copied."""
         assert len(self) == 1
-        (whole,) = (
-            (None,) if self.targets is None else (np.broadcast_to(self.targets, (count, *self.targets.shape[1:])),)
-        )
         return Requests(
-            self.prompts * count, np.repeat(self.num_qubits, count), np.repeat(self.allowed, count, 0), whole
+            self.prompts * count,
+            np.repeat(self.num_qubits, count),
+            np.repeat(self.allowed, count, 0),
+            _repeated(self.targets, count),
+            None if self.negative is None else self.negative.repeated(count),
         )
 
 

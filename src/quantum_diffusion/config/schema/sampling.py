@@ -113,6 +113,9 @@ class SampleConfig(Section):
     """Folder of a saved model, pretrained:NAME or hf://owner/name; null uses pretrained:srv."""
     srv: Annotated[tuple[Rank, ...], Field(min_length=1)]
     """Schmidt rank vector to find circuits for, one entry per qubit: 1 separable, 2 entangled."""
+    negative_srv: Annotated[tuple[Rank, ...], Field(min_length=1)] | None = None
+    """Vector that guidance leads away from, with as many qubits; null leads away from none in particular. It needs a
+    model_params.guidance_scale other than 1."""
     num_circuits: Positive = 4
     """Number of distinct verified circuits wanted."""
     max_tries: Positive = 1024
@@ -149,6 +152,9 @@ class TargetSearchConfig(Section):
     """Folder of a saved model that was trained on such targets."""
     target: PathText
     """Unitary or state that circuits have to implement."""
+    negative_target: PathText | None = None
+    """Target that guidance leads away from, written like target; null leads away from none in particular. It needs a
+    model_params.guidance_scale other than 1, e.g. 2."""
     gates: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Gates that circuits may use; null allows all of the model's gates that fit the target."""
     max_gates: Positive | None = None
@@ -191,7 +197,8 @@ class CompileConfig(TargetSearchConfig):
     pretrained:unitary_3q, unitary_4q or unitary_5q, depending on the target's qubits."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or a name: qft, toffoli, ccz, ghz or random, also
-    with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits)."""
+    with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits); or
+    ising:3:J0.4:h0.2:t0.25 or xxz:3:J0.4:delta1.5:h0.2:t0.25, the evolution of a spin chain (needs a tolerance)."""
 
 
 class PrepareConfig(TargetSearchConfig):

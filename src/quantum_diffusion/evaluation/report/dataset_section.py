@@ -10,7 +10,14 @@ from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.inspection import InspectionReport
 from quantum_diffusion.evaluation.report.charts import Bars, bar_chart
 from quantum_diffusion.evaluation.report.evaluation_section import short_prompt
-from quantum_diffusion.evaluation.report.inspection import check_rows, content_rows, label_rows, verdict
+from quantum_diffusion.evaluation.report.inspection import (
+    check_rows,
+    content_rows,
+    gadget_rows,
+    gadget_words,
+    label_rows,
+    verdict,
+)
 from quantum_diffusion.evaluation.report.markup import Markup, element, section, table
 from quantum_diffusion.evaluation.report.parts import card, grid, settings_parts
 from quantum_diffusion.evaluation.report.row_charts import row_chart
@@ -34,6 +41,7 @@ def dataset_section(source: DatasetSource, anchor: str) -> Markup:
         table("What is in it", head, content_rows(report), numeric=[1]),
         grid([_lengths(report), _prompts(report), _gates(report)]),
         table("Prompts", ["prompt", "circuits", "share"], label_rows(report), numeric=[1, 2]),
+        *_gadgets(report),
         table("Verification: every circuit decoded and simulated again", head, check_rows(report), numeric=[1]),
         settings_parts("datasets", "generate", _settings(source)),
         element("p", f"Made with {software}.") if software else None,
@@ -87,6 +95,13 @@ def _prompts(report: InspectionReport) -> Markup | None:
     note = f"the most frequent of {counted(len(ordered), 'prompt')}" if len(ordered) > len(shown) else ""
     bars = Bars("", [float(count) for _, count in shown], 0)
     return row_chart("Circuits by prompt", [short_prompt(prompt) for prompt, _ in shown], bars, note=note)
+
+
+def _gadgets(report: InspectionReport) -> list[Markup]:
+    if not report.gadgets.pairs:
+        return []
+    pairs = table("Frequent pairs of gates", ["", "", ""], gadget_rows(report), numeric=[1])
+    return [pairs, element("p", f"Pairs in a row that share a qubit; {gadget_words(report)}.")]
 
 
 def _gates(report: InspectionReport) -> Markup | None:

@@ -18,6 +18,7 @@ from quantum_diffusion.errors import CheckpointError, counted, only_warn
 from quantum_diffusion.evaluation.inspection import (
     CHECKS,
     MOST_ROWS,
+    MOST_SAMPLED,
     InspectionReport,
     WrongCircuits,
 )
@@ -87,6 +88,27 @@ def label_rows(report: InspectionReport) -> list[Row]:
     if rest:
         rows.append(_part(f"... and {len(rest):,} more", sum(count for _, count in rest), report.num_circuits))
     return rows
+
+
+def gadget_rows(report: InspectionReport) -> list[Row]:
+    """Return the most frequent pairs of gates: how often they occur, and in which share of the circuits."""
+    found = report.gadgets
+    return [
+        (pair.name, f"{pair.count:,}", f"in {percent(pair.circuits / max(found.num_circuits, 1))} of the circuits")
+        for pair in found.pairs
+    ]
+
+
+def gadget_words(report: InspectionReport) -> str:
+    """Say how much shorter circuits are with these pairs as one instruction each, and which were looked at."""
+    found = report.gadgets
+    looked_at = "of all valid circuits"
+    if report.num_circuits > MOST_SAMPLED:
+        looked_at = f"of a sample of {found.num_circuits:,} circuits"
+    return (
+        f"with {'this pair' if len(found.pairs) == 1 else f'these {len(found.pairs)} pairs'} as one instruction each, "
+        f"the mean length {looked_at} is {found.merged_length:.2f} instead of {found.mean_length:.2f}"
+    )
 
 
 def check_rows(report: InspectionReport) -> list[Row]:
