@@ -76,8 +76,8 @@ def draw(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     return circuits[chosen], labels[chosen]
 
 
-# 4. The network. Absorbing diffusion hides gates and learns p(gate | visible gates, request). If gates are revealed from
-# left to right, the visible gates matter only through the state they prepare. So each step sees that state, its
+# 4. The network. Absorbing diffusion hides gates and learns p(gate | visible gates, request). If gates are revealed
+# from left to right, the visible gates matter only through the state they prepare. So each step sees that state, its
 # entangled qubits, the position of the step and the request; no attention is needed.
 class Policy(nn.Module):
     """Predicts the gate of a step from the state that the steps before it prepare."""
