@@ -1,12 +1,12 @@
-# Everything a newcomer types. Each target sets up what it needs in .venv, from this folder's files alone; nothing global.
-# `make help` lists the targets. Works with GNU make 3.81 and later and any POSIX shell.
+# The commands for users and developers; `make help` lists them. Each target first sets up .venv in this folder if needed;
+# nothing is installed elsewhere. Works with GNU make 3.81 and later and any POSIX shell.
 
-# Which Python makes .venv. Empty: the one .venv has, else the first of python3.11, 3.12, 3.13 and python3 that will do.
+# The Python for .venv. Empty: the one .venv has, else the first suitable one of python3.11, 3.12, 3.13 and python3.
 PYTHON ?=
-# Free disk asked for before anything is downloaded. .venv takes 1.6 GB with the CPU build of torch. On Linux without a
-# CPU wheel at hand pip takes the CUDA build: then have about 10 GB (make NEED_GB=10 ...).
+# Free disk required before a download. .venv takes 1.6 GB with the CPU build of torch. If pip finds no CPU build on Linux,
+# it installs the CUDA build, which needs about 10 GB (make NEED_GB=10 ...).
 NEED_GB ?= 3
-# Test processes, and further arguments for pytest: make test PYTEST_ARGS="-k tokenizer -x"
+# Number of test processes, and further arguments for pytest: make test PYTEST_ARGS="-k tokenizer -x"
 JOBS ?= 2
 PYTEST_ARGS ?=
 
@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 TESTS = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 INPUTS := pyproject.toml constraints.txt requirements-parity.txt
 
-# Installed once, nothing goes to the network; nothing from outside .venv gets in.
+# After installation nothing uses the network, and nothing from outside .venv is imported.
 export HF_HUB_OFFLINE := 1
 export PIP_USER := 0
 unexport PYTHONPATH PYTHONHOME
@@ -26,35 +26,35 @@ unexport PYTHONPATH PYTHONHOME
 .NOTPARALLEL:
 .PHONY: help demo demo-unitary test check lint style format docs install install-dev benchmark clean
 
-help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 - \2/p' Makefile | awk -F ' - ' '{ printf "%-18s %s\n", $$1, $$2 }'
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 - \2/p' Makefile | awk -F ' - ' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 # ---- The product ----------------------------------------------------------------------------------------------------
 
-demo: install ## generate a data set, train, evaluate, report: minutes on two CPU cores; results in artifacts/demo
+demo: install ## generate data, train, evaluate and report in about 2 minutes on two CPU cores; results in artifacts/demo
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_srv datasets.output_path=artifacts/demo/dataset
 	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_srv training.general.dataset=artifacts/demo/dataset training.general.output_path=artifacts/demo/model training.general.overwrite=true
 	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_srv evaluation.dataset=artifacts/demo/dataset evaluation.model_dir=artifacts/demo/model evaluation.save_folder=artifacts/demo
 	$(RUN) -m quantum_diffusion report hydra.run.dir=. hydra.output_subdir=null 'report.title=Demo of circuits with given Schmidt rank vectors' 'report.sources=[artifacts/demo,artifacts/demo/model,artifacts/demo/dataset]' report.output_path=artifacts/demo/report.html report.overwrite=true
 
-demo-unitary: install ## the same for circuits of given unitaries, none of them seen in training; results in artifacts/demo-unitary
+demo-unitary: install ## the same for a compiler, evaluated on unseen unitaries; results in artifacts/demo-unitary
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_unitary_eval datasets.output_path=artifacts/demo-unitary/targets
 	$(RUN) scripts/generate_dataset.py hydra.run.dir=. hydra.output_subdir=null datasets=quick_test_unitary datasets.exclude=artifacts/demo-unitary/targets datasets.output_path=artifacts/demo-unitary/dataset
 	$(RUN) scripts/train_model.py hydra.run.dir=. hydra.output_subdir=null training=quick_test_unitary training.general.dataset=artifacts/demo-unitary/dataset training.general.output_path=artifacts/demo-unitary/model training.general.overwrite=true
 	$(RUN) scripts/evaluate_model.py hydra.run.dir=. hydra.output_subdir=null evaluation=quick_test_unitary evaluation.dataset=artifacts/demo-unitary/targets evaluation.model_dir=artifacts/demo-unitary/model evaluation.save_folder=artifacts/demo-unitary
 	$(RUN) -m quantum_diffusion report hydra.run.dir=. hydra.output_subdir=null 'report.title=Demo of circuits for given unitaries' 'report.sources=[artifacts/demo-unitary,artifacts/demo-unitary/model,artifacts/demo-unitary/dataset,artifacts/demo-unitary/targets]' report.output_path=artifacts/demo-unitary/report.html report.overwrite=true
-	@echo "own circuits beside the shortest found are drawn in artifacts/demo-unitary/circuits.png, success in success.png"
+	@echo "artifacts/demo-unitary/circuits.png compares targets with the shortest circuits found; success.png shows the success rates"
 
 # ---- The checks -----------------------------------------------------------------------------------------------------
 
-test: check ## everything CI runs: the same as check
+test: check ## everything that CI runs; the same as check
 
-check: style ## lint and all tests; under 10 minutes on two CPU cores, once installed
-	@# mypy runs on one core while the tests are collected
+check: style ## lint and all tests; under 10 minutes on two CPU cores after installation
+	@# mypy runs on one core while pytest collects the tests
 	@echo "$(BIN)/mypy & $(TESTS)"; $(BIN)/mypy & types=$$!; $(TESTS); tests=$$?; \
-	wait $$types || { echo "error: mypy is not content, see above"; exit 1; }; exit $$tests
+	wait $$types || { echo "error: mypy failed, see above"; exit 1; }; exit $$tests
 
-lint: style ## ruff (format and rules), the import contract, mypy --strict; no tests
+lint: style ## ruff (format and rules), the import contract and mypy --strict, without tests
 	$(BIN)/mypy
 
 style: install-dev
@@ -62,37 +62,37 @@ style: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 
-format: install-dev ## put the code into ruff's format and mend what ruff can mend
+format: install-dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: install-dev ## write docs/configuration.md again from the schema, and build the site into build/docs; warnings are errors
+docs: install-dev ## update docs/configuration.md from the schema and build the site in build/docs; warnings are errors
 	$(RUN) docs/make_configuration.py
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env --doctree-dir build/doctrees docs build/docs
 	@echo "open build/docs/index.html"
 
-benchmark: install-dev ## measure speeds (benchmarks/*.py), one after the other
+benchmark: install-dev ## run the speed measurements (benchmarks/*.py) one after the other
 	@set -e; for file in benchmarks/*.py; do echo "$(RUN) $$file"; $(RUN) "$$file"; done
 
 # ---- The environment ------------------------------------------------------------------------------------------------
 
-install: ## make .venv with the package (editable) and its pinned dependencies
+install: ## create .venv with the package (editable) and its pinned dependencies
 	@$(call provide,run,-e .)
 
-install-dev: ## the same with the tools for tests and checks
+install-dev: ## the same, with the tools for tests and checks
 	@$(call provide,dev,-e '.[dev]')
 
-clean: ## remove caches and build products; .venv, artifacts, data sets and models stay
+clean: ## remove caches and build products; keeps .venv, artifacts, data sets and models
 	rm -rf build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# $(call provide,LEVEL,REQUIREMENT): have .venv at LEVEL (run or dev), or do nothing when it already is.
-# The stamp .venv/.LEVEL holds what the environment was made of: the files in INPUTS by content, this folder, the Python.
-# It is written last, so a failed or killed installation leaves none; one killed in the middle (.unfinished) starts over.
-# What pip says goes to .venv/.log, and is shown where it fails.
-# The build tools come first and the package is built with them (--no-build-isolation): pinned, and later offline.
-# Python compiles what it imports: to have pip compile everything (--compile) takes as long as all the rest.
+# $(call provide,LEVEL,REQUIREMENT): bring .venv to LEVEL (run or dev), or do nothing if it is there already.
+# The stamp .venv/.LEVEL records the inputs: the contents of INPUTS, this folder, the Python. It is written last, so a failed
+# or killed installation leaves none; one killed in the middle (.unfinished) starts over.
+# pip's output goes to .venv/.log and is shown if it fails.
+# The build tools are installed first, and the package is built with them (--no-build-isolation): pinned, and offline later.
+# Python compiles what it imports; letting pip compile everything (--compile) takes as long as the rest of the installation.
 define provide
 state() { cat $(INPUTS) | cksum; pwd -P; $(BIN)/python -VV 2>&1; }; \
 wanted() { [ -z "$(PYTHON)" ] || [ "$$("$(PYTHON)" -VV 2>&1)" = "$$($(BIN)/python -VV 2>&1)" ]; }; \

@@ -1,6 +1,6 @@
-"""The method in one file: a network learns to put back hidden gates, and then writes circuits on demand.
+"""The method in one file: a network learns to restore hidden gates, and then writes circuits on request.
 
-It needs numpy and torch, and nothing of quantum_diffusion. Run it: python docs/toy.py. A minute on a CPU.
+It needs only numpy and torch, not quantum_diffusion. Run it with `python docs/toy.py`; it takes a minute on a CPU.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# 1. Circuits. Three qubits that start in |000>, gates h and cx. A circuit is a row of numbers: 0 is "no gate", the
-# others are the instructions of this table.
+# 1. Circuits. Three qubits start in |000>; the gates are h and cx. A circuit is a row of numbers: 0 is "no gate", the
+# others number the instructions of this table.
 QUBITS, STEPS = 3, 8
 H = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
 INSTRUCTIONS = [("h", (q,)) for q in range(QUBITS)] + [
@@ -39,10 +39,10 @@ def matrix(gate: str, qubits: tuple[int, ...]) -> np.ndarray:
 GATES = torch.tensor(np.stack([np.eye(2**QUBITS), *(matrix(*i) for i in INSTRUCTIONS)]), dtype=torch.float32)
 
 
-# 2. Labels. A qubit is entangled with the others if its reduced state is mixed: its purity is below 1. The Schmidt
-# rank vector has 2 for such qubits, else 1; here it is kept as bits, and no state has exactly one.
+# 2. Labels. A qubit is entangled with the others if its reduced state is mixed, that is, its purity is below 1. The
+# Schmidt rank vector has 2 for such qubits and 1 for the others. Here it is stored as bits; no state has exactly one.
 def states_before(ids: Tensor) -> Tensor:
-    """ids [B, T] => the state before each step and behind the last one, [B, T + 1, 8]."""
+    """ids [B, T] => the state before each step and after the last one, [B, T + 1, 8]."""
     state = torch.zeros(len(ids), 2**QUBITS)
     state[:, 0] = 1
     states = [state]
@@ -62,7 +62,7 @@ def entangled(states: Tensor) -> Tensor:
     return torch.stack(purities, dim=-1) < 1 - 1e-3
 
 
-# 3. Data. Random circuits, each label as often as the others. "No gate" fills the end.
+# 3. Data. Random circuits, with every label equally frequent. "No gate" fills the end.
 def draw(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return ids [N, T] and labels bool [N, 3], balanced over the labels."""
     ids = rng.integers(1, VOCABULARY, (8 * count, STEPS))
@@ -76,11 +76,11 @@ def draw(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     return circuits[chosen], labels[chosen]
 
 
-# 4. The network. Absorbing diffusion hides gates and learns p(gate | what is visible, what is asked for). Revealing
-# from left to right, all that the visible gates matter for is the state that they make: so each step sees that state,
-# the qubits it entangles, its place and the request, and no attention is needed.
+# 4. The network. Absorbing diffusion hides gates and learns p(gate | visible gates, request). If gates are revealed
+# from left to right, the visible gates matter only through the state they prepare. So each step sees that state, its
+# entangled qubits, the position of the step and the request; no attention is needed.
 class Policy(nn.Module):
-    """Predicts the gate of a step from what the steps before it made."""
+    """Predicts the gate of a step from the state that the steps before it prepare."""
 
     def __init__(self, width: int = 96) -> None:
         super().__init__()
@@ -103,10 +103,10 @@ class Policy(nn.Module):
         return self.predict(x)
 
 
-# 5. Training. One pass scores every noise level of the order at once: the loss is the exact bound, the sum over steps
-# of -log p(gate | gates before). One request in ten is dropped, so that the network learns to write without one, too.
+# 5. Training. One pass scores every noise level of the order: the loss is the exact bound, the sum over steps of
+# -log p(gate | gates before). One request in ten is dropped, so the network also learns to write without a request.
 def train(ids: Tensor, labels: Tensor, steps: int, batch: int = 256) -> Policy:
-    """Return a network trained for so many steps."""
+    """Return a network trained for the given number of steps."""
     policy = Policy()
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
@@ -125,7 +125,7 @@ def train(ids: Tensor, labels: Tensor, steps: int, batch: int = 256) -> Policy:
     return policy
 
 
-# 6. Sampling. Gates are revealed from the first on. Guidance sharpens the request: u + g (c - u) of the log-
+# 6. Sampling. Gates are revealed from left to right. Guidance amplifies the request: u + g (c - u) of the log-
 # probabilities.
 @torch.no_grad()
 def sample(policy: Policy, labels: Tensor, guidance: float = 2.0) -> Tensor:
@@ -140,7 +140,7 @@ def sample(policy: Policy, labels: Tensor, guidance: float = 2.0) -> Tensor:
 
 
 def main() -> None:
-    """Make data, train, sample, and verify every circuit by simulation."""
+    """Generate data, train, sample, and verify every circuit by simulation."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--steps", type=int, default=1200, help="training steps")
     options.add_argument("--circuits", type=int, default=50_000, help="circuits to train on, at most")

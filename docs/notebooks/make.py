@@ -1,7 +1,7 @@
 """Write the notebooks of this folder. Run: python docs/notebooks/make.py [--execute]
 
-What they hold is here: a line `# %%` begins a cell of code, `# %% [markdown]` one of text. `--execute` runs them,
-which needs nbclient and ipykernel; without it they have no outputs.
+This file holds their source: a line `# %%` begins a code cell, `# %% [markdown]` a text cell. `--execute` runs them and
+needs nbclient and ipykernel; without it they have no outputs.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ NOTEBOOKS = {
 # %% [markdown]
 # First circuits
 
-Ask the models that come with the package for circuits. Every one that you get has been simulated.
+Sample circuits with the models that come with the package. Every returned circuit is verified by simulation.
 # %%
 import quantum_diffusion as qd
 
 found = qd.sample([2, 1, 2], num=3, seed=0)
 found
 # %% [markdown]
-The vector says which qubits are to be entangled: 2 for those that are, 1 for the others. A circuit is plain data:
+In the vector, 2 marks qubits that are entangled and 1 those that are not. A circuit is plain data:
 # %%
 circuit = found[0]
 print(circuit.gate_counts)
 print(circuit.to_qasm2())
 # %% [markdown]
-Let Qiskit check it. Qubit 1 is pure, the others are not.
+Check it with Qiskit: qubit 1 is in a pure state, the others are not.
 # %%
 from qiskit.quantum_info import Statevector, partial_trace
 
@@ -40,11 +40,11 @@ state = Statevector(circuit.to_qiskit())
 purities = [partial_trace(state, [other for other in range(3) if other != qubit]).purity().real for qubit in range(3)]
 [round(float(purity), 3) for purity in purities]
 # %% [markdown]
-More qubits, or exactly so many gates:
+Ask for more qubits, or for exactly 8 gates:
 # %%
 qd.sample([2, 2, 2, 2, 1], num=1, max_gates=8, edit=qd.Edit(min_gates=8), seed=0)
 # %% [markdown]
-Results are tables, too:
+Convert results to a pandas table:
 # %%
 many = qd.sample([2, 2, 2], num=20, seed=0)
 many.to_pandas()[["gates", "two_qubit_gates", "depth"]].describe().loc[["mean", "min", "max"]]
@@ -53,15 +53,15 @@ many.to_pandas()[["gates", "two_qubit_gates", "depth"]].describe().loc[["mean", 
 # %% [markdown]
 # Train your own model
 
-Data, training, figures, circuits. The sizes are small, so that this takes half a minute; the model is better than
-chance, and no more. `make demo` is the same with 125,000 circuits, and exact in 99.7 % of samples.
+Generate data, train, evaluate and sample. The sizes are small so that this takes half a minute, and the model is only
+better than chance. `make demo` does the same with 125,000 circuits; 99.7 % of its samples are exact.
 # %%
 import quantum_diffusion as qd
 
 dataset = qd.generate("quick_test_srv", output_path="datasets/notebook", num_samples=6000, n_jobs=1)
 dataset
 # %% [markdown]
-Every circuit carries a prompt with its Schmidt rank vector, found by simulation.
+Every circuit has a prompt with its simulated Schmidt rank vector.
 # %%
 dataset.prompt_counts
 # %%
@@ -73,7 +73,7 @@ model = qd.train(
 )
 model
 # %% [markdown]
-The figures beside chance: the same circuits against other prompts, and random circuits.
+Compare the accuracy with two baselines: the same circuits with shuffled prompts, and random circuits.
 # %%
 metrics = qd.evaluate("models/notebook", "datasets/notebook", "quick_test_srv", settings={"num_samples": 400}).metrics
 low, high = metrics.srv_accuracy_interval
@@ -87,32 +87,32 @@ model.sample([1, 2, 2], num=2, seed=0)
 # %% [markdown]
 # Compile for your device
 
-Give a unitary and the gates and connections of a device; get circuits that are the unitary, up to a global phase.
+Give a unitary and the gates and connections of a device, and get circuits that equal the unitary up to a global phase.
 # %%
 import quantum_diffusion as qd
 
 qd.compile("fredkin", gates=["h", "cx", "ccx"], seed=0)
 # %% [markdown]
-A device that is a line: qubits 0 and 2 are not joined. Two-qubit gates count, so the search goes on for a second.
+On a line, qubits 0 and 2 are not connected. Search for one second for the fewest two-qubit gates.
 # %%
 on_a_line = qd.compile("ghz:3", coupling=[(0, 1), (1, 2)], objective="two_qubit_gates", max_seconds=1, seed=0)
 on_a_line
 # %% [markdown]
-A matrix of your own. Qubit 0 is the lowest bit of the index.
+Compile your own matrix. Qubit 0 is the lowest bit of the index.
 # %%
 import numpy as np
 
 reversal = np.eye(8)[::-1]  # every bit flipped
 qd.compile(reversal, seed=0)[0]
 # %% [markdown]
-What cannot be is refused before the search: the shipped compilers have real gates, and `qft` is not real.
+Impossible requests are refused before the search: the shipped compilers' gates are real-valued, but `qft` is complex.
 # %%
 try:
     qd.compile("qft:3")
 except qd.QuantumDiffusionError as problem:
     print(problem)
 # %% [markdown]
-Hand the result to Qiskit, and go on from there.
+Continue with the result in Qiskit.
 # %%
 from qiskit.quantum_info import Operator
 
@@ -124,7 +124,7 @@ Operator(found).is_unitary()
 
 
 def cells_of(text: str) -> list[dict[str, object]]:
-    """Return the cells of a notebook that is written as above."""
+    """Return the cells of a notebook written in the format above."""
     cells: list[dict[str, object]] = []
     for number, part in enumerate(text.strip().split("# %%")[1:]):
         is_text = part.startswith(" [markdown]")

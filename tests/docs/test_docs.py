@@ -56,7 +56,7 @@ def test_readme_commands_run_as_written(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
         )
-        expected = (0, 1) if "sample" in command.split()[1] else (0,)
+        expected = (0, 3) if "sample" in command.split()[1] else (0,)
         assert result.returncode in expected, f"{small}\n{result.stdout}\n{result.stderr}"
         assert "Traceback" not in result.stderr
     assert (tmp_path / "models/quick_test/evaluation/metrics.json").is_file()

@@ -13,8 +13,17 @@ import pytest
 from docs.notebooks.make import NOTEBOOKS, cells_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/python.md", "docs/own_gate.md", "docs/own_task.md", "docs/own_backbone.md")
-"""The block of qiskit.md is run by `tests/contracts/test_qiskit_plugin.py`."""
+PAGES = (
+    "README.md",
+    "docs/index.md",
+    "docs/python.md",
+    "docs/states.md",
+    "docs/editing.md",
+    "docs/own_gate.md",
+    "docs/own_task.md",
+    "docs/own_backbone.md",
+)
+"""All pages with Python but qiskit.md, whose block is run by `tests/contracts/test_qiskit_plugin.py`."""
 
 
 def python_of(page: Path) -> str:
@@ -33,6 +42,12 @@ def run(arguments: list[str | Path], folder: Path) -> str:
     done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
+
+
+def test_every_page_with_python_is_run() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    found = {str(page.relative_to(ROOT)) for page in pages if "```python\n" in page.read_text(encoding="utf-8")}
+    assert found == {*PAGES, "docs/qiskit.md"}
 
 
 @pytest.mark.parametrize("page", PAGES)
