@@ -54,7 +54,7 @@ REFUSED_SETTINGS: list[tuple[str, list[str], list[str]]] = [
     ("train", [DATA, "training.training.objective=eps"], ["objective:", "valid: epsilon, v, x0"]),
     ("train", [DATA, "training.training.loss=l1"], ["training.training.loss:", "cross_entropy, mse"]),
     ("train", [DATA, "training.model.type=unett", "training.model.params.width=8"], ["model.type:", "mean 'unet'"]),
-    ("train", [DATA, "training.text_encoder.type=clip"], ["training.text_encoder.type:", "valid: prompt"]),
+    ("train", [DATA, "training.text_encoder.type=t5"], ["training.text_encoder.type:", "valid: clip, prompt"]),
     (
         "train",
         [DATA, DDIM, "training.scheduler.params.beta_schedule=cosalpha"],

@@ -117,5 +117,5 @@ def test_growing_guidance_begins_without_any(pipeline: DiffusionPipeline) -> Non
 
 def test_steps_that_are_shown_nothing_cannot_be_told(make_config: MakeConfig, mixed_dataset: CircuitDataset) -> None:
     config = told(make_config, "transformer", prefix_encoder={"type": "none"})
-    with pytest.raises(ConfigError, match=r"tell_gates tells steps .* set training\.prefix_encoder"):
+    with pytest.raises(ConfigError, match=r"tell_gates needs steps .* set training\.prefix_encoder"):
         DiffusionPipeline(pipeline_config(config, mixed_dataset))

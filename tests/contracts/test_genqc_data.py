@@ -1348,7 +1348,7 @@ RESPONSE = httpx2.Response(401, request=httpx2.Request("GET", "https://huggingfa
         (errors.HfHubHTTPError("server\nerror", response=RESPONSE), "server"),
         (httpx2.ReadTimeout(""), "ReadTimeout; try again"),
         (OSError(28, "No space left on device"), "No space left on device"),
-        (ValueError("odd"), "odd; try again, or give a folder on this machine"),
+        (ValueError("odd"), "odd; try again, or give a local folder"),
     ],
 )
 def test_what_can_go_wrong_with_a_download(monkeypatch: pytest.MonkeyPatch, problem: Exception, content: str) -> None:

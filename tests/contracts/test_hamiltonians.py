@@ -92,10 +92,10 @@ def test_compile_finds_the_swap_and_points_to_the_tolerance(capsys: pytest.Captu
     assert run_command("compile", ["xxz:2:delta1:t0.7853981633974483"]) == 0
     assert "1 swap" in capsys.readouterr().out
     assert run_command("compile", ["ising:3:J0.4:h0.2:t0.25"]) == 2
-    assert "so set compile.tolerance, e.g. to 0.01" in capsys.readouterr().err
+    assert "set compile.tolerance, e.g. to 0.01" in capsys.readouterr().err
     near = ["compile.tolerance=0.03", "compile.max_tries=8"]
     assert run_command("compile", ["ising:3:J0.4:h0.2:t0.25", *near]) == 0, "almost nothing happens in so short a time"
     capsys.readouterr()
     nearer = ["compile.tolerance=0.001", "compile.max_tries=1", "compile.max_gates=2"]
     assert run_command("compile", ["ising:3:J0.4:h0.2:t0.25", *nearer]) == 3
-    assert "compile.tolerance beyond 0.027, which the nearest circuit has" in capsys.readouterr().err
+    assert "set compile.tolerance above 0.027, the infidelity of the best circuit" in capsys.readouterr().err

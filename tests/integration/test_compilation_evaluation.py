@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_refused_before_sampling(
     trainer.setup_model(draw_dataset(2, 4, 16))
     trainer.compile_model()
     srv_model = trainer.save_model(trainer.train()).folder
-    with pytest.raises(IncompatibleDatasetsError, match="the model answers Schmidt rank vectors, but"):
+    with pytest.raises(IncompatibleDatasetsError, match="the model is for Schmidt rank vectors, but"):
         Evaluator(config(srv_model, data["unseen"]))
 
 

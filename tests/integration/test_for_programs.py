@@ -87,7 +87,7 @@ def test_data_training_and_evaluation_answer_in_json(capsys: pytest.CaptureFixtu
     [
         ("compile", ["compile.target=ghz", "compile.nothing=1"], 2, "unknown key 'nothing'"),
         ("compile", ["qft:3"], 2, "all of them are real"),
-        ("compile", ["toffoli:4"], 2, "give the target one more qubit, which it leaves as it is"),
+        ("compile", ["toffoli:4"], 2, "extend the target by an idle qubit"),
         ("compile", ["toffoly"], 2, "did you mean 'toffoli'"),
         ("compile", ["random:3:12", "compile.max_gates=4", "compile.seed=5"], 3, "found 0 of 1 circuit"),
         ("prepare", ["w:3", "prepare.max_tries=8"], 3, "no circuit of these gates equals the target"),

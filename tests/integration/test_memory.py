@@ -145,7 +145,7 @@ def test_verifying_what_was_sampled(model: Path, monkeypatch: pytest.MonkeyPatch
     assert message.startswith("out of memory while evaluating: lower evaluation.num_samples")
     assert not evaluation.results_folder.exists()
     message = told(lambda: find_circuits(SampleConfig(model_dir=str(model), srv=(1, 2, 2))))
-    assert message.startswith("out of memory while looking for circuits: ")
+    assert message.startswith("out of memory while searching for circuits: ")
 
 
 def test_inspecting(dataset: CircuitDataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_what_is_not_there_is_told(models: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no run in .*run/run\.yaml"):
         find_runs(tmp_path / "empty")
-    with pytest.raises(ConfigError, match=r"no run has the metric 'accuracy': there are .*validation_loss"):
+    with pytest.raises(ConfigError, match=r"no run has the metric 'accuracy': choose one of .*validation_loss"):
         save_curves(find_runs(models), "accuracy", tmp_path / "x.png")
 
 
@@ -104,5 +104,5 @@ def test_a_picture_replaces_nothing_but_a_picture(models: Path, tmp_path: Path) 
         save_curves(find_runs(models), "loss", picture)
     folder = tmp_path / "folder.png"
     folder.mkdir()
-    with pytest.raises(ConfigError, match="is no PNG picture"):
+    with pytest.raises(ConfigError, match="is not a PNG picture"):
         save_curves(find_runs(models), "loss", folder)

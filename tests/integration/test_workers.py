@@ -80,6 +80,6 @@ def check_workers(make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Pa
 def test_a_number_of_workers_that_is_none_is_refused() -> None:
     for count in (0, -2):
         with pytest.raises(
-            ConfigError, match=f"n_jobs: no number of workers: {count}: give -1 for every core, or 1 or more"
+            ConfigError, match=f"n_jobs: {count} is not a number of workers: give -1 for every core, or 1 or more"
         ):
             SamplingConfig(n_jobs=count)
