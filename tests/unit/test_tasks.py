@@ -93,6 +93,7 @@ def test_samples_in_parts_are_joined_as_if_made_at_once() -> None:
         report = DecodeReport(ids[rows], valid[rows], reasons[rows])
         return task.verify(requests.take(np.arange(6)[rows]), report, TABLE)
 
+    assert joined([verified(slice(1))]).prompts == requests.prompts[:1]
     whole, parts = verified(slice(None)), joined([verified(slice(2)), verified(slice(2, 3)), verified(slice(3, 6))])
     assert len(parts) == 6
     assert parts.prompts == whole.prompts
@@ -154,3 +155,14 @@ def test_prompts_of_targets_begin_as_their_task_does() -> None:
     for wrong in ("Compile using: ['t']", "Prepare using: ['z']"):
         with pytest.raises(ConfigError, match="prompt"):
             StateTask().check_prompt(wrong, TABLE.pool, 2)
+
+
+def test_stratified_circuits_are_kept_to_as_many_qubits_as_are_aimed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantum_diffusion.tasks.srv.CANDIDATES", 500)
+    monkeypatch.setattr("quantum_diffusion.tasks.srv._aims", lambda config: np.array([0, 0, 0, 1, 0, 0]))
+    config = DatasetConfig(num_qubits=5, min_gates=20, max_gates=30, sampling="stratified")
+    ids, labels = SrvTask().draw(config, np.random.default_rng(0))
+    assert len(ids) == len(labels) == 500
+    sizes = np.bitwise_count(labels)
+    assert sizes.max() == 3
+    assert len(np.unique(labels[sizes == 3])) == 10, "every three of the five qubits"
