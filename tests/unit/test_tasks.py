@@ -8,7 +8,7 @@ import pytest
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, ids_from_circuits
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tasks.base import LabelledCircuits
@@ -166,3 +166,12 @@ def test_stratified_circuits_are_kept_to_as_many_qubits_as_are_aimed_at(monkeypa
     sizes = np.bitwise_count(labels)
     assert sizes.max() == 3
     assert len(np.unique(labels[sizes == 3])) == 10, "every three of the five qubits"
+
+
+def test_qiskit_competes_for_unitaries_alone() -> None:
+    target = UnitaryTask().targets_of(known(6).ids[5:], TABLE)[0]
+    found = UnitaryTask().by_qiskit(target, ["h", "cx", "t", "tdg", "s", "sdg"])
+    assert found is not None
+    table = instruction_table(GatePool(["h", "cx", "t", "tdg", "s", "sdg"]), 2)
+    assert UnitaryTask().distances(ids_from_circuits([found], table, len(found)), target[None], table)[0] < 1e-9
+    assert StateTask().by_qiskit(target[:, :1], ["h", "cx"]) is None
