@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.instructions import gate_count, instruction_table
+from quantum_diffusion.circuits.matrices import infidelities
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, ids_from_circuits
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tasks.base import LabelledCircuits
+from quantum_diffusion.tasks.candidates import SIMPLIFIERS
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, joined
 from quantum_diffusion.tasks.srv import SrvTask
@@ -145,6 +147,15 @@ def test_tasks_without_targets_have_arrays_of_no_columns() -> None:
 @pytest.mark.parametrize(("samples", "candidates"), [(10, 2**14), (100_000, 2**16), (2**17, 2**17), (10**9, 2**18)])
 def test_shards_of_targets_grow_with_the_data_set(samples: int, candidates: int) -> None:
     assert UnitaryTask().num_candidates(DatasetConfig(num_samples=samples)) == candidates
+
+
+@pytest.mark.parametrize("name", SIMPLIFIERS)
+def test_simplified_candidates_do_what_they_did(name: str) -> None:
+    ids = random_ids(np.random.default_rng(0), TABLE, 20, 0, 8)
+    simplified = SIMPLIFIERS[name](ids, TABLE)
+    done = [UnitaryTask().targets_of(circuits, TABLE) for circuits in (ids, simplified)]
+    assert infidelities(*done).max() < 1e-9
+    assert (gate_count(simplified) < gate_count(ids)).any() == (name != "none")
 
 
 def test_prompts_of_targets_begin_as_their_task_does() -> None:
