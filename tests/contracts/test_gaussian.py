@@ -223,6 +223,41 @@ def test_impossible_samplers_and_steps_are_refused(codebook: GateEmbedding) -> N
         assert len(process.make_scheduler(sampler, 50).timesteps) >= 49
 
 
+def test_each_sampler_is_the_one_of_its_name(codebook: GateEmbedding) -> None:
+    process = make(codebook, num_train_timesteps=50)
+    names = {sampler: type(process.make_scheduler(sampler, 5)).__name__ for sampler in GAUSSIAN_SAMPLERS}
+    assert names == {
+        "ddim": "DDIMScheduler",
+        "ddpm": "DDPMScheduler",
+        "dpmsolver++": "DPMSolverMultistepScheduler",
+        "unipc": "UniPCMultistepScheduler",
+    }
+
+
+def test_the_mode_of_guidance_is_the_process_s_own_unless_another_is_asked_for(
+    codebook: GateEmbedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codebook, "invert", lambda x: x)  # the vectors themselves, not their nearest tokens
+    guided = torch.randn(2, 2, *SHAPE, generator=torch.Generator().manual_seed(0)).unbind()
+
+    def sampled(own: dict[str, Any], mode: str | None) -> Tensor:
+        process = make(codebook, num_train_timesteps=50, **own)
+        return process.sample(
+            lambda x, t: guided,
+            SHAPE,
+            generators(1, 2),
+            torch.device("cpu"),
+            guidance_scale=4.0,
+            guidance_mode=mode,
+            sample_steps=3,
+        )
+
+    plain, rescaled = sampled({}, None), sampled({"guidance_mode": "rescaled"}, None)
+    assert not torch.allclose(plain, rescaled)
+    assert torch.equal(sampled({"guidance_mode": "rescaled"}, "plain"), plain)
+    assert torch.equal(sampled({}, "rescaled"), rescaled)
+
+
 def test_expectation_of_certain_classes_is_their_embedding(codebook: GateEmbedding) -> None:
     tokens = draw_tokens(3)
     certain = torch.nn.functional.one_hot(codebook.classes(tokens), 2 * VOCABULARY - 1).movedim(-1, 1).float()

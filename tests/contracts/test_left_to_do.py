@@ -79,3 +79,12 @@ def test_shown_states_are_those_of_qiskit(gates: list[str]) -> None:
             expected = Statevector(QiskitBackend().to_native(circuit)).data
             found = torch.complex(*shown[row, known]).numpy()
             np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["UNITARY", "STATE"])
+def test_targets_made_on_the_device_are_those_of_the_task(name: str) -> None:
+    ids = random_ids(np.random.default_rng(2), TABLE, COUNT, 0, STEPS)
+    (left,) = (make(TABLE) for make in LEFT_TO_DO[name].values())
+    made = left.targets_of(torch.from_numpy(ids.astype(np.int64)))
+    assert made is not None
+    np.testing.assert_allclose(made, as_two_channels(TASKS[name].targets_of(ids, TABLE)), atol=1e-6)

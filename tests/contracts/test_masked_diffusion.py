@@ -335,3 +335,29 @@ def test_temperature_and_top_p_shape_what_is_drawn(temperature: float, top_p: fl
     share = torch.bincount(found[:, 0], minlength=VOCABULARY) / count
     torch.testing.assert_close(share, expected / expected.sum(), atol=0.03, rtol=0)
     assert not share[expected == 0].any()
+
+
+def test_guidance_grows_in_proportion_to_what_is_known() -> None:
+    rng = torch.Generator().manual_seed(0)
+    conditional, free = torch.randn(2, 4, 1, 5, generator=rng).log_softmax(-1)
+    known = torch.tensor([[0], [1], [4], [9]])
+    draw = Draw(guidance_scale=3.0, guidance_growth=4.0)
+    found = draw.probabilities(conditional, free, known, torch.ones(4, 1, 5, dtype=torch.bool))
+    scale = torch.tensor([1.0, 1.5, 3.0, 3.0])[:, None, None]
+    torch.testing.assert_close(found, (free + scale * (conditional - free)).softmax(-1))
+
+
+def test_where_circuits_end_only_gates_and_the_first_no_gate_are_learned() -> None:
+    ids = torch.tensor([[3, 1, 0, 0, 0], [2, 0, 0, 0, 0], [1, 2, 3, 4, 5]])
+    counted = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+    logits = torch.randn(3, STEPS, VOCABULARY, generator=torch.Generator().manual_seed(0))
+
+    def denoise(ids: Tensor, rank: Tensor, counts: Tensor) -> Tensor:
+        assert torch.equal(counts, counted)
+        return logits
+
+    rank = torch.arange(STEPS).expand(3, STEPS)
+    likelihood = logits.log_softmax(-1).gather(2, ids[..., None])[..., 0]
+    torch.testing.assert_close(
+        MaskedDiffusion(suffix_share=1).loss(denoise, ids, rank), -(likelihood * counted).sum(1) / STEPS
+    )

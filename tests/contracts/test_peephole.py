@@ -231,6 +231,30 @@ def test_rules(pool: str, before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pool", "text", "most"),
+    [
+        (
+            "cx swap z h x y cz cy s",
+            "y 1; x 0; x 0; cy 0 2; h 0; cz 1 0; cy 1 2; z 2; x 2; y 1; cx 0 1; y 1; cy 1 0; cx 1 0",
+            7,
+        ),
+        (
+            "h cx",
+            "h 1; cx 2 1; cx 0 2; h 2; cx 3 0; cx 1 2; cx 3 2; h 2; cx 2 0; cx 3 2; cx 2 0; cx 1 3; h 2; h 1; h 3",
+            10,
+        ),
+    ],
+)
+def test_windows_are_searched_again_where_gates_have_joined(pool: str, text: str, most: int) -> None:
+    """One circuit of ten thousand needs it: gates join that others stood between, and leave a window to shorten."""
+    num_qubits = 4 if "3" in text else 3
+    circuit = Circuit(num_qubits, read_gates(text))
+    table = instruction_table(GatePool(pool.split()), num_qubits)
+    result = check_contract(ids_from_circuits([circuit], table, len(circuit)), table)
+    assert gate_count(result).tolist() == [most]
+
+
+@pytest.mark.parametrize(
     "names", [("cx",), ("h", "cx", "swap"), ("h", "cz", "ccx", "cswap"), tuple(GATES)], ids=lambda names: names[-1]
 )
 def test_coupling_is_respected(names: tuple[str, ...]) -> None:

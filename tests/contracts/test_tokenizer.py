@@ -322,6 +322,8 @@ def test_wide_integers_do_not_wrap_into_tokens(dtype: type, wrap: int) -> None:
             continue
         tokens = np.array([[[cell + wrap], [0]], [[1], [0]]], dtype=dtype)
         assert decode_tokens(tokens, pool).reasons == ("token out of range", VALID)
+        tokens = np.array([[[cell - wrap], [0]], [[1], [0]]], dtype=dtype)
+        assert decode_tokens(tokens, pool).reasons == ("token out of range", VALID)
         tokens = np.array([[[cell + wrap], [cell + wrap]]], dtype=dtype)
         assert decode_tokens(tokens, pool).reasons == ("token out of range",)
 

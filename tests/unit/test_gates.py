@@ -20,6 +20,7 @@ def test_tokens_follow_the_order_of_names() -> None:
 
 def test_pools_are_equal_when_their_order_is() -> None:
     assert GatePool(["h", "cx"]) == GatePool(("h", "cx")) == GatePool(name for name in ("h", "cx"))
+    assert GatePool(GatePool(["h", "cx"])) == GatePool(["h", "cx"])
     assert GatePool(["h", "cx"]) != GatePool(["cx", "h"])
     assert GatePool(["h", "cx"]) != ("h", "cx")
     assert len({GatePool(["h", "cx"]), GatePool(["h", "cx"]), GatePool(["cx", "h"])}) == 2

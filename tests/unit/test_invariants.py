@@ -72,6 +72,7 @@ def test_no_circuit_is_told_from_circuits_of_its_gates() -> None:
         ("s 0", "h x z cx ccx swap cswap y", "real, up to a global phase"),
         ("cy 0 1", "h y z cx cz ccx cswap", "real, up to a global phase"),
         ("t 0", "h s x y z cx cy cz swap", "Clifford"),
+        ("h 0; t 0; h 0", "h s x y z cx cy cz swap", "Clifford"),  # takes x to x, but z to no product of x, y and z
         ("ccx 0 1 2", "h x cx cz swap", "Clifford"),
         ("x 0", "z s t cz", "diagonal"),
         ("h 0", "x y z s t cx cz swap ccx cswap", "permutations of the basis states, up to phases"),
@@ -211,6 +212,7 @@ def test_thirds_and_random_matrices_are_never_exact() -> None:
     assert not may_be_exact(w, ["h", "cx", "s"], 20)
     assert not may_be_exact(w, ["h", "cx", "t"], 6)
     assert may_be_exact(w, ["h", "cx", "t"], 20), "with so many roots of two, a sum comes near a third"
+    assert not may_be_exact(w, [name for name in GATES if name not in ("t", "tdg")], 20)
     rng = np.random.default_rng(0)
     for _ in range(200):
         matrix, _ = np.linalg.qr(rng.normal(size=(8, 8)))

@@ -33,7 +33,7 @@ def depth(circuit: Circuit) -> int:
         level = 1 + max(levels[qubit] for qubit in qubits)
         for qubit in qubits:
             levels[qubit] = level
-    return max(levels, default=0)
+    return max(levels)
 
 
 COSTS: dict[str, Callable[[Circuit], int]] = {

@@ -59,7 +59,7 @@ def infidelities(matrices: Matrix, targets: Matrix) -> NDArray[np.float64]:
     """
     overlap = np.abs(np.einsum("nij,nij->n", matrices.conj(), targets)) ** 2
     norms = [np.einsum("nij,nij->n", x.conj(), x).real for x in (matrices, targets)]
-    clipped: NDArray[np.float64] = np.clip(1 - overlap / (norms[0] * norms[1]), 0.0, 1.0)
+    clipped: NDArray[np.float64] = np.maximum(1 - overlap / (norms[0] * norms[1]), 0.0)
     return clipped
 
 

@@ -30,7 +30,7 @@ def cancel_inverse_neighbours(ids: Ids, table: InstructionTable) -> Ids:
     rows = np.arange(num_circuits)
     # Step of the last remaining gate on each qubit (-1: none), and its value before each step: a stack per qubit.
     last = np.full((num_circuits, num_qubits), -1, dtype=np.int16)
-    before = np.full((num_circuits, num_steps, num_qubits), -1, dtype=np.int16)
+    before = np.empty((num_circuits, num_steps, num_qubits), dtype=np.int16)
     result = ids.copy()
     for step in range(num_steps):
         current = result[:, step]

@@ -64,10 +64,10 @@ def apply_step(states: Complex, step_ids: NDArray[np.int16], table: InstructionT
         rows = np.flatnonzero(step_ids == instruction)
         gate = GATES[table.pool.names[table.gate_index[instruction]]]
         index = _acted_on(int(instruction), gate.num_controls, gate.num_targets, table)  # [2^m, rest]
-        block = states[rows[:, None], index.reshape(1, -1)]  # [n, 2^m * rest, R]
+        block = states[rows[:, None], index.reshape(-1)]  # [n, 2^m * rest, R]
         shape = (len(rows), index.shape[0], -1)
         block = (gate.target_matrix() @ block.reshape(shape)).reshape(block.shape)
-        states[rows[:, None], index.reshape(1, -1)] = block
+        states[rows[:, None], index.reshape(-1)] = block
 
 
 def _acted_on(instruction: int, num_controls: int, num_targets: int, table: InstructionTable) -> NDArray[np.intp]:

@@ -97,7 +97,7 @@ def in_pool(table: InstructionTable, pool: GatePool) -> Ids:
 def _transpile(ids: Ids, table: InstructionTable) -> Ids:
     from quantum_diffusion.circuits.backends.qiskit import optimize as transpile
 
-    return transpile(ids, table, level=3)
+    return transpile(ids, table)
 
 
 SIMPLIFIERS: dict[Simplification, Callable[[Ids, InstructionTable], Ids]] = {

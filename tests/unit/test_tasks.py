@@ -1,0 +1,188 @@
+"""What tasks ask for and what comes back: requests and samples taken apart and joined, and what is said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import gate_count, instruction_table
+from quantum_diffusion.circuits.matrices import infidelities
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, ids_from_circuits
+from quantum_diffusion.config.schema import DatasetConfig
+from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.tasks.base import LabelledCircuits
+from quantum_diffusion.tasks.candidates import SIMPLIFIERS
+from quantum_diffusion.tasks.registry import TASKS
+from quantum_diffusion.tasks.samples import Requests, joined
+from quantum_diffusion.tasks.srv import SrvTask
+from quantum_diffusion.tasks.state import StateTask
+from quantum_diffusion.tasks.targets import TargetTask
+from quantum_diffusion.tasks.unitary import UnitaryTask
+
+TABLE = instruction_table(GatePool(["h", "cx", "t"]), 2)
+TARGET_TASKS = [UnitaryTask(), StateTask()]
+
+
+def known(count: int) -> LabelledCircuits:
+    """Circuits of one and of two qubits in turn."""
+    ids = random_ids(np.random.default_rng(count), TABLE, count, 1, 4)
+    num_qubits = 1 + np.arange(count) % 2
+    ids[TABLE.uses_qubit[ids][:, :, 1].any(axis=1) & (num_qubits == 1)] = 0
+    return LabelledCircuits([], ids, num_qubits, TABLE)
+
+
+def asked(task: TargetTask, count: int) -> Requests:
+    """What the known circuits do, asked for with all gates or two of them in turn."""
+    prompts = [task.prompt([["h", "cx", "t"], ["h", "t"]][row % 2], TABLE.pool) for row in range(count)]
+
+    def circuits(count: int) -> LabelledCircuits:
+        found = known(count)
+        return LabelledCircuits(prompts, found.ids, found.num_qubits, found.table)
+
+    return task.validation_requests(count, [], circuits, TABLE)
+
+
+@pytest.mark.parametrize("task", TARGET_TASKS, ids=lambda task: task.name)
+def test_validation_asks_for_what_known_circuits_do(task: TargetTask) -> None:
+    requests, circuits = asked(task, 6), known(6)
+    assert requests.targets is not None
+    np.testing.assert_allclose(requests.targets, task.targets_of(circuits.ids, TABLE), atol=1e-12)
+    np.testing.assert_array_equal(requests.num_qubits, circuits.num_qubits)
+    assert requests.prompts[:2] == (task.prompt(["h", "cx", "t"], TABLE.pool), task.prompt(["h", "t"], TABLE.pool))
+    # h and t on each of two qubits, and cx both ways.
+    assert requests.allowed.sum(axis=1).tolist() == [1 + 2, 1 + 4] * 3
+
+
+@pytest.mark.parametrize("task", TARGET_TASKS, ids=lambda task: task.name)
+def test_requests_are_taken_by_number_and_repeated(task: TargetTask) -> None:
+    requests, rows = asked(task, 6), np.array([4, 1, 1])
+    taken = requests.take(rows)
+    assert len(taken) == 3
+    assert taken.prompts == tuple(requests.prompts[row] for row in rows)
+    for name in ("num_qubits", "allowed", "targets"):
+        np.testing.assert_array_equal(getattr(taken, name), getattr(requests, name)[rows], err_msg=name)
+    single, rows = requests.take(np.array([3])), np.array([3, 3])
+    repeated = single.repeated(2)
+    assert repeated.prompts == requests.take(rows).prompts
+    for name in ("num_qubits", "allowed", "targets"):
+        np.testing.assert_array_equal(getattr(repeated, name), getattr(requests, name)[rows], err_msg=name)
+
+
+def test_requests_without_targets_are_taken_and_repeated() -> None:
+    requests = SrvTask().requests(["Generate SRV: [1, 1]", "Generate SRV: [2, 2]"], None, TABLE)
+    taken = requests.take(np.array([1]))
+    assert taken.prompts == ("Generate SRV: [2, 2]",)
+    assert taken.targets is taken.repeated(3).targets is None
+    assert taken.repeated(3).prompts == ("Generate SRV: [2, 2]",) * 3
+
+
+def test_validation_of_schmidt_rank_vectors_asks_for_every_prompt_in_turn() -> None:
+    prompts = ["Generate SRV: [1, 1]", "Generate SRV: [2, 2]", "Generate SRV: [1]"]
+    requests = SrvTask().validation_requests(5, prompts, known, TABLE)
+    assert requests.prompts == (*prompts, *prompts[:2])
+    assert requests.num_qubits.tolist() == [2, 2, 1, 2, 2]
+
+
+def test_samples_in_parts_are_joined_as_if_made_at_once() -> None:
+    task = UnitaryTask()
+    requests, ids = asked(task, 6), known(6).ids
+    valid = np.array([True, True, False, True, False, True])
+    reasons = tuple(VALID if ok else "two gates in one time step" for ok in valid)
+
+    def verified(rows: slice) -> object:
+        report = DecodeReport(ids[rows], valid[rows], reasons[rows])
+        return task.verify(requests.take(np.arange(6)[rows]), report, TABLE)
+
+    assert joined([verified(slice(1))]).prompts == requests.prompts[:1]
+    whole, parts = verified(slice(None)), joined([verified(slice(2)), verified(slice(2, 3)), verified(slice(3, 6))])
+    assert len(parts) == 6
+    assert parts.prompts == whole.prompts
+    assert parts.table is TABLE
+    assert parts.report.reasons == reasons
+    for name in ("ids", "num_qubits", "infidelities", "matches"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
+    np.testing.assert_array_equal(parts.report.valid, valid)
+    np.testing.assert_array_equal(parts.matches, valid)
+
+
+def test_samples_say_what_came() -> None:
+    report = DecodeReport(
+        np.array([[1], [1], [3]], dtype=np.int16), np.array([True, False, True]), (VALID, "why", VALID)
+    )
+    requests = SrvTask().requests(["Generate SRV: [1]", "Generate SRV: [1]", "Generate SRV: [2, 2]"], None, TABLE)
+    samples = SrvTask().verify(requests, report, TABLE)
+    assert [samples.outcome(row) for row in range(3)] == [
+        "asked [1]: got [1]",
+        "asked [1]: got why",
+        "asked [2, 2]: got [1, 1]",
+    ]
+    task = UnitaryTask()
+    prompts = ["Compile using: ['h']"] * 3
+    eye = task.verify(task.requests(prompts, [np.eye(2)] * 3, TABLE), report, TABLE)
+    assert [eye.outcome(row).split(": ")[-1] for row in range(2)] == ["infidelity 1", "why"]
+    assert eye.infidelities.tolist()[1] == 1
+
+
+@pytest.mark.parametrize("rows", [[0, 3], [-4, 0], [3], [-4]])
+def test_rows_beyond_the_samples_are_refused(rows: list[int]) -> None:
+    report = DecodeReport(np.ones((3, 1), dtype=np.int16), np.ones(3, dtype=np.bool_), (VALID,) * 3)
+    samples = SrvTask().verify(SrvTask().requests(["Generate SRV: [1]"] * 3, None, TABLE), report, TABLE)
+    assert len(samples.circuits([0, -3, 2])) == 3
+    assert samples.circuits([]) == []
+    with pytest.raises(ConfigError, match=r"there are 3 samples: give 0 to 2"):
+        samples.circuits(rows)
+
+
+def test_tasks_without_targets_have_arrays_of_no_columns() -> None:
+    task, ids = TASKS["SRV"], known(4).ids
+    for empty, shape in ((task.targets_of(ids, TABLE), (4, 4, 0)), (task.pad(np.zeros((5, 2, 0)), 3), (5, 8, 0))):
+        assert empty.shape == shape
+        assert empty.dtype == np.complex128
+    assert task.columns(3) == 0
+    assert len(set(task.keys_of(np.array([[1, 2], [2, 1], [1, 2]], dtype=np.int16), TABLE).tolist())) == 2
+
+
+@pytest.mark.parametrize(("samples", "candidates"), [(10, 2**14), (100_000, 2**16), (2**17, 2**17), (10**9, 2**18)])
+def test_shards_of_targets_grow_with_the_data_set(samples: int, candidates: int) -> None:
+    assert UnitaryTask().num_candidates(DatasetConfig(num_samples=samples)) == candidates
+
+
+@pytest.mark.parametrize("name", SIMPLIFIERS)
+def test_simplified_candidates_do_what_they_did(name: str) -> None:
+    ids = random_ids(np.random.default_rng(0), TABLE, 20, 0, 8)
+    simplified = SIMPLIFIERS[name](ids, TABLE)
+    done = [UnitaryTask().targets_of(circuits, TABLE) for circuits in (ids, simplified)]
+    assert infidelities(*done).max() < 1e-9
+    assert (gate_count(simplified) < gate_count(ids)).any() == (name != "none")
+
+
+def test_prompts_of_targets_begin_as_their_task_does() -> None:
+    config = DatasetConfig(gate_set=("h", "cx", "t"))
+    assert UnitaryTask().label_prompt(0b101, config) == "Compile using: ['h', 't']"
+    assert StateTask().label_prompt(0b110, config) == "Prepare using: ['cx', 't']"
+    StateTask().check_prompt("Prepare using: ['t']", TABLE.pool, 2)
+    for wrong in ("Compile using: ['t']", "Prepare using: ['z']"):
+        with pytest.raises(ConfigError, match="prompt"):
+            StateTask().check_prompt(wrong, TABLE.pool, 2)
+
+
+def test_stratified_circuits_are_kept_to_as_many_qubits_as_are_aimed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantum_diffusion.tasks.srv.CANDIDATES", 500)
+    monkeypatch.setattr("quantum_diffusion.tasks.srv._aims", lambda config: np.array([0, 0, 0, 1, 0, 0]))
+    config = DatasetConfig(num_qubits=5, min_gates=20, max_gates=30, sampling="stratified")
+    ids, labels = SrvTask().draw(config, np.random.default_rng(0))
+    assert len(ids) == len(labels) == 500
+    sizes = np.bitwise_count(labels)
+    assert sizes.max() == 3
+    assert len(np.unique(labels[sizes == 3])) == 10, "every three of the five qubits"
+
+
+def test_qiskit_competes_for_unitaries_alone() -> None:
+    target = UnitaryTask().targets_of(known(6).ids[5:], TABLE)[0]
+    found = UnitaryTask().by_qiskit(target, ["h", "cx", "t", "tdg", "s", "sdg"])
+    assert found is not None
+    table = instruction_table(GatePool(["h", "cx", "t", "tdg", "s", "sdg"]), 2)
+    assert UnitaryTask().distances(ids_from_circuits([found], table, len(found)), target[None], table)[0] < 1e-9
+    assert StateTask().by_qiskit(target[:, :1], ["h", "cx"]) is None
