@@ -120,7 +120,9 @@ def test_saved_features_need_no_clip(folder: Path) -> None:
     again = FrozenPromptEncoder(params(folder), PROMPTS[:2])
     again.features.load_saved(content)
     assert torch.equal(again(again.read(PROMPTS[:2])), expected)
-    with pytest.raises(ConfigError, match=r"\[2, 1, 2\].*not known, and no CLIP weights at.*give text_encoder"):
+    with pytest.raises(
+        ConfigError, match=r"\[2, 1, 2\].*not known, and no CLIP weights at.*set QUANTUM_DIFFUSION_CLIP"
+    ):
         again.read(["Generate SRV: [2, 1, 2]"])
     for damaged in (b"", b"x" * 100, content[:50]):
         with pytest.raises(ValueError, match="expected the features"):
@@ -132,7 +134,10 @@ def test_saved_features_need_no_clip(folder: Path) -> None:
 
 def test_what_is_missing_or_wrong_is_said_in_a_line(folder: Path, tmp_path: Path) -> None:
     cases: list[tuple[ClipParams, str]] = [
-        (params(tmp_path / "nowhere"), "no CLIP weights at.*give text_encoder.params.weights.*connect.*prompts that"),
+        (
+            params(tmp_path / "nowhere"),
+            "no CLIP weights at.*set QUANTUM_DIFFUSION_CLIP .*text_encoder.params.weights.*connect.*prompts that",
+        ),
         (params(tmp_path), "holds no CLIP weights: expected config.json"),
         (params(folder / "open_clip_model.safetensors", tokenizer=str(tmp_path)), "no CLIP vocabulary in"),
         (params(folder / "vocab.json", tokenizer=str(folder)), "cannot be read as weights"),
@@ -147,6 +152,19 @@ def test_what_is_missing_or_wrong_is_said_in_a_line(folder: Path, tmp_path: Path
     (folder / "vocab.json").write_text("{}")
     with pytest.raises(ConfigError, match="cannot read the CLIP vocabulary"):
         ClipTextEncoder(params(folder))
+
+
+def test_the_environment_names_weights_where_the_model_s_are_not_on_this_machine(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = ClipTextEncoder(params(folder)).encode(PROMPTS)
+    monkeypatch.setenv("QUANTUM_DIFFUSION_CLIP", str(folder))
+    for weights in (str(tmp_path / "of-another-machine"), ClipParams().weights):
+        found, _ = ClipTextEncoder(ClipParams(weights=weights, width=WIDTH)).encode(PROMPTS)
+        assert torch.equal(found, expected)
+    other = write_clip(tmp_path / "other", seed=1)
+    found, _ = ClipTextEncoder(params(other)).encode(PROMPTS)
+    assert not torch.equal(found, expected)  # what the model names is here
 
 
 def test_weights_that_lack_a_part_are_refused(folder: Path, tmp_path: Path) -> None:

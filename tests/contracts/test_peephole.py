@@ -246,7 +246,7 @@ def test_rules(pool: str, before: str, after: str) -> None:
     ],
 )
 def test_windows_are_searched_again_where_gates_have_joined(pool: str, text: str, most: int) -> None:
-    """One circuit of ten thousand needs it: gates join that others stood between, and leave a window to shorten."""
+    """About one circuit of 50,000 needs it: gates join that others stood between, and leave a window to shorten."""
     num_qubits = 4 if "3" in text else 3
     circuit = Circuit(num_qubits, read_gates(text))
     table = instruction_table(GatePool(pool.split()), num_qubits)

@@ -103,5 +103,8 @@ def test_a_model_of_genqc_asks_for_clip_in_one_line(
     _, told = run_here(capfd, "sample", f"sample.model_dir={model}", "sample.srv=[1,2,2]", status=2)
     error = told.strip().splitlines()[-1]
     assert error.startswith("error: the features of the prompt 'Generate SRV: [1, 2, 2]' are not known, and cannot")
-    for way in ("text_encoder.params.weights=", "connect once", "prompts that the model was saved with"):
+    for way in ("set QUANTUM_DIFFUSION_CLIP", "connect once", "prompts that the model was saved with"):
         assert way in error
+    monkeypatch.setenv("QUANTUM_DIFFUSION_CLIP", str(write_clip(tmp_path / "clip")))
+    steps = "sample.model_params.sample_steps=2"
+    run_here(capfd, "sample", f"sample.model_dir={model}", "sample.srv=[1,2,2]", "sample.max_tries=2", steps, status=3)

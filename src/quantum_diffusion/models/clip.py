@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +18,16 @@ import torch
 from torch import Tensor
 
 from quantum_diffusion.config.schema import ClipParams
-from quantum_diffusion.errors import ConfigError, first_line
+from quantum_diffusion.errors import ConfigError, first_line, quoted_path
 from quantum_diffusion.files import sha256_of
 from quantum_diffusion.hub import download, hub_address
 from quantum_diffusion.models.weight_files import read_weights
 
 CONTEXT = 77
 """Tokens that CLIP reads; shorter prompts are padded with zeros, which it attends to, as OpenCLIP does."""
+
+VARIABLE = "QUANTUM_DIFFUSION_CLIP"
+"""Environment variable that names CLIP's weights on this machine."""
 
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -134,14 +138,20 @@ def _quiet(transformers: Any) -> Iterator[None]:
 def _find(params: ClipParams) -> Path:
     """Return the folder or the file of the weights.
 
+    A saved model names the weights of the machine it was trained on, and genQC's models those on the Hub, so the
+    environment may name others: it counts unless the model's are on this machine.
+
     Raises:
         ConfigError: There is none.
     """
-    address = hub_address(params.weights, ConfigError)
+    given = params.weights
+    if not os.path.exists(given):
+        given = os.environ.get(VARIABLE) or given
+    address = hub_address(given, ConfigError)
     if address is None:
-        place = Path(params.weights)
+        place = Path(os.path.expanduser(given))
         if not place.exists():
-            raise ConfigError(f"no CLIP weights at {params.weights!r}: {_WAYS_OUT}")
+            raise ConfigError(f"no CLIP weights at {quoted_path(given)}: {_WAYS_OUT}")
         return place
     try:
         return download(address, "model", _HUB_FILES, ConfigError)
@@ -150,8 +160,8 @@ def _find(params: ClipParams) -> Path:
 
 
 _WAYS_OUT = (
-    "give text_encoder.params.weights=FOLDER_OR_FILE on this machine (as transformers or OpenCLIP save it), connect "
-    "once to download hf://owner/name, or use prompts that the model was saved with"
+    f"set {VARIABLE} (in training also training.text_encoder.params.weights) to a folder or file on this machine, as "
+    "transformers or OpenCLIP save it, connect once to download it, or use prompts that the model was saved with"
 )
 
 
