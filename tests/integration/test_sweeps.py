@@ -88,7 +88,7 @@ def test_one_training_fails_and_the_same_command_makes_up_for_it(folder: Path, m
     result = run_forked(folder, *script("evaluate_model.py"), "evaluation.dataset=./data/1", *sweep, "--multirun")
     assert "2 of 2 jobs are done" in result.stdout
     paths = [weights.parents[1] / name / "evaluation" / "metrics.json" for name in ("run_0", "run_1")]
-    made = [json.loads(path.read_text()) | {"seconds": 0, "evaluation": None} for path in paths]
+    made = [json.loads(path.read_text()) | {"seconds": 0, "evaluation": None, "provenance": None} for path in paths]
     assert made[0] == made[1], "run_1 had a copy of the same data"
 
 

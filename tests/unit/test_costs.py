@@ -29,11 +29,11 @@ def test_several_costs_are_summed_with_their_weights() -> None:
         ({"gates": 1, "cx": 2}, "objective: unknown cost 'cx'"),
         ({}, "give one of gates, two_qubit_gates, t_count, depth"),
         (3, "objective is 3"),
-        ({"gates": -1}, "the weight of gates is -1"),
-        ({"gates": math.inf}, "the weight of gates is inf"),
-        ({"gates": math.nan}, "the weight of gates is nan"),
-        ({"gates": True}, "the weight of gates is True"),
-        ({"gates": "2"}, "the weight of gates is '2'"),
+        ({"gates": -1}, "the weight of .gates. is -1"),
+        ({"gates": math.inf}, "the weight of .gates. is inf"),
+        ({"gates": math.nan}, "the weight of .gates. is nan"),
+        ({"gates": True}, "the weight of .gates. is True"),
+        ({"gates": "2"}, "the weight of .gates. is '2'"),
     ],
 )
 def test_other_objectives_are_refused(objective: object, message: str) -> None:

@@ -261,7 +261,7 @@ class _Reader:
         model = (str(params.get("arch")), str(params.get("version")))
         if model not in _CLIP_WEIGHTS:
             logger.warning(
-                "%r names CLIP weights that are not known here, %s: name a copy on this machine (QUANTUM_DIFFUSION_CLIP)",
+                "%r names unknown CLIP weights, %s: name a copy on this machine (QUANTUM_DIFFUSION_CLIP)",
                 str(self._folder),
                 _shown(model),
             )
