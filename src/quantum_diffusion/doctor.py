@@ -21,6 +21,7 @@ from quantum_diffusion.pretrained import pretrained_names
 
 _PACKAGES = ("torch", "numpy", "qiskit", "diffusers", "lightning-fabric", "hydra-core", "safetensors")
 _EXTRAS = {
+    "clip": ("transformers", "CLIP as the text encoder, also of genQC's models"),
     "qasm3": ("qiskit_qasm3_import", "OpenQASM 3 programs as targets"),
     "pennylane": ("pennylane", "Circuit.to_pennylane"),
     "ray": ("ray", "data sets and samples on a cluster"),

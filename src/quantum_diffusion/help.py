@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ def _short(values: str) -> str:
 
 def _first_sentence(text: str) -> str:
     """Return the first sentence of a key's description, for the list in `--help`; `--help KEY` shows all."""
-    return text.partition(". ")[0].rstrip(".")
+    return re.split(r"(?<!e\.g)(?<!i\.e)\. ", text)[0].rstrip(".")
 
 
 def required_keys(command: Command) -> str:

@@ -340,7 +340,7 @@ def test_damaged_and_hostile_files_are_refused(clip: Path, tmp_path: Path) -> No
         load_pipeline(folder)
     (folder / "model.safetensors").write_bytes(content)
     (folder / "config.yaml").write_text("target: genQC.pipeline.X\nparams: !!python/object/apply:os.system ['x']")
-    with pytest.raises(CheckpointError, match="is no readable YAML"):
+    with pytest.raises(CheckpointError, match="is not readable YAML"):
         load_pipeline(folder)
 
 

@@ -102,7 +102,8 @@ def test_a_model_of_genqc_asks_for_clip_in_one_line(
     model = store(theirs("SRV", ["Generate SRV: [1, 2, 2]"]), tmp_path / "genqc_model")
     _, told = run_here(capfd, "sample", f"sample.model_dir={model}", "sample.srv=[1,2,2]", status=2)
     error = told.strip().splitlines()[-1]
-    assert error.startswith("error: the features of the prompt 'Generate SRV: [1, 2, 2]' are not known, and cannot")
+    assert error.startswith("error: cannot download 'hf://laion/CLIP-ViT-B-32")
+    assert error.endswith("(for the prompt 'Generate SRV: [1, 2, 2]', whose features are not known)")
     for way in ("set QUANTUM_DIFFUSION_CLIP", "connect once", "prompts that the model was saved with"):
         assert way in error
     monkeypatch.setenv("QUANTUM_DIFFUSION_CLIP", str(write_clip(tmp_path / "clip")))

@@ -137,7 +137,7 @@ class _Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._root = _Node(self._description(), f"{folder / DESCRIPTION}: the pipeline")
+        self._root = _Node(self._description(), f"{folder / DESCRIPTION}: pipeline")
 
     def read(self, device: torch.device | None) -> DiffusionPipeline:
         """Return the pipeline with its weights."""
@@ -171,7 +171,9 @@ class _Reader:
         except OSError as problem:
             raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
         except Exception:  # PyYAML lets many kinds escape
-            raise CheckpointError(f"{str(file)!r} is no readable YAML: copy the folder again") from None
+            raise CheckpointError(
+                f"{str(file)!r} is not readable YAML: copy the folder again, or save it again with genQC"
+            ) from None
         if not isinstance(description, Mapping):
             raise CheckpointError(f"{str(file)!r} is no mapping: expected a pipeline that genQC saved")
         return description

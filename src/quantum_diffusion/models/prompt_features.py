@@ -117,7 +117,7 @@ class PromptFeatures:
             try:
                 self._encoder = ClipTextEncoder(self.params)
             except ConfigError as problem:
-                raise ConfigError(f"the features of the prompt {prompts[-1]!r} are not known, and {problem}") from None
+                raise ConfigError(f"{problem} (for the prompt {prompts[-1]!r}, whose features are not known)") from None
         encoder = self._encoder
         if encoder.width != self.params.width:
             raise ConfigError(

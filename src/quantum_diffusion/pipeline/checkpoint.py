@@ -235,7 +235,8 @@ def _parse(file: Path) -> tuple[str, dict[str, Any]]:
         description = yaml.safe_load(text)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
-            f"no saved model at {str(file.parent)!r}: give the folder that `quantum-diffusion train` wrote"
+            f"no saved model at {str(file.parent)!r}: give the folder that `quantum-diffusion train` or genQC wrote, "
+            "pretrained:NAME or hf://owner/name"
         ) from None
     except OSError as problem:
         raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem

@@ -88,8 +88,8 @@ def check_guided(asked: Requests, options: SamplingConfig) -> None:
     """
     if asked.negative is not None and options.guidance_scale == 1:
         raise ConfigError(
-            "what is not wanted counts by guidance alone, and model_params.guidance_scale is 1, which is none: give a "
-            "larger one, e.g. 2"
+            "a negative request needs guidance, but model_params.guidance_scale is 1 (no guidance): set it above 1, "
+            "e.g. to 2"
         )
 
 

@@ -224,11 +224,17 @@ def _negative_prompt(pipeline: DiffusionPipeline, srv: tuple[int, ...], negative
     negative = check_wholes(negative_srv, "negative_srv", "[1, 1, 1]")
     prompt = srv_prompt(list(negative))
     if negative == srv:
-        raise ConfigError(f"sample.negative_srv={list(negative)} is what is asked for: give another vector")
-    if len(negative) != len(srv) or prompt not in pipeline.config.prompts:
+        raise ConfigError(f"sample.negative_srv={list(negative)} equals sample.srv: give another vector")
+    example = [1] * len(srv) if 2 in srv else [2] * len(srv)
+    if len(negative) != len(srv):
         raise ConfigError(
-            f"sample.negative_srv={list(negative)} is no vector of {len(srv)} qubits that the model was trained on: "
-            f"give one, e.g. {[1] * len(srv) if 2 in srv else [2] * len(srv)}"
+            f"sample.negative_srv={list(negative)} has {counted(len(negative), 'entry', 'entries')}, but sample.srv "
+            f"has {len(srv)}: give one of {len(srv)}, e.g. {example}"
+        )
+    if prompt not in pipeline.config.prompts:
+        raise ConfigError(
+            f"sample.negative_srv={list(negative)} is not a vector that the model was trained on: give one that is, "
+            f"e.g. {example}"
         )
     return prompt
 
