@@ -1,6 +1,6 @@
 """The figures of an evaluation, each a pure function of the sampled circuits and what they are compared with.
 
-"Exact" means: the sample is a valid circuit and the Schmidt rank vector found by simulation equals the one asked for,
+"Exact" means: the sample is a valid circuit and the Schmidt rank vector found by simulation equals the requested one,
 entry by entry; one sample a prompt, nothing selected. A circuit without any gate is valid, but never exact or novel.
 """
 
@@ -65,7 +65,7 @@ class EvaluationMetrics(SampledFigures):
         srv_accuracy_interval: 95 % Wilson interval of `srv_accuracy`.
         srv_accuracy_novel: Exact share among the samples that are neither empty nor in the data set, None when there
             are none.
-        srv_accuracy_by_entangled: Exact share by the number of entangled qubits asked for.
+        srv_accuracy_by_entangled: Exact share by the requested number of entangled qubits.
         srv_accuracy_by_prompt: Exact share by prompt.
         baseline_shuffled_accuracy: Exact share of the same circuits against shuffled prompts: what ignoring the
             prompt would reach.
@@ -145,7 +145,7 @@ def wilson_interval(successes: float, trials: float, z: float = 1.96) -> tuple[f
 
 
 def accuracy_by_entangled(samples: SrvSamples) -> dict[str, float]:
-    """Return the exact share by number of entangled qubits asked for, keys "0", "2", "3", ..."""
+    """Return the exact share by the requested number of entangled qubits, keys "0", "2", "3", ..."""
     entangled = (samples.wanted == 2).sum(axis=1)
     return {str(number): float(samples.matches[entangled == number].mean()) for number in np.unique(entangled)}
 

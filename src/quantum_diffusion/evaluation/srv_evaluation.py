@@ -65,7 +65,7 @@ def evaluate(
 
     Args:
         pipeline: The model.
-        dataset: Its prompts are asked for; its circuits decide what is novel.
+        dataset: Its prompts are the requests; its circuits decide what is novel.
         config: How many samples, and how to sample.
         progress: Called with (circuits so far, circuits wanted).
         on_training_data: Whether the model was trained on this data set; None when that is not known.
@@ -139,6 +139,6 @@ def write_results(result: EvaluationResult, folder: Path, config: EvaluationConf
 
 
 def failed_circuits(samples: SrvSamples) -> list[tuple[str, Circuit]]:
-    """Return distinct valid circuits that are not what was asked for, at most `MOST_FAILED`, with what came instead."""
+    """Return distinct valid circuits that miss their request, at most `MOST_FAILED`, with their actual labels."""
     rows = rows_to_show(samples, samples.report.valid & ~samples.matches, MOST_FAILED)
     return [(samples.outcome(row), circuit) for row, circuit in zip(rows, samples.circuits(rows), strict=True)]

@@ -67,13 +67,13 @@ class Targets:
 
     @property
     def matrices(self) -> Matrix:
-        """What is asked for, complex128 [M, D, R], on all qubits of the data set."""
+        """Targets, complex128 [M, D, R], on all qubits of the data set."""
         assert self.requests.targets is not None
         return self.requests.targets
 
     @property
     def corners(self) -> list[Matrix]:
-        """What is asked for on the qubits that it has, M of complex128 [d, r]: views."""
+        """Targets restricted to their own qubits, M views of complex128 [d, r]."""
         widths = self.requests.num_qubits.tolist()
         return [self.task.corner(*pair) for pair in zip(self.matrices, widths, strict=True)]
 
@@ -125,7 +125,7 @@ class TargetResult:
 
     Attributes:
         metrics: The figures.
-        targets: What was asked for.
+        targets: The requests.
         tries: All samples.
         verified: Distinct exact circuits of each target by its name, shortest first, at most `MOST_CIRCUITS`.
         failed: Of some targets that no sample solved the one that came nearest, each with its target and infidelity.
@@ -240,7 +240,7 @@ def evaluate_targets(
 
 
 def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
-    """Draw targets at random; of those that are equal, with equal qubits and gates, one is kept.
+    """Draw targets at random, without duplicates (equal targets with equal qubits and gates).
 
     Args:
         dataset: Circuits with their targets.
@@ -388,7 +388,7 @@ def least_gates(targets: Targets, found: Sequence[int | None]) -> list[int | Non
     """Return the fewest gates of circuits of each target over its allowed gates, None where they are not known.
 
     Args:
-        targets: M targets, each of which has a circuit of its own.
+        targets: M targets, each with the circuit it comes from.
         found: Gates of the shortest circuit found, None without one; as long M.
     """
     optima: list[int | None] = []

@@ -64,10 +64,10 @@ class GateComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetMetrics(SampledFigures):
-    """The content of `metrics.json` for a model that is asked for targets; all rates are shares in [0, 1].
+    """The content of `metrics.json` for a model with targets; all rates are shares in [0, 1].
 
     Attributes:
-        num_targets: Distinct pairs of a target and allowed gates that were asked for.
+        num_targets: Distinct requested pairs of a target and allowed gates.
         samples_per_target: Circuits sampled for each.
         exact_below: The infidelity below which a circuit is exact.
         exact_rate: Exact share of all samples.

@@ -58,7 +58,7 @@ def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
 
     Args:
         dataset: What to write.
-        path: A folder that does not exist or is empty. Its place is written into its `config.yaml`: who moves it gives
+        path: A folder that does not exist or is empty. Its path is written into its `config.yaml`; if you move it, give
             genQC the argument `save_path`.
 
     Returns:
@@ -131,7 +131,7 @@ def _mixed_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
     x = np.where(absent[:, :, None] | ended[:, None, :], padding, tokens)
     z = np.hstack([qubits, -(-steps // _TIME_MULTIPLE) * _TIME_MULTIPLE])
     tensors: dict[str, NDArray[Any]] = {"x": x.astype(np.int32), "z": z.astype(np.int32)}
-    if dataset.targets is not None:  # only with parameters, of which there are none, genQC can batch unitaries
+    if dataset.targets is not None:  # genQC can batch unitaries only together with parameters, so these are empty
         parameters = np.zeros((len(dataset), 0, tokens.shape[2]), dtype=np.float32)
         tensors |= {"params": parameters, "U": dataset.targets}
     return tensors

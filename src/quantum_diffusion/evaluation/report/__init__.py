@@ -1,1 +1,1 @@
-"""Reports for people: tables, pictures and the HTML page."""
+"""Human-readable reports: tables, pictures and the HTML page."""

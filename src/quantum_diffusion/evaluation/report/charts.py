@@ -270,7 +270,7 @@ def figure(title: str, said: str, parts: Iterable[Markup], height: float, note: 
 
     Args:
         title: Above it.
-        said: What it shows, for those who do not see it.
+        said: Text alternative of the chart.
         parts: What is drawn.
         height: In units of the drawing, which is `WIDTH` wide.
         note: Beside the title.

@@ -30,7 +30,7 @@ _KINDS: dict[str, type[EvaluationMetrics | TargetMetrics]] = {
 
 
 def comparison_parts(sources: Sources) -> list[tuple[str, str, Markup]]:
-    """Return (anchor, title, part) of each kind of which there are several."""
+    """Return (anchor, title, part) for each kind with several sources."""
     parts: list[tuple[str, str, list[Markup | None]]] = []
     if len(sources.runs) > 1:
         content = [_runs_table(sources), _settings_table(sources.runs), _curves(sources.runs)]

@@ -43,7 +43,7 @@ def drawing(circuit: Circuit, title: str) -> Markup:
 
 
 def in_words(circuit: Circuit) -> str:
-    """Write the gates of a circuit with their qubits, for those who hear the page.
+    """Write the gates of a circuit with their qubits, for screen readers.
 
     Example:
         >>> in_words(Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,)))))

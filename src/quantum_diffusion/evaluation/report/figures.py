@@ -31,7 +31,7 @@ class DrawnCircuit:
     """A circuit of an evaluation.
 
     Attributes:
-        title: The comment above it: what was asked for, and what it is.
+        title: The comment above it: the request, and the outcome.
         circuit: The circuit.
         file: Where it is, below the evaluation.
     """

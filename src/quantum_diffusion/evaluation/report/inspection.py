@@ -137,7 +137,7 @@ def check_rows(report: InspectionReport) -> list[Row]:
 
 
 def verdict(report: InspectionReport) -> str:
-    """Return what is wrong, in one line; empty when nothing is."""
+    """Return the problems in one line; empty if there are none."""
     parts = [f"{check} of {found.count:,} ({_rows(found)})" for check, found in report.wrong.items() if found.count]
     return f"of {counted(report.num_circuits, 'circuit')}, wrong are: " + ", ".join(parts) if parts else ""
 

@@ -23,7 +23,7 @@ from quantum_diffusion.files import new_file
 from quantum_diffusion.folders import check_nothing_lost
 
 GENERATOR = "quantum_diffusion report"
-"""Says in the head of the page who made it; a page that says so may be replaced."""
+"""Marks the page as ours, in its head; a page with this mark may be replaced."""
 
 _STYLE = Path(__file__).with_name("page.css")
 _HEAD_BYTES = 4096
@@ -139,7 +139,7 @@ def report_page(sources: Sources, title: str, made: str) -> str:
 
 
 def _groups(sources: Sources) -> list[tuple[str, str, list[Part]]]:
-    """Return (anchor, title, parts) of each kind of source that there is."""
+    """Return (anchor, title, parts) for each kind of source that is present."""
     evaluations = [
         Part(anchor, one.name, evaluation_section(one, anchor), evaluation_card(one, anchor))
         for k, one in enumerate(sources.evaluations, start=1)

@@ -30,7 +30,7 @@ FOLDERS = (CIRCUITS_FOLDER, FAILED_FOLDER)
 RESULTS = (METRICS_FILE, "metrics.md", "accuracy.png", "success.png", "circuits.png", *FOLDERS)
 
 MOST_FAILED = 12
-"""Circuits that are kept of those that failed."""
+"""Maximum number of failed circuits to keep."""
 
 _KEYS = {"valid_rate", "reasons", "seed", "evaluation"}
 """What `metrics.json` of every evaluation has, and hardly another file of that name."""
@@ -107,7 +107,7 @@ def write_results_folder(
         verified: Circuits by the name of their folder, written as `circuits/NAME/00001.qasm`, ...
         comments: One line a name, above the circuits.
         pictures: What draws each picture, by its name; one that cannot be drawn is left out with a warning.
-        failed: Some circuits that failed, each below what was asked for and what came; `failed/00001.qasm`, ...
+        failed: Some failed circuits, each below its request and its outcome; `failed/00001.qasm`, ...
 
     Raises:
         CheckpointError: The folder cannot be written; what was there before is unchanged.

@@ -40,7 +40,7 @@ _NOISY = 40
 """Points of a loss from which its running mean is drawn, too."""
 
 _NOT_SHOWN = ("dataset_path", "status")
-"""An absolute path means nothing on another computer, and may say who the user is."""
+"""Absolute paths mean nothing on another computer and may reveal the user's name."""
 
 _LEFT_OUT = ("training.general.verbose", "training.general.overwrite", "training.general.resume")
 
