@@ -42,7 +42,7 @@ class Optimum:
 
     @property
     def sizes(self) -> list[int]:
-        """How many different things circuits of 0, 1, 2, ... gates make that shorter ones do not."""
+        """Number of distinct targets that circuits of 0, 1, 2, ... gates reach and shorter ones do not."""
         return [len(keys) for keys in self._made]
 
     def least_gates(self, target: Matrix, known: int) -> int | None:

@@ -115,7 +115,7 @@ def _may_be(folder: Path, metadata: dict[str, Any]) -> bool:
 
 
 def _origin(metadata: dict[str, Any], model: Path) -> Path | None:
-    """Return the model from whose weights another one began; None where it began anew."""
+    """Return the model whose weights another one started from; None if it started from random weights."""
     if "init_from" in metadata:
         given = metadata["init_from"]
     else:  # of an earlier version

@@ -154,7 +154,7 @@ def _path(places: Iterable[Point]) -> str:
 
 
 def _in_words(name: str, points: Sequence[Point], x_ticks: Sequence[tuple[float, str]], percent: bool) -> str:
-    """Say a curve: each of few points, else the first and the last."""
+    """Describe a curve in words: every point if there are few, else the first and the last."""
     labels = dict(x_ticks)
     told = [f"{value_text(y, percent, 4)} at {labels.get(x) or number(x)}" for x, y in points]
     if len(told) > _MOST_SAID:

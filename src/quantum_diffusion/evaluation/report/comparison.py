@@ -49,7 +49,7 @@ def comparison_parts(sources: Sources) -> list[tuple[str, str, Markup]]:
 
 
 def _side_by_side(caption: str, names: Sequence[str], columns: Sequence[dict[str, str]]) -> Markup:
-    """Return a table with a column a source, and a row for each figure that any of them has."""
+    """Return a table with a column for each source and a row for each figure that any of them has."""
     keys = dict.fromkeys(key for column in columns for key in column)
     rows = [(key, *(column.get(key, _MISSING) for column in columns)) for key in keys]
     return table(caption, ["", *names], rows, numeric=range(1, len(names) + 1))

@@ -107,7 +107,7 @@ def scrolling(content: Markup, name: str) -> Markup:
 
 
 def details(summary: str, *content: Child) -> Markup:
-    """Return what is shown when its summary is chosen."""
+    """Return a section that is shown when its summary is clicked."""
     return element("details", element("summary", summary), *content)
 
 

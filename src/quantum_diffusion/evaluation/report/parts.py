@@ -51,6 +51,6 @@ def shown(value: Any) -> str:
 
 
 def card(value: str, name: str, *notes: Child, anchor: str) -> Markup:
-    """Return a figure that is seen from afar, which leads to its part of the page."""
+    """Return a prominent figure that links to its section of the page."""
     link = element("a", name, href=f"#{anchor}")
     return element("li", element("span", value, class_="figure"), link, [element("small", note) for note in notes])

@@ -33,7 +33,7 @@ def row_chart(
     references: Sequence[Reference] = (),
     note: str = "",
 ) -> Markup | None:
-    """Draw a bar below the other, each under its label and with its number.
+    """Draw one bar below another, each with its label above and its number.
 
     Args:
         title: Above the chart.
