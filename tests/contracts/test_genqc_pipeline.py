@@ -19,7 +19,8 @@ from torch import Tensor
 from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.errors import CheckpointError, ConfigError
-from quantum_diffusion.interop.genqc_pipeline import is_genqc_pipeline, read_pipeline, write_pipeline
+from quantum_diffusion.interop.genqc_pipeline import is_genqc_pipeline, read_pipeline
+from quantum_diffusion.interop.genqc_pipeline_export import write_pipeline
 from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.compilation import make_pipeline

@@ -82,7 +82,7 @@ def export_genqc(config: ExportConfig) -> Outcome:
 
 def _export_model(model: str, path: Path) -> Outcome:
     from quantum_diffusion import console
-    from quantum_diffusion.interop.genqc_pipeline import check_export_folder, write_pipeline
+    from quantum_diffusion.interop.genqc_pipeline_export import check_export_folder, write_pipeline
     from quantum_diffusion.interop.opening import load_pipeline
 
     check_export_folder(path)

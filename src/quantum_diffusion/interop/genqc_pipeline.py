@@ -1,4 +1,4 @@
-"""Opening U-Net pipeline folders of genQC, for Schmidt rank vectors and for unitaries, and writing such folders.
+"""Opens genQC's U-Net pipeline folders, for Schmidt rank vectors and unitaries; `genqc_pipeline_export` writes them.
 
 Names of classes go through the tables here and are never imported; weights are renamed in `interop.genqc`, strictly.
 """
@@ -16,23 +16,19 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save
 from torch import Tensor
 
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import CheckpointError, ConfigError, GateSetError, unknown_name
-from quantum_diffusion.files import DESCRIPTION, describe, new_folder
-from quantum_diffusion.folders import check_nothing_lost, names_in
+from quantum_diffusion.files import DESCRIPTION, describe
 from quantum_diffusion.interop.genqc import (
     UNITARY_ENCODER,
     gate_embedding_from_genqc,
     unet_weights_from_genqc,
-    unet_weights_to_genqc,
 )
 from quantum_diffusion.interop.genqc_data import gate_name
-from quantum_diffusion.models.clip import CONTEXT
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.models.weight_files import read_weights
 from quantum_diffusion.pipeline.build import PipelineConfig
@@ -44,41 +40,41 @@ from quantum_diffusion.tasks.unitary import UnitaryTask
 
 logger = logging.getLogger(__name__)
 
-_PIPELINES = {
+PIPELINES = {
     "genQC.pipeline.diffusion_pipeline.DiffusionPipeline": SrvTask.name,
     # Of two classes of this name the first is written: in genQC 0.2.5 the other one fails when it samples.
     "genQC.pipeline.diffusion_pipeline_special.DiffusionPipeline_Compilation": UnitaryTask.name,
     "genQC.pipeline.compilation_diffusion_pipeline.DiffusionPipeline_Compilation": UnitaryTask.name,
 }
-_UNETS = {
+UNETS = {
     SrvTask.name: "genQC.models.unet_qc.QC_Cond_UNet",
     UnitaryTask.name: "genQC.models.unet_qc.QC_Compilation_UNet",
 }
-_SCHEDULERS = {
+SCHEDULERS = {
     "genQC.scheduler.scheduler_ddim.DDIMScheduler": "ddim",
     "genQC.scheduler.scheduler_ddpm.DDPMScheduler": "ddpm",
     "genQC.scheduler.scheduler_dpm.DPMScheduler": "dpmsolver++",
 }
-_TEXT_ENCODER = "genQC.models.frozen_open_clip.CachedFrozenOpenCLIPEmbedder"
-_TEXT_ENCODERS = (
-    _TEXT_ENCODER,
+TEXT_ENCODER = "genQC.models.frozen_open_clip.CachedFrozenOpenCLIPEmbedder"
+TEXT_ENCODERS = (
+    TEXT_ENCODER,
     "genQC.models.frozen_open_clip.FrozenOpenCLIPEmbedder",
     "genQC.models.clip.frozen_open_clip.CachedFrozenOpenCLIPEmbedder",
     "genQC.models.clip.frozen_open_clip.FrozenOpenCLIPEmbedder",
 )
-_CLIP_WEIGHTS = {
+CLIP_WEIGHTS = {
     ("ViT-B-32", "datacomp_xl_s13b_b90k"): "hf://laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
     ("ViT-B-32", "laion2b_s34b_b79k"): "hf://laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     ("ViT-L-14", "datacomp_xl_s13b_b90k"): "hf://laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
 }
 """Where OpenCLIP's architecture and version are on the Hub."""
 
-_OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
+OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
 _SUFFIXES = ("safetensors", "pt", "ckpt")
 _LARGEST_DESCRIPTION = 2**20
 _MOST_LISTED = 12
 """Qubits of models all of whose Schmidt rank vectors are listed; genQC's have at most 8."""
-_MODEL, _EMBEDDER, _TEXT = "model", "embedder", "text_encoder"
+MODEL, EMBEDDER, TEXT = "model", "embedder", "text_encoder"
 
 
 def is_genqc_pipeline(folder: Path) -> bool:
@@ -141,13 +137,13 @@ class _Reader:
 
     def read(self, device: torch.device | None) -> DiffusionPipeline:
         """Return the pipeline with its weights."""
-        task = self._root.choose("target", _PIPELINES)
+        task = self._root.choose("target", PIPELINES)
         params = self._root.child("params")
-        unet = params.child(_MODEL)
-        if unet.choose("target", {name: name for name in _UNETS.values()}) != _UNETS[task]:
-            raise CheckpointError(f"{unet.place}.target: expected {_UNETS[task]!r} for this pipeline")
-        state = self._weights(_MODEL, unet)
-        embedder = self._weights(_EMBEDDER, params.child(_EMBEDDER)) if _EMBEDDER in params.values else state
+        unet = params.child(MODEL)
+        if unet.choose("target", {name: name for name in UNETS.values()}) != UNETS[task]:
+            raise CheckpointError(f"{unet.place}.target: expected {UNETS[task]!r} for this pipeline")
+        state = self._weights(MODEL, unet)
+        embedder = self._weights(EMBEDDER, params.child(EMBEDDER)) if EMBEDDER in params.values else state
         pipeline = make_pipeline(self._configuration(task, params, unet.child("params")))
         network = pipeline.network
         weights = network["backbone"].state_dict()
@@ -196,9 +192,9 @@ class _Reader:
         pool, num_qubits, max_gates = self._sizes(params)
         scheduler = params.child("scheduler")
         process = scheduler.child("params")
-        objective = process.choose("prediction_type", _OBJECTIVES)
-        text = self._text_encoder(params.child(_TEXT), unet.values.get("cond_emb_size"))
-        is_unitary, sampler = task == UnitaryTask.name, scheduler.choose("target", _SCHEDULERS)
+        objective = process.choose("prediction_type", OBJECTIVES)
+        text = self._text_encoder(params.child(TEXT), unet.values.get("cond_emb_size"))
+        is_unitary, sampler = task == UnitaryTask.name, scheduler.choose("target", SCHEDULERS)
         kept = ("model_features", "clr_dim", "t_emb_size", "num_heads", "num_res_blocks", "transformer_depths")
         noise = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "input_perturbation", "eta")
         prompts = (gates_prompt(pool.names, pool),) if is_unitary else _srv_prompts(num_qubits)
@@ -258,16 +254,16 @@ class _Reader:
         return pool, sizes[0], sizes[1]
 
     def _text_encoder(self, node: _Node, width: Any) -> dict[str, Any]:
-        node.choose("target", dict.fromkeys(_TEXT_ENCODERS))
+        node.choose("target", dict.fromkeys(TEXT_ENCODERS))
         params = node.child("params").values
         model = (str(params.get("arch")), str(params.get("version")))
-        if model not in _CLIP_WEIGHTS:
+        if model not in CLIP_WEIGHTS:
             logger.warning(
                 "%r names unknown CLIP weights, %s: name a copy on this machine (QUANTUM_DIFFUSION_CLIP)",
                 str(self._folder),
                 _shown(model),
             )
-        weights = _CLIP_WEIGHTS.get(model, f"{model[0]}/{model[1]}")
+        weights = CLIP_WEIGHTS.get(model, f"{model[0]}/{model[1]}")
         found = {key: params[key] for key in ("layer", "max_length") if key in params}
         return {"type": "clip", "params": {"weights": weights, "width": width} | found}
 
@@ -287,7 +283,7 @@ class _Reader:
 
     def _take_embedding(self, pipeline: DiffusionPipeline, rows: Tensor) -> None:
         """Put genQC's gate embedding in place; rows beyond those of the pool and of padding stand for nothing."""
-        ours = _gate_embedding(pipeline)
+        ours = gate_embedding_of(pipeline)
         if rows.dim() != 2 or rows.shape[1] != ours.shape[1] or len(rows) < len(ours):
             raise CheckpointError(
                 f"genQC's pipeline {str(self._folder)!r} embeds gates in {tuple(rows.shape)}: expected "
@@ -314,7 +310,8 @@ def _srv_prompts(num_qubits: int) -> tuple[str, ...]:
     return tuple(srv_prompt(srv) for srv in every if srv.count(2) != 1)
 
 
-def _gate_embedding(pipeline: DiffusionPipeline) -> Tensor:
+def gate_embedding_of(pipeline: DiffusionPipeline) -> Tensor:
+    """Return the gate embedding of a U-Net pipeline, float32 [V, C]."""
     embedding = pipeline.network["gate_embedding"]
     assert isinstance(embedding, GateEmbedding)
     return embedding.weight
@@ -323,154 +320,3 @@ def _gate_embedding(pipeline: DiffusionPipeline) -> Tensor:
 def _shown(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) < 80 else f"{text[:80]}..."
-
-
-# ---------------------------------------------------------------------------------------------------- writing
-
-
-def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
-    """Write a U-Net pipeline as a folder that genQC 0.2.5 opens with `from_config_file`.
-
-    The features of known prompts lie beside genQC's files, which does not read them; `read_pipeline` does.
-
-    Args:
-        pipeline: A Gaussian U-Net with CLIP as its text encoder.
-        path: A folder that does not exist or is empty.
-
-    Returns:
-        The name of genQC's class.
-
-    Raises:
-        ConfigError: The pipeline has parts that genQC lacks; the message names them.
-        CheckpointError: There is something in the folder, or it cannot be written.
-    """
-    path = Path(path)
-    check_export_folder(path)
-    check_exportable(pipeline.config)
-    config, network = pipeline.config, pipeline.network
-    weights = network["backbone"].state_dict()
-    if config.unitary_encoder is not None:
-        weights |= network["unitary_encoder"].state_dict(prefix=UNITARY_ENCODER)
-    embedding = _gate_embedding(pipeline)
-    state = unet_weights_to_genqc(weights, embedding, weights)
-    target = next(name for name, task in _PIPELINES.items() if task == config.condition_type)
-    features = pipeline.prompt_features
-    assert features is not None, "checked above"
-    description = _description(config, target, len(embedding), features.length)
-    with new_folder(path, CheckpointError) as folder:
-        (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-        for name in (_MODEL, _EMBEDDER):  # genQC takes the U-Net's own embedding under the second name
-            content = save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
-            (folder / f"{name}.safetensors").write_bytes(content)
-        if features.prompts:
-            (folder / PROMPTS).write_bytes(features.saved())
-    return target.rpartition(".")[2]
-
-
-def check_export_folder(path: Path) -> None:
-    """Refuse a place for `write_pipeline` where something is.
-
-    Raises:
-        CheckpointError: There is a file or a folder with something in it, or nothing can be written.
-    """
-    check_nothing_lost(
-        path,
-        CheckpointError,
-        "exists and is not an empty folder: choose another one for the export",
-        entries=names_in(path) if path.is_dir() else None,
-        written=path,
-    )
-
-
-def check_exportable(config: PipelineConfig) -> None:
-    """Refuse a pipeline that genQC has no parts for.
-
-    Raises:
-        ConfigError: It has such parts.
-    """
-    encoder = config.unitary_encoder
-    problems = [
-        problem
-        for is_there, problem in (
-            (config.condition_type not in _UNETS, f"condition_type={config.condition_type}"),
-            (config.model.type != "unet", f"model.type={config.model.type}"),
-            (config.text_encoder.type != "clip", f"text_encoder.type={config.text_encoder.type}"),
-            (encoder is not None and encoder.type != "convolution", "unitary_encoder.type=matrix"),
-            (config.scheduler.type not in _SCHEDULERS.values(), f"scheduler.type={config.scheduler.type}"),
-            (config.loss != "mse", f"training.loss={config.loss}"),
-        )
-        if is_there
-    ]
-    if problems:
-        raise ConfigError(
-            f"genQC has no such model ({', '.join(problems)}): it opens U-Nets with model.type=unet, "
-            "text_encoder.type=clip, scheduler.type=ddim, ddpm or dpmsolver++, loss=mse and, for unitaries, "
-            "unitary_encoder.type=convolution"
-        )
-
-
-def _description(config: PipelineConfig, target: str, vocabulary_size: int, length: int | None) -> dict[str, Any]:
-    """Return what genQC's `config.yaml` says of a pipeline that sees so many tokens of a prompt."""
-    parts = (config.model, config.scheduler, config.text_encoder)
-    unet, process, text = (part.params.model_dump(mode="json") for part in parts)
-    sizes = {
-        **{key: unet[key] for key in ("model_features", "clr_dim")},
-        "num_clrs": vocabulary_size,
-        "t_emb_size": unet["t_emb_size"],
-        "cond_emb_size": text["width"],
-        **{key: unet[key] for key in ("num_heads", "num_res_blocks", "transformer_depths")},
-    }
-    if config.unitary_encoder is not None:
-        encoder = config.unitary_encoder.params.model_dump(mode="json")
-        sizes["unitary_encoder_config"] = {
-            "cond_emb_size": text["width"],
-            "model_features": [2, *encoder["features"], text["width"]],
-            **{key: encoder[key] for key in ("num_heads", "transformer_depths", "dropout")},
-        }
-    kind = config.scheduler.type
-    noise = {key: process[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
-    noise |= {
-        "device": "cpu",
-        "input_perturbation": process["input_perturbation"],
-        "prediction_type": next(theirs for theirs, ours in _OBJECTIVES.items() if ours == config.objective),
-        **({"eta": process["eta"]} if kind == "ddim" else {}),
-    }
-    arch, version = next(
-        (model for model, weights in _CLIP_WEIGHTS.items() if weights == text["weights"]), next(iter(_CLIP_WEIGHTS))
-    )
-    part = {"target": _UNETS[config.condition_type], "save_type": "safetensors", "params": sizes}
-    return {
-        "target": target,
-        "params": {
-            "scheduler": {
-                "target": next(theirs for theirs, ours in _SCHEDULERS.items() if ours == kind),
-                "params": noise,
-            },
-            _MODEL: part,
-            _TEXT: {
-                "target": _TEXT_ENCODER,
-                "params": {
-                    "arch": arch,
-                    "version": version,
-                    "max_length": length or CONTEXT,
-                    "freeze": True,
-                    "layer": text["layer"],
-                    "enable_cache_token_limit": True,
-                },
-            },
-            _EMBEDDER: part,
-            "device": "cpu",
-            "enable_guidance_train": True,
-            "guidance_train_p": 0.1,
-            "cached_text_enc": True,
-            "add_config": {
-                "dataset": {
-                    "params": {
-                        "num_of_qubits": config.num_qubits,
-                        "max_gates": config.max_gates,
-                        "gate_pool": list(config.gate_pool),
-                    }
-                }
-            },
-        },
-    }

@@ -1,0 +1,181 @@
+"""Writes U-Net pipelines as folders that genQC 0.2.5 opens; `genqc_pipeline` reads them and has the names of parts.
+
+What genQC has no class for is refused by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save
+
+from quantum_diffusion.errors import CheckpointError, ConfigError
+from quantum_diffusion.files import DESCRIPTION, new_folder
+from quantum_diffusion.folders import check_nothing_lost, names_in
+from quantum_diffusion.interop.genqc import UNITARY_ENCODER, unet_weights_to_genqc
+from quantum_diffusion.interop.genqc_pipeline import (
+    CLIP_WEIGHTS,
+    EMBEDDER,
+    MODEL,
+    OBJECTIVES,
+    PIPELINES,
+    SCHEDULERS,
+    TEXT,
+    TEXT_ENCODER,
+    UNETS,
+    gate_embedding_of,
+)
+from quantum_diffusion.models.clip import CONTEXT
+from quantum_diffusion.pipeline.build import PipelineConfig
+from quantum_diffusion.pipeline.checkpoint import PROMPTS
+from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+
+
+def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
+    """Write a U-Net pipeline as a folder that genQC 0.2.5 opens with `from_config_file`.
+
+    The features of known prompts lie beside genQC's files, which does not read them; `read_pipeline` does.
+
+    Args:
+        pipeline: A Gaussian U-Net with CLIP as its text encoder.
+        path: A folder that does not exist or is empty.
+
+    Returns:
+        The name of genQC's class.
+
+    Raises:
+        ConfigError: The pipeline has parts that genQC lacks; the message names them.
+        CheckpointError: There is something in the folder, or it cannot be written.
+    """
+    path = Path(path)
+    check_export_folder(path)
+    check_exportable(pipeline.config)
+    config, network = pipeline.config, pipeline.network
+    weights = network["backbone"].state_dict()
+    if config.unitary_encoder is not None:
+        weights |= network["unitary_encoder"].state_dict(prefix=UNITARY_ENCODER)
+    embedding = gate_embedding_of(pipeline)
+    state = unet_weights_to_genqc(weights, embedding, weights)
+    target = next(name for name, task in PIPELINES.items() if task == config.condition_type)
+    features = pipeline.prompt_features
+    assert features is not None, "checked above"
+    description = _description(config, target, len(embedding), features.length)
+    with new_folder(path, CheckpointError) as folder:
+        (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        for name in (MODEL, EMBEDDER):  # genQC takes the U-Net's own embedding under the second name
+            content = save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
+            (folder / f"{name}.safetensors").write_bytes(content)
+        if features.prompts:
+            (folder / PROMPTS).write_bytes(features.saved())
+    return target.rpartition(".")[2]
+
+
+def check_export_folder(path: Path) -> None:
+    """Refuse a place for `write_pipeline` where something is.
+
+    Raises:
+        CheckpointError: There is a file or a folder with something in it, or nothing can be written.
+    """
+    check_nothing_lost(
+        path,
+        CheckpointError,
+        "exists and is not an empty folder: choose another one for the export",
+        entries=names_in(path) if path.is_dir() else None,
+        written=path,
+    )
+
+
+def check_exportable(config: PipelineConfig) -> None:
+    """Refuse a pipeline that genQC has no parts for.
+
+    Raises:
+        ConfigError: It has such parts.
+    """
+    encoder = config.unitary_encoder
+    problems = [
+        problem
+        for is_there, problem in (
+            (config.condition_type not in UNETS, f"condition_type={config.condition_type}"),
+            (config.model.type != "unet", f"model.type={config.model.type}"),
+            (config.text_encoder.type != "clip", f"text_encoder.type={config.text_encoder.type}"),
+            (encoder is not None and encoder.type != "convolution", "unitary_encoder.type=matrix"),
+            (config.scheduler.type not in SCHEDULERS.values(), f"scheduler.type={config.scheduler.type}"),
+            (config.loss != "mse", f"training.loss={config.loss}"),
+        )
+        if is_there
+    ]
+    if problems:
+        raise ConfigError(
+            f"genQC has no such model ({', '.join(problems)}): it opens U-Nets with model.type=unet, "
+            "text_encoder.type=clip, scheduler.type=ddim, ddpm or dpmsolver++, loss=mse and, for unitaries, "
+            "unitary_encoder.type=convolution"
+        )
+
+
+def _description(config: PipelineConfig, target: str, vocabulary_size: int, length: int | None) -> dict[str, Any]:
+    """Return what genQC's `config.yaml` says of a pipeline that sees so many tokens of a prompt."""
+    parts = (config.model, config.scheduler, config.text_encoder)
+    unet, process, text = (part.params.model_dump(mode="json") for part in parts)
+    sizes = {
+        **{key: unet[key] for key in ("model_features", "clr_dim")},
+        "num_clrs": vocabulary_size,
+        "t_emb_size": unet["t_emb_size"],
+        "cond_emb_size": text["width"],
+        **{key: unet[key] for key in ("num_heads", "num_res_blocks", "transformer_depths")},
+    }
+    if config.unitary_encoder is not None:
+        encoder = config.unitary_encoder.params.model_dump(mode="json")
+        sizes["unitary_encoder_config"] = {
+            "cond_emb_size": text["width"],
+            "model_features": [2, *encoder["features"], text["width"]],
+            **{key: encoder[key] for key in ("num_heads", "transformer_depths", "dropout")},
+        }
+    kind = config.scheduler.type
+    noise = {key: process[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+    noise |= {
+        "device": "cpu",
+        "input_perturbation": process["input_perturbation"],
+        "prediction_type": next(theirs for theirs, ours in OBJECTIVES.items() if ours == config.objective),
+        **({"eta": process["eta"]} if kind == "ddim" else {}),
+    }
+    arch, version = next(
+        (model for model, weights in CLIP_WEIGHTS.items() if weights == text["weights"]), next(iter(CLIP_WEIGHTS))
+    )
+    part = {"target": UNETS[config.condition_type], "save_type": "safetensors", "params": sizes}
+    return {
+        "target": target,
+        "params": {
+            "scheduler": {
+                "target": next(theirs for theirs, ours in SCHEDULERS.items() if ours == kind),
+                "params": noise,
+            },
+            MODEL: part,
+            TEXT: {
+                "target": TEXT_ENCODER,
+                "params": {
+                    "arch": arch,
+                    "version": version,
+                    "max_length": length or CONTEXT,
+                    "freeze": True,
+                    "layer": text["layer"],
+                    "enable_cache_token_limit": True,
+                },
+            },
+            EMBEDDER: part,
+            "device": "cpu",
+            "enable_guidance_train": True,
+            "guidance_train_p": 0.1,
+            "cached_text_enc": True,
+            "add_config": {
+                "dataset": {
+                    "params": {
+                        "num_of_qubits": config.num_qubits,
+                        "max_gates": config.max_gates,
+                        "gate_pool": list(config.gate_pool),
+                    }
+                }
+            },
+        },
+    }
