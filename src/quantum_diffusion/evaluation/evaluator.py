@@ -36,7 +36,7 @@ _told_of_memory = memory_for(
 
 
 class Evaluator:
-    """Evaluates the model a configuration names.
+    """Evaluates the model named in a configuration.
 
     Args:
         config: What to evaluate and how.
@@ -44,8 +44,8 @@ class Evaluator:
     Raises:
         CheckpointError: The model cannot be loaded, or `save_folder` holds something else or cannot be written.
         DatasetFormatError: The data set cannot be read.
-        IncompatibleDatasetsError: Model and data set do not fit.
-        ConfigError: The device is missing, a sampling option is not for this model, or its task has no figures.
+        IncompatibleDatasetsError: The model and the data set do not match.
+        ConfigError: The device is missing, the model does not support a sampling option, or its task has no figures.
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
@@ -66,12 +66,12 @@ class Evaluator:
         check_fit(self.pipeline, self.dataset)
 
     def run(self, progress: Progress | None = None) -> EvaluationResult | TargetResult:
-        """Evaluate and write the results; returns them too. See `measure` and `write`."""
+        """Evaluate, write the results and return them. See `measure` and `write`."""
         return self.write(self.measure(progress))
 
     @_told_of_memory
     def measure(self, progress: Progress | None = None) -> EvaluationResult | TargetResult:
-        """Sample, verify and compare; writes nothing.
+        """Sample, verify and compare, without writing anything.
 
         Args:
             progress: Called with (circuits so far, circuits wanted).
@@ -85,7 +85,7 @@ class Evaluator:
 
     @_told_of_memory
     def write(self, result: EvaluationResult | TargetResult) -> EvaluationResult | TargetResult:
-        """Write what `measure` found; returns it with the folder it is in.
+        """Write the results of `measure` and return them with their folder.
 
         Raises:
             CheckpointError: The results cannot be written; earlier ones are unchanged.
@@ -113,12 +113,12 @@ MEASURES: dict[str, Callable[[Evaluator, bool | None, Progress | None], Evaluati
 
 
 def check_fit(pipeline: DiffusionPipeline, dataset: CircuitDataset) -> None:
-    """Refuse a data set that a model cannot be evaluated on.
+    """Raise an error if the model cannot be evaluated on the data set.
 
     Raises:
         IncompatibleDatasetsError: The data set is for another kind of model, the gate pools differ, or the data set has
             more qubits.
-        ConfigError: A prompt is not of the model's task.
+        ConfigError: A prompt does not belong to the model's task.
     """
     task = pipeline.task
     if dataset.condition_type != task.name:

@@ -1,7 +1,7 @@
 """Inspects a data set: counts, repetitions, and a check of every circuit by decoding and simulation.
 
-Sizes, labels and unitaries are recomputed from the tokens and never taken on trust; `quantum-diffusion inspect` and
-reports show the results.
+Sizes, labels and targets are recomputed from the tokens and compared with the stored ones. `quantum-diffusion inspect`
+and reports show the results.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from quantum_diffusion.files import DESCRIPTION
 from quantum_diffusion.tasks.base import Task
 
 HALF_TOLERANCE, BFLOAT16_TOLERANCE = 5e-4, 3e-3
-"""Largest error of an entry of a stored target where every entry is a number of 16 bits, as in data sets of genQC;
-rounding leaves 3.5e-4 and 2.8e-3. Otherwise it is `UNITARY_TOLERANCE`; float32 leaves about 1e-7."""
+"""Largest allowed error of an entry of a stored target whose entries all fit in 16 bits, as in genQC's data sets;
+rounding causes errors up to 3.5e-4 and 2.8e-3. Others use `UNITARY_TOLERANCE`; float32 causes about 1e-7."""
 
 MOST_SAMPLED = 2**16
-"""Circuits in which pairs of gates are counted."""
+"""Maximum number of circuits in which to count pairs of gates."""
 
 MOST_ROWS = 5
 """Maximum number of wrong circuits to list."""
 
 _BLOCK_CIRCUITS = 2**16
 _BLOCK_CELLS = 2**22
-"""Cells of a block: enough for numpy to work in bulk, few enough to stay near the processor."""
+"""Cells in a block: enough for efficient numpy calls, few enough to fit in the processor's cache."""
 _MOST_THREADS = 8
 """Maximum number of threads; each uses up to about 100 MB."""
 
@@ -62,7 +62,7 @@ CHECKS = {
     "prompts": "the prompt begins with " + " or ".join(f'"{begin}"' for begin in (SRV_PROMPT, *GATES_PROMPTS)),
     "targets": "the stored unitary or state is that of the circuit, up to a global phase",
 }
-"""The checks of a circuit, and what a correct circuit satisfies."""
+"""The checks of a circuit, and what each requires."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class WrongCircuits:
 
     Attributes:
         count: How many.
-        first_rows: The first of them, as rows of the loaded data set; at most `MOST_ROWS`.
+        first_rows: Their first rows in the loaded data set; at most `MOST_ROWS`.
     """
 
     count: int
@@ -83,27 +83,26 @@ class InspectionReport:
     """The content of `inspection.json`; counts are of circuits unless said otherwise.
 
     Attributes:
-        num_circuits: All of them.
-        num_qubits: Qubits of the widest circuit: Q.
-        max_gates: Time steps: T.
+        num_circuits: Number of circuits.
+        num_qubits: Qubits of the widest circuit (Q).
+        max_gates: Time steps (T).
         gate_pool: The gates in token order.
-        qubit_counts: Circuits by number of qubits, as their sizes say.
+        qubit_counts: Circuits by number of qubits, according to their sizes.
         prompt_counts: Circuits by prompt, in the order of the prompts; prompts without a circuit are left out.
-        prompt_entangled: Entangled qubits that each prompt asks for; prompts that ask for no Schmidt rank vector are
-            left out.
-        entangled_counts: Circuits by number of entangled qubits, as their prompts say.
-        length_counts: Circuits by length, as their sizes say.
+        prompt_entangled: Entangled qubits requested by each prompt; prompts without a Schmidt rank vector are left out.
+        entangled_counts: Circuits by number of entangled qubits, according to their prompts.
+        length_counts: Circuits by length, according to their sizes.
         length_counts_by_entangled: The same for each number of entangled qubits.
-        mean_length: Mean length.
+        mean_length: Mean length of a circuit.
         mean_gates_by_kind: Mean number of each gate in a valid circuit.
-        imbalance: Circuits of the most frequent prompt for one of the rarest prompt.
-        exact_repetitions: Circuits whose tokens and prompt an earlier circuit has.
-        normal_form_repetitions: Valid circuits whose qubits and normal form an earlier circuit has, whatever its
-            prompt; exact ones included.
-        invalid_reasons: What is wrong with the circuits that are none, and how often.
-        largest_target_error: Of an entry of a stored target, up to a global phase; None without targets.
-        wrong: The circuits that fail each check of `CHECKS`; those with wrong tokens fail no other.
-        gadgets: The most frequent pairs of gates, of at most `MOST_SAMPLED` valid circuits.
+        imbalance: Number of circuits of the most frequent prompt divided by that of the rarest.
+        exact_repetitions: Circuits with the same tokens and prompt as an earlier one.
+        normal_form_repetitions: Valid circuits with the same qubits and normal form as an earlier one, whatever its
+            prompt; includes exact repetitions.
+        invalid_reasons: What is wrong with invalid circuits, and how often.
+        largest_target_error: Largest error of an entry of a stored target, up to a global phase; None without targets.
+        wrong: The circuits that fail each check of `CHECKS`; those with wrong tokens are not checked further.
+        gadgets: The most frequent pairs of gates, counted in at most `MOST_SAMPLED` valid circuits.
     """
 
     num_circuits: int
@@ -142,11 +141,11 @@ def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None
 
     Args:
         dataset: The circuits.
-        progress: Called with (circuits so far, circuits in all).
+        progress: Called with (circuits so far, circuits in total).
 
     Raises:
-        ConfigError: The data set is for a task from outside the package, whose labels cannot be checked here.
-        GateSetError: The circuits have more qubits than can be labelled; see `schmidt_rank_vectors`.
+        ConfigError: The data set is for a task defined outside the package, whose labels cannot be checked here.
+        GateSetError: The circuits have too many qubits to label; see `schmidt_rank_vectors`.
     """
     if dataset.condition_type not in _TASKS:
         raise ConfigError(
@@ -157,7 +156,7 @@ def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None
     step = max(1, min(_BLOCK_CIRCUITS, _BLOCK_CELLS // (dataset.num_qubits * dataset.max_gates)))
     slices = [slice(start, min(start + step, len(dataset))) for start in range(0, len(dataset), step)]
     blocks = []
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:  # numpy lets threads work at once
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:  # numpy releases the GIL
         for block in threads.map(partial(_inspect_block, dataset, labels), slices):
             blocks.append(block)
             if progress:
@@ -201,20 +200,20 @@ def inspect_dataset(dataset: CircuitDataset, progress: Callable[[int, int], None
 
 
 def _gadgets(dataset: CircuitDataset) -> FrequentPairs:
-    """Count the pairs of gates of a data set; of a large one, in circuits spread evenly over it."""
+    """Count the pairs of gates in a data set, or in evenly spaced circuits of a large one."""
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_SAMPLED)).astype(np.int64))
     report = decode_tokens(dataset.tokens[rows], dataset.gate_pool)
     return frequent_pairs(report.ids[report.valid], instruction_table(dataset.gate_pool, dataset.num_qubits))
 
 
 def generation_settings(path: Path) -> dict[str, Any] | None:
-    """Return the settings that a native data set was generated with; None for all other paths."""
+    """Return the settings used to generate a native data set; None for other paths."""
     if not os.path.isfile(path / DESCRIPTION):
         return None
     try:
         settings = read_description(path).get("settings")
     except DatasetFormatError:
-        return None  # it is genQC's
+        return None  # a genQC data set
     return dict(settings) if isinstance(settings, dict) else None
 
 
@@ -233,14 +232,14 @@ def _wrong(rows: list[NDArray[np.integer]]) -> WrongCircuits:
 
 
 class _Labels:
-    """What each prompt of a data set says, read once.
+    """The parsed prompts of a data set.
 
     Attributes:
-        is_srv: bool [P], whether the prompt asks for a Schmidt rank vector.
+        is_srv: bool [P], whether the prompt requests a Schmidt rank vector.
         is_gates: bool [P], whether it lists gates.
-        ranks: int8 [P, Q], the vector; 0 beyond its entries, and everywhere when it cannot be read.
+        ranks: int8 [P, Q], the vector; 0 after its last entry, and all 0 if it cannot be read.
         entangled: int64 [P], number of entangled qubits; -1 for other prompts.
-        listed: bool [P, gates], the gates listed; none when they are unknown, repeated or out of order.
+        listed: bool [P, gates], the gates listed; all False if any is unknown, repeated or out of order.
     """
 
     def __init__(self, dataset: CircuitDataset) -> None:
@@ -259,7 +258,7 @@ class _Labels:
 
 
 def _vector(prompt: str, num_qubits: int) -> tuple[int, ...]:
-    """Read the Schmidt rank vector of a prompt; empty when it is wrong, or has other spaces than those of data sets."""
+    """Read the Schmidt rank vector of a prompt; empty if it is wrong or its spacing differs from that of data sets."""
     try:
         label = parse_srv_prompt(prompt, num_qubits)
     except ConfigError:
@@ -268,22 +267,22 @@ def _vector(prompt: str, num_qubits: int) -> tuple[int, ...]:
 
 
 def _listed_gates(prompt: str, pool: GatePool) -> list[bool]:
-    """Tell which gates of the pool "Compile using: ['h', 'cx']" lists; none when the list is wrong."""
+    """Return which gates of the pool "Compile using: ['h', 'cx']" lists; all False if the list is wrong."""
     listed, begin = re.findall(r"'(\w+)'", prompt), prompt.partition("[")[0]
     return [name in listed and prompt == gates_prompt(listed, pool, begin) for name in pool.names]
 
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """What was found in some circuits of a data set.
+    """The findings in a block of circuits.
 
     Attributes:
         exact_keys: uint64 [n], equal for equal tokens and prompts.
-        form_keys: uint64 [valid ones], equal for equal qubits and normal forms.
+        form_keys: uint64 [valid circuits], equal for equal qubits and normal forms.
         reasons: What is wrong with invalid circuits, and how often.
-        num_gates: int64 [gates], gates of each kind.
-        wrong: The rows of the data set that fail each check, in rising order.
-        largest_target_error: Of these circuits.
+        num_gates: int64 [gates], number of gates of each kind.
+        wrong: The rows of the data set that fail each check, in ascending order.
+        largest_target_error: As in `InspectionReport`, for this block.
     """
 
     exact_keys: NDArray[np.uint64]
@@ -334,9 +333,9 @@ def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _B
 def _widths(
     tokens: NDArray[np.int8], sizes: NDArray[np.int16], pool: GatePool
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Find the qubits of circuits in their tokens, and tell whether their sizes say the same.
+    """Return the number of qubits of each circuit, found from its tokens, and whether its size agrees.
 
-    A circuit without gates may be padding all over: then any size is right.
+    A circuit without gates may be all padding; then any size is accepted.
 
     Returns:
         int64 [N] and bool [N].
@@ -348,7 +347,7 @@ def _widths(
 
 
 def _lengths(ids: Ids) -> NDArray[np.int64]:
-    """Return the time steps of circuits up to their last gate, int64 [N]."""
+    """Return the number of time steps of each circuit up to its last gate, int64 [N]."""
     lengths: NDArray[np.int64] = np.where(ids != NO_GATE, np.arange(1, ids.shape[1] + 1), 0).max(axis=1)
     return lengths
 
@@ -362,7 +361,7 @@ def _gates_used(ids: Ids, table: InstructionTable) -> NDArray[np.int64]:
 def _check_targets(
     ids: Ids, stored: NDArray[np.float32], table: InstructionTable, task: Task
 ) -> tuple[NDArray[np.bool_], float]:
-    """Tell which stored targets are wrong, bool [N], and the largest error; see `_target_errors`."""
+    """Return which stored targets are wrong, bool [N], and the largest error; see `_target_errors`."""
     errors = _target_errors(ids, stored, table, task)
     is_wrong = errors > UNITARY_TOLERANCE
     doubtful = np.flatnonzero(is_wrong)
@@ -376,27 +375,27 @@ def _target_errors(ids: Ids, stored: NDArray[np.float32], table: InstructionTabl
     Args:
         ids: int16 [N, T].
         stored: float32 [N, 2, D, R].
-        table: The instructions the ids number.
-        task: What targets are.
+        table: The instructions that the ids index.
+        task: Defines the targets.
 
     Returns:
-        float64 [N]; infinite where an entry is no number.
+        float64 [N]; infinite where an entry is NaN.
     """
     errors = np.zeros(len(ids))
     for piece in pieces(len(ids), stored.shape[2] * stored.shape[3]):
         exact = task.targets_of(ids[piece], table)
         given = stored[piece, 0] + 1j * stored[piece, 1].astype(np.float64)
         overlap = np.einsum("nij,nij->n", exact.conj(), given)
-        phase = np.where(np.abs(overlap) > 0, overlap, 1)  # without any overlap no phase helps
+        phase = np.where(np.abs(overlap) > 0, overlap, 1)  # without overlap, any phase will do
         exact *= (phase / np.abs(phase))[:, None, None]
         errors[piece] = np.abs(given - exact).max(axis=(1, 2))
     return np.nan_to_num(errors, nan=np.inf)
 
 
 def _tolerances(stored: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the error that each matrix may have, float64 [N]: more where numbers of 16 bits could hold it."""
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and so another number
+    """Return the allowed error of each matrix, float64 [N]: larger if all its entries fit in 16 bits."""
+    with np.errstate(over="ignore"):  # overflow gives inf, which differs from the stored value
         is_half = (stored.astype(np.float16) == stored).all(axis=(1, 2, 3))
-    is_bfloat16 = (stored.view(np.uint32) % 2**16 == 0).all(axis=(1, 2, 3))  # the upper half of a float32
+    is_bfloat16 = (stored.view(np.uint32) % 2**16 == 0).all(axis=(1, 2, 3))  # bfloat16 is the upper half of a float32
     tolerances = np.where(is_half, HALF_TOLERANCE, UNITARY_TOLERANCE)
     return np.where(is_bfloat16, BFLOAT16_TOLERANCE, tolerances)

@@ -1,7 +1,7 @@
 """The figures of an evaluation, each a pure function of the sampled circuits and what they are compared with.
 
-"Exact" means: the sample is a valid circuit and the Schmidt rank vector found by simulation equals the requested one,
-entry by entry; one sample a prompt, nothing selected. A circuit without any gate is valid, but never exact or novel.
+"Exact" means that the sample is a valid circuit whose simulated Schmidt rank vector equals the requested one, entry by
+entry. Every sample counts, without selection. A circuit without gates is valid, but never exact or novel.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from quantum_diffusion.tasks.srv import SrvSamples, exact_matches
 
 @dataclass(frozen=True, kw_only=True)
 class SampledFigures:
-    """What every evaluation says of its samples.
+    """Figures that every evaluation reports about its samples.
 
     Attributes:
-        valid_rate: Share that are circuits, empty ones included.
+        valid_rate: Share of valid circuits, including empty ones.
         reasons: How often each kind of invalid sample occurred ("valid" included).
         guidance_scale: Guidance used.
         steps: Denoising steps used.
         scheduler: Sampler used.
-        order: Order of filling (masked models), None otherwise.
+        order: Order of unmasking (masked models); None otherwise.
         seed: Seed of the samples.
-        seconds: Time of sampling and verification.
+        seconds: Time for sampling and verification.
     """
 
     valid_rate: float
@@ -60,23 +60,22 @@ class EvaluationMetrics(SampledFigures):
 
     Attributes:
         num_samples: Circuits sampled, spread evenly over the prompts.
-        empty_rate: Share that are circuits without any gate.
-        srv_accuracy: Share that are exact.
+        empty_rate: Share of circuits without gates.
+        srv_accuracy: Share of exact circuits.
         srv_accuracy_interval: 95 % Wilson interval of `srv_accuracy`.
-        srv_accuracy_novel: Exact share among the samples that are neither empty nor in the data set, None when there
-            are none.
+        srv_accuracy_novel: Exact share among the samples that are neither empty nor in the data set; None if there are
+            none.
         srv_accuracy_by_entangled: Exact share by the requested number of entangled qubits.
         srv_accuracy_by_prompt: Exact share by prompt.
-        baseline_shuffled_accuracy: Exact share of the same circuits against shuffled prompts: what ignoring the
-            prompt would reach.
-        baseline_random_accuracy: Exact share of random circuits of the data set's lengths.
-        distinct_rate: Distinct circuits (by normal form) among the valid ones.
-        novel_rate: Share of the distinct valid circuits, the empty one left out, whose normal form is not in the data
-            set.
-        on_training_data: Whether the data set is the one the model was trained on; if not, "novel" refers to another
-            one than the model has seen. None when the model does not say.
-        exact_distinct_rate: Distinct circuits among the exact ones.
-        mean_gates: Mean gates of the valid circuits.
+        baseline_shuffled_accuracy: Exact share of the same circuits against shuffled prompts: the accuracy of a model
+            that ignores the prompt.
+        baseline_random_accuracy: Exact share of random circuits with lengths drawn from the data set.
+        distinct_rate: Share of distinct circuits (by normal form) among the valid ones.
+        novel_rate: Share of the distinct valid, non-empty circuits whose normal form is not in the data set.
+        on_training_data: Whether the model was trained on this data set; if not, "novel" does not refer to the data
+            that the model has seen. None if the model does not record it.
+        exact_distinct_rate: Share of distinct circuits among the exact ones.
+        mean_gates: Mean number of gates of the valid circuits.
         gate_count_by_gate: Mean number of each gate in a valid circuit.
     """
 
@@ -125,8 +124,8 @@ def wilson_interval(successes: float, trials: float, z: float = 1.96) -> tuple[f
     """Confidence interval of a rate.
 
     Args:
-        successes: How often it happened; need not be whole.
-        trials: How often it could have; 0 gives (0, 1).
+        successes: Number of successes; need not be an integer.
+        trials: Number of trials; 0 gives (0, 1).
         z: Normal quantile, 1.96 for 95 %.
 
     Reference:
@@ -151,7 +150,7 @@ def accuracy_by_entangled(samples: SrvSamples) -> dict[str, float]:
 
 
 def accuracy_by_prompt(samples: SrvSamples) -> dict[str, float]:
-    """Return the exact share by prompt, in the order of the prompts' first use."""
+    """Return the exact share by prompt, in order of first use."""
     prompts = np.array(samples.prompts)
     return {prompt: float(samples.matches[prompts == prompt].mean()) for prompt in dict.fromkeys(samples.prompts)}
 
@@ -169,8 +168,8 @@ def shuffled_accuracy(samples: SrvSamples, seed: int, repeats: int = 20) -> floa
 def random_accuracy(samples: SrvSamples, dataset: CircuitDataset, seed: int) -> float:
     """Return the exact share of random circuits for the same prompts.
 
-    Gates are uniform over the whole pool and every qubit, lengths are drawn from those of the data set's circuits of
-    as many qubits.
+    Gates are uniform over the whole pool and all qubits. Lengths are drawn from the data set's circuits with the same
+    number of qubits.
     """
     rng = numpy_generator(seed, "random baseline")
     matches = 0
@@ -186,11 +185,11 @@ def random_accuracy(samples: SrvSamples, dataset: CircuitDataset, seed: int) -> 
 
 
 def circuit_keys(ids: Ids, table: InstructionTable, widths: NDArray[np.integer]) -> NDArray[np.void]:
-    """Return one comparable value a circuit, equal for circuits of the same normal form and number of qubits.
+    """Return one key per circuit, equal for circuits with the same normal form and number of qubits.
 
     Args:
         ids: int16 [N, T].
-        table: The instructions the ids number.
+        table: The instructions that the ids index.
         widths: [N], qubits of each circuit.
     """
     return _as_keys(normal_form(ids, table), widths)
@@ -202,12 +201,12 @@ def _as_keys(rows: Ids, widths: NDArray[np.integer]) -> NDArray[np.void]:
 
 
 def dataset_keys(dataset: CircuitDataset, num_qubits: int, num_steps: int) -> NDArray[np.void]:
-    """Return the `circuit_keys` of a data set's circuits, comparable with those of samples of another shape.
+    """Return the `circuit_keys` of a data set's circuits, comparable with those of samples of a different shape.
 
     Args:
         dataset: Circuits of at most `num_qubits` qubits.
-        num_qubits: Q of the samples: instructions are numbered by it.
-        num_steps: T of the samples; circuits that are longer in normal form are left out, for no sample equals them.
+        num_qubits: Q of the samples, which determines the instruction ids.
+        num_steps: T of the samples; circuits with a longer normal form are left out, since no sample can equal them.
     """
     shape = (len(dataset), num_qubits, max(num_steps, dataset.max_gates))
     tokens = np.full(shape, dataset.gate_pool.padding_token, dtype=np.int8)
@@ -218,29 +217,29 @@ def dataset_keys(dataset: CircuitDataset, num_qubits: int, num_steps: int) -> ND
 
 
 def shortest_distinct(keys: NDArray[np.void] | NDArray[np.uint64], gate_counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of distinct circuits, fewest gates first; the shortest of those of equal keys."""
+    """Return the positions of distinct circuits, fewest gates first; of circuits with equal keys, the shortest."""
     order = np.argsort(gate_counts, kind="stable")
     _, first = np.unique(keys[order], return_index=True)
     return order[np.sort(first)]
 
 
 def distinct_rate(keys: NDArray[np.void]) -> float:
-    """Share of distinct circuits, 0 for none at all."""
+    """Return the share of distinct circuits; 0 if there are no circuits."""
     return len(np.unique(keys)) / len(keys) if len(keys) else 0.0
 
 
 def novel_rate(keys: NDArray[np.void], known: NDArray[np.void]) -> float:
-    """Share of the distinct circuits that are not known, 0 for none at all."""
+    """Return the share of the distinct circuits that are not known; 0 if there are no circuits."""
     distinct = np.unique(keys)
     return float((~np.isin(distinct, known)).mean()) if len(distinct) else 0.0
 
 
 def mean_gate_counts(ids: Ids, table: InstructionTable) -> dict[str, float]:
-    """Mean number of each gate of the pool in a circuit; ids int16 [N, T]."""
+    """Return the mean number of each gate of the pool in a circuit; ids are int16 [N, T]."""
     used = table.gate_index[ids]
     return {name: float((used == index).sum() / max(len(ids), 1)) for index, name in enumerate(table.pool.names)}
 
 
 def mean_gates(ids: Ids) -> float:
-    """Mean number of gates of a circuit, 0 for no circuits."""
+    """Return the mean number of gates of a circuit; 0 if there are no circuits."""
     return float(gate_count(ids).mean()) if len(ids) else 0.0

@@ -1,6 +1,6 @@
 """Finds the minimum number of gates for a target by meet-in-the-middle search over all short circuits.
 
-Evaluation compares found circuits with it where targets are small enough; otherwise the optimum is unknown.
+Evaluation compares the circuits found with this optimum. For large targets the optimum is unknown.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 
 class Optimum:
-    """Everything that circuits of few gates implement, distinct up to a global phase.
+    """All targets reachable with few gates, distinct up to a global phase.
 
     Args:
-        task: What targets are.
+        task: Defines the targets.
         table: The instructions.
         allowed: bool [K+1], the instructions that circuits may use.
-        most_entries: Of all matrices that are made of those of one length; it bounds how deep is looked, from the start
-            and from each target. The default takes some hundredths of a second: 3 gates each of 21 on 3 qubits.
+        most_entries: Maximum number of matrix entries when all circuits of one length are extended by one gate. It
+            limits the search depth from the start and from each target. The default takes a few hundredths of a second:
+            depth 3 from each side with 21 instructions on 3 qubits.
     """
 
     def __init__(
@@ -37,12 +38,12 @@ class Optimum:
 
     @property
     def depth(self) -> int:
-        """Gates of the longest circuits that are known."""
+        """Number of gates of the longest circuits searched from the start."""
         return len(self._made) - 1
 
     @property
     def sizes(self) -> list[int]:
-        """Number of distinct targets that circuits of 0, 1, 2, ... gates reach and shorter ones do not."""
+        """Number of distinct targets whose shortest circuits have 0, 1, 2, ... gates."""
         return [len(keys) for keys in self._made]
 
     def least_gates(self, target: Matrix, known: int) -> int | None:
@@ -50,7 +51,7 @@ class Optimum:
 
         Args:
             target: complex128 [D, R].
-            known: Gates of some circuit of it.
+            known: Number of gates of a known circuit for it.
 
         Returns:
             The minimum; None if it exceeds the search depth.

@@ -33,7 +33,7 @@ class EvaluationResult:
         samples: All samples.
         verified: Distinct exact circuits of each prompt, shortest first.
         folder: Folder of the written results, None if not written.
-        unit: What the keys of `verified` are.
+        unit: What a key of `verified` stands for.
     """
 
     metrics: EvaluationMetrics
@@ -50,7 +50,7 @@ class EvaluationResult:
         return f"<EvaluationResult: {verified}, in {self.folder}>"
 
     def write(self, folder: Path, config: EvaluationConfig) -> None:
-        """Write them into a folder; see `write_results`."""
+        """Write the results into a folder; see `write_results`."""
         write_results(self, folder, config)
 
 
@@ -61,17 +61,17 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     on_training_data: bool | None = None,
 ) -> EvaluationResult:
-    """Sample for every prompt, verify and compare; writes nothing. See `EvaluationMetrics`.
+    """Sample for every prompt, verify and compare, without writing anything. See `EvaluationMetrics`.
 
     Args:
         pipeline: The model.
-        dataset: Its prompts are the requests; its circuits decide what is novel.
-        config: How many samples, and how to sample.
+        dataset: Its prompts are the requests; circuits outside it count as novel.
+        config: The number of samples, and the sampling options.
         progress: Called with (circuits so far, circuits wanted).
-        on_training_data: Whether the model was trained on this data set; None when that is not known.
+        on_training_data: Whether the model was trained on this data set; None if unknown.
 
     Raises:
-        ConfigError: A sampling option is not for this model.
+        ConfigError: The model does not support a sampling option.
     """
     prompts = [dataset.prompts[i % len(dataset.prompts)] for i in range(config.num_samples)]
     started = time.perf_counter()
@@ -105,7 +105,7 @@ def evaluate(
 
 
 def verified_circuits(samples: SrvSamples) -> dict[str, list[Circuit]]:
-    """Return the distinct exact circuits of each prompt, shortest first; prompts in the order of first use."""
+    """Return the distinct exact circuits of each prompt, shortest first; prompts in order of first use."""
     table = instruction_table(samples.gate_pool, samples.ranks.shape[1])
     keys = metrics.circuit_keys(samples.ids, table, samples.num_qubits)
     prompts = np.array(samples.prompts)
@@ -117,10 +117,10 @@ def verified_circuits(samples: SrvSamples) -> dict[str, list[Circuit]]:
 
 
 def write_results(result: EvaluationResult, folder: Path, config: EvaluationConfig) -> None:
-    """Write the results of `evaluate` into a folder; those of an earlier evaluation are replaced.
+    """Write the results of `evaluate` into a folder, replacing those of an earlier evaluation.
 
     Raises:
-        CheckpointError: The folder cannot be written; what was there before is unchanged.
+        CheckpointError: The folder cannot be written; its previous contents are unchanged.
     """
     pictures: dict[str, Callable[[Path], None]] = {
         "accuracy.png": lambda path: save_accuracy_chart(result.metrics, path),

@@ -1,6 +1,6 @@
 """Evaluates a model on targets: many samples each, all simulated, compared with random circuits and Qiskit.
 
-Targets come from the circuits of a data set; those that occur in the training data are counted and left out.
+Targets come from a data set; those that occur in the training data are counted and left out.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Targets:
     """M targets and the circuits they were computed from.
 
     Attributes:
-        task: What targets are.
-        rows: int64 [M], where they are in the data set.
+        task: Defines the targets.
+        rows: int64 [M], their rows in the data set.
         requests: M requests, whose targets are computed from the targets' own circuits.
-        ids: int16 [M, T], the circuits the targets were made with.
-        table: The instructions the ids number.
+        ids: int16 [M, T], the targets' own circuits.
+        table: The instructions that the ids index.
     """
 
     task: TargetTask
@@ -79,17 +79,17 @@ class Targets:
 
     @property
     def gates(self) -> list[tuple[str, ...]]:
-        """The gates that each prompt allows."""
+        """The gates allowed by each prompt."""
         return [self.task.gates_of(prompt, self.table.pool) for prompt in self.requests.prompts]
 
     @property
     def names(self) -> list[str]:
-        """One name a target, of its row in the data set."""
+        """The name of each target, from its row in the data set."""
         return [f"target_{row:06d}" for row in self.rows.tolist()]
 
     @property
     def own_circuits(self) -> list[Circuit]:
-        """The circuits the targets were made with."""
+        """The circuits that the targets were computed from."""
         return circuits_from_ids(self.ids, self.table, self.requests.num_qubits.tolist())
 
     def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> Targets:
@@ -100,7 +100,7 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class Tries:
-    """What was sampled for M targets, n times each.
+    """Samples for M targets, n for each.
 
     Attributes:
         ids: int16 [M, n, T], gates moved to the front.
@@ -114,7 +114,7 @@ class Tries:
 
     @property
     def exact(self) -> NDArray[np.bool_]:
-        """Which samples are their target, bool [M, n]."""
+        """Which samples match their target, bool [M, n]."""
         exact: NDArray[np.bool_] = self.infidelities < EXACT
         return exact
 
@@ -127,10 +127,10 @@ class TargetResult:
         metrics: The figures.
         targets: The requests.
         tries: All samples.
-        verified: Distinct exact circuits of each target by its name, shortest first, at most `MOST_CIRCUITS`.
-        failed: Of some targets that no sample solved the one that came nearest, each with its target and infidelity.
+        verified: Distinct exact circuits by target name, shortest first, at most `MOST_CIRCUITS` each.
+        failed: The nearest circuit for some unsolved targets, each with its target and infidelity.
         folder: Folder of the written results, None if not written.
-        unit: What the keys of `verified` are.
+        unit: What a key of `verified` stands for.
     """
 
     metrics: TargetMetrics
@@ -148,7 +148,7 @@ class TargetResult:
         return f"<TargetResult: {counted(sum(map(len, self.verified.values())), 'verified circuit')}, in {self.folder}>"
 
     def write(self, folder: Path, config: EvaluationConfig) -> None:
-        """Write them into a folder; see `write_target_results`."""
+        """Write the results into a folder; see `write_target_results`."""
         write_target_results(self, folder, config)
 
 
@@ -160,20 +160,20 @@ def evaluate_targets(
     on_training_data: bool | None = None,
     training: TrainingData | None = None,
 ) -> TargetResult:
-    """Draw targets, sample for each, verify and compare; writes nothing.
+    """Draw targets, sample for each, verify and compare, without writing anything.
 
     Args:
         pipeline: The model.
         dataset: Circuits with their targets, over the model's gate pool.
-        config: How many of what, and how to sample.
+        config: The numbers of targets and samples, and the sampling options.
         progress: Called with (circuits so far, circuits wanted).
-        on_training_data: Whether the model was trained on these targets; None when that is not known.
-        training: What the model was trained on, to leave out the targets that occur there; None leaves out none, since
-            they are the training data or nobody asks.
+        on_training_data: Whether the model was trained on these targets; None if unknown.
+        training: The model's training data, whose targets are left out; None leaves out none, as when evaluating on the
+            training data.
 
     Raises:
-        IncompatibleDatasetsError: A stored target is not that of its circuit, or all targets occur in training.
-        ConfigError: A sampling option is not for this model.
+        IncompatibleDatasetsError: A stored target does not match its circuit, or all targets occur in training.
+        ConfigError: The model does not support a sampling option.
     """
     drawn = draw_targets(dataset, config.num_targets, config.seed)
     by_circuit = by_target = None
@@ -196,7 +196,7 @@ def evaluate_targets(
     counts, shortest = exact_circuits(pipeline, targets, tries)
     found = [len(circuits[0]) if circuits else None for circuits in shortest]
     own = gate_count(targets.ids)
-    # Circuits found are in normal form, so what they are compared with is too.
+    # The circuits found are in normal form, so the circuits compared with them must be, too.
     own_forms = gate_count(normal_form(targets.ids, targets.table))
     qiskit = [targets.task.by_qiskit(*pair) for pair in zip(targets.corners, targets.gates, strict=True)]
     optima = least_gates(targets, found)
@@ -244,18 +244,18 @@ def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
 
     Args:
         dataset: Circuits with their targets.
-        count: Most targets.
-        seed: Decides which.
+        count: Maximum number of targets.
+        seed: Seed of the selection.
 
     Raises:
-        IncompatibleDatasetsError: A stored target is not that of its circuit.
+        IncompatibleDatasetsError: A stored target does not match its circuit.
     """
     task = dataset.task
     assert isinstance(task, TargetTask)
     assert dataset.targets is not None
     rows = np.sort(numpy_generator(seed, "targets").permutation(len(dataset))[:count])
     circuits = dataset.labelled(rows)
-    matrices = task.targets_of(circuits.ids, circuits.table)  # in float64; what is stored may be rounded to 16 bits
+    matrices = task.targets_of(circuits.ids, circuits.table)  # float64; the stored targets may be rounded to 16 bits
     valid = decode_tokens(dataset.tokens[rows], dataset.gate_pool).valid
     wrong = rows[~valid | (infidelities(matrices, from_two_channels(dataset.targets[rows])) > STORED_TOLERANCE)]
     if len(wrong):
@@ -274,11 +274,11 @@ def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
 def known_targets(
     targets: Targets, dataset: CircuitDataset, training: CircuitDataset
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell which targets occur in training: by the normal form of their own circuit, and by what they are.
+    """Return which targets occur in the training data, by the normal form of their own circuit and by the target.
 
     Args:
         targets: Targets drawn from `dataset`.
-        dataset: Where they are from.
+        dataset: The data set they come from.
         training: Circuits with targets of the same task and gate pool.
 
     Returns:
@@ -304,7 +304,7 @@ def sample_tries(
     config: EvaluationConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tries:
-    """Sample `samples_per_target` circuits for each target, in blocks that bound memory; blocks change no sample."""
+    """Sample `samples_per_target` circuits per target, in blocks to limit memory; blocks do not affect the samples."""
     samples, task = config.samples_per_target, targets.task
     asked = pipeline.requests(targets.requests.prompts, targets.corners)
     total = samples * len(targets)
@@ -332,9 +332,9 @@ def sample_tries(
 
 
 def random_successes(targets: Targets, samples: int, seed: int) -> NDArray[np.int64]:
-    """Return how many random circuits are exact for each target, int64 [M].
+    """Return the number of exact random circuits for each target, int64 [M].
 
-    A target gets `samples` circuits of its own circuit's length, of gates uniform over those its prompt allows.
+    Each target gets `samples` circuits as long as its own, with gates uniform over those its prompt allows.
     """
     rng = numpy_generator(seed, "random baseline")
     successes = []
@@ -354,7 +354,7 @@ def exact_circuits(
 ) -> tuple[list[int], list[list[Circuit]]]:
     """Return the number of distinct exact circuits of each target, and the shortest of them.
 
-    Circuits are in normal form, where no two neighbours cancel, and simulated once more in that form; see
+    Circuits are reduced to normal form, where no two neighbours cancel, and simulated again in that form; see
     `normal_form`.
     """
     counts, shortest, table = [], [], pipeline.table
@@ -371,9 +371,9 @@ def exact_circuits(
 
 
 def nearest_circuits(pipeline: DiffusionPipeline, targets: Targets, tries: Tries) -> list[tuple[str, Circuit]]:
-    """Return the circuits that came nearest to the first targets that none solved, at most `MOST_FAILED`.
+    """Return the nearest circuits for the first unsolved targets, at most `MOST_FAILED`.
 
-    Each has a line that names target, prompt and infidelity; targets that no sample comes near are left out.
+    Each comes with a line that gives the target, prompt and infidelity. Targets that no sample comes near are left out.
     """
     best = tries.infidelities.argmin(axis=1)
     least = tries.infidelities.min(axis=1)
@@ -385,11 +385,11 @@ def nearest_circuits(pipeline: DiffusionPipeline, targets: Targets, tries: Tries
 
 
 def least_gates(targets: Targets, found: Sequence[int | None]) -> list[int | None]:
-    """Return the fewest gates of circuits of each target over its allowed gates, None where they are not known.
+    """Return the minimum number of gates for each target with its allowed gates; None where it is unknown.
 
     Args:
-        targets: M targets, each with the circuit it comes from.
-        found: Gates of the shortest circuit found, None without one; as long M.
+        targets: M targets, each with its own circuit.
+        found: Number of gates of the shortest circuit found for each target; None if none was found.
     """
     optima: list[int | None] = []
     tables: dict[bytes, Optimum] = {}
@@ -407,10 +407,10 @@ def least_gates(targets: Targets, found: Sequence[int | None]) -> list[int | Non
 
 
 def write_target_results(result: TargetResult, folder: Path, config: EvaluationConfig) -> None:
-    """Write the results of `evaluate_targets` into a folder; those of an earlier evaluation are replaced.
+    """Write the results of `evaluate_targets` into a folder, replacing those of an earlier evaluation.
 
     Raises:
-        CheckpointError: The folder cannot be written; what was there before is unchanged.
+        CheckpointError: The folder cannot be written; its previous contents are unchanged.
     """
     targets = result.targets
     pairs = [

@@ -1,7 +1,8 @@
-"""The figures of an evaluation on targets, each a pure function of what was sampled for every target.
+"""The figures of an evaluation on targets, each a pure function of the samples for every target.
 
-"Exact" means: the circuit is valid and its infidelity with the target, 1 - |tr(V^dagger U)|^2 / D^2 of unitaries and
-1 - |<v|u>|^2 of states, computed in float64 from the gates, is below `EXACT`; so a global phase does not count.
+"Exact" means that the circuit is valid and its infidelity with the target is below `EXACT`. The infidelity is
+1 - |tr(V^dagger U)|^2 / D^2 for unitaries and 1 - |<v|u>|^2 for states, computed in float64 from the gates; it ignores
+the global phase.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from quantum_diffusion.evaluation.metrics import SampledFigures, wilson_interval
 Interval = tuple[float, float]
 
 MOST_CIRCUITS = 10
-"""Distinct exact circuits of a target that are kept, shortest first."""
+"""Maximum number of distinct exact circuits to keep per target, shortest first."""
 
 INFIDELITY_EDGES = (0.0, EXACT, *np.linspace(0, 1, 21)[1:].tolist())
-"""Bounds of the histograms of infidelities: the exact ones, then steps of 0.05 up to 1."""
+"""Bin edges of the infidelity histograms: a bin for exact circuits, then steps of 0.05 up to 1."""
 
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class GroupFigures:
-    """Figures of some of the targets.
+    """Figures of a group of targets.
 
     Attributes:
-        num_targets: How many they are.
+        num_targets: Number of targets.
         exact_rate: Exact share of their samples.
-        solved_rate: Share of them with at least one exact sample.
-        baseline_random_solved_rate: The same for as many random circuits.
+        solved_rate: Share of targets with at least one exact sample.
+        baseline_random_solved_rate: The same for an equal number of random circuits.
     """
 
     num_targets: int
@@ -45,14 +46,16 @@ class GroupFigures:
 
 @dataclass(frozen=True)
 class GateComparison:
-    """Gates of the shortest exact circuit found against those of another circuit, where there are both.
+    """Gate counts of the shortest exact circuit found and of another circuit, over the targets that have both.
+
+    The attributes other than `num_targets` are None if no target has both.
 
     Attributes:
-        num_targets: Targets with both.
-        mean_gates: Mean gates of the shortest found; None without such targets, as for the rest.
-        mean_gates_other: Mean gates of the other circuit.
-        shorter_rate: Share of the targets where the one found is shorter.
-        longer_rate: Share where it is longer.
+        num_targets: Number of targets with both.
+        mean_gates: Mean number of gates of the shortest exact circuit found.
+        mean_gates_other: Mean number of gates of the other circuit.
+        shorter_rate: Share of these targets for which the circuit found is shorter.
+        longer_rate: Share for which it is longer.
     """
 
     num_targets: int
@@ -67,36 +70,36 @@ class TargetMetrics(SampledFigures):
     """The content of `metrics.json` for a model with targets; all rates are shares in [0, 1].
 
     Attributes:
-        num_targets: Distinct requested pairs of a target and allowed gates.
-        samples_per_target: Circuits sampled for each.
+        num_targets: Number of distinct requests (a target and its allowed gates).
+        samples_per_target: Number of circuits sampled for each.
         exact_below: The infidelity below which a circuit is exact.
         exact_rate: Exact share of all samples.
         exact_rate_interval: 95 % interval of it; see `rate_interval`.
-        best_of: Expected share of the targets with an exact circuit among k samples, by k; see `best_of_k`.
-        best_of_intervals: 95 % Wilson intervals of `best_of` with the targets as trials: for k below
-            `samples_per_target` wider than need be, since chances between 0 and 1 vary less than successes.
-        baseline_random_rate: `exact_rate` of random circuits, as many for each target, of the gates it allows and of
-            its own circuit's length.
-        baseline_random_best_of: `best_of` of those.
-        distinct_exact: Mean number of distinct exact circuits (by normal form) of a target; 0 for unsolved ones.
-        against_own: The shortest exact circuits beside the circuits the targets were made with, both in normal form.
-        qiskit_rate: Share of the targets for which Qiskit finds an exact circuit of the allowed gates; None for states,
-            for which it does not look with chosen gates.
-        against_qiskit: The shortest exact circuits beside Qiskit's.
-        against_optimum: The shortest exact circuits beside the fewest gates that circuits of the allowed gates need,
-            where these are known; see `evaluation.optimum`.
-        infidelity_edges: Bounds of the bins of both histograms; a bin has its lower bound.
+        best_of: Expected share of targets with an exact circuit among k samples, by k; see `best_of_k`.
+        best_of_intervals: 95 % Wilson intervals of `best_of` with the targets as trials. They are conservative for k
+            below `samples_per_target`, since probabilities between 0 and 1 vary less than successes.
+        baseline_random_rate: `exact_rate` of random circuits: the same number for each target, with its allowed gates
+            and the length of its own circuit.
+        baseline_random_best_of: `best_of` of these random circuits.
+        distinct_exact: Mean number of distinct exact circuits (by normal form) per target; 0 for unsolved ones.
+        against_own: The shortest exact circuits compared with the targets' own circuits, both in normal form.
+        qiskit_rate: Share of targets for which Qiskit finds an exact circuit with the allowed gates; None for states,
+            for which Qiskit does not search with chosen gates.
+        against_qiskit: The shortest exact circuits compared with Qiskit's.
+        against_optimum: The shortest exact circuits compared with the minimum number of gates, using allowed gates
+            only, where it is known; see `evaluation.optimum`.
+        infidelity_edges: Bin edges of both histograms; a bin includes its lower edge.
         infidelity_counts: Histogram of all samples; invalid ones have infidelity 1.
         best_infidelity_counts: Histogram of the best sample of each target.
-        by_length: Figures by the gates of the targets' own circuits.
-        by_allowed_gates: Figures by how many kinds of gates a prompt allows.
-        on_training_data: Whether the targets are those the model was trained on: then the figures say nothing about
-            other targets. None when the model does not say.
-        not_checked: Why it is not known whether training had the targets, or for which of several training data it is
-            not; None where all were found, or are the targets themselves.
-        num_known_circuits: Targets whose own circuit (by normal form) is in the training data that were found; None
-            where there are none. Like the next, they are left out of all figures.
-        num_known_targets: Targets that are in these data, of whatever circuit, up to a global phase; None as above.
+        by_length: Figures by the number of gates of the targets' own circuits.
+        by_allowed_gates: Figures by the number of kinds of gates that a prompt allows.
+        on_training_data: Whether the model was trained on these targets; if so, the figures say nothing about other
+            targets. None if the model does not record it.
+        not_checked: Why some or all of the training data could not be searched for the targets; None if all of it was
+            found, or if the targets are the training data.
+        num_known_circuits: Targets whose own circuit (by normal form) is in the training data found; None if no
+            training data was found. These and the next are left out of all figures.
+        num_known_targets: Targets that occur in this data, with any circuit, up to a global phase; None as above.
     """
 
     num_targets: int
@@ -125,19 +128,19 @@ class TargetMetrics(SampledFigures):
 
 
 def tries(samples_per_target: int) -> list[int]:
-    """Return the k of `best_of`: 1, 2, 4, ... and the number of samples itself."""
+    """Return the values of k for `best_of`: 1, 2, 4, ... and the number of samples itself."""
     powers = [2**power for power in range(samples_per_target.bit_length())]
     return sorted({*powers, samples_per_target})
 
 
 def best_of_k(successes: NDArray[np.int64], samples: int, k: int) -> NDArray[np.float64]:
-    """Return each target's chance that k samples, drawn from its own without replacement, have an exact one.
+    """Return, for each target, the probability that k of its samples, drawn without replacement, include an exact one.
 
-    This uses all samples, where looking at the first k would throw most of them away, and has the same mean.
+    This has the same mean as checking only the first k samples, but uses all of them.
 
     Args:
-        successes: int64 [M], exact samples of each target.
-        samples: Samples of each target.
+        successes: int64 [M], number of exact samples for each target.
+        samples: Number of samples for each target.
         k: From 1 to `samples`; 1 gives the exact share, `samples` gives 0 or 1.
 
     Returns:
@@ -151,15 +154,15 @@ def best_of_k(successes: NDArray[np.int64], samples: int, k: int) -> NDArray[np.
         [0.0, 0.5, 1.0]
     """
     misses = [np.prod(1 - k / np.arange(samples - count + 1, samples + 1)) for count in successes.tolist()]
-    return 1 - np.array(misses)  # where k samples cannot all fail, one factor is 0
+    return 1 - np.array(misses)  # if k samples cannot all fail, one factor is 0
 
 
 def rate_interval(shares: NDArray[np.float64]) -> Interval:
-    """Confidence interval (95 %) of the mean of one share a target.
+    """Return the 95 % confidence interval of the mean of per-target shares.
 
-    Samples of a target are not independent of each other, targets are. So this is Wilson's interval for as many trials
-    as would give the variance seen between targets: the number of targets when every share is 0 or 1, more when the
-    shares differ less.
+    Targets are independent, but samples for the same target are not. This is therefore Wilson's interval with the
+    number of trials that matches the variance between targets: the number of targets if every share is 0 or 1, and more
+    if the shares differ less.
 
     Args:
         shares: float64 [M] in [0, 1].
@@ -185,13 +188,13 @@ def by_group(
     random_successes: NDArray[np.int64],
     samples: int,
 ) -> dict[str, GroupFigures]:
-    """Return the figures of each group of targets, groups in rising order.
+    """Return the figures of each group of targets, in ascending order of group.
 
     Args:
-        groups: [M], a number a target.
-        successes: int64 [M], exact samples of each target.
-        random_successes: int64 [M], exact ones of the random circuits.
-        samples: Samples of each target.
+        groups: [M], the group number of each target.
+        successes: int64 [M], number of exact samples for each target.
+        random_successes: int64 [M], the same for the random circuits.
+        samples: Number of samples for each target.
     """
     return {
         str(group): GroupFigures(
@@ -205,7 +208,7 @@ def by_group(
 
 
 def compare_gates(found: Sequence[int | None], other: Sequence[int | None]) -> GateComparison:
-    """Compare gate counts, target by target; None where there is no circuit."""
+    """Compare gate counts target by target; a count is None where there is no circuit."""
     pairs = [(a, b) for a, b in zip(found, other, strict=True) if a is not None and b is not None]
     if not pairs:
         return GateComparison(0, None, None, None, None)

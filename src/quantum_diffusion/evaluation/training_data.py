@@ -1,6 +1,6 @@
 """Locates a model's training data by content, so that evaluation can leave out targets that occur there.
 
-A model that was initialised with another one's weights has learned from the data of both.
+A model initialised from another model's weights has learned from the training data of both.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class TrainingData:
     """The data sets a model was trained on.
 
     Attributes:
-        datasets: Those that were found unchanged.
-        missing: Why others were not, in words; None where all were found.
+        datasets: Those found unchanged.
+        missing: Why the others were not found, in words; None if all were found.
     """
 
     datasets: tuple[CircuitDataset, ...]
@@ -35,14 +35,14 @@ class TrainingData:
 
 
 def find_training_data(model_dir: Path, near: Path | None = None) -> TrainingData:
-    """Return the data sets that a model, and those it began from, were trained on.
+    """Return the data sets used to train a model and the models it was initialised from.
 
-    Each is looked for where it was, then where its path leads from here and from the folders around the model, then
-    among the neighbours of another data set; only what has the very circuits counts.
+    Each is searched for at its original path, then by its given path relative to the current folder and the model's
+    parent folders, then next to another data set. A data set counts only if it holds exactly the same circuits.
 
     Args:
         model_dir: Folder of the model.
-        near: A data set folder whose neighbours are looked at, too.
+        near: A data set folder whose siblings are searched, too.
     """
     found: dict[str, CircuitDataset] = {}
     models, missing = set[Path](), list[str]()
@@ -66,7 +66,7 @@ def find_training_data(model_dir: Path, near: Path | None = None) -> TrainingDat
 
 
 def _find(metadata: dict[str, Any], model: Path, near: Path | None) -> CircuitDataset | str:
-    """Return the data set that a model's metadata name, or say why it is not there."""
+    """Return the data set named in a model's metadata, or the reason why it was not found."""
     given, fingerprint = metadata.get("dataset"), metadata.get("dataset_sha256")
     if not given or not fingerprint:
         return "the model does not record its training data"
@@ -77,7 +77,7 @@ def _find(metadata: dict[str, Any], model: Path, near: Path | None) -> CircuitDa
     for path in _places(given, metadata, model, near):
         try:
             dataset = dataset_loader().load_dataset(path)
-        except QuantumDiffusionError:  # gone, or something else
+        except QuantumDiffusionError:  # missing, or not a data set
             continue
         if dataset.fingerprint == fingerprint:
             return dataset
@@ -100,12 +100,12 @@ def _places(given: str, metadata: dict[str, Any], model: Path, near: Path | None
 
 
 def _around(given: str, model: Path) -> list[Path]:
-    """Return where a path may lead that was given to the training of a model: from here, or from above the model."""
+    """Return a training path resolved against the current folder and each parent folder of the model."""
     return [folder / given for folder in (Path.cwd(), *model.absolute().parents)]
 
 
 def _may_be(folder: Path, metadata: dict[str, Any]) -> bool:
-    """Tell whether a folder is a data set of as many circuits: its content takes time to read."""
+    """Return whether a folder is a data set of the right number of circuits, a quick check before reading it all."""
     try:
         return is_dataset_folder(folder) and read_description(folder).get("num_circuits") == metadata.get(
             "num_circuits"
@@ -115,14 +115,14 @@ def _may_be(folder: Path, metadata: dict[str, Any]) -> bool:
 
 
 def _origin(metadata: dict[str, Any], model: Path) -> Path | None:
-    """Return the model whose weights another one started from; None if it started from random weights."""
+    """Return the model that a model was initialised from; None if it started from random weights."""
     if "init_from" in metadata:
         given = metadata["init_from"]
-    else:  # of an earlier version
+    else:  # written by an earlier version
         try:
             values = yaml.safe_load((model / TRAINING_CONFIG).read_text(encoding="utf-8"))
             given = values["general"]["init_from_pipeline_dir"]
-        except Exception:  # PyYAML lets many kinds escape
+        except Exception:  # PyYAML raises many kinds of exception
             given = None
     if not given:
         return None

@@ -14,10 +14,10 @@ class Axis:
     Attributes:
         low: The value at `start`.
         high: The value at `end`.
-        start: Where it begins, in units of the picture.
-        end: Where it ends.
-        logarithmic: Whether equal lengths are equal factors.
-        ticks: (place, label) of its round numbers.
+        start: Where the axis begins, in units of the picture.
+        end: Where it ends, in the same units.
+        logarithmic: Whether the scale is logarithmic.
+        ticks: (position, label) of each tick.
     """
 
     low: float
@@ -38,14 +38,14 @@ class Axis:
         logarithmic: bool = False,
         ticks: Sequence[tuple[float, str]] = (),
     ) -> Axis:
-        """Return an axis for values.
+        """Return an axis that covers the values.
 
         Args:
             values: One or more finite numbers.
-            start: Where it begins.
+            start: Where the axis begins.
             end: Where it ends.
-            padded: Whether it leaves some room above the largest value, and below the smallest but for 0.
-            logarithmic: For positive values only.
+            padded: Whether to leave some room above the largest value, and below the smallest unless it is 0.
+            logarithmic: Use a logarithmic scale; for positive values only.
             ticks: (value, label); empty chooses round numbers.
         """
         low, high = min(values), max(values)
@@ -54,7 +54,7 @@ class Axis:
         elif padded:
             room = 0.06 * (high - low)
             low, high = low - (room if low else 0.0), high + room
-        if not high - low > 1e-12 * max(abs(high), abs(low)):  # one value
+        if not high - low > 1e-12 * max(abs(high), abs(low)):  # all values equal
             room = abs(high) / 10 or 1.0
             low, high = low - room, high + room
         axis = cls(low, high, start, end, logarithmic)
@@ -63,13 +63,13 @@ class Axis:
 
     @classmethod
     def share(cls, start: float, end: float) -> Axis:
-        """Return an axis from 0 to 100 %, with some room above."""
+        """Return an axis from 0 to 100 %, with some room at the top."""
         axis = cls(0.0, 1.06, start, end, False)
         places = tuple((axis.place(share), f"{100 * share:.0f} %") for share in (0.0, 0.25, 0.5, 0.75, 1.0))
         return cls(0.0, 1.06, start, end, False, places)
 
     def place(self, value: float) -> float:
-        """Return where a value lies; what is beyond the axis lies at its end."""
+        """Return the position of a value, clamped to the axis."""
         low, high, value = (
             (math.log(end) for end in (self.low, self.high, max(value, self.low)))
             if self.logarithmic
@@ -80,7 +80,7 @@ class Axis:
 
 
 def round_numbers(low: float, high: float, about: int = 5) -> list[float]:
-    """Return some round numbers between two.
+    """Return some round numbers between two values.
 
     Example:
         >>> round_numbers(0.13, 1.4)
@@ -101,7 +101,7 @@ def _decades(low: float, high: float) -> list[float]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Write a number in little room.
+    """Format a number compactly.
 
     Example:
         >>> number(0.5), number(1500), number(125000), number(2e-7)

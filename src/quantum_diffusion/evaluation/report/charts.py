@@ -1,7 +1,7 @@
 """Charts as inline SVG: curves and columns; `row_charts` has horizontal bars.
 
-A chart fills the width of its container and has a text alternative; its colours and dashes are CSS classes of the page,
-for light and dark.
+A chart fills the width of its container and has a text alternative. Its colours and dashes are CSS classes of the page,
+for light and dark themes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 12.0, 10.0, 42.0
 NUM_COLOURS = 8
 
 MOST_POINTS = 300
-"""Points of a curve that are drawn; of more, every n-th."""
+"""Maximum number of points to draw; longer curves are thinned to every n-th point."""
 
 
 _LARGEST = 1e100
-"""Numbers from here on are left out of curves: differences of larger ones may overflow."""
+"""Numbers of this size or larger are left out of curves, since their differences may overflow."""
 
 _MOST_SAID = 12
-"""Points of a curve that its text tells one by one."""
+"""Maximum number of points that the text alternative lists one by one."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Curve:
     """A line of a chart.
 
     Attributes:
-        name: What the legend calls it.
-        points: (x, y), x rising; what is not finite is left out.
-        colour: Which of the page's colours.
-        style: "line", "pale" (noise behind another line) or "dots" (with a dot a point).
-        band: (x, low, high), shaded.
+        name: Its name in the legend.
+        points: (x, y), with x ascending; points that are not finite are left out.
+        colour: Index of one of the page's colours.
+        style: "line", "pale" (noise behind another line) or "dots" (a line with a dot at each point).
+        band: (x, low, high) of a shaded band.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Bars:
     """A bar for each label of a chart.
 
     Attributes:
-        name: What the legend calls them.
-        values: One a label.
-        colour: Which of the page's colours.
-        intervals: (low, high) of each value; empty for none.
+        name: Their name in the legend.
+        values: One value per label.
+        colour: Index of one of the page's colours.
+        intervals: (low, high) of each value; empty for no intervals.
     """
 
     name: str
@@ -81,18 +81,18 @@ def line_chart(
     x_ticks: Sequence[tuple[float, str]] = (),
     percent: bool = False,
 ) -> Markup | None:
-    """Draw curves; the y axis is logarithmic where values are positive and span more than two decades.
+    """Draw curves; the y axis is logarithmic if the values are positive and span more than two decades.
 
     Args:
-        title: Above the chart.
-        curves: What to draw.
-        x_label: Below the x axis.
-        note: Beside the title.
-        x_ticks: (place, label) of the x axis; empty chooses round numbers.
+        title: Text above the chart.
+        curves: The curves to draw.
+        x_label: Text below the x axis.
+        note: Text beside the title.
+        x_ticks: (value, label) of the x axis; empty chooses round numbers.
         percent: Whether y is a share, drawn from 0 to 100 %.
 
     Returns:
-        None where there is nothing to draw.
+        The chart; None if there is nothing to draw.
     """
     drawn = [(curve, [point for point in curve.points if all(map(_is_drawable, point))]) for curve in curves]
     drawn = [(curve, points) for curve, points in drawn if points]
@@ -121,8 +121,8 @@ def _is_drawable(value: float) -> bool:
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
-    """Return the running mean of a curve over a twentieth of it; each point stands at the end of its window."""
-    drawable = [point for point in points if all(map(_is_drawable, point))]  # one NaN would spoil all after it
+    """Return the running mean of a curve over a twentieth of its points; each mean is at the end of its window."""
+    drawable = [point for point in points if all(map(_is_drawable, point))]  # one NaN would spoil all later means
     window = max(1, len(drawable) // 20)
     if window == 1:
         return drawable
@@ -154,7 +154,7 @@ def _path(places: Iterable[Point]) -> str:
 
 
 def _in_words(name: str, points: Sequence[Point], x_ticks: Sequence[tuple[float, str]], percent: bool) -> str:
-    """Describe a curve in words: every point if there are few, else the first and the last."""
+    """Describe a curve in words: every point if there are few, otherwise the first and the last."""
     labels = dict(x_ticks)
     told = [f"{value_text(y, percent, 4)} at {labels.get(x) or number(x)}" for x, y in points]
     if len(told) > _MOST_SAID:
@@ -175,7 +175,7 @@ def bar_chart(
     percent: bool = False,
     stacked: bool = False,
 ) -> Markup | None:
-    """Draw columns, side by side or stacked; few of them with their numbers. See `line_chart`."""
+    """Draw columns, side by side or stacked, with their values if there are few. See `line_chart`."""
     if not labels:
         return None
     totals = [sum(one.values[k] for one in bars) for k in range(len(labels))] if stacked else []
@@ -186,7 +186,7 @@ def bar_chart(
         else Axis.over([0.0, highest or 1.0], HEIGHT - _BOTTOM, _TOP, padded=True)
     )
     slot = (WIDTH - _LEFT - _RIGHT) / len(labels)
-    letters = max(1, *map(len, labels))  # each takes about 7 units
+    letters = max(1, *map(len, labels))  # each letter takes about 7 units
     every = -(-len(labels) * letters * 7 // int(WIDTH - _LEFT - _RIGHT))
     ticks = [(_LEFT + slot * (k + 0.5), label) for k, label in enumerate(labels) if k % every == 0]
     width = 0.8 * slot / (1 if stacked else len(bars))
@@ -219,14 +219,14 @@ def _column(left: float, width: float, axis: Axis, ends: Point, told: str) -> Ma
 
 
 def whisker(across: float, axis: Axis, ends: Point, upright: bool = True) -> Markup:
-    """Draw an interval over a bar: across is where it stands on the other axis."""
+    """Draw an interval over a bar; `across` is its position on the other axis."""
     low, high = (axis.place(end) for end in ends)
     start, end = ((across, low), (across, high)) if upright else ((low, across), (high, across))
     return element("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], class_="whisker")
 
 
 def value_text(value: float, percent: bool, digits: int = 3) -> str:
-    """Write a value beside its bar or in the text of a curve."""
+    """Format a value for its bar or for the text of a curve."""
     return f"{100 * value:.1f} %" if percent else number(value, digits)
 
 
@@ -234,12 +234,12 @@ def value_text(value: float, percent: bool, digits: int = 3) -> str:
 
 
 def colour_class(colour: int) -> str:
-    """Return the class that sets one of the page's colours, and a dash for lines."""
+    """Return the CSS class for one of the page's colours, and its dash for lines."""
     return f"c{colour % NUM_COLOURS}"
 
 
 def _frame(horizontal: Axis | Sequence[tuple[float, str]], vertical: Axis, x_label: str) -> Markup:
-    """Draw grid lines, the numbers of both axes and the name of the lower one."""
+    """Draw the grid lines, the tick labels of both axes and the label of the x axis."""
     across = horizontal.ticks if isinstance(horizontal, Axis) else horizontal
     bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
     parts: list[Markup] = []
@@ -253,7 +253,7 @@ def _frame(horizontal: Axis | Sequence[tuple[float, str]], vertical: Axis, x_lab
 
 
 def legend(parts: Sequence[Curve | Bars]) -> Markup | None:
-    """Return the names of what a chart shows with their colours; None where none has a name."""
+    """Return the legend of a chart: names with their colours; None if nothing has a name."""
     named = [(one.name, one.colour) for one in parts if one.name]
     if not named:
         return None
@@ -269,12 +269,12 @@ def figure(title: str, said: str, parts: Iterable[Markup], height: float, note: 
     """Return a chart.
 
     Args:
-        title: Above it.
+        title: Text above the chart.
         said: Text alternative of the chart.
-        parts: What is drawn.
-        height: In units of the drawing, which is `WIDTH` wide.
-        note: Beside the title.
-        names: See `legend`.
+        parts: The drawn elements.
+        height: Height in units of the drawing, which is `WIDTH` wide.
+        note: Text beside the title.
+        names: The legend; see `legend`.
     """
     svg = element("svg", parts, viewBox=f"0 0 {WIDTH:g} {height:g}", role="img", aria_label=said)
     caption = element("figcaption", element("b", title), f" {note}" if note else None)

@@ -1,4 +1,4 @@
-"""Compares several runs, evaluations or data sets: figures in one table, the curves of runs in one chart."""
+"""Compares several runs, evaluations or data sets: their figures in one table, the curves of runs in one chart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantum_diffusion.evaluation.target_metrics import TargetMetrics
 from quantum_diffusion.tracking.runs import differing_settings
 
 MOST_CURVES = NUM_COLOURS
-"""Runs in one chart: as many as there are colours; of more, the last ones."""
+"""Maximum number of runs in a chart, one per colour; if there are more, the last ones are shown."""
 
 _MISSING = "–"
 
@@ -30,12 +30,12 @@ _KINDS: dict[str, type[EvaluationMetrics | TargetMetrics]] = {
 
 
 def comparison_parts(sources: Sources) -> list[tuple[str, str, Markup]]:
-    """Return (anchor, title, part) for each kind with several sources."""
+    """Return (anchor, title, part) for each kind of source that occurs more than once."""
     parts: list[tuple[str, str, list[Markup | None]]] = []
     if len(sources.runs) > 1:
         content = [_runs_table(sources), _settings_table(sources.runs), _curves(sources.runs)]
         parts.append(("compare-runs", "Runs side by side", content))
-    # The figures of the two kinds mean different things, also where they have the same name.
+    # Figures of the two kinds differ in meaning, even under the same name.
     tables: list[Markup | None] = []
     for name, kind in _KINDS.items():
         alike = [one for one in sources.evaluations if isinstance(one.metrics, kind)]
@@ -49,7 +49,7 @@ def comparison_parts(sources: Sources) -> list[tuple[str, str, Markup]]:
 
 
 def _side_by_side(caption: str, names: Sequence[str], columns: Sequence[dict[str, str]]) -> Markup:
-    """Return a table with a column for each source and a row for each figure that any of them has."""
+    """Return a table with a column per source and a row for each figure that any of them has."""
     keys = dict.fromkeys(key for column in columns for key in column)
     rows = [(key, *(column.get(key, _MISSING) for column in columns)) for key in keys]
     return table(caption, ["", *names], rows, numeric=range(1, len(names) + 1))
@@ -71,13 +71,13 @@ def _runs_table(sources: Sources) -> Markup:
 
 
 def _is_of(evaluation: EvaluationSource, run: RunSource) -> bool:
-    """Tell whether an evaluation is of the model of a run: by what it says, or because it lies in its folder."""
+    """Return whether an evaluation is of a run's model: it names that model or lies in its folder."""
     models = (str(evaluation.settings.get("model_dir", "")), str(evaluation.folder / ".."))
     return os.path.realpath(run.folder) in [os.path.realpath(model) for model in models]
 
 
 def key_figures(rows: Iterable[Row], name: str) -> dict[str, str]:
-    """Return the first figure of an evaluation, with its interval, under the name of the evaluation."""
+    """Return the first figure of an evaluation, with its interval, keyed by the name of the evaluation."""
     for figure, value, meaning in rows:
         interval = meaning.rpartition("(95 %: ")[2].partition(")")[0] if "(95 %: " in meaning else ""
         return {f"{figure}, {name}": value + (f" ({interval})" if interval else "")}

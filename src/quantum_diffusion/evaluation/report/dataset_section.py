@@ -1,4 +1,4 @@
-"""The section of the page about a data set: its content, its verification, and how to generate it again."""
+"""The section of the page about a data set: its content, its verification, and how to regenerate it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from quantum_diffusion.evaluation.report.sources import DatasetSource
 from quantum_diffusion.evaluation.report.tables import percent
 
 _MOST_PROMPTS = 24
-"""Prompts in the chart; of more, the most frequent."""
+"""Maximum number of prompts in the chart; if there are more, the most frequent are shown."""
 
 
 def dataset_section(source: DatasetSource, anchor: str) -> Markup:
-    """Return the part about a data set."""
+    """Return the section about a data set."""
     report, head = source.inspection, ["", "", ""]
     wrong = verdict(report)
     said = f"Not right: {wrong}." if wrong else "Every circuit is valid and has the right size and label."
@@ -50,7 +50,7 @@ def dataset_section(source: DatasetSource, anchor: str) -> Markup:
 
 
 def dataset_card(source: DatasetSource, anchor: str) -> Markup:
-    """Return the card of a data set: its size, and the share that is right."""
+    """Return the card of a data set: its size, and the share of correct circuits."""
     report = source.inspection
     right = (
         f"{percent(right_share(report))} verified"
@@ -61,13 +61,13 @@ def dataset_card(source: DatasetSource, anchor: str) -> Markup:
 
 
 def right_share(report: InspectionReport) -> float:
-    """Return the share of circuits that pass every check; where one fails several checks, it counts for each."""
+    """Return the share of circuits that pass every check; a circuit that fails several checks counts once for each."""
     wrong = sum(found.count for found in report.wrong.values())
     return max(0.0, 1 - wrong / max(report.num_circuits, 1))
 
 
 def _settings(source: DatasetSource) -> dict[str, Any] | None:
-    """Return the settings that `generate` takes, with the folder; None where they are not recorded."""
+    """Return the settings for `generate`, including the folder; None if they are not recorded."""
     recorded = source.description.get("settings")
     if not isinstance(recorded, Mapping):
         return None

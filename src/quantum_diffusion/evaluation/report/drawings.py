@@ -1,6 +1,6 @@
 """A circuit as inline SVG: wires from left to right, gates in layers, in the colours of the page.
 
-It knows gates by controls and targets alone, so a gate that is added to the table is drawn, too.
+It draws gates from their controls and targets alone, so gates added to the table need no change here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _DAGGER = "dg"
 
 
 def drawing(circuit: Circuit, title: str) -> Markup:
-    """Return a circuit drawn below its title."""
+    """Return the drawing of a circuit, below its title."""
     layers = layered(circuit)
     width, height = _LEFT + _LAYER * (max(layers, default=0) + 1) + 8, _WIRE * circuit.num_qubits
     wires = [
@@ -43,7 +43,7 @@ def drawing(circuit: Circuit, title: str) -> Markup:
 
 
 def in_words(circuit: Circuit) -> str:
-    """Write the gates of a circuit with their qubits, for screen readers.
+    """Describe the gates of a circuit with their qubits, for screen readers.
 
     Example:
         >>> in_words(Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,)))))
@@ -54,7 +54,7 @@ def in_words(circuit: Circuit) -> str:
 
 
 def layered(circuit: Circuit) -> list[int]:
-    """Return the layer of each gate: the first that is free on all wires from its lowest to its highest qubit."""
+    """Return the layer of each gate: the first one free on all wires from its lowest to its highest qubit."""
     free = [0] * circuit.num_qubits
     layers = []
     for instruction in circuit.instructions:

@@ -21,7 +21,7 @@ _LEFT_OUT = ("evaluation.verbose",)
 
 
 def evaluation_section(source: EvaluationSource, anchor: str) -> Markup:
-    """Return the part about an evaluation."""
+    """Return the section about an evaluation."""
     metrics = source.metrics
     figures = target_charts(metrics) if isinstance(metrics, TargetMetrics) else srv_charts(metrics)
     asked = [
@@ -44,7 +44,7 @@ def evaluation_section(source: EvaluationSource, anchor: str) -> Markup:
 
 
 def evaluation_card(source: EvaluationSource, anchor: str) -> Markup:
-    """Return the card of an evaluation: the share that is exact, or solved, with its interval."""
+    """Return the card of an evaluation: the exact or solved share, with its interval."""
     metrics = source.metrics
     if isinstance(metrics, EvaluationMetrics):
         value, (low, high) = metrics.srv_accuracy, metrics.srv_accuracy_interval
@@ -95,13 +95,13 @@ def srv_charts(metrics: EvaluationMetrics) -> list[Markup | None]:
 
 
 def samples_of_prompts(metrics: EvaluationMetrics) -> dict[str, int]:
-    """Return how many samples each prompt got: they are spread evenly, in the order of the prompts."""
+    """Return the number of samples of each prompt; they are spread evenly, in the order of the prompts."""
     whole, rest = divmod(metrics.num_samples, max(len(metrics.srv_accuracy_by_prompt), 1))
     return {prompt: max(whole + (k < rest), 1) for k, prompt in enumerate(metrics.srv_accuracy_by_prompt)}
 
 
 def short_prompt(prompt: str) -> str:
-    """Return a prompt without the words that all of its kind share."""
+    """Return a prompt without the words common to all prompts of its kind."""
     if prompt.startswith(SRV_PROMPT):
         return prompt.removeprefix(SRV_PROMPT)
     return prompt.partition(":")[2].strip(" []").replace("'", "").replace(",", "") or prompt
@@ -124,7 +124,7 @@ def _by_prompt_table(metrics: EvaluationMetrics) -> Markup:
 
 def _reasons(metrics: EvaluationMetrics | TargetMetrics) -> Markup | None:
     if len(metrics.reasons) < 2:
-        return None  # all are valid
+        return None  # all samples are valid
     values = [float(count) for count in metrics.reasons.values()]
     return row_chart("What the samples are", list(metrics.reasons), Bars("", values, 4))
 
@@ -181,7 +181,7 @@ def _by_group(title: str, x_label: str, groups: dict[str, GroupFigures]) -> Mark
 
 
 def _gate_chart(metrics: TargetMetrics) -> Markup | None:
-    """Compare the shortest exact circuits with others, each over the targets that have both."""
+    """Compare the shortest exact circuits with other circuits, each over the targets that have both."""
     compared = {
         "target's own": metrics.against_own,
         "Qiskit's": metrics.against_qiskit,

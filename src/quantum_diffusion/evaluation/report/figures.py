@@ -1,4 +1,4 @@
-"""Reads and checks the figures and circuits of an evaluation's folder; a damaged file gives a one-line error."""
+"""Reads and checks the figures and circuits in an evaluation's folder; a damaged file gives a one-line error."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from quantum_diffusion.evaluation.target_metrics import GateComparison, TargetMe
 from quantum_diffusion.files import describe
 
 _LARGEST_METRICS, _LARGEST_CIRCUIT = 2**26, 2**16
-"""Bytes of a file; what is larger is none of ours."""
+"""Maximum file sizes in bytes; larger files are not ours."""
 
 _LARGEST_FIGURE = 2 * 10**19
-"""Seeds go up to it."""
+"""Largest absolute value of a figure, enough for any seed."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class DrawnCircuit:
     """A circuit of an evaluation.
 
     Attributes:
-        title: The comment above it: the request, and the outcome.
+        title: The comment above it: the request and the outcome.
         circuit: The circuit.
-        file: Where it is, below the evaluation.
+        file: Its path, relative to the evaluation's folder.
     """
 
     title: str
@@ -46,15 +46,15 @@ class EvaluationSource:
     """An evaluation.
 
     Attributes:
-        name: What the page calls it: its path as given.
-        folder: Where it is.
+        name: Its name on the page: its path as given.
+        folder: Its folder.
         metrics: The figures.
-        rows: The same in words.
-        settings: How it was made; empty where that is not recorded.
-        num_verified: Files of verified circuits.
-        verified: The shortest of each prompt or target, for some of them.
-        failed: Some that failed.
-        keeps_failed: Whether the evaluation keeps those; earlier versions did not.
+        rows: The figures in words.
+        settings: Its settings; empty if not recorded.
+        num_verified: Number of files of verified circuits.
+        verified: The shortest verified circuit of each prompt or target, for some of them.
+        failed: Some failed circuits.
+        keeps_failed: Whether the evaluation keeps failed circuits; earlier versions did not.
     """
 
     name: str
@@ -69,15 +69,15 @@ class EvaluationSource:
 
 
 def read_evaluation_folder(name: str, folder: Path, max_circuits: int) -> EvaluationSource:
-    """Read what an evaluation wrote.
+    """Read the results of an evaluation.
 
     Args:
-        name: What to call it.
-        folder: Where it is.
-        max_circuits: Most circuits to read, of the verified and of the failed ones.
+        name: Its name on the page.
+        folder: Its folder.
+        max_circuits: Maximum number of circuits to read, for verified and failed ones each.
 
     Raises:
-        SourceError: A file is damaged or none of ours.
+        SourceError: A file is damaged or not ours.
     """
     path = folder / METRICS_FILE
     values = _read_json(path)
@@ -115,7 +115,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _metrics(values: dict[str, Any], path: Path) -> EvaluationMetrics | TargetMetrics:
-    """Return the figures, of earlier versions, too: what may be unknown is None where it is not there."""
+    """Return the figures, including those of earlier versions; optional figures that are missing become None."""
     kinds: dict[str, type[EvaluationMetrics | TargetMetrics]] = {
         "srv_accuracy": EvaluationMetrics,
         "exact_rate": TargetMetrics,
@@ -143,7 +143,7 @@ def _metrics(values: dict[str, Any], path: Path) -> EvaluationMetrics | TargetMe
 
 
 def _unknown(hint: Any) -> Any:
-    """Return what stands for a figure that an earlier version did not have, `...` where there is nothing."""
+    """Return the default for a figure that earlier versions lack; `...` if there is none."""
     if hint is GateComparison:
         return GateComparison(0, None, None, None, None)
     if NoneType in get_args(hint):
@@ -152,12 +152,12 @@ def _unknown(hint: Any) -> Any:
 
 
 def _is_sensible(value: Any) -> bool:
-    """Tell whether all numbers in plain values are finite and of a size that figures have."""
+    """Return whether all numbers in plain values are finite and of plausible size."""
     if isinstance(value, dict):
         return all(map(_is_sensible, value.values()))
     if isinstance(value, list | tuple):
         return all(map(_is_sensible, value))
-    return not isinstance(value, int | float) or abs(value) <= _LARGEST_FIGURE  # which no NaN is
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST_FIGURE  # False for NaN
 
 
 def _first_error(problem: ValidationError | RecursionError) -> str:

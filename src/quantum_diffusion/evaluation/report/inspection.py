@@ -1,4 +1,4 @@
-"""Presents an inspection: table rows, a picture of the circuits by length and by prompt, and the files of both.
+"""Presents an inspection: table rows, a picture of the circuits by length and by prompt, and the result files.
 
 The console and reports show the rows; `inspection.json` and `inspection.png` are written together.
 """
@@ -34,14 +34,14 @@ REPORT_FILE, PICTURE_FILE = "inspection.json", "inspection.png"
 MOST_LABELS = 12
 MOST_BARS = 40
 _LOGARITHMIC = 30
-"""An imbalance from which small counts would vanish on a linear axis."""
+"""Imbalance above which the axis is logarithmic, since small counts would vanish on a linear one."""
 
 
 # --------------------------------------------------------------------------------------------------- words
 
 
 def content_rows(report: InspectionReport) -> list[Row]:
-    """Return what is in the data set: circuits, lengths, gates, prompts, repetitions."""
+    """Return the content of the data set: circuits, lengths, gates, prompts, repetitions."""
     number = report.num_circuits
     lengths = [int(length) for length in report.length_counts] or [0]
     by_prompt = sorted(report.prompt_counts.values()) or [0]
@@ -81,7 +81,7 @@ def content_rows(report: InspectionReport) -> list[Row]:
 
 
 def label_rows(report: InspectionReport) -> list[Row]:
-    """Return the most frequent prompts, and how many more there are."""
+    """Return the most frequent prompts, and the number of others."""
     ordered = sorted(report.prompt_counts.items(), key=lambda item: -item[1])
     rows = [_part(_clean(prompt), count, report.num_circuits) for prompt, count in ordered[:MOST_LABELS]]
     rest = ordered[MOST_LABELS:]
@@ -91,7 +91,7 @@ def label_rows(report: InspectionReport) -> list[Row]:
 
 
 def gadget_rows(report: InspectionReport) -> list[Row]:
-    """Return the most frequent pairs of gates: how often they occur, and in which share of the circuits."""
+    """Return the most frequent pairs of gates: how often they occur, and in what share of the circuits."""
     found = report.gadgets
     return [
         (pair.name, f"{pair.count:,}", f"in {percent(pair.circuits / max(found.num_circuits, 1))} of the circuits")
@@ -100,7 +100,7 @@ def gadget_rows(report: InspectionReport) -> list[Row]:
 
 
 def gadget_words(report: InspectionReport) -> str:
-    """Say how much shorter circuits are with these pairs as one instruction each, and which were looked at."""
+    """Say how much shorter circuits would be with each pair as one instruction, and which circuits were counted."""
     found = report.gadgets
     looked_at = "of all valid circuits"
     if report.num_circuits > MOST_SAMPLED:
@@ -112,7 +112,7 @@ def gadget_words(report: InspectionReport) -> str:
 
 
 def check_rows(report: InspectionReport) -> list[Row]:
-    """Return how many circuits fail each check that applies, with the first of them."""
+    """Return how many circuits fail each check that applies, with the first failing rows."""
     applies = {
         "tokens": True,
         "sizes": True,
@@ -143,7 +143,7 @@ def verdict(report: InspectionReport) -> str:
 
 
 def _clean(prompt: str) -> str:
-    """Return a prompt without what might confuse a terminal; a foreign data set may have any."""
+    """Return a prompt without characters that might confuse a terminal; foreign data sets may hold any text."""
     return "".join(character if character.isprintable() else "?" for character in prompt)[:120]
 
 
@@ -172,7 +172,7 @@ def save_inspection_chart(report: InspectionReport, path: Path) -> None:
         colours = _colours(report)
         _draw_lengths(left, report, colours)
         (_draw_prompts if num_prompts <= MOST_BARS else _draw_many_prompts)(right, report, colours)
-        if colours:  # the same in both; below them it hides no bar
+        if colours:  # shared by both charts; below them it hides no bar
             figure.legend(
                 *left.get_legend_handles_labels(),
                 loc="outside lower center",
@@ -256,7 +256,7 @@ def _prompt_colours(report: InspectionReport, colours: dict[str, Any], prompts: 
 
 
 def _other_colour(colours: dict[str, Any]) -> str:
-    """Return the colour of prompts that ask for no Schmidt rank vector, or for one that is wrong."""
+    """Return the colour of prompts without a Schmidt rank vector, or with an invalid one."""
     return "#b0b0b0" if colours else "#4063d8"
 
 
@@ -264,10 +264,10 @@ def _other_colour(colours: dict[str, Any]) -> str:
 
 
 def check_save_folder(folder: Path) -> None:
-    """Refuse a folder with anything but an earlier inspection in it, before the work is done.
+    """Raise an error before any work if the folder holds anything but an earlier inspection.
 
     Raises:
-        CheckpointError: There is something else, or nothing can be written.
+        CheckpointError: The folder holds something else, or cannot be written.
     """
     check_nothing_lost(
         folder,
@@ -276,20 +276,20 @@ def check_save_folder(folder: Path) -> None:
         entries=names_in(folder, hidden=False),
         is_ours=lambda name: name in (REPORT_FILE, PICTURE_FILE) and (folder / name).is_file(),
         known_by=REPORT_FILE,
-        written=folder / ".new",  # an entry, for the folder may be there
+        written=folder / ".new",  # an entry in it, since the folder may already exist
     )
 
 
 def save_inspection(report: InspectionReport, folder: Path, source: Mapping[str, Any]) -> None:
-    """Write `inspection.json` and `inspection.png`; those of an earlier inspection are replaced.
+    """Write `inspection.json` and `inspection.png`, replacing those of an earlier inspection.
 
     Args:
-        report: What was found.
-        folder: Where to write; see `check_save_folder`.
-        source: Plain values that say what was inspected; they come first in the JSON.
+        report: The findings.
+        folder: The folder to write to; see `check_save_folder`.
+        source: Plain values that identify what was inspected; they come first in the JSON.
 
     Raises:
-        CheckpointError: The folder cannot be written; what was there before is unchanged.
+        CheckpointError: The folder cannot be written; its previous contents are unchanged.
     """
     with new_entries(folder, REPORT_FILE, CheckpointError) as staging:
         text = json.dumps({**source, **report.to_dict()}, indent=2)
@@ -298,4 +298,4 @@ def save_inspection(report: InspectionReport, folder: Path, source: Mapping[str,
             save_inspection_chart(report, staging / PICTURE_FILE)
         is_drawn = (staging / PICTURE_FILE).exists()
     if not is_drawn:
-        (folder / PICTURE_FILE).unlink(missing_ok=True)  # an earlier inspection's
+        (folder / PICTURE_FILE).unlink(missing_ok=True)  # left by an earlier inspection

@@ -10,22 +10,22 @@ from collections.abc import Iterable, Sequence
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
 
 Child = str | Iterable[str] | None
-"""What an element holds: text, markup, several of these, or nothing."""
+"""The content of an element: text, markup, several of these, or nothing."""
 
 _VOID = {"meta", "br", "hr", "line", "rect", "circle", "path"}
-"""Elements without content; those of SVG are closed in themselves."""
+"""Elements without content; those of SVG are self-closing."""
 
 _SVG = {"line", "rect", "circle", "path"}
 
 
 def escaped(text: str) -> Markup:
-    """Return text as HTML; characters that no page may hold become a question mark in a box.
+    """Return text as HTML; characters not allowed in a page become a replacement character.
 
     Example:
         >>> escaped("a < b")
@@ -42,7 +42,7 @@ def _stand_in(character: str) -> str:
 
 
 def joined(parts: Iterable[str | None], between: str = "") -> Markup:
-    """Put parts one after the other; None stands for nothing."""
+    """Join parts, skipping None."""
     return Markup(escaped(between).join(escaped(part) for part in parts if part is not None))
 
 
@@ -51,9 +51,9 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | bo
 
     Args:
         name: Its tag.
-        *children: What it holds.
-        **attributes: By name, a trailing underscore apart, other ones being hyphens; True gives the bare name, None and
-            False give nothing.
+        *children: Its content.
+        **attributes: Its attributes. A trailing underscore in a name is dropped, and others become hyphens. True gives
+            the bare name; None and False give nothing.
 
     Example:
         >>> element("a", "<here>", href="#x", class_="far")
@@ -77,13 +77,13 @@ def _attribute(key: str, value: str | int | float | bool | None) -> str:
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[int] = ()) -> Markup:
-    """Return a table that scrolls within its box where it is too wide.
+    """Return a table that scrolls within its box if it is too wide.
 
     Args:
-        caption: What it shows; seen above it.
-        head: Names of the columns.
-        rows: Their cells; the first of each names the row.
-        numeric: The columns that are aligned as numbers.
+        caption: Caption above the table.
+        head: Column headers.
+        rows: Cells of each row; the first is the row header.
+        numeric: Indices of the columns to align as numbers.
     """
     columns = ["num" if column in numeric else None for column in range(len(head))]
     top = element(
@@ -102,17 +102,17 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], nume
 
 
 def scrolling(content: Markup, name: str) -> Markup:
-    """Return a box that scrolls sideways, also by keyboard."""
+    """Return a box that scrolls sideways, by keyboard as well."""
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
 def details(summary: str, *content: Child) -> Markup:
-    """Return a section that is shown when its summary is clicked."""
+    """Return a section that opens when its summary is clicked."""
     return element("details", element("summary", summary), *content)
 
 
 def section(anchor: str, title: str, *content: Child, level: int = 2) -> Markup:
-    """Return a part of the page under a heading, to which others can link."""
+    """Return a section of the page with a heading and an anchor for links."""
     return element(
         "section", element(f"h{level}", title, id=anchor), *content, aria_labelledby=anchor, class_=f"level{level}"
     )

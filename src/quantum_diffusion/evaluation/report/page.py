@@ -23,7 +23,7 @@ from quantum_diffusion.files import new_file
 from quantum_diffusion.folders import check_nothing_lost
 
 GENERATOR = "quantum_diffusion report"
-"""Marks the page as ours, in its head; a page with this mark may be replaced."""
+"""Marks a page as ours in its head; pages with this mark may be replaced."""
 
 _STYLE = Path(__file__).with_name("page.css")
 _HEAD_BYTES = 4096
@@ -35,10 +35,10 @@ class Part:
     """A section of the page.
 
     Attributes:
-        anchor: What links to it name.
-        title: What the table of contents calls it.
+        anchor: Its anchor for links.
+        title: Its title in the table of contents.
         content: The section.
-        card: Its figure at the top of the page; None for comparisons.
+        card: Its card at the top of the page; None for comparisons.
     """
 
     anchor: str
@@ -48,15 +48,15 @@ class Part:
 
 
 def write_report(config: ReportConfig, progress: Callable[[int, int], None] | None = None) -> Sources:
-    """Read the sources and write the page; returns what was found.
+    """Read the sources, write the page and return the sources.
 
     Args:
-        config: What it is about, and where it goes.
-        progress: Called with (circuits so far, circuits in all) for each data set that is verified.
+        config: The sources, and the path of the page.
+        progress: Called with (circuits so far, circuits in total) for each data set that is verified.
 
     Raises:
         ConfigError: The page cannot be written, or would replace something.
-        SourceError: A source is missing, damaged, or nothing of ours.
+        SourceError: A source is missing, damaged or not ours.
         DatasetFormatError, IncompatibleDatasetsError: A data set cannot be read.
     """
     path = Path(config.output_path)
@@ -70,7 +70,7 @@ def write_report(config: ReportConfig, progress: Callable[[int, int], None] | No
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse a path at which nothing can be written, or something other than a report would be lost.
+    """Raise an error if the path cannot be written, or if writing would replace something other than a report.
 
     Raises:
         ConfigError: The message says why.
@@ -88,7 +88,7 @@ def check_output(path: Path, overwrite: bool) -> None:
         ConfigError,
         "is there and is no report of ours, so it is not replaced: give another report.output_path",
         is_ours=lambda name: is_report,
-        written=path.parent / ".new",  # an entry, for the folder may be there
+        written=path.parent / ".new",  # an entry in it, since the folder may already exist
     )
 
 
@@ -96,7 +96,7 @@ def _is_report(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return f'content="{GENERATOR}'.encode() in file.read(_HEAD_BYTES)
-    except OSError:  # nothing, a folder, or nothing we may read
+    except OSError:  # missing, a folder, or not readable
         return False
 
 
@@ -111,8 +111,8 @@ def report_page(sources: Sources, title: str, made: str) -> str:
     """Return the page as HTML.
 
     Args:
-        sources: What it is about.
-        title: Its title.
+        sources: The sources to report on.
+        title: The title of the page.
         made: When it was made, in words.
     """
     groups = _groups(sources)

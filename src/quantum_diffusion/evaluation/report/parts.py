@@ -12,7 +12,7 @@ from quantum_diffusion.files import yaml_text
 
 
 def grid(figures: list[Markup | None]) -> Markup | None:
-    """Return charts side by side, as many as there is room for; None without any."""
+    """Return charts side by side, as many per row as fit; None if there are no charts."""
     shown = [figure for figure in figures if figure is not None]
     return element("div", shown, class_="grid") if shown else None
 
@@ -20,7 +20,7 @@ def grid(figures: list[Markup | None]) -> Markup | None:
 def settings_parts(
     section_name: str, command: str, values: Mapping[str, Any] | None, left_out: tuple[str, ...] = ()
 ) -> list[Markup]:
-    """Return what differs from the defaults, the whole configuration, and the command that gives it again."""
+    """Return the changed settings, the whole configuration, and the command that reproduces it."""
     if not values:
         return [element("p", "The settings are not recorded.")]
     changed = changed_settings(section_name, values)
@@ -35,7 +35,7 @@ def settings_parts(
 
 
 def shown(value: Any) -> str:
-    """Write a value for readers: whole numbers with commas, others with four digits, times without seconds.
+    """Format a value for readers: integers with commas, other numbers with four digits, times without seconds.
 
     Example:
         >>> shown(12345), shown(1.2934567), shown("2026-01-02T03:04:05Z")

@@ -43,7 +43,7 @@ def save_accuracy_chart(metrics: EvaluationMetrics, path: Path) -> None:
 
 
 def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> None:
-    """Draw the first distinct valid samples, the same number for each prompt as far as possible (PNG)."""
+    """Draw the first distinct valid samples, as evenly over the prompts as possible (PNG)."""
     from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 
     rows = rows_to_show(samples, samples.report.valid, most)
@@ -56,12 +56,12 @@ def save_circuit_drawings(samples: SampledCircuits, path: Path, most: int) -> No
 
 
 def rows_to_show(samples: SampledCircuits, among: NDArray[np.bool_], most: int) -> list[int]:
-    """Return the rows of the first distinct circuits, the same number for each prompt as far as possible.
+    """Return the rows of the first distinct circuits, as evenly over the prompts as possible.
 
     Args:
-        samples: What was sampled.
-        among: bool [N], which of them may be shown: valid ones; those without gates never are.
-        most: Most rows.
+        samples: The samples.
+        among: bool [N], which samples may be shown; they must be valid. Circuits without gates are never shown.
+        most: Maximum number of rows.
     """
     candidates = np.flatnonzero(among & (samples.gate_counts > 0))
     keys = circuit_keys(samples.ids, samples.table, samples.num_qubits)[candidates]

@@ -1,6 +1,6 @@
 """Writes the folder of an evaluation: figures, pictures, and verified and some failed circuits as OpenQASM 2.
 
-Only an earlier evaluation is ever replaced, which is checked before the work starts.
+Only an earlier evaluation is ever replaced; this is checked before the work starts.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ MOST_FAILED = 12
 """Maximum number of failed circuits to keep."""
 
 _KEYS = {"valid_rate", "reasons", "seed", "evaluation"}
-"""What `metrics.json` of every evaluation has, and hardly another file of that name."""
+"""Keys in every evaluation's `metrics.json`, unlikely in any other file of that name."""
 
 _CIRCUITS = re.compile(rf"{CIRCUITS_FOLDER}/(srv|target)_\d+(/{NUMBERED})?|{FAILED_FOLDER}/{NUMBERED}")
 
 
 def check_results_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or where results would replace what no evaluation wrote.
+    """Raise an error if the folder cannot be written, or if results would replace files not from an evaluation.
 
     Raises:
         CheckpointError: The message says what is in the way.
@@ -75,7 +75,7 @@ def _is_result(folder: Path, name: str) -> bool:
 
 
 def is_evaluation_file(path: Path) -> bool:
-    """Tell whether a file holds the figures of an evaluation, of whatever version."""
+    """Return whether a file holds the figures of an evaluation, of any version."""
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -84,7 +84,7 @@ def is_evaluation_file(path: Path) -> bool:
 
 
 def content(metrics: SampledFigures, config: EvaluationConfig) -> dict[str, Any]:
-    """Return the content of `metrics.json`: the figures, the settings, and the software that measured them."""
+    """Return the content of `metrics.json`: the figures, the settings, and the software used."""
     settings, device = config.model_dump(mode="json"), select_device(config.device)
     return metrics.to_dict() | {"evaluation": settings, "provenance": provenance(device)}
 
@@ -98,19 +98,19 @@ def write_results_folder(
     pictures: Mapping[str, Callable[[Path], None]],
     failed: Sequence[tuple[str, Circuit]],
 ) -> None:
-    """Write results; those of an earlier evaluation are replaced.
+    """Write results, replacing those of an earlier evaluation.
 
     Args:
-        folder: Where.
+        folder: The folder to write to.
         figures: The content of `metrics.json`: plain values.
         rows: The content of `metrics.md`.
-        verified: Circuits by the name of their folder, written as `circuits/NAME/00001.qasm`, ...
-        comments: One line a name, above the circuits.
-        pictures: What draws each picture, by its name; one that cannot be drawn is left out with a warning.
-        failed: Some failed circuits, each below its request and its outcome; `failed/00001.qasm`, ...
+        verified: Circuits by folder name, written as `circuits/NAME/00001.qasm`, ...
+        comments: One line per name, written above its circuits.
+        pictures: A function that draws each picture, by name; pictures that cannot be drawn are skipped with a warning.
+        failed: Some failed circuits, each with its request and outcome, written as `failed/00001.qasm`, ...
 
     Raises:
-        CheckpointError: The folder cannot be written; what was there before is unchanged.
+        CheckpointError: The folder cannot be written; its previous contents are unchanged.
     """
     with new_entries(folder, METRICS_FILE, CheckpointError) as staging:
         (staging / METRICS_FILE).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -118,7 +118,7 @@ def write_results_folder(
         for name, draw in pictures.items():
             with only_warn(f"the picture {name!r}"):
                 draw(staging / name)
-        (staging / CIRCUITS_FOLDER).mkdir()  # even for no circuit, so that earlier ones go
+        (staging / CIRCUITS_FOLDER).mkdir()  # even without circuits, to replace earlier ones
         for name, circuits in verified.items():
             (staging / CIRCUITS_FOLDER / name).mkdir()
             if circuits:
@@ -128,4 +128,4 @@ def write_results_folder(
         write_circuits(staging / FAILED_FOLDER, numbered(circuit for _, circuit in failed), "failed", titles)
         left_out = [name for name in RESULTS if not (staging / name).exists()]
     for name in left_out:
-        (folder / name).unlink(missing_ok=True)  # an earlier evaluation's
+        (folder / name).unlink(missing_ok=True)  # left by an earlier evaluation

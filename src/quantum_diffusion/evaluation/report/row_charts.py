@@ -33,18 +33,18 @@ def row_chart(
     references: Sequence[Reference] = (),
     note: str = "",
 ) -> Markup | None:
-    """Draw one bar below another, each with its label above and its number.
+    """Draw horizontal bars, each with its label above it and its value.
 
     Args:
-        title: Above the chart.
-        labels: Names of the bars.
+        title: Text above the chart.
+        labels: Labels of the bars.
         bars: Their values.
-        percent: Whether they are shares.
-        references: Marks on every bar.
-        note: Beside the title.
+        percent: Whether the values are shares.
+        references: Marks drawn on every bar.
+        note: Text beside the title.
 
     Returns:
-        None where there is nothing to draw.
+        The chart; None if there is nothing to draw.
     """
     if not labels:
         return None
@@ -76,7 +76,7 @@ def _row(bars: Bars, k: int, label: str, text: str, axis: Axis, top: float) -> M
 
 
 def _mark(x: float, top: float, number: int) -> Markup:
-    """Draw a reference from the middle of a bar downwards or upwards, so that equal ones are both seen."""
+    """Draw a reference from the middle of a bar, alternately up and down, so that two equal ones are both visible."""
     middle = top + _BAR / 2
     line = element("line", x1=x, y1=middle, x2=x, y2=middle + (9 if number % 2 else -9), class_="reference")
     return element("g", line, class_=colour_class(number))

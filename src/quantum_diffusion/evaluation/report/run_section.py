@@ -18,7 +18,7 @@ CURVES = {
     "gradient_norm": "Gradient norm",
     "samples_per_second": "Circuits a second",
 }
-"""Metrics that have a chart of their own, beside the losses."""
+"""Metrics with a chart of their own, in addition to the losses."""
 
 _FACTS = {
     "finished_at": "finished",
@@ -34,10 +34,10 @@ _FACTS = {
     "dataset": "data set",
     "num_circuits": "circuits in it",
 }
-"""What `metadata.yaml` or else the metrics say that readers want first."""
+"""Facts to show first, from `metadata.yaml` or else from the metrics."""
 
 _NOISY = 40
-"""Points of a loss from which its running mean is drawn, too."""
+"""Minimum number of points of a loss for which to draw its running mean, too."""
 
 _NOT_SHOWN = ("dataset_path", "status")
 """Absolute paths mean nothing on another computer and may reveal the user's name."""
@@ -46,7 +46,7 @@ _LEFT_OUT = ("training.general.verbose", "training.general.overwrite", "training
 
 
 def run_section(run: RunSource, anchor: str) -> Markup:
-    """Return the part about a run."""
+    """Return the section about a run."""
     return section(
         anchor,
         run.name,
@@ -60,7 +60,7 @@ def run_section(run: RunSource, anchor: str) -> Markup:
 
 
 def facts(run: RunSource) -> dict[str, Any]:
-    """Return what readers want to know first, by its name on the page."""
+    """Return the facts to show first, by name on the page."""
     known: dict[str, Any] = {}
     if run.run is not None:
         known = {"steps": run.run.step, "seconds": run.run.seconds, **run.run.metrics}
@@ -80,7 +80,7 @@ def _state(run: RunSource) -> str:
 
 
 def charts(run: RunSource) -> Markup | None:
-    """Return the curves of a run, None where nothing was logged."""
+    """Return the curves of a run; None if nothing was logged."""
     loss, validation = run.series("loss"), run.series("validation_loss")
     noisy = len(loss) >= _NOISY
     losses = [
@@ -98,7 +98,7 @@ def charts(run: RunSource) -> Markup | None:
 
 
 def environment(metadata: Mapping[str, Any]) -> Markup | None:
-    """Return what else the metadata say: versions, commit, seed, data."""
+    """Return the rest of the metadata: versions, commit, seed, data."""
     rows = [
         (key.replace("_", " "), shown(value))
         for key, value in metadata.items()
@@ -108,7 +108,7 @@ def environment(metadata: Mapping[str, Any]) -> Markup | None:
 
 
 def run_card(run: RunSource, anchor: str) -> Markup:
-    """Return the card of a run: its loss, and how long it took."""
+    """Return the card of a run: its loss and duration."""
     known = facts(run)
     loss = next((name for name in ("validation loss", "training loss") if name in known), None)
     status = "trained" if run.run is None else run.run.status

@@ -14,19 +14,19 @@ from quantum_diffusion.tracking.sinks import flat
 
 _PLAIN = re.compile(r"[A-Za-z_./][\w./:-]*")
 _WORDS = ("null", "true", "false", "nan", "inf")
-"""Words that Hydra reads as values of another kind."""
+"""Words that Hydra does not read as strings."""
 
 _REQUIRED = "???"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that is not the default.
+    """A setting that differs from its default.
 
     Attributes:
-        key: Dotted, as on the command line.
-        value: What it is.
-        default: What it would be; None as text "null", and "required" where it has to be given.
+        key: Dotted key, as on the command line.
+        value: Its value.
+        default: Its default; None is the text "null", and a setting without a default has "required".
     """
 
     key: str
@@ -39,7 +39,7 @@ def changed_settings(section: str, values: Mapping[str, Any]) -> list[Setting]:
 
     Args:
         section: The section of the command ("training").
-        values: Its plain values; keys that this version does not know are shown, too.
+        values: Its plain values; keys unknown to this version are included.
     """
     schema = SECTIONS[section]
     kinds = {
@@ -57,19 +57,19 @@ def changed_settings(section: str, values: Mapping[str, Any]) -> list[Setting]:
 
 
 def command_line(name: str, settings: list[Setting], leave_out: tuple[str, ...] = ()) -> str:
-    """Return the command that gives the settings, ready for a shell, one setting a line.
+    """Return the command with these settings, ready for a shell, one setting per line.
 
     Args:
         name: The command.
         settings: See `changed_settings`.
-        leave_out: Keys that are of no interest to others.
+        leave_out: Keys to leave out, of no interest to others.
     """
     parts = [shlex.quote(f"{one.key}={typed(one.value)}") for one in settings if one.key not in leave_out]
     return " \\\n  ".join([f"quantum-diffusion {name}", *parts])
 
 
 def typed(value: Any) -> str:
-    """Write a plain value as Hydra reads it on the command line.
+    """Format a plain value so that Hydra reads it back from the command line.
 
     Example:
         >>> typed([1, "h"]), typed(None), typed("my data"), typed("1")

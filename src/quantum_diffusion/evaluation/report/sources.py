@@ -37,12 +37,12 @@ class RunSource:
     """A training run, or a model without one.
 
     Attributes:
-        name: What the page calls it: its path as given.
+        name: Its name on the page: its path as given.
         folder: The folder of the model.
-        run: How the run stands; None for a model whose `run/` folder is not there.
-        settings: The configuration, nested; None where it is not there.
-        metadata: What `metadata.yaml` says; empty for an unfinished run.
-        metrics: (step, metric, value) in the order of writing.
+        run: The state of the run; None for a model without a `run/` folder.
+        settings: The nested configuration; None if it is missing.
+        metadata: The content of `metadata.yaml`; empty for an unfinished run.
+        metrics: (step, metric, value) in the order written.
     """
 
     name: str
@@ -58,7 +58,7 @@ class RunSource:
         return flat(self.settings or {})
 
     def series(self, metric: str) -> list[tuple[float, float]]:
-        """Return a metric as (step, value)."""
+        """Return the (step, value) points of a metric."""
         return [(float(step), value) for step, name, value in self.metrics if name == metric]
 
 
@@ -67,10 +67,10 @@ class DatasetSource:
     """A data set.
 
     Attributes:
-        name: What the page calls it: its path as given.
-        folder: Its folder; an address on the Hub is no folder.
-        description: What its `config.yaml` says; empty for data of others.
-        inspection: What is in it, every circuit verified.
+        name: Its name on the page: its path as given.
+        folder: Its folder; for a data set on the Hub, this is not a local folder.
+        description: The content of its `config.yaml`; empty for data sets in other formats.
+        inspection: The inspection report, with every circuit verified.
     """
 
     name: str
@@ -81,7 +81,7 @@ class DatasetSource:
 
 @dataclass(frozen=True)
 class Sources:
-    """All that a report is about, in the order given."""
+    """All sources of a report, in the order given."""
 
     runs: list[RunSource]
     evaluations: list[EvaluationSource]
@@ -89,7 +89,7 @@ class Sources:
 
     @property
     def in_words(self) -> str:
-        """How many there are of each kind, e.g. "2 training runs, 1 evaluation"."""
+        """The number of each kind, e.g. "2 training runs, 1 evaluation"."""
         numbers = {
             "training run": len(self.runs),
             "evaluation": len(self.evaluations),
@@ -101,15 +101,15 @@ class Sources:
 def read_sources(
     given: Sequence[str], max_circuits: int, progress: Callable[[int, int], None] | None = None
 ) -> Sources:
-    """Find and read everything.
+    """Find and read all sources.
 
     Args:
         given: Paths, pretrained:NAME or hf://owner/name.
-        max_circuits: Most circuits to read of an evaluation, of each kind.
-        progress: Called with (circuits so far, circuits in all) for each data set.
+        max_circuits: Maximum number of circuits of each kind to read from an evaluation.
+        progress: Called with (circuits so far, circuits in total) for each data set.
 
     Raises:
-        SourceError: One is missing, damaged, or nothing of ours.
+        SourceError: A source is missing, damaged or not ours.
         DatasetFormatError, IncompatibleDatasetsError: A data set cannot be read.
     """
     found: dict[tuple[Kind, str], tuple[str, Path]] = {}
@@ -130,7 +130,7 @@ _KINDS: tuple[Kind, ...] = ("run", "evaluation", "data set")
 
 
 def _find(text: str) -> Iterator[tuple[Kind, str, Path]]:
-    """Yield kind, name and folder of all that a source is, or holds."""
+    """Yield the kind, name and folder of everything that a source is or contains."""
     if text.startswith(_HUB):
         yield "data set", text, Path(text)
         return
@@ -148,7 +148,7 @@ def _find(text: str) -> Iterator[tuple[Kind, str, Path]]:
         folder, text = folder.absolute().parent, str(Path(text).parent)
     own = list(_recognised(folder, text))
     if not own and is_dataset_folder(folder):
-        own = [("data set", text, folder)]  # of others, or a damaged one: its reader says more
+        own = [("data set", text, folder)]  # in another format, or damaged: its reader reports details
     yield from own
     if not own:
         below = list(_found_below(folder))
@@ -161,7 +161,7 @@ def _find(text: str) -> Iterator[tuple[Kind, str, Path]]:
 
 
 def _recognised(folder: Path, name: str, strict: bool = True) -> Iterator[tuple[Kind, str, Path]]:
-    """Yield what a folder is; with `strict` any `metrics.json` is taken for an evaluation, be it a damaged one."""
+    """Yield what a folder is; with `strict`, any `metrics.json` counts as an evaluation, even a damaged one."""
     if any((folder / name).is_file() for name in (f"{_RUN}/{RUN_FILE}", TRAINING_CONFIG, WEIGHTS_FILE)):
         yield "run", name, folder
         if (folder / EVALUATION_FILE).is_file():
@@ -174,7 +174,7 @@ def _recognised(folder: Path, name: str, strict: bool = True) -> Iterator[tuple[
 
 
 def _found_below(folder: Path) -> Iterator[tuple[Kind, str, Path]]:
-    """Yield what the folders below one are, in the order of their names; inside of models and data sets is no other."""
+    """Yield what the subfolders are, in order of their names; the search does not enter models and data sets."""
     for path, names, _ in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         own = [] if path == str(folder) else list(_recognised(Path(path), path, strict=False))
@@ -191,7 +191,7 @@ def _read_run(name: str, folder: Path) -> RunSource:
     run_file = folder / _RUN / RUN_FILE
     try:
         if run_file.is_file():
-            record = read_yaml(run_file)  # which no alias can blow up
+            record = read_yaml(run_file)  # safe against alias expansion
             settings = record.get("config")
             run = describe_run(folder / _RUN, name)
         elif (folder / TRAINING_CONFIG).is_file():
@@ -202,7 +202,7 @@ def _read_run(name: str, folder: Path) -> RunSource:
         raise SourceError(f"{problem}: train again, or leave the source out") from None
     except OSError as problem:
         raise SourceError(f"cannot read the run in {str(folder)!r}: {describe(problem)}") from problem
-    except Exception as problem:  # a record of other software, or one cut short
+    except Exception as problem:  # written by other software, or truncated
         raise SourceError(
             f"{str(run_file)!r} is no record of a run ({first_line(problem)}): train again, or leave the source out"
         ) from problem
@@ -210,12 +210,12 @@ def _read_run(name: str, folder: Path) -> RunSource:
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    """Return what the description of a data set of ours says; empty for those of others, which are read elsewhere."""
+    """Return the description of a native data set; empty for other formats, which are read elsewhere."""
     try:
         return read_description(folder)
     except DatasetFormatError:
         if (folder / ARRAYS_FOLDER).is_dir():
-            raise  # one of ours
+            raise  # a native data set
         return {}
 
 

@@ -14,16 +14,16 @@ from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, GateCompa
 Row = tuple[str, str, str]
 
 SHOWN_TRIES = (16, 128, 1024)
-"""The k of "best of k" that the field reports."""
+"""Values of k commonly reported for "best of k"."""
 
 
 def summary_rows(metrics: EvaluationMetrics | TargetMetrics) -> list[Row]:
-    """Return the rows a newcomer should read, most important first."""
+    """Return the rows that a newcomer should read, most important first."""
     return _target_rows(metrics) if isinstance(metrics, TargetMetrics) else _srv_rows(metrics)
 
 
 def summary_table(metrics: EvaluationMetrics | TargetMetrics) -> str:
-    """Return these rows as text, below each other."""
+    """Return these rows as text, one per line."""
     rows = summary_rows(metrics)
     wide, high = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"{what:{wide}}  {value:>{high}}  {meaning}".rstrip() for what, value, meaning in rows)
@@ -134,7 +134,7 @@ def _beside(gates: GateComparison, other: str) -> str:
 
 
 def _origin(metrics: TargetMetrics) -> str:
-    """Say whether the model may have seen the targets in training."""
+    """Say whether the model may have seen the targets during training."""
     if metrics.on_training_data:
         return "the model was trained on them"
     which = "training"
@@ -153,7 +153,7 @@ def _origin(metrics: TargetMetrics) -> str:
 
 
 def verified_counts(by_prompt: Sequence[int], what: str = "prompt") -> str:
-    """Say how many circuits were verified, given their number for each prompt, or for each of something else."""
+    """Say how many circuits were verified, given the count for each prompt or other unit."""
     without, prompts = by_prompt.count(0), len(by_prompt)
     if without == prompts:
         return f"no verified circuit for any {what}"

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_LABELLED = 6
-"""Groups of bars that have room for their numbers."""
+"""Maximum number of groups of bars with room for their values."""
 _MODEL, _SAMPLE, _RANDOM = "#4063d8", "#9bb0ee", "#7f7f7f"
 
 
 def save_success_chart(metrics: TargetMetrics, path: Path) -> None:
-    """Write a picture (PNG) of three parts: success by tries, infidelities, success by length."""
+    """Write a picture (PNG) with three charts: success by tries, infidelities, success by length."""
     with new_picture(path, (13, 4.2)) as figure:
         tries, infidelities, lengths = figure.subplots(1, 3)
         _draw_tries(tries, metrics)
@@ -60,7 +60,7 @@ def _draw_tries(axes: Axes, metrics: TargetMetrics) -> None:
 
 
 def _draw_infidelities(axes: Axes, metrics: TargetMetrics) -> None:
-    # The exact bin has almost no width: it is drawn at the left as one of its own.
+    # The exact bin has almost no width, so it is drawn as a separate bar at the left.
     places = np.array([-0.06, *(np.array(metrics.infidelity_edges[1:-1]) + np.array(metrics.infidelity_edges[2:])) / 2])
     for counts, colour, shift, label in (
         (metrics.infidelity_counts, _SAMPLE, -0.011, "all samples"),
@@ -91,12 +91,12 @@ def _draw_lengths(axes: Axes, metrics: TargetMetrics) -> None:
 
 
 def save_target_drawings(pairs: Sequence[tuple[str, Circuit, Circuit]], path: Path, most: int) -> None:
-    """Draw targets' own circuits next to the shortest found, over all lengths (PNG).
+    """Draw targets' own circuits next to the shortest circuits found, over all lengths (PNG).
 
     Args:
         pairs: (name, own circuit, circuit found).
-        path: File to write; none is written when there is nothing to draw.
-        most: Most pairs.
+        path: File to write; nothing is written if there is nothing to draw.
+        most: Maximum number of pairs.
     """
     from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 
