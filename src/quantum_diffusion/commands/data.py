@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantum_diffusion.config.schema import DatasetConfig, ExportConfig, InspectConfig
 from quantum_diffusion.config.validation import plain
-from quantum_diffusion.errors import counted
+from quantum_diffusion.errors import CheckpointError, DatasetFormatError, counted
 from quantum_diffusion.jobs import Outcome
 
 
@@ -70,7 +70,7 @@ def export_genqc(config: ExportConfig) -> Outcome:
     path = Path(config.output_path)
     if config.dataset is None:
         return _export_model(str(config.model_dir), path)
-    check_export(path)
+    check_export(path, DatasetFormatError)
     dataset = dataset_loader().load_dataset(config.dataset)
     kind = export_dataset(dataset, path)
     console.out.print(
@@ -82,10 +82,11 @@ def export_genqc(config: ExportConfig) -> Outcome:
 
 def _export_model(model: str, path: Path) -> Outcome:
     from quantum_diffusion import console
-    from quantum_diffusion.interop.genqc_pipeline_export import check_export_folder, write_pipeline
+    from quantum_diffusion.interop.genqc_export import check_export
+    from quantum_diffusion.interop.genqc_pipeline_export import write_pipeline
     from quantum_diffusion.interop.opening import load_pipeline
 
-    check_export_folder(path)
+    check_export(path, CheckpointError)
     pipeline = load_pipeline(model)
     kind = write_pipeline(pipeline, path)
     console.out.print(

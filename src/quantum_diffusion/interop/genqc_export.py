@@ -17,7 +17,7 @@ from safetensors.numpy import save as to_safetensors
 
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.dataset import pad_time
-from quantum_diffusion.errors import DatasetFormatError
+from quantum_diffusion.errors import DatasetFormatError, QuantumDiffusionError
 from quantum_diffusion.files import DESCRIPTION, new_folder
 from quantum_diffusion.folders import check_nothing_lost, names_in
 from quantum_diffusion.interop.genqc_data import MIXED, PREFIXES, SINGLE
@@ -30,16 +30,17 @@ _TIME_MULTIPLE = 4
 """genQC's U-Net halves the time axis twice, so a batch must be cut to a multiple of this (`model_scale_factor`)."""
 
 
-def check_export(path: str | Path) -> None:
-    """Refuse a place for `export_dataset` where something is.
+def check_export(path: str | Path, error: type[QuantumDiffusionError]) -> None:
+    """Refuse a place for an export where something is.
 
-    Raises:
-        DatasetFormatError: There is a file or a folder with something in it, or nothing can be written.
+    Args:
+        path: The folder to write.
+        error: Raised if there is a file or a folder with something in it, or if nothing can be written.
     """
     path = Path(path)
     check_nothing_lost(
         path,
-        DatasetFormatError,
+        error,
         "exists and is not an empty folder: choose another one for the export",
         entries=names_in(path) if path.is_dir() else None,
         written=path,
@@ -67,7 +68,7 @@ def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
     Raises:
         DatasetFormatError: There is something in the folder, or it cannot be written; or genQC knows no such task.
     """
-    check_export(path)
+    check_export(path, DatasetFormatError)
     if dataset.condition_type not in _TASKS:
         raise DatasetFormatError(
             f"genQC has no task for {dataset.task.asked}: export a data set of condition_type {' or '.join(_TASKS)}"

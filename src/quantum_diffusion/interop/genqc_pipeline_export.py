@@ -13,8 +13,8 @@ from safetensors.torch import save
 
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.files import DESCRIPTION, new_folder
-from quantum_diffusion.folders import check_nothing_lost, names_in
 from quantum_diffusion.interop.genqc import UNITARY_ENCODER, unet_weights_to_genqc
+from quantum_diffusion.interop.genqc_export import check_export
 from quantum_diffusion.interop.genqc_pipeline import (
     CLIP_WEIGHTS,
     EMBEDDER,
@@ -50,7 +50,7 @@ def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
         CheckpointError: There is something in the folder, or it cannot be written.
     """
     path = Path(path)
-    check_export_folder(path)
+    check_export(path, CheckpointError)
     check_exportable(pipeline.config)
     config, network = pipeline.config, pipeline.network
     weights = network["backbone"].state_dict()
@@ -70,21 +70,6 @@ def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
         if features.prompts:
             (folder / PROMPTS).write_bytes(features.saved())
     return target.rpartition(".")[2]
-
-
-def check_export_folder(path: Path) -> None:
-    """Refuse a place for `write_pipeline` where something is.
-
-    Raises:
-        CheckpointError: There is a file or a folder with something in it, or nothing can be written.
-    """
-    check_nothing_lost(
-        path,
-        CheckpointError,
-        "exists and is not an empty folder: choose another one for the export",
-        entries=names_in(path) if path.is_dir() else None,
-        written=path,
-    )
 
 
 def check_exportable(config: PipelineConfig) -> None:
