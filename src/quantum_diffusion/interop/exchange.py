@@ -1,4 +1,4 @@
-"""Uploads models and data sets to the Hugging Face Hub; downloads are checked before they go to a new folder."""
+"""Uploads models and data sets to the Hugging Face Hub, and downloads them to a new folder after checking them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from quantum_diffusion.pretrained import MODEL_FILES
 
 
 def push_folder(folder: str, address: str, private: bool) -> str:
-    """Upload a saved model or a data set; returns the web address of what was uploaded.
+    """Upload a saved model or a data set and return the web address of the upload.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the model or data set.
         address: hf://owner/name.
-        private: Whether a repository that is made is private.
+        private: Whether the repository is private if it has to be created.
 
     Raises:
-        ConfigError: The folder is neither, the address is none, or it cannot be uploaded.
+        ConfigError: The folder holds neither, the address is invalid, or the upload failed.
     """
     place, path = _address(address), Path(folder)
     kind = kind_of(path)
@@ -36,7 +36,7 @@ def push_folder(folder: str, address: str, private: bool) -> str:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """Tell what a folder holds; None for neither a model nor a data set."""
+    """Return what a folder holds, or None for neither a finished model nor a data set."""
     try:
         if is_finished_model(folder):
             return "model"
@@ -46,16 +46,17 @@ def kind_of(folder: Path) -> Kind | None:
 
 
 def pull_folder(address: str, kind: Kind, output_path: str) -> str:
-    """Download a model or a data set, check that it opens, and copy it to a new folder; returns what it is, in words.
+    """Download a model or a data set, check that it opens, copy it to a new folder and return a description of it.
 
     Args:
         address: hf://owner/name[/folder].
-        kind: What it is.
-        output_path: The folder, which must not be there.
+        kind: What to expect there.
+        output_path: The new folder, which must not exist.
 
     Raises:
-        ConfigError: The address is none.
-        CheckpointError, DatasetFormatError: It cannot be downloaded or opened, or the folder not be written.
+        ConfigError: The address is invalid.
+        CheckpointError, DatasetFormatError: It cannot be downloaded or opened, or the new folder exists or cannot be
+            written.
     """
     place, path = _address(address), Path(output_path)
     error = CheckpointError if kind == "model" else DatasetFormatError
@@ -71,7 +72,7 @@ def pull_folder(address: str, kind: Kind, output_path: str) -> str:
         for file in sorted({file for pattern in patterns for file in source.rglob(pattern) if file.is_file()}):
             target = staging / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)  # the Hub's cache holds links
+            shutil.copyfile(file, target)  # follows the links in the Hub's cache
     return what
 
 

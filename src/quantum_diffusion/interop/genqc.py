@@ -1,12 +1,11 @@
 """Converts U-Net weights between genQC 0.2.5 and this package, name by name and strictly, in both directions.
 
-This is the only place that knows genQC's parameter names; it reads and writes no files and imports no genQC.
+Only this module knows genQC's parameter names; it reads and writes no files and does not import genQC.
 
-genQC keeps things in its U-Net that are elsewhere here: the gate embedding (`GateEmbedding.weight`), sinusoidal
-tables, which are formulas to us, and for compilation the unitary encoder, a module of its own here. Both weights of
-the compilation U-Net go by `unet.state_dict() | encoder.state_dict(prefix=UNITARY_ENCODER)`. genQC's attention holds
-query, key and value in one matrix; our cross-attention holds the query apart, since query and key read different
-inputs.
+genQC's U-Net includes parts that are separate here: the gate embedding (`GateEmbedding.weight`), the sinusoidal
+tables, which we compute by formula, and for compilation the unitary encoder. The weights of a compilation U-Net are
+passed as `unet.state_dict() | encoder.state_dict(prefix=UNITARY_ENCODER)`. genQC's attention stores query, key and
+value in one matrix; our cross-attention stores the query separately, because query and key read different inputs.
 """
 
 import re
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNITARY_ENCODER = "unitary_encoder."
-"""What the names of the unitary encoder's weights begin with beside those of the U-Net, in genQC and here."""
+"""Prefix of the unitary encoder's weights when they are stored with those of the U-Net, in genQC and here."""
 
 _EMBEDDING = "emb_clr.weight"
 _TIME_TABLE = "t_emb.pe"
 _POSITION_TABLE = "pos_enc.pe"
 
-# Ours => genQC's, applied one after the other.
+# Our names => genQC's, applied in this order.
 _RENAMES = tuple(
     (re.compile(ours), genqc)
     for ours, genqc in (
@@ -48,7 +47,7 @@ _RENAMES = tuple(
         (r"\.condition_projection\.", ".cat_proj."),
         (r"\.self_attention\.query_key_value\.", ".self_att.in_proj_"),
         (r"\.self_attention\.output\.", ".self_att.out_proj."),
-        # Two of ours share one of genQC's: see `_part_of`.
+        # Two of our weights share one of genQC's: see `_part_of`.
         (r"\.cross_attention\.(?:query|key_value)\.", ".cross_att.in_proj_"),
         (r"\.cross_attention\.output\.", ".cross_att.out_proj."),
         (r"\.feed_forward\.hidden\.", ".ff.proj1."),
@@ -63,16 +62,16 @@ def unet_weights_from_genqc(
     """Rename the weights of genQC's U-Net for `ConditionalUNet.load_state_dict`.
 
     Args:
-        state_dict: `state_dict()` of genQC's `QC_Cond_UNet` or `QC_Compilation_UNet`. Its gate embedding is left to
-            `gate_embedding_from_genqc`; its sinusoidal tables may be missing, but must not differ from ours.
-        expected: `ConditionalUNet.state_dict()` of the model to fill, for compilation with that of its unitary encoder
-            (names begin with `UNITARY_ENCODER`); only names and shapes are read.
+        state_dict: `state_dict()` of genQC's `QC_Cond_UNet` or `QC_Compilation_UNet`. Its gate embedding is ignored
+            (see `gate_embedding_from_genqc`); its sinusoidal tables may be missing, but must not differ from ours.
+        expected: `ConditionalUNet.state_dict()` of the model to fill, for compilation together with that of its
+            unitary encoder (prefix `UNITARY_ENCODER`); only names and shapes are read.
 
     Returns:
         The tensors under the names of `expected`; they share memory with `state_dict`.
 
     Raises:
-        CheckpointError: If a name is missing or unknown, a shape differs, or a sinusoidal table is not ours.
+        CheckpointError: A name is missing or unknown, or a shape or a sinusoidal table differs from ours.
     """
     sources = {name: _genqc_name(name) for name in expected}
     fixed = {_EMBEDDING, *_tables(expected)}
@@ -92,16 +91,16 @@ def unet_weights_from_genqc(
 
 
 def gate_embedding_from_genqc(state_dict: "Mapping[str, Tensor]") -> "Tensor":
-    """Return the gate embedding out of genQC's U-Net, for `GateEmbedding.weight`.
+    """Return the gate embedding of genQC's U-Net, for `GateEmbedding.weight`.
 
     Args:
-        state_dict: The `state_dict()` of a genQC pipeline's embedder; in a legacy folder, of its model.
+        state_dict: `state_dict()` of a genQC pipeline's embedder or, in a legacy folder, of its model.
 
     Returns:
-        Float [V, C], shared with `state_dict`.
+        Float [V, C], shares memory with `state_dict`.
 
     Raises:
-        CheckpointError: If there is no gate embedding.
+        CheckpointError: There is no gate embedding.
     """
     if _EMBEDDING not in state_dict:
         raise CheckpointError(f"genQC's weights hold no {_EMBEDDING!r}: expected those of a U-Net, not of an encoder")
@@ -114,22 +113,22 @@ def unet_weights_to_genqc(
     """Rename the weights of a `ConditionalUNet` for genQC's `QC_Cond_UNet.load_state_dict(strict=True)`.
 
     Args:
-        weights: `ConditionalUNet.state_dict()`, or averaged weights under the same names; with those of a unitary
-            encoder (names begin with `UNITARY_ENCODER`) they become those of a `QC_Compilation_UNet`.
+        weights: `ConditionalUNet.state_dict()`, or averaged weights under the same names. Together with those of a
+            unitary encoder (prefix `UNITARY_ENCODER`) they become the weights of a `QC_Compilation_UNet`.
         gate_embedding: `GateEmbedding.weight`, float [V, C]; V is genQC's `num_clrs`.
-        expected: The names `weights` must hold, no more and no fewer: those of the model's `state_dict()`.
+        expected: The exact names that `weights` must have: those of the model's `state_dict()`.
 
     Returns:
         Weights, gate embedding and sinusoidal tables under genQC's names, all contiguous.
 
     Raises:
-        CheckpointError: If a name is missing or unknown.
+        CheckpointError: A name is missing or unknown.
     """
     import torch
 
     _check_names("U-Net weights", weights, expected)
     parts: dict[str, list[Tensor]] = {}
-    # In falling order a `query` comes before its `key_value`, which is how genQC joins them.
+    # In descending order each `query` comes before its `key_value`, as in genQC's joint matrix.
     for name in sorted(weights, reverse=True):
         parts.setdefault(_genqc_name(name), []).append(weights[name])
     renamed = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
@@ -143,7 +142,7 @@ def _genqc_name(name: str) -> str:
 
 
 def _part_of(name: str, tensor: "Tensor") -> "Tensor":
-    """Cut our part out of a joint projection: the query is its first third, key and value are the rest."""
+    """Slice our part out of a joint projection: its first third is the query, the rest key and value."""
     features = tensor.shape[0] // 3
     if ".cross_attention.query." in name:
         return tensor[:features]
@@ -167,7 +166,7 @@ def _check_names(what: str, given: Iterable[str], expected: Iterable[str]) -> No
 
 
 def _tables(weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Compute genQC's sinusoidal tables, whose widths follow from the weights beside them."""
+    """Compute genQC's sinusoidal tables; the other weights determine their widths."""
     from quantum_diffusion.models.layers import MAX_POSITIONS, sinusoidal_table
 
     time_embedding_dim = weights["time_embedding.feed_forward.hidden.weight"].shape[1]
@@ -183,7 +182,8 @@ def _tables(weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
 def _check_tables(state_dict: "Mapping[str, Tensor]", weights: "Mapping[str, Tensor]") -> None:
     for name, ours in _tables(weights).items():
         theirs = state_dict.get(name, ours)
-        # Loose, as half-precision files round the table and platforms differ in the sine of large angles.
+        # The tolerance is loose: half-precision files round the table, and the sine of large angles differs between
+        # platforms.
         if theirs.shape != ours.shape or (theirs.float().cpu() - ours).abs().max() > 1e-2:
             raise CheckpointError(
                 f"genQC's table {name!r} is not the sinusoidal one of genQC 0.2.5: the weights were trained "

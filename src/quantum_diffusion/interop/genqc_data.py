@@ -1,4 +1,4 @@
-"""Reads data set folders of genQC 0.2.5 in all of its layouts; `genqc_export` writes them.
+"""Reads genQC 0.2.5 data set folders in all their layouts; `genqc_export` writes them.
 
 Nothing in a folder is trusted: class names are looked up in tables and never imported, files must lie inside the
 folder, and arrays must be consistent circuits. Loading never writes.
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 SINGLE = "genQC.dataset.circuits_dataset.CircuitsConfigDataset"
 MIXED = "genQC.dataset.circuits_dataset.MixedCircuitsConfigDataset"
-_LEGACY_TARGETS = (  # of genQC 0.1; genQC 0.2 opens these under its new names
+_LEGACY_TARGETS = (  # from genQC 0.1; genQC 0.2 opens them under their new names
     "genQC.dataset.qc_dataset.Qc_Config_Dataset",
     "genQC.dataset.cached_qc_dataset.Cached_OpenClip_Dataset",
     "genQC.dataset.mixed_cached_qc_dataset.Mixed_Cached_OpenClip_Dataset",
@@ -40,10 +40,10 @@ _LEGACY_TARGETS = (  # of genQC 0.1; genQC 0.2 opens these under its new names
 _TARGETS = (SINGLE, MIXED, *_LEGACY_TARGETS)
 
 _LEGACY_GATE = re.compile(r"qiskit\.circuit\.library\.standard_gates\.\w+\.(\w+)Gate")
-"""genQC 0.1 names gates by the path of Qiskit's class, which has the gate's name but for the case."""
+"""genQC 0.1 names a gate by the path of its Qiskit class, which contains the gate's name in other letter case."""
 
 PREFIXES = ("dataset/ds", "dataset")
-"""Where tensors lie beside a `config.yaml`: as `save_dataset` is mostly called, and on the Hub."""
+"""Prefixes of the tensor files next to a `config.yaml`: as usually passed to `save_dataset`, and on the Hub."""
 
 _SUFFIXES = ("safetensors", "pt", "ckpt")
 _KEYS = ("x", "y", "params", "U", "z")
@@ -53,33 +53,33 @@ _ROWS_AT_ONCE = 2**16
 
 
 def gate_name(name: str) -> str:
-    """Return the name of a gate of genQC's pools, which genQC 0.1 writes as the path of a class of Qiskit."""
+    """Return the name of a gate in a genQC pool; genQC 0.1 stores the path of its Qiskit class instead."""
     path = _LEGACY_GATE.fullmatch(name)
     return path[1].lower() if path else name
 
 
 class _Place(NamedTuple):
-    """A data set in a folder: its YAML file, and how the names of its tensors begin ("" where only the YAML knows)."""
+    """A data set in a folder: its YAML file and the prefix of its tensor files ("" if only the YAML file names it)."""
 
     description: str
     prefix: str
 
 
 def read_dataset(path: Path, root: Path | None = None) -> CircuitDataset | None:
-    """Read a data set folder of genQC.
+    """Read a genQC data set folder.
 
     Args:
         path: The folder. It holds `config.yaml` with `dataset/ds_x.safetensors` ... (genQC's `save_dataset`), or
             `config.yaml` with `dataset_x.safetensors` ..., or `NAME.yaml` with `NAME_x.safetensors` ... (the Hub);
-            tensors may end in `.pt` or `.ckpt` instead.
-        root: The folder that links may not lead out of; None is `path` itself.
+            tensor files may end in `.pt` or `.ckpt` instead.
+        root: The folder that links must not lead out of; None means `path` itself.
 
     Returns:
-        The circuits in genQC's order, unitaries as float32; None where the folder is not genQC's. Of a data set that
-        mixes circuits for Schmidt rank vectors with circuits for unitaries only the latter are read.
+        The circuits in genQC's order, with unitaries as float32; None if the folder is not genQC's. If a data set mixes
+        circuits for Schmidt rank vectors and for unitaries, only the latter are read.
 
     Raises:
-        DatasetFormatError: The folder is genQC's, but damaged, hostile, or of circuits that cannot be used here.
+        DatasetFormatError: The folder is genQC's, but damaged, hostile, or its circuits cannot be used here.
     """
     folder = Path(os.path.realpath(path))
     root = folder if root is None else Path(os.path.realpath(root))
@@ -116,7 +116,7 @@ def _beginnings(places: list[_Place]) -> str:
 
 
 class _Reader:
-    """Reads one data set; every method that reads also checks."""
+    """Reads one data set; every reading method also validates."""
 
     def __init__(self, folder: Path, root: Path, place: _Place) -> None:
         self.folder = folder
@@ -158,7 +158,7 @@ class _Reader:
     # ------------------------------------------------------------------------------------------- files
 
     def _file(self, name: str) -> Path:
-        """Return a file of the folder, wherever below the root it lies."""
+        """Return the real path of a file in the folder; links may lead anywhere below the root."""
         file = Path(os.path.realpath(self.folder / name))
         if not file.is_relative_to(self.root):
             raise DatasetFormatError(
@@ -179,7 +179,7 @@ class _Reader:
             description = yaml.safe_load(file.read_bytes())
         except OSError:
             raise
-        except Exception as problem:  # PyYAML lets many kinds escape, such as a KeyError for `!!bool x`
+        except Exception as problem:  # PyYAML raises many other types, such as KeyError for `!!bool x`
             raise damaged(file, problem) from None
         target = description.get("target") if isinstance(description, dict) else None
         if not isinstance(target, str) or target not in _TARGETS:
@@ -195,7 +195,7 @@ class _Reader:
         return dict(value or {})
 
     def _prefix_of(self, save_path: Any) -> str:
-        """Look for what `save_path` names in this folder; where else it leads is of no interest."""
+        """Return the prefix of the tensor files in this folder; only the last two parts of `save_path` matter."""
         path = PurePosixPath(save_path if isinstance(save_path, str) else "")
         parts = [part for part in path.parts[-2:] if part not in ("..", "/")]
         for prefix in ("/".join(parts), *parts[-1:]):
@@ -207,7 +207,7 @@ class _Reader:
         )
 
     def _stored(self, prefix: str, key: str, kind: Any, save_type: Any) -> NDArray[Any]:
-        """Read what is stored under a key; the kind only tells where genQC puts it, what it is tells the file."""
+        """Read the array stored under a key; `kind` only determines its likely suffix, the file itself its content."""
         first = "pt" if kind == "numpy" and save_type == "safetensors" else save_type
         suffixes = sorted(_SUFFIXES, key=lambda suffix: suffix != first)
         present = [suffix for suffix in suffixes if os.path.lexists(self.folder / f"{prefix}_{key}.{suffix}")]
@@ -225,7 +225,7 @@ class _Reader:
             )
 
     def _not_read(self, what: str, instead: str) -> DatasetFormatError:
-        """Word the refusal of what genQC has and this package has not."""
+        """Return the error for a feature of genQC that this package lacks."""
         return DatasetFormatError(f"genQC's data set {str(self.folder)!r} holds {what}, which is not read: {instead}")
 
     def _gate_pool(self, names: Any) -> GatePool:
@@ -274,7 +274,7 @@ class _Reader:
     def _sizes(
         self, tokens: NDArray[np.int8], pool: GatePool, z: NDArray[Any] | None, lead: tuple[int, ...]
     ) -> NDArray[np.int16]:
-        """Count qubits and time steps; genQC's own `z` must agree, but rounds time steps up."""
+        """Count qubits and time steps, int16 [N, 2]; genQC's `z`, which may round time steps up, must agree."""
         padding = np.abs(tokens) == pool.padding_token
         qubits = np.maximum(_last(~padding.all(axis=2)), 1)
         gates = _last(((tokens != 0) & ~padding).any(axis=1))
@@ -297,7 +297,7 @@ class _Reader:
     def _prompts(
         self, y: NDArray[Any], lead: tuple[int, ...], num_qubits: int
     ) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-        """Return the distinct prompts and each circuit's; integers are Schmidt rank vectors, as genQC's own are."""
+        """Return the distinct prompts and each circuit's index; integers in `y` are Schmidt rank vectors."""
         if y.dtype.kind in "iu":
             is_label = y.shape == (*lead, num_qubits) and bool(((y == 1) | (y == 2)).all())
             self._require(is_label, "y", ("integers", *y.shape), f"texts, or ranks 1 and 2 {(*lead, num_qubits)}")
@@ -312,23 +312,23 @@ class _Reader:
         try:
             prompts = tuple(distinct.tolist())
             "".join(prompts).encode()
-        except (ValueError, SystemError):  # there are no such characters
+        except (ValueError, SystemError):  # surrogates, or code points beyond Unicode
             raise DatasetFormatError(
                 f"genQC's data set {str(self.folder)!r} has prompts that are no Unicode text: copy it again"
             ) from None
         return prompts, index.reshape(-1).astype(np.int32)
 
     def _with_unitaries(self, dataset: CircuitDataset, U: NDArray[Any], lead: tuple[int, ...]) -> CircuitDataset:
-        """Add unitaries; genQC puts zeros where it mixes circuits that have none, those for Schmidt rank vectors."""
+        """Add unitaries; in mixed data sets genQC stores zeros for the circuits for Schmidt rank vectors."""
         side = 2**dataset.num_qubits
-        shape = (*lead, 2, side, side)  # real and imaginary parts first, as here
+        shape = (*lead, 2, side, side)  # real and imaginary parts first, as in this package
         self._require(U.dtype.kind == "f" and U.shape == shape, "U", (str(U.dtype), *U.shape), f"floats {shape}")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows has no length of 1
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow fails the check below
             unitaries = np.ascontiguousarray(U.reshape(-1, *shape[-3:]), dtype=np.float32)
-            lengths = np.einsum("ncij,ncij->nj", unitaries, unitaries)  # squared, of columns
+            lengths = np.einsum("ncij,ncij->nj", unitaries, unitaries)  # squared lengths of columns
             asks_srv = np.array([prompt.startswith(SRV_PROMPT) for prompt in dataset.prompts])[dataset.prompt_index]
             has_none = asks_srv & ~unitaries.any(axis=(1, 2, 3))
-            # The error of bfloat16 is up to 4e-3, that of genQC's float16 is 5e-4; NaN is not near either.
+            # bfloat16 causes errors up to 4e-3, genQC's float16 up to 5e-4; NaN fails too.
             is_unitary = (np.abs(lengths - 1) < 0.01).all(axis=1) | has_none
             self._require(bool(is_unitary.all()), "U", "not unitary", "columns of length 1")
         rows = np.flatnonzero(~has_none)
@@ -354,8 +354,8 @@ class _Reader:
 
 
 def _read_safetensors(file: Path) -> NDArray[Any]:
-    """Read genQC's tensor of a file; numpy has no bfloat16, so the bits of such numbers are widened."""
-    data = file.read_bytes()  # not mapped: not every file system can do that
+    """Read genQC's tensor from a file; bfloat16, which numpy lacks, is widened to float32."""
+    data = file.read_bytes()  # not memory-mapped, which some file systems do not support
     try:
         stored = dict(deserialize(data))  # type: ignore[no-untyped-call]
         if KEY not in stored:
@@ -365,7 +365,7 @@ def _read_safetensors(file: Path) -> NDArray[Any]:
             return from_bfloat16(np.frombuffer(stored[KEY]["data"], "<u2").reshape(stored[KEY]["shape"]))
         array: NDArray[Any] = load(data)[KEY]
         return array
-    except (AttributeError, KeyError, TypeError):  # numpy has no such numbers
+    except (AttributeError, KeyError, TypeError):  # numpy has no such type
         raise not_read(file, f"numbers of kind {kind}") from None
     except Exception as problem:
         raise damaged(file, problem) from None
@@ -376,13 +376,13 @@ def _is_count(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """Show a value from a file in a message: on one line, and only kinds that cannot be longer than the file."""
+    """Format a value from a file for a message, on one line; nested values, which YAML aliases can blow up, by type."""
     if isinstance(value, str | float | None) or (isinstance(value, int) and abs(value) < 10**18):
         return " ".join(repr(value)[:120].split())
     return str(value) if isinstance(value, np.dtype | tuple) else f"a {type(value).__name__}"
 
 
 def _last(used: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the position after the last True of each row, int64 [N], of bool [N, M]."""
+    """Return the position after the last True in each row of bool [N, M], int64 [N]; 0 if there is none."""
     positions: NDArray[np.int64] = np.where(used.any(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1), 0)
     return positions

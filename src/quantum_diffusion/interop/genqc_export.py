@@ -1,6 +1,6 @@
 """Writes data sets as folders that genQC 0.2.5 can open; `genqc_data` reads them.
 
-The tokens are the same in both; only files, names and the padding of mixed data sets differ.
+Both formats have the same tokens; only the files, the names and the padding of mixed data sets differ.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from quantum_diffusion.tasks.unitary import UnitaryTask
 
 _PREFIX = PREFIXES[0]
 _TIME_MULTIPLE = 4
-"""genQC's U-Net halves the time axis twice, so a batch must be cut to a multiple of this (`model_scale_factor`)."""
+"""genQC's U-Net halves the time axis twice, so batches must be cut to a multiple of this (`model_scale_factor`)."""
 
 
 def check_export(path: str | Path, error: type[QuantumDiffusionError]) -> None:
-    """Refuse a place for an export where something is.
+    """Raise an error if an export cannot be written to a path without replacing something.
 
     Args:
         path: The folder to write.
-        error: Raised if there is a file or a folder with something in it, or if nothing can be written.
+        error: Type to raise if there is a file or a non-empty folder at the path, or if it cannot be written.
     """
     path = Path(path)
     check_nothing_lost(
@@ -48,25 +48,25 @@ def check_export(path: str | Path, error: type[QuantumDiffusionError]) -> None:
 
 
 _TASKS = (SrvTask.name, UnitaryTask.name)
-"""What genQC has data sets for."""
+"""The tasks that genQC has data sets for."""
 
 
 def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
-    """Write a data set as a folder that genQC 0.2.5 opens with `from_config_file`, as a whole.
+    """Write a data set, in one step, as a folder that genQC 0.2.5 opens with `from_config_file`.
 
-    Circuits of several sizes become genQC's mixed data set: all cells outside a circuit are padding, time steps are
-    padded to a multiple of 4, and `z` tells qubits and time steps.
+    Circuits of several sizes become a mixed data set of genQC: all cells outside a circuit are padding, time steps are
+    padded to a multiple of 4, and `z` holds the numbers of qubits and time steps.
 
     Args:
-        dataset: What to write.
-        path: A folder that does not exist or is empty. Its path is written into its `config.yaml`; if you move it, give
-            genQC the argument `save_path`.
+        dataset: The data set to write.
+        path: A folder that does not exist or is empty. Its `config.yaml` contains its path; if you move the folder,
+            give genQC the argument `save_path`.
 
     Returns:
         The name of genQC's class.
 
     Raises:
-        DatasetFormatError: There is something in the folder, or it cannot be written; or genQC knows no such task.
+        DatasetFormatError: The folder is not empty or cannot be written, or genQC has no such task.
     """
     check_export(path, DatasetFormatError)
     if dataset.condition_type not in _TASKS:
@@ -114,7 +114,7 @@ def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
 
 
 def _order(tensors: dict[str, NDArray[Any]]) -> list[str]:
-    """Order the keys as the functions expect that genQC makes batches with."""
+    """Order the keys as genQC's collate functions expect."""
     return [key for key in ("x", "y", "params", "U", "z") if key == "y" or key in tensors]
 
 
@@ -132,14 +132,14 @@ def _mixed_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
     x = np.where(absent[:, :, None] | ended[:, None, :], padding, tokens)
     z = np.hstack([qubits, -(-steps // _TIME_MULTIPLE) * _TIME_MULTIPLE])
     tensors: dict[str, NDArray[Any]] = {"x": x.astype(np.int32), "z": z.astype(np.int32)}
-    if dataset.targets is not None:  # genQC can batch unitaries only together with parameters, so these are empty
+    if dataset.targets is not None:  # genQC can batch unitaries only with parameters: give it empty ones
         parameters = np.zeros((len(dataset), 0, tokens.shape[2]), dtype=np.float32)
         tensors |= {"params": parameters, "U": dataset.targets}
     return tensors
 
 
 def _pickled(texts: NDArray[np.str_]) -> bytes:
-    """Return what genQC's `store_tensor` writes for an array of texts."""
+    """Return the file content that genQC's `store_tensor` writes for an array of texts."""
     import torch
 
     buffer = io.BytesIO()

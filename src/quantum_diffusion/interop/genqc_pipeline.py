@@ -1,6 +1,6 @@
 """Opens genQC's U-Net pipeline folders, for Schmidt rank vectors and unitaries; `genqc_pipeline_export` writes them.
 
-Names of classes go through the tables here and are never imported; weights are renamed in `interop.genqc`, strictly.
+Class names are looked up in tables and never imported; `interop.genqc` renames the weights strictly.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 PIPELINES = {
     "genQC.pipeline.diffusion_pipeline.DiffusionPipeline": SrvTask.name,
-    # Of two classes of this name the first is written: in genQC 0.2.5 the other one fails when it samples.
+    # The first of the two classes with this name is written: in genQC 0.2.5 the other fails when it samples.
     "genQC.pipeline.diffusion_pipeline_special.DiffusionPipeline_Compilation": UnitaryTask.name,
     "genQC.pipeline.compilation_diffusion_pipeline.DiffusionPipeline_Compilation": UnitaryTask.name,
 }
@@ -67,18 +67,18 @@ CLIP_WEIGHTS = {
     ("ViT-B-32", "laion2b_s34b_b79k"): "hf://laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     ("ViT-L-14", "datacomp_xl_s13b_b90k"): "hf://laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
 }
-"""Where OpenCLIP's architecture and version are on the Hub."""
+"""OpenCLIP's (architecture, version) => address of these weights on the Hub."""
 
 OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
 _SUFFIXES = ("safetensors", "pt", "ckpt")
 _LARGEST_DESCRIPTION = 2**20
 _MOST_LISTED = 12
-"""Qubits of models all of whose Schmidt rank vectors are listed; genQC's have at most 8."""
+"""Maximum number of qubits for which all Schmidt rank vectors are listed; genQC's models have at most 8."""
 MODEL, EMBEDDER, TEXT = "model", "embedder", "text_encoder"
 
 
 def is_genqc_pipeline(folder: Path) -> bool:
-    """Tell whether a folder holds a pipeline that genQC saved: its `config.yaml` names one of genQC's pipelines."""
+    """Return whether genQC saved the pipeline in a folder, i.e. whether its `config.yaml` names a genQC pipeline."""
     try:
         with (folder / DESCRIPTION).open("rb") as file:
             text = file.read(_LARGEST_DESCRIPTION)
@@ -88,23 +88,23 @@ def is_genqc_pipeline(folder: Path) -> bool:
 
 
 def read_pipeline(folder: Path, device: torch.device | None = None) -> DiffusionPipeline:
-    """Open a pipeline folder of genQC.
+    """Open a genQC pipeline folder.
 
-    genQC saves no text encoder; known prompts need none where this package wrote the folder, see `write_pipeline`.
+    genQC saves no text encoder. If this package wrote the folder, known prompts do not need one; see `write_pipeline`.
 
     Args:
-        folder: `config.yaml` with `model.safetensors` (or .pt, .ckpt) and, but for legacy layouts, `embedder.*`.
-        device: Where the weights go; None keeps the CPU.
+        folder: `config.yaml` with `model.safetensors` (or .pt, .ckpt) and, except in legacy layouts, `embedder.*`.
+        device: Where the weights go; None means the CPU.
 
     Raises:
-        CheckpointError: The folder is of another kind of pipeline, damaged, or holds what cannot be used here.
+        CheckpointError: The folder holds another kind of pipeline, is damaged, or has parts that cannot be used here.
     """
     return _Reader(folder).read(device)
 
 
 @dataclass(frozen=True)
 class _Node:
-    """A mapping of the description and its place, so that every refusal can name it."""
+    """A mapping in the description and its path, for error messages."""
 
     values: Mapping[str, Any]
     place: str
@@ -121,7 +121,11 @@ class _Node:
         return _Node(value, f"{self.place}.{key}")
 
     def choose(self, key: str, valid: Mapping[str, Any]) -> Any:
-        """Return what a table has for the name under a key; the name itself is never imported."""
+        """Return the table entry for the name under a key.
+
+        Raises:
+            CheckpointError: The table has no such name.
+        """
         name = self.values.get(key)
         if not isinstance(name, str) or name not in valid:
             raise CheckpointError(f"{self.place}.{key}: {unknown_name('name', str(name)[:120], valid)}")
@@ -129,7 +133,7 @@ class _Node:
 
 
 class _Reader:
-    """Reads one folder; every method that reads also checks."""
+    """Reads one folder; every reading method also validates."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -166,7 +170,7 @@ class _Reader:
             description = yaml.safe_load(file.read_bytes()[:_LARGEST_DESCRIPTION])
         except OSError as problem:
             raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
-        except Exception:  # PyYAML lets many kinds escape
+        except Exception:  # PyYAML raises many exception types
             raise CheckpointError(
                 f"{str(file)!r} is not readable YAML: copy the folder again, or save it again with genQC"
             ) from None
@@ -175,7 +179,7 @@ class _Reader:
         return description
 
     def _weights(self, name: str, node: _Node) -> dict[str, Tensor]:
-        """Read the weights of a part, which lie in the folder wherever genQC once wrote them."""
+        """Read the weights of a part from this folder, whatever path the description gives."""
         kind = node.values.get("save_type")
         names = [f"{name}.{suffix}" for suffix in sorted(_SUFFIXES, key=lambda suffix: suffix != kind)]
         for file in names:
@@ -214,9 +218,9 @@ class _Reader:
                 "type": sampler,
                 "params": {key: process.values[key] for key in noise if key in process.values}
                 | {
-                    # genQC ends at zero signal for the other objectives, and says so nowhere in the folder.
+                    # For other objectives genQC ends at zero signal, but does not save that setting.
                     "zero_terminal_snr": objective != "epsilon",
-                    # What its pipeline for Schmidt rank vectors does, and the one for unitaries does not.
+                    # genQC's pipeline for Schmidt rank vectors uses CFG++, the one for unitaries does not.
                     "guidance_mode": "cfg++" if sampler == "ddim" and not is_unitary else "plain",
                 },
             },
@@ -230,7 +234,7 @@ class _Reader:
             raise CheckpointError(f"genQC's pipeline {str(self._folder)!r} cannot be used: {problem}") from problem
 
     def _sizes(self, params: _Node) -> tuple[GatePool, int, int]:
-        """Return the gate pool, the most qubits and the most gates, which genQC keeps with the data set's settings."""
+        """Return the gate pool and the maximum numbers of qubits and gates, which genQC stores as data set settings."""
         data = params.child("add_config").child("dataset").child("params")
         names = data.values.get("gate_pool")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -282,7 +286,7 @@ class _Reader:
     # ------------------------------------------------------------------------------------------------ content
 
     def _take_embedding(self, pipeline: DiffusionPipeline, rows: Tensor) -> None:
-        """Put genQC's gate embedding in place; rows beyond those of the pool and of padding stand for nothing."""
+        """Copy genQC's gate embedding; rows after "no gate", the pool and padding are unused."""
         ours = gate_embedding_of(pipeline)
         if rows.dim() != 2 or rows.shape[1] != ours.shape[1] or len(rows) < len(ours):
             raise CheckpointError(
@@ -292,7 +296,7 @@ class _Reader:
         ours.copy_(rows[: len(ours)])
 
     def _take_features(self, pipeline: DiffusionPipeline) -> None:
-        """Read features of prompts, where this package wrote them beside genQC's files."""
+        """Read the features of prompts, if this package saved them next to genQC's files."""
         file = self._folder / PROMPTS
         if pipeline.prompt_features is None or not file.is_file():
             return
@@ -303,7 +307,7 @@ class _Reader:
 
 
 def _srv_prompts(num_qubits: int) -> tuple[str, ...]:
-    """Return what a model for Schmidt rank vectors may be asked for: genQC does not save what it was trained on."""
+    """Return the possible prompts of a model for Schmidt rank vectors: genQC does not save its training prompts."""
     if num_qubits > _MOST_LISTED:
         return (srv_prompt([2] * num_qubits),)
     every = (srv for size in range(2, num_qubits + 1) for srv in itertools.product((1, 2), repeat=size))

@@ -1,6 +1,6 @@
-"""Writes U-Net pipelines as folders that genQC 0.2.5 opens; `genqc_pipeline` reads them and has the names of parts.
+"""Writes U-Net pipelines as folders that genQC 0.2.5 opens; `genqc_pipeline` reads them and defines the names of parts.
 
-What genQC has no class for is refused by name.
+Pipelines with parts that genQC lacks are rejected with an error that names these parts.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
     """Write a U-Net pipeline as a folder that genQC 0.2.5 opens with `from_config_file`.
 
-    The features of known prompts lie beside genQC's files, which does not read them; `read_pipeline` does.
+    The features of known prompts are saved next to genQC's files; `read_pipeline` reads them, genQC does not.
 
     Args:
-        pipeline: A Gaussian U-Net with CLIP as its text encoder.
+        pipeline: A Gaussian U-Net with CLIP as the text encoder.
         path: A folder that does not exist or is empty.
 
     Returns:
@@ -47,7 +47,7 @@ def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
 
     Raises:
         ConfigError: The pipeline has parts that genQC lacks; the message names them.
-        CheckpointError: There is something in the folder, or it cannot be written.
+        CheckpointError: The folder is not empty or cannot be written.
     """
     path = Path(path)
     check_export(path, CheckpointError)
@@ -64,7 +64,7 @@ def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
     description = _description(config, target, len(embedding), features.length)
     with new_folder(path, CheckpointError) as folder:
         (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-        for name in (MODEL, EMBEDDER):  # genQC takes the U-Net's own embedding under the second name
+        for name in (MODEL, EMBEDDER):  # genQC reads the U-Net's own embedding from the second file
             content = save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
             (folder / f"{name}.safetensors").write_bytes(content)
         if features.prompts:
@@ -73,7 +73,7 @@ def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
 
 
 def check_exportable(config: PipelineConfig) -> None:
-    """Refuse a pipeline that genQC has no parts for.
+    """Raise an error if a pipeline has parts that genQC lacks.
 
     Raises:
         ConfigError: It has such parts.
@@ -100,7 +100,7 @@ def check_exportable(config: PipelineConfig) -> None:
 
 
 def _description(config: PipelineConfig, target: str, vocabulary_size: int, length: int | None) -> dict[str, Any]:
-    """Return what genQC's `config.yaml` says of a pipeline that sees so many tokens of a prompt."""
+    """Return the content of genQC's `config.yaml`; `length` is the number of tokens per prompt (None: `CONTEXT`)."""
     parts = (config.model, config.scheduler, config.text_encoder)
     unet, process, text = (part.params.model_dump(mode="json") for part in parts)
     sizes = {

@@ -1,6 +1,6 @@
-"""The loader that training and evaluation use: native data sets, genQC's folders, and those on the Hugging Face Hub.
+"""The data set loader of training and evaluation, for native data sets, genQC's folders and the Hugging Face Hub.
 
-`hf://owner/name[/folder]` names a data set repository there; it is downloaded once into the Hub's own cache.
+`hf://owner/name[/folder]` is a data set repository on the Hub; it is downloaded once into the Hub's own cache.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from quantum_diffusion.hub import download, hub_address
 from quantum_diffusion.interop.genqc_data import read_dataset
 
 DATASET_FILES = ("*.yaml", "*.safetensors", "*.pt", "*prompts.json", "README.md")
-"""All that a data set of ours or of genQC needs; nothing else is downloaded."""
+"""The files of a data set on the Hub, ours or genQC's; nothing else is downloaded or uploaded."""
 
 
 def dataset_loader(seed: int = 0) -> DatasetLoader:
     """Return a `DatasetLoader` that also reads genQC's data sets, and `hf://owner/name[/folder]`.
 
     Args:
-        seed: Decides balancing, the train/validation split and the order of batches.
+        seed: Determines balancing, the train/validation split and the order of batches.
     """
     return DatasetLoader(seed, readers=(read_hub, read_folder))
 
 
 def read_folder(path: Path) -> CircuitDataset | None:
-    """Read a data set folder of genQC, also one in the Hub's cache; see `read_dataset`.
+    """Read a genQC data set folder, possibly in the Hub's cache; see `read_dataset`.
 
-    There it holds links to files that lie beside the snapshots: CACHE/{blobs,snapshots/REVISION}.
+    In the cache, CACHE/{blobs,snapshots/REVISION}, the files of a snapshot are links to `blobs`.
     """
     real = Path(os.path.realpath(path))
     caches = (folder.parents[1] for folder in (real, *real.parents) if folder.parent.name == "snapshots")
@@ -38,17 +38,17 @@ def read_folder(path: Path) -> CircuitDataset | None:
 
 
 def read_hub(path: Path) -> CircuitDataset | None:
-    """Read a data set, of ours or of genQC, or a folder of data sets from the Hugging Face Hub.
+    """Read a data set, ours or genQC's, or a folder of data sets from the Hugging Face Hub.
 
     Args:
-        path: `hf://owner/name[/folder]`; as a `Path` has single slashes, `hf:/owner/name` is the same.
+        path: `hf://owner/name[/folder]`; `hf:/owner/name` is the same, because `Path` merges slashes.
 
     Returns:
-        The circuits; None where the path does not begin with `hf:`.
+        The circuits; None if the path does not begin with `hf:`.
 
     Raises:
-        DatasetFormatError: The address is wrong, nothing can be downloaded, or what is there cannot be read.
-        IncompatibleDatasetsError: The data sets of the folder have different gate pools.
+        DatasetFormatError: The address is invalid, or the data set cannot be downloaded or read.
+        IncompatibleDatasetsError: The data sets in the folder have different gate pools.
     """
     address = hub_address(str(path), DatasetFormatError)
     if address is None:

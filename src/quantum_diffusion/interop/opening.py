@@ -1,6 +1,6 @@
-"""The loader of models that commands use: saved models of ours and of genQC, in folders, shipped, or on the Hub.
+"""The model loader of the commands, for our saved models and genQC's: in folders, in the package or on the Hub.
 
-Data sets have theirs in `interop.loading`, which loads no torch.
+The loader of data sets is in `interop.loading`, which does not import torch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from quantum_diffusion.pretrained import model_folder
 def load_pipeline(
     folder: str | Path, device: torch.device | None = None, weights: str = "averaged"
 ) -> DiffusionPipeline:
-    """Read a saved model, of ours or of genQC.
+    """Read a saved model, ours or genQC's.
 
     Args:
-        folder: Its folder; or pretrained:NAME, or hf://owner/name.
-        device: Where the weights go; None keeps the CPU.
-        weights: See `pipeline.checkpoint.load_pipeline`; a model of genQC has only those it was saved with.
+        folder: Its folder, pretrained:NAME, or hf://owner/name[/folder].
+        device: Where the weights go; None means the CPU.
+        weights: See `pipeline.checkpoint.load_pipeline`; ignored for genQC's models, which have only one set.
 
     Raises:
         ConfigError, CheckpointError: See `pipeline.checkpoint.load_pipeline` and `interop.genqc_pipeline`.
@@ -39,7 +39,7 @@ def load_pipeline(
 
 
 def read_configuration(folder: Path) -> PipelineConfig:
-    """Read what a saved model is, of ours or of genQC.
+    """Read the configuration of a saved model, ours or genQC's.
 
     Raises:
         CheckpointError: The folder is missing, foreign or damaged.
@@ -48,7 +48,7 @@ def read_configuration(folder: Path) -> PipelineConfig:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Read what is noted beside a saved model, which is nothing for one of genQC.
+    """Read the metadata of a saved model; empty for genQC's models.
 
     Raises:
         CheckpointError: It is missing or unreadable.

@@ -1,7 +1,7 @@
 """Reads files saved with `torch.save` without running any code in them; `genqc_data` uses it.
 
 Every name in a pickle becomes an inert record of its call, and the array is built from these records. (torch's own
-`weights_only` reads neither pickles of protocol 5, which genQC writes, nor text.)
+`weights_only` reads neither protocol 5 pickles, which genQC writes, nor text.)
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from numpy.typing import NDArray
 from quantum_diffusion.errors import DatasetFormatError, first_line
 
 KEY = "0"
-"""Under this key genQC stores every tensor, array and list."""
+"""The key under which genQC stores every tensor, array and list."""
 
 _LARGEST_SIZE = 2**48
 _LONGEST_TEXT = 10_000
 
 
 def read_stored(file: Path) -> NDArray[Any]:
-    """Read a tensor, a numpy array or a list of texts, or a dictionary that holds one under "0".
+    """Read a tensor, a numpy array, a list of texts, or a dictionary with one of these under "0".
 
     Args:
-        file: As `torch.save` writes it since torch 1.6.
+        file: A file in the format of `torch.save` since torch 1.6.
 
     Returns:
-        Numbers (bfloat16 as float32), or texts: numpy's own, or of dtype object where Python's `str` were stored. May
-        be read-only.
+        Numbers (bfloat16 as float32), or texts: a numpy string dtype, or dtype object if Python's `str` were stored.
+        May be read-only.
 
     Raises:
-        DatasetFormatError: The file is damaged or holds anything else.
-        OSError: It cannot be read.
+        DatasetFormatError: The file is damaged or holds something else.
+        OSError: The file cannot be read.
     """
     try:
-        with zipfile.ZipFile(file) as archive:  # reading an entry checks its checksum
+        with zipfile.ZipFile(file) as archive:  # reading an entry verifies its checksum
             entries = archive.infolist()
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise ValueError("it is compressed")  # and may be much larger than it looks
+                raise ValueError("it is compressed")  # the content may be much larger than the file
             if sum(entry.file_size for entry in entries) > file.stat().st_size:
                 raise ValueError("its entries overlap")
             (name,) = (entry.filename for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl")
@@ -59,24 +59,24 @@ def read_stored(file: Path) -> NDArray[Any]:
         raise
     except _NotReadError as problem:
         raise not_read(file, str(problem)) from None
-    except Exception as problem:  # whatever a broken or hostile file leads to, the answer is the same
+    except Exception as problem:  # broken or hostile files raise all kinds of exceptions
         raise damaged(file, problem) from None
 
 
 def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Widen numbers of bfloat16, given as uint16 of any shape: they are the upper halves of float32."""
+    """Convert bfloat16, given as uint16 of any shape, to float32, of which it is the upper half."""
     return (bits.astype(np.uint32, order="C") << np.uint32(16)).view(np.float32)
 
 
 def damaged(file: Path, problem: Exception) -> DatasetFormatError:
-    """Word the refusal of a broken file in one line, however the library at fault words it."""
+    """Return the error for a broken file, in one line whatever the library's own message."""
     return DatasetFormatError(
         f"{str(file)!r} is damaged ({first_line(problem)}): copy it again, or save it again with genQC"
     )
 
 
 def not_read(file: Path, what: str) -> DatasetFormatError:
-    """Word the refusal of a whole file with something else in it."""
+    """Return the error for an intact file with other content."""
     return DatasetFormatError(
         f"{str(file)!r} holds {what}, which is not read: expected a tensor, a numpy array of numbers or texts, or a "
         f"list of texts, alone or under the key {KEY!r}"
@@ -84,7 +84,7 @@ def not_read(file: Path, what: str) -> DatasetFormatError:
 
 
 class _NotReadError(Exception):
-    """Says what a file that may be whole holds."""
+    """Names the unsupported content of a file that may be intact."""
 
 
 # ------------------------------------------------------------------------------------------------- pickles
@@ -101,12 +101,12 @@ _STORAGES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-"""torch's names of kinds of numbers => numpy's."""
+"""torch's storage types => numpy's dtypes."""
 
-_NUMPY = ("numpy.core", "numpy._core")  # of numpy 1 and 2
+_NUMPY = ("numpy.core", "numpy._core")  # numpy 1 and 2
 _ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"),
-    ("collections", "OrderedDict"),  # of hooks, always empty
+    ("collections", "OrderedDict"),  # a tensor's hooks, always empty
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
     ("_codecs", "encode"),
@@ -114,7 +114,7 @@ _ALLOWED = {
     *((f"{core}.multiarray", name) for core in _NUMPY for name in ("_reconstruct", "scalar")),
     *((f"{core}.numeric", "_frombuffer") for core in _NUMPY),
 }
-"""All that pickled tensors, arrays and texts name. None of it is called here: see `_Record`."""
+"""All names in pickled tensors, arrays and texts. None of them is called here: see `_Record`."""
 
 _OPCODES = {
     getattr(pickle, name)[0]
@@ -127,11 +127,11 @@ _OPCODES = {
         *("EMPTY_LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
     )
 }
-"""All that pickles of protocol 2 and later say of such things: no sets, whose members are hashed, and no instances."""
+"""All opcodes in such pickles since protocol 2: no sets, whose members would be hashed, and no instances."""
 
 
 class _Record:
-    """Keeps what a name in a pickle was called with and what state it was given, and does nothing."""
+    """Stores the arguments and the state given to a name in a pickle, and does nothing with them."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -142,25 +142,25 @@ class _Record:
 
 
 class _TextDict(dict[str, Any]):
-    """A dictionary with texts for keys; to hash a tuple of a million others, one in the other, crashes Python."""
+    """A dictionary with only texts as keys, because hashing a million nested tuples crashes Python."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(_text(key), value)
 
 
-class _Unpickler(pickle._Unpickler):  # in Python: the one in C takes the size of a table from the file
+class _Unpickler(pickle._Unpickler):  # pure Python: the C version allocates a table of the size in the file
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         code: load for code, load in pickle._Unpickler.dispatch.items() if code in _OPCODES
     } | {
         pickle.EMPTY_DICT[0]: lambda self: self.append(_TextDict()),
-        # Python's own makes room for as many bytes as the file says before it reads them.
+        # Python's own allocates as many bytes as the file states before reading them.
         pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
     }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise _NotReadError(repr(f"{module}.{name}"[:80]))
-        return type(name, (_Record,), {})  # a class of its own, which no later file sees
+        return type(name, (_Record,), {})  # a new class each time, so that no file affects the next
 
     def persistent_load(self, pid: Any) -> Any:
         return type("storage", (_Record,), {})(*pid)
@@ -194,12 +194,12 @@ def _tensor(content: Any, archive: zipfile.ZipFile, root: str) -> NDArray[Any]:
     if math.prod(_sizes(shape)) * dtype.itemsize > len(data):
         raise ValueError("a tensor is larger than its file")
     (start,), steps = _sizes((offset,)), [stride * dtype.itemsize for stride in _sizes(strides)]
-    array = np.ndarray(shape, dtype, data, start * dtype.itemsize, steps)  # which checks that all lies inside
+    array = np.ndarray(shape, dtype, data, start * dtype.itemsize, steps)  # raises an error if it exceeds the data
     return from_bfloat16(array) if numbers.__name__ == "BFloat16Storage" else array
 
 
 def _numpy_array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
-    if isinstance(data, _Record):  # older pickles have no bytes and write them as text
+    if isinstance(data, _Record):  # older protocols store bytes as text
         data = _text(data.arguments[0]).encode("latin1")
     array = _texts(data) if type(data) is list else np.frombuffer(data, _numpy_dtype(dtype))
     return array.reshape(_sizes(shape), order="F" if order == "F" else "C")
@@ -223,7 +223,7 @@ def _texts(items: list[Any]) -> NDArray[np.object_]:
 
 
 def _scalar(record: Any) -> Any:
-    """Return a single text of numpy's, or number."""
+    """Return a single numpy text or number."""
     dtype, data = record.arguments
     return _numpy_array(data, dtype, (), "C").item()
 
