@@ -1,7 +1,7 @@
-"""Frequent pairs of gates: which two often follow each other, and how much shorter circuits were with them as one.
+"""Counts frequent pairs of consecutive gates and how much shorter circuits would be with each pair as one gate.
 
-Inspections of data sets show them. A pair is two instructions in a row that share a qubit, told up to the names of the
-qubits: "h a, cx a b". Byte-pair encoding merges such pairs into gadgets.
+Inspections of data sets report them. A pair is two consecutive instructions that share a qubit, up to relabelling of
+the qubits: "h a, cx a b". Byte-pair encoding merges such pairs into gadgets.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _NOWHERE, _CONTROL, _TARGET = range(3)
 _ROLES = 3
 
 _MOST_CODES = 2**22
-"""Pairs of instructions that are counted in a table of all of them; of more, those that occur are sorted."""
+"""Maximum number of possible instruction pairs to count in a full table; beyond it, those that occur are sorted."""
 
 
 @dataclass(frozen=True)
 class GatePair:
-    """Two gates in a row that share a qubit.
+    """Two consecutive gates that share a qubit.
 
     Attributes:
-        name: Both with letters for their qubits, controls first: "h a, cx a b".
-        count: Places where it occurs; places that overlap count each.
-        circuits: Circuits in which it occurs.
+        name: Both gates with letters for their qubits, controls first: "h a, cx a b".
+        count: Number of occurrences, including overlapping ones.
+        circuits: Number of circuits in which it occurs.
     """
 
     name: str
@@ -38,14 +38,14 @@ class GatePair:
 
 @dataclass(frozen=True)
 class FrequentPairs:
-    """The most frequent pairs of some circuits, and what merging them would save.
+    """The most frequent pairs in a set of circuits, and how much merging them would save.
 
     Attributes:
-        pairs: The most frequent first.
-        num_circuits: Circuits that were looked at.
+        pairs: The pairs, the most frequent first.
+        num_circuits: Number of circuits examined.
         mean_length: Their mean number of instructions.
-        merged_length: The same with each of the pairs as one instruction: those of the most frequent pair are merged
-            first, from the beginning of each circuit on, then those of the next among what is left.
+        merged_length: The same if each pair counts as one instruction. Occurrences of the most frequent pair are merged
+            first, from the beginning of each circuit, then those of the next pair among the remaining instructions.
     """
 
     pairs: tuple[GatePair, ...]
@@ -55,12 +55,12 @@ class FrequentPairs:
 
 
 def frequent_pairs(ids: Ids, table: InstructionTable, most: int = 10) -> FrequentPairs:
-    """Count the pairs of gates of circuits.
+    """Count the pairs of gates in circuits.
 
     Args:
-        ids: int16 [N, T].
-        table: The instructions the ids number.
-        most: How many pairs to return and to merge.
+        ids: int16 [N, T], the circuits.
+        table: The instructions that the ids refer to.
+        most: Maximum number of pairs to return and to merge.
 
     Example:
         >>> from quantum_diffusion.circuits.gates import GatePool
@@ -74,7 +74,7 @@ def frequent_pairs(ids: Ids, table: InstructionTable, most: int = 10) -> Frequen
     lengths = gate_count(ids)
     mean_length = float(lengths.mean()) if num_circuits else 0.0
     kinds = np.zeros((num_circuits, max(steps - 1, 0)), dtype=np.int64)
-    names: list[str] = [""]  # kind 0 is no pair
+    names: list[str] = [""]  # kind 0 means no pair
     if kinds.size:
         kinds, names = _kinds_of(ids, table)
     counts = np.bincount(kinds.reshape(-1), minlength=len(names))
@@ -86,22 +86,22 @@ def frequent_pairs(ids: Ids, table: InstructionTable, most: int = 10) -> Frequen
 
 
 def _kinds_of(ids: Ids, table: InstructionTable) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the kind of pair that begins at each step, [N, T-1], and the name of each kind; see `_kinds`."""
+    """Return the kind of pair that starts at each step, int64 [N, T-1], and the name of each kind; see `_kinds`."""
     size = len(table.gate_index)
     codes = ids[:, :-1].astype(np.int64) * size + ids[:, 1:]
     if size**2 > _MOST_CODES:
         distinct, place = np.unique(codes, return_inverse=True)
         kinds, names = _kinds(distinct, table)
         return kinds[place.reshape(codes.shape)], names
-    distinct = np.flatnonzero(np.bincount(codes.reshape(-1), minlength=size**2))  # many times as fast
+    distinct = np.flatnonzero(np.bincount(codes.reshape(-1), minlength=size**2))  # many times faster than sorting
     kind_of = np.zeros(size**2, dtype=np.int64)
     kind_of[distinct], names = _kinds(distinct, table)
     return kind_of[codes], names
 
 
 def _merged(kinds: NDArray[np.int64], chosen: list[int]) -> list[NDArray[np.bool_]]:
-    """Return for each kind where pairs of it are merged, bool [N, T-1]; no instruction is in two of them."""
-    is_free = np.ones((kinds.shape[1] + 1, len(kinds)), dtype=np.bool_)  # by steps, which lie next to each other
+    """Return for each kind where its pairs are merged, bool [N, T-1]; no instruction is merged twice."""
+    is_free = np.ones((kinds.shape[1] + 1, len(kinds)), dtype=np.bool_)  # [T, N], so that each step is contiguous
     found = []
     for kind in chosen:
         taken = (kinds == kind).T.copy()
@@ -113,10 +113,10 @@ def _merged(kinds: NDArray[np.int64], chosen: list[int]) -> list[NDArray[np.bool
 
 
 def _kinds(codes: NDArray[np.int64], table: InstructionTable) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the kind of each pair of instructions, 0 for those that share no qubit, and the name of each kind.
+    """Return the kind of each pair of instructions, int64 [P], 0 if they share no qubit, and the name of each kind.
 
-    Controls of a gate may change places, and so may targets. So the gates and how many qubits have which roles in both
-    say all but the names of the qubits.
+    The order of a gate's controls does not matter, nor that of its targets. So the two gates and the number of qubits
+    with each combination of roles determine a pair up to relabelling of the qubits.
     """
     pairs = np.stack(np.divmod(codes, len(table.gate_index)), axis=1)  # [P, 2]
     roles = _roles(table)[pairs]  # [P, 2, Q]
@@ -133,14 +133,14 @@ def _kinds(codes: NDArray[np.int64], table: InstructionTable) -> tuple[NDArray[n
 
 
 def _roles(table: InstructionTable) -> NDArray[np.int64]:
-    """Return what each qubit is to each instruction, [K+1, Q]; gates whose qubits are all alike have targets alone."""
-    symmetric = np.array([gate.is_symmetric for gate in table.pool] + [False])  # -1, "no gate", is the last
+    """Return the role of each qubit in each instruction, [K+1, Q]; symmetric gates have only targets."""
+    symmetric = np.array([gate.is_symmetric for gate in table.pool] + [False])  # index -1, "no gate", is the last entry
     is_target = (table.columns > 0) | symmetric[table.gate_index][:, None]
     return np.where(table.uses_qubit, np.where(is_target, _TARGET, _CONTROL), _NOWHERE)
 
 
 def _name(gates: list[str], numbers: list[int]) -> str:
-    """Return a pair in words: qubits get letters by their role in the first gate, then in the second."""
+    """Return the name of a pair; letters go to the qubits by their role in the first gate, then in the second."""
     roles = [divmod(both, _ROLES) for both, number in enumerate(numbers, start=1) for _ in range(number)]
     roles.sort(key=lambda pair: [role or _ROLES for role in pair])
     letters = string.ascii_lowercase[: len(roles)]

@@ -1,6 +1,6 @@
-"""The text encoder of CLIP, frozen: prompts to features, as genQC conditions its models on them.
+"""The frozen text encoder of CLIP: turns prompts into the features that genQC's models are conditioned on.
 
-`models.prompt_features` keeps what is made here, so that a prompt is encoded once.
+`models.prompt_features` stores the features, so that each prompt is encoded only once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from quantum_diffusion.hub import download, hub_address
 from quantum_diffusion.models.weight_files import read_weights
 
 CONTEXT = 77
-"""Tokens that CLIP reads; shorter prompts are padded with zeros, which it attends to, as OpenCLIP does."""
+"""Number of tokens that CLIP reads; shorter prompts are padded with zeros, which are not masked, as in OpenCLIP."""
 
 VARIABLE = "QUANTUM_DIFFUSION_CLIP"
-"""Environment variable that names CLIP's weights on this machine."""
+"""Environment variable with the path of CLIP's weights on this machine."""
 
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -45,22 +45,22 @@ _OPEN_CLIP_NAMES = tuple(
         (r"^transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"encoder.layers.\1.mlp.fc1."),
         (r"^transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"encoder.layers.\1.mlp.fc2."),
         (r"^transformer\.resblocks\.(\d+)\.attn\.out_proj\.", r"encoder.layers.\1.self_attn.out_proj."),
-        # Query, key and value in one matrix: `_from_open_clip` cuts them apart.
+        # Query, key and value in one matrix, which `_from_open_clip` splits.
         (r"^transformer\.resblocks\.(\d+)\.attn\.in_proj_", r"encoder.layers.\1.self_attn.in_proj."),
     )
 )
-"""OpenCLIP's names of weights => transformers' names."""
+"""OpenCLIP's weight names => those of transformers."""
 
 
 class ClipTextEncoder:
     """A frozen text encoder and its tokenizer.
 
     Args:
-        params: Where its weights and its vocabulary are, and which layer's features are wanted.
+        params: Where to find the weights and the vocabulary, and which layer's features to return.
 
     Raises:
-        ConfigError: The extra `clip` is missing, or weights or vocabulary cannot be found or read. The message names
-            the ways out.
+        ConfigError: The extra `clip` is not installed, or the weights or the vocabulary cannot be found or read. The
+            message says what to do.
 
     Attributes:
         key: Hash of weights, vocabulary and layer: encoders with the same key give the same features.
@@ -79,14 +79,14 @@ class ClipTextEncoder:
 
     @property
     def width(self) -> int:
-        """Channels E of the features."""
+        """Number of channels of the features (E)."""
         return int(self._model.config.hidden_size)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Split prompts into tokens, int64 [P, CONTEXT], with zeros behind the end.
+        """Split prompts into tokens, int64 [P, CONTEXT], padded with zeros.
 
         Raises:
-            ConfigError: A prompt has too many, or words that the vocabulary lacks.
+            ConfigError: A prompt has more than `CONTEXT` tokens.
         """
         rows = self._tokenizer(list(prompts), padding=False, truncation=False)["input_ids"]
         for prompt, row in zip(prompts, rows, strict=True):
@@ -96,9 +96,9 @@ class ClipTextEncoder:
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the features of prompts, float32 [P, CONTEXT, E], and how many tokens each has, int64 [P].
+        """Return the features of prompts, float32 [P, CONTEXT, E], and their numbers of tokens, int64 [P].
 
-        Every token attends to those before it alone, so the features of the first L are the same without the rest.
+        Attention is causal, so the features of the first L tokens do not depend on the rest.
         """
         tokens = self.tokenize(prompts)
         features = [self._features(some) for some in tokens.split(_BATCH)]
@@ -123,7 +123,7 @@ def _transformers() -> Any:
 
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers' progress bars and remarks off the screen."""
+    """Silence the progress bars and messages of transformers."""
     logging = transformers.logging
     level = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -136,13 +136,13 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _find(params: ClipParams) -> Path:
-    """Return the folder or the file of the weights.
+    """Return the folder or file of the weights.
 
-    A saved model names the weights of the machine it was trained on, and genQC's models those on the Hub, so the
-    environment may name others: it counts unless the model's are on this machine.
+    A saved model names the weights on the machine where it was trained, and genQC's models those on the Hub. If these
+    are not a path on this machine, the environment variable takes precedence.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There are no weights.
     """
     given = params.weights
     if not os.path.exists(given):
@@ -166,10 +166,10 @@ _WAYS_OUT = (
 
 
 def _weights_file(place: Path) -> Path:
-    """Return the file that holds the weights.
+    """Return the file with the weights.
 
     Raises:
-        ConfigError: The folder has none.
+        ConfigError: The folder has no such file.
     """
     if place.is_file():
         return place
@@ -184,10 +184,10 @@ def _weights_file(place: Path) -> Path:
 
 
 def _tokenizer_folder(params: ClipParams, place: Path) -> Path:
-    """Return where the vocabulary is: as given, or beside the weights.
+    """Return the folder of the vocabulary: the given one, or that of the weights.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: It has no vocabulary.
     """
     beside = place if place.is_dir() else place.parent
     folder = beside if params.tokenizer is None else Path(params.tokenizer)
@@ -202,12 +202,12 @@ def _tokenizer_folder(params: ClipParams, place: Path) -> Path:
 def _read_tokenizer(transformers: Any, folder: Path) -> Any:
     try:
         return transformers.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as problem:  # its parser raises bare Exceptions
+    except Exception as problem:  # its parser raises plain Exceptions
         raise ConfigError(f"cannot read the CLIP vocabulary in {str(folder)!r}: {first_line(problem)}") from problem
 
 
 def _read_model(transformers: Any, file: Path, activation: str) -> Any:
-    """Build the text encoder with its weights, in evaluation mode; every weight has to be there."""
+    """Build the text encoder in evaluation mode and load its weights, none of which may be missing."""
     state = read_weights(file, ConfigError)
     try:
         if "token_embedding.weight" in {name.removeprefix("text.") for name in state}:
@@ -229,7 +229,7 @@ def _read_model(transformers: Any, file: Path, activation: str) -> Any:
 
 
 def _from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename OpenCLIP's weights of the text side, which may stand behind `text.`; others keep their names."""
+    """Rename OpenCLIP's text encoder weights, with or without the prefix `text.`; other weights keep their names."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         ours = name.removeprefix("text.")
@@ -244,7 +244,7 @@ def _from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _open_clip_config(transformers: Any, state: Mapping[str, Tensor], activation: str) -> Any:
-    """Read the sizes off the weights; heads have 64 channels, as in all of CLIP's text encoders."""
+    """Infer the configuration from the shapes of the weights; heads have 64 channels, as in all CLIP text encoders."""
     vocabulary_size, width = state["embeddings.token_embedding.weight"].shape
     layers = 1 + max(int(found[1]) for name in state if (found := re.match(r"encoder\.layers\.(\d+)\.", name)))
     return transformers.CLIPTextConfig(

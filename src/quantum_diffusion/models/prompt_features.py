@@ -1,6 +1,6 @@
-"""Features of prompts that a frozen text encoder makes once: in memory, in the saved model, and on disk.
+"""Features of prompts from a frozen text encoder, stored in memory, in the saved model and on disk.
 
-It stands where `PromptEncoder` stands, with nothing to train; CLIP is loaded for a prompt that nobody knows yet.
+`FrozenPromptEncoder` replaces `PromptEncoder` without trainable weights; CLIP is loaded only for unknown prompts.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from quantum_diffusion.models.clip import CONTEXT, ClipTextEncoder
 logger = logging.getLogger(__name__)
 
 EMPTY = ""
-"""The prompt that stands for "nothing asked for"."""
+"""The prompt for "no condition"."""
 
 
 def cache_folder() -> Path:
-    """Where features are kept between runs: $XDG_CACHE_HOME/quantum_diffusion/clip, by default below ~/.cache."""
+    """Return the folder of the features on disk: $XDG_CACHE_HOME/quantum_diffusion/clip, by default in ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.path.expanduser(root)) / "quantum_diffusion" / "clip"
 
 
 class PromptFeatures:
-    """The features of the prompts of a model, and of others that were asked for since.
+    """The features of a model's prompts and of others requested since.
 
     Args:
         params: The text encoder.
-        own: Prompts of the model; they decide how many tokens of a prompt the model sees.
+        own: The model's prompts. If `params.max_length` is None, the longest determines how many tokens the model sees.
 
     Attributes:
-        length: L, tokens that the model sees of each prompt; None until features are there.
+        length: Number of tokens that the model sees of each prompt (L); None if neither `params.max_length` nor the
+            first features have set it yet.
     """
 
     def __init__(self, params: ClipParams, own: Sequence[str]) -> None:
@@ -55,19 +56,20 @@ class PromptFeatures:
         self._encoder: ClipTextEncoder | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PromptFeatures:
-        """Copies of a network share what is known of prompts: it never changes, it only grows."""
+        """Return the object itself: copies of a network can share the features, which are only ever added to."""
         return self
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts whose features are there, in the order of the table."""
+        """The prompts whose features are known, in the order of the table."""
         return list(self._numbers)
 
     def numbers(self, prompts: Sequence[str]) -> list[int]:
-        """Return the rows of prompts in the table, after making what is missing.
+        """Return the rows of prompts in the table, computing missing features first.
 
         Raises:
-            ConfigError: A prompt is not known, and CLIP cannot be loaded; or a prompt is too long.
+            ConfigError: CLIP is needed for an unknown prompt but cannot be loaded, or its features have the wrong
+                width, or a prompt is too long.
         """
         wanted = [EMPTY, *self._own, *prompts] if self.length is None else [EMPTY, *prompts]
         missing = [prompt for prompt in dict.fromkeys(wanted) if prompt not in self._numbers]
@@ -83,11 +85,11 @@ class PromptFeatures:
 
     @property
     def empty(self) -> Tensor:
-        """The features of the empty prompt, where the table was last asked for: float32 [1, L, E]."""
+        """The features of the empty prompt, on the device last passed to `table`, float32 [1, L, E]."""
         return self._table[:1]
 
     def add(self, prompts: Sequence[str], features: Tensor) -> None:
-        """Take features that were made before, float32 [P, L, E]."""
+        """Add precomputed features, float32 [P, L, E]."""
         self._numbers |= {prompt: len(self._numbers) + row for row, prompt in enumerate(prompts)}
         self.length = features.shape[1]
         self._table = torch.cat([self._table[:, : self.length], features.to(self._table)])
@@ -98,10 +100,10 @@ class PromptFeatures:
         return save({"features": self._table.cpu().contiguous(), "prompts": texts})
 
     def load_saved(self, content: bytes) -> None:
-        """Take the features that `saved` wrote.
+        """Add the features that `saved` returned.
 
         Raises:
-            ValueError: It wrote something else.
+            ValueError: The content is not from `saved`, or is of another width.
         """
         try:
             tensors = load(content)
@@ -137,7 +139,7 @@ class PromptFeatures:
 
 
 def _encode_once(encoder: ClipTextEncoder, prompts: Sequence[str]) -> tuple[Tensor, list[int]]:
-    """Return features [P, CONTEXT, E] and token counts, from the disk where they were made before."""
+    """Return features [P, CONTEXT, E] and token counts, from disk if they are cached there."""
     folder = cache_folder() / encoder.key
     files = [folder / f"{hashlib.sha256(prompt.encode()).hexdigest()}.safetensors" for prompt in prompts]
     kept = [_read_kept(file, encoder.width) for file in files]
@@ -152,7 +154,7 @@ def _encode_once(encoder: ClipTextEncoder, prompts: Sequence[str]) -> tuple[Tens
 
 
 def _keep(files: Sequence[Path], rows: Sequence[int], features: Tensor, counts: Tensor) -> None:
-    """Write features for later runs, or say why that cannot be done: it only costs time."""
+    """Write features to disk for later runs; a failure is only logged, since the features can be recomputed."""
     try:
         files[0].parent.mkdir(parents=True, exist_ok=True)
         for row, feature, count in zip(rows, features, counts, strict=True):
@@ -163,7 +165,7 @@ def _keep(files: Sequence[Path], rows: Sequence[int], features: Tensor, counts: 
 
 
 def _read_kept(file: Path, width: int) -> tuple[Tensor, int] | None:
-    """Read what `_encode_once` kept; None where it is missing or damaged."""
+    """Read cached features and their token count; None if the file is missing or damaged."""
     try:
         tensors = load(file.read_bytes())
         features, count = tensors["features"], int(tensors["count"][0])
@@ -174,11 +176,11 @@ def _read_kept(file: Path, width: int) -> tuple[Tensor, int] | None:
 
 
 class FrozenPromptEncoder(nn.Module):
-    """Prompts to conditions by a table of features; see `PromptEncoder`.
+    """Looks up conditions for prompts in a table of features; see `PromptEncoder`.
 
     Args:
         params: The text encoder.
-        prompts: Those of the model.
+        prompts: The model's prompts.
     """
 
     def __init__(self, params: ClipParams, prompts: Sequence[str]) -> None:
@@ -199,5 +201,5 @@ class FrozenPromptEncoder(nn.Module):
         return self.features.table(rows.device)[rows[:, 0]]
 
     def null_condition(self, count: int, length: int) -> Tensor:
-        """Return the condition that stands for "no prompt", float32 [count, L, E]: that of the empty one."""
+        """Return the condition for "no prompt", that of the empty prompt, float32 [count, L, E]."""
         return self.features.empty.expand(count, length, self.width)

@@ -1,6 +1,6 @@
-"""Files of weights that other software wrote: tensors by name, and never code.
+"""Reads weight files of other software, tensors by name, without running code from them.
 
-Readers of CLIP and of genQC's models begin here; our own models are read by `pipeline.checkpoint`.
+The readers of CLIP and of genQC's models use it; `pipeline.checkpoint` reads our own models.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from quantum_diffusion.files import describe
 
 
 def read_weights(file: Path, error: type[QuantumDiffusionError]) -> dict[str, Tensor]:
-    """Read a `state_dict` from .safetensors, or from what torch.save wrote; onto the CPU.
+    """Read a `state_dict` from a .safetensors or torch.save file onto the CPU.
 
     Args:
-        file: The file. What lies under `state_dict` is taken, where there is such a name, and prefixes that wrappers
-            add are dropped: `module.` (data parallel) and `_orig_mod.` (torch.compile).
-        error: Raised where it cannot be read, or holds no tensors.
+        file: The file. If it has an entry `state_dict`, that is read; prefixes added by wrappers are removed:
+            `module.` (data parallel) and `_orig_mod.` (torch.compile).
+        error: Type to raise if the file cannot be read or holds no tensors.
     """
     try:
         if file.suffix == ".safetensors":
@@ -31,7 +31,7 @@ def read_weights(file: Path, error: type[QuantumDiffusionError]) -> dict[str, Te
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as problem:
         raise error(f"cannot read {str(file)!r}: {describe(problem)}") from problem
-    except Exception as problem:  # torch and pickle raise all kinds, with texts for their developers
+    except Exception as problem:  # torch and pickle raise any exception type, with messages for developers
         raise error(
             f"{str(file)!r} cannot be read as weights: expected .safetensors, or tensors that torch.save wrote; "
             "pickled objects are not opened, as they can run code"

@@ -1,4 +1,4 @@
-"""Requests on the device, before and after encoding; the pipeline makes them and the backbone reads them."""
+"""Requests on the device, before and after encoding; the pipeline creates them and the backbone reads them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class Request:
 
     Attributes:
         prompts: int64 [P, S], tokenised prompts.
-        index: int64 [B], position of each circuit's prompt among them.
-        targets: float32 [B, 2, D, R]; None for tasks without.
-        num_gates: int64 [B], number of gates wanted, `UNKNOWN` if open; None for models without this condition.
-        negative_index: int64 [B], like `index`, of prompts that guidance leads away from; None for no prompt.
-        negative_targets: float32 [B, 2, D, R], targets that it leads away from; None for none.
+        index: int64 [B], row of each circuit's prompt in `prompts`.
+        targets: float32 [B, 2, D, R]; None for tasks without targets.
+        num_gates: int64 [B], requested number of gates, `UNKNOWN` if unspecified; None for models without this
+            condition.
+        negative_index: int64 [B], like `index`, for the negative prompts; None for no negative prompts.
+        negative_targets: float32 [B, 2, D, R], the negative targets; None for no negative targets.
     """
 
     prompts: Tensor
@@ -41,7 +42,7 @@ class Request:
         return len(self.index)
 
     def take(self, rows: NDArray[np.int64], device: torch.device) -> Request:
-        """Return some rows, on a device."""
+        """Return some rows, moved to a device."""
         sides = [self.index] if self.negative_index is None else [self.index, self.negative_index]
         used, index = torch.unique(torch.stack([side[rows] for side in sides]), return_inverse=True)
         given = (self.targets, self.num_gates, self.negative_targets)
@@ -50,9 +51,9 @@ class Request:
         return Request(self.prompts[used].to(device), index, targets, num_gates, other, negative)
 
     def other_side(self, num_conditions: int) -> tuple[Request, Tensor]:
-        """Return what guidance leads away from, and which of its parts are "nothing asked", bool [B, num_conditions].
+        """Return the request that guidance leads away from, and its dropped conditions, bool [B, num_conditions].
 
-        That is all of them, unless something is not wanted.
+        The prompt is condition 0, the target (if any) condition 1. Conditions without a negative are dropped.
         """
         index, targets = self.negative_index, self.negative_targets
         dropped = torch.ones(len(self), num_conditions, dtype=torch.bool, device=self.index.device)
@@ -64,10 +65,10 @@ class Request:
 
 
 def with_negative(asked: Requests, other: Requests, prompts: bool, targets: bool) -> Requests:
-    """Return requests with prompts, or targets, or both of others as what guidance leads away from.
+    """Return requests with the prompts, the targets or both of other requests as negatives for guidance.
 
     Raises:
-        ConfigError: They are not equally many.
+        ConfigError: The numbers of requests differ.
     """
     if len(other) != len(asked):
         raise ConfigError(
@@ -77,14 +78,14 @@ def with_negative(asked: Requests, other: Requests, prompts: bool, targets: bool
 
 
 def check_guided(asked: Requests, options: SamplingConfig) -> None:
-    """Refuse requests with something that is not wanted where that has no effect.
+    """Raise an error for requests with negatives if there is no guidance.
 
     Args:
         asked: The requests.
-        options: How to sample, with the model's own defaults; see `DiffusionPipeline.resolved`.
+        options: The sampling options, with the model's defaults filled in; see `DiffusionPipeline.resolved`.
 
     Raises:
-        ConfigError: There is no guidance.
+        ConfigError: There are negatives, but the guidance scale is 1.
     """
     if asked.negative is not None and options.guidance_scale == 1:
         raise ConfigError(
@@ -96,13 +97,13 @@ def check_guided(asked: Requests, options: SamplingConfig) -> None:
 def request_of(
     asked: Requests, read_prompts: Callable[[Sequence[str]], Tensor], tells_gates: bool, num_gates: int | None
 ) -> Request:
-    """Turn prompts into what the condition encoder takes, and targets into real numbers.
+    """Tokenise prompts and convert complex targets to real and imaginary parts.
 
     Args:
         asked: B rows.
-        read_prompts: Turns P prompts into int64 [P, S].
-        tells_gates: Whether the model may be told how many gates circuits have.
-        num_gates: The number of gates that it is told; None leaves it open.
+        read_prompts: Turns P prompts into tokens, int64 [P, S].
+        tells_gates: Whether the model takes the number of gates as a condition.
+        num_gates: The number of gates to condition on; None leaves it unspecified.
     """
     negative = asked.negative or Unwanted()
     every = (*asked.prompts, *(negative.prompts or ()))
@@ -135,7 +136,7 @@ class Condition:
     num_gates: Tensor | None = None
 
     def __add__(self, other: Condition) -> Condition:
-        """Join the rows of two conditions."""
+        """Concatenate the rows of two conditions."""
         pairs = [(self.targets, other.targets), (self.num_gates, other.num_gates)]
         joined = [None if one is None or two is None else torch.cat([one, two]) for one, two in pairs]
         return Condition(torch.cat([self.tokens, other.tokens]), *joined)

@@ -1,6 +1,6 @@
-"""Unitaries that come from physics: the evolution of a chain of spins, exp(-i H t), by the name of its Hamiltonian.
+"""Time evolution of spin chains, exp(-i H t), as target unitaries named after their Hamiltonian.
 
-`search.unitaries` takes its names and parameters from here. Signs and axes are those of genQC's benchmark.
+`search.unitaries` uses these names and parameters. Signs and axes are those of genQC's benchmark.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ CHAINS: dict[str, dict[str, float]] = {
     "ising": {"J": 1.0, "h": 1.0, "t": 1.0},
     "xxz": {"J": 1.0, "delta": 0.5, "h": 0.0, "t": 1.0},
 }
-"""Parameters of each chain with the values that they have unless given; t is the time."""
+"""Parameters of each chain with their default values; t is the time."""
 
 FORMS = {
     "ising": "ising:3:J0.4:h0.2:t0.25 (qubits, coupling, field, time)",
     "xxz": "xxz:3:J0.4:delta1.5:h0.2:t0.25 (qubits, coupling, anisotropy, field, time)",
 }
-"""How each is written in full; what is left out has its value of `CHAINS`."""
+"""The full form of each name; parameters left out have the default values of `CHAINS`."""
 
 _LARGEST = 1000.0
-"""Of a parameter: larger ones turn so often that rounding blurs the unitary."""
+"""Maximum absolute value of a parameter; beyond it, rounding errors in the phases blur the unitary."""
 
 
 def evolution(name: str, num_qubits: int, parameters: Mapping[str, float]) -> Matrix:
-    """Return exp(-i H t) of an open chain, complex128 [D, D] with D = 2**num_qubits.
+    """Return exp(-i H t) for an open chain, complex128 [D, D] with D = 2**num_qubits.
 
     - `ising`: H = -J sum Z_k Z_(k+1) - h sum X_k
     - `xxz`: H = -J sum (X_k X_(k+1) + Y_k Y_(k+1) + delta Z_k Z_(k+1)) - h sum X_k
@@ -44,7 +44,7 @@ def evolution(name: str, num_qubits: int, parameters: Mapping[str, float]) -> Ma
     Args:
         name: One of `CHAINS`.
         num_qubits: Length of the chain.
-        parameters: All those of the chain; t in units of 1 / H, with hbar = 1.
+        parameters: All parameters of the chain; t is in inverse units of J and h, with hbar = 1.
 
     Reference:
         genQC 0.2.5, `IsingHamiltonian` and `XXZHamiltonian` with periodic_boundary=False.
@@ -55,7 +55,7 @@ def evolution(name: str, num_qubits: int, parameters: Mapping[str, float]) -> Ma
 
 
 def hamiltonian(name: str, num_qubits: int, parameters: Mapping[str, float]) -> Matrix:
-    """Return H itself; see `evolution`."""
+    """Return the Hamiltonian H, complex128 [D, D]; see `evolution`."""
     bonds = {"Z": 1.0} if name == "ising" else {"X": 1.0, "Y": 1.0, "Z": parameters["delta"]}
     total = np.zeros((2**num_qubits, 2**num_qubits), dtype=np.complex128)
     for qubit in range(num_qubits):
@@ -75,18 +75,19 @@ def _on(num_qubits: int, axes: Mapping[int, str]) -> Matrix:
 
 
 def read_parameters(text: str, name: str, words: list[str]) -> tuple[int | None, dict[str, float]]:
-    """Read what follows the name of a chain: qubits, and a letter and a number for each parameter.
+    """Parse what follows the name of a chain: the number of qubits, then a name and a number for each parameter.
 
     Args:
         text: The whole name, for messages.
         name: One of `CHAINS`.
-        words: What follows, taken apart at colons. `h=0.2` is read like `h0.2`, and a comma like a colon.
+        words: The rest of the name, split at colons. `h=0.2` means `h0.2`, and a comma is read like a colon.
 
     Returns:
-        The number of qubits, None where it is not given, and all parameters.
+        The number of qubits (None if not given) and all parameters.
 
     Raises:
-        ConfigError: Something cannot be read; the message has the form.
+        ConfigError: A word is malformed, repeats a parameter, names an unknown one, or gives a value beyond
+            -1000 to 1000; the message shows the expected form or range.
     """
     words = [word for part in words for word in part.split(",")]
     num_qubits = None
