@@ -1,7 +1,7 @@
-"""Runs a hundred mistyped commands in difficult environments: no tracebacks, no lost data.
+"""Runs a hundred commands with mistakes or in unusual environments: expects no tracebacks and no lost data.
 
-Run: python benchmarks/attacks.py [NUMBER ...]; exits with status 1 when a command ends in a traceback, a signal, an error
-of several lines, or without the results it should have left.
+Run: python benchmarks/attacks.py [NUMBER ...]; exits with status 1 if a command ends with a traceback, by a signal,
+with another status or number of errors than it should, or without its results.
 """
 
 # ruff: noqa: E501  (commands stand as they are typed)
@@ -27,9 +27,9 @@ SETTINGS = {
 
 ERROR, WELL, ANYHOW = "one line of error", "ends well", "well or with one line"
 
-# command, how it must end, what must be there afterwards
+# command, how it must end, file that must exist afterwards
 ATTACKS: list[tuple[str, str, str | None]] = [
-    # output that nobody can read, and pictures
+    # output that cannot be written or displayed, and pictures
     ("quantum-diffusion generate $SMALL datasets.output_path=a1 | true", ANYHOW, "a1/config.yaml"),
     ("quantum-diffusion generate $SMALL datasets.output_path=a2 >/dev/full", ANYHOW, "a2/config.yaml"),
     ("quantum-diffusion generate $SMALL datasets.output_path=a3 >&- 2>&-", ANYHOW, "a3/config.yaml"),
@@ -79,7 +79,7 @@ ATTACKS: list[tuple[str, str, str | None]] = [
         ANYHOW,
         "a12/metrics.json",
     ),
-    # paths, file systems and accounts
+    # paths, file systems and permissions
     ("quantum-diffusion generate $SMALL \"datasets.output_path='b[1]*?'\"", WELL, "b[1]*?/config.yaml"),
     (
         "quantum-diffusion train $TRAIN \"training.general.output_path='my dir/a=b'\"",
@@ -180,7 +180,7 @@ ATTACKS: list[tuple[str, str, str | None]] = [
     ("quantum-diffusion compile $COMPILE compile.target=nothere.qasm", ERROR, None),
     ("quantum-diffusion compile $COMPILE compile.target=fifo", ERROR, None),
     ("quantum-diffusion compile $COMPILE compile.target=.", ERROR, None),
-    # presets of one's own
+    # the user's own presets
     (
         "quantum-diffusion train training=m.yaml training.general.dataset=srv training.general.output_path=d1 training.model.params.width=16",
         WELL,
@@ -205,7 +205,7 @@ ATTACKS: list[tuple[str, str, str | None]] = [
         "d4/model.safetensors",
     ),
     ("quantum-diffusion train --config-dir=. --help", WELL, None),
-    # advice
+    # advice in messages
     ("quantum-diffusion compile $COMPILE compile.target=tgate.npy", ERROR, None),
     ("quantum-diffusion compile $COMPILE compile.target=toffoli compile.gates=[h,cx]", ERROR, None),
     ("quantum-diffusion compile $COMPILE compile.target=cx.npy compile.gates=[h,s]", ERROR, None),
@@ -234,7 +234,7 @@ ATTACKS: list[tuple[str, str, str | None]] = [
 
 
 def prepare(folder: Path) -> None:
-    """Fill a folder with what the commands are given."""
+    """Create the files that the commands use."""
     for name in ("srv", "unitary", "m_srv", "m_unitary", "m_cells"):
         shutil.copytree(FIXTURES / name, folder / name)
     texts = {
@@ -270,11 +270,11 @@ def prepare(folder: Path) -> None:
 
 
 def faults(result: subprocess.CompletedProcess[str], wanted: str, left: Path | None) -> list[str]:
-    """Say what is wrong with how a command ended."""
+    """Return what is wrong with how a command ended."""
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     found = {
         "traceback": "Traceback" in result.stdout + result.stderr,
-        "died": result.returncode >= 128 and result.returncode != 141,  # 141: `head` has seen enough
+        "died": result.returncode >= 128 and result.returncode != 141,  # 141: SIGPIPE, because `head` stopped reading
         "did not end well": wanted == WELL and result.returncode != 0,
         "not one line": wanted == ERROR and (result.returncode not in (1, 2) or len(errors) != 1),
         "lost": left is not None and not left.exists(),
@@ -283,7 +283,7 @@ def faults(result: subprocess.CompletedProcess[str], wanted: str, left: Path | N
 
 
 def main() -> int:
-    """Run all, or those whose numbers are given."""
+    """Run all commands, or those with the given numbers."""
     chosen = set(map(int, sys.argv[1:])) or set(range(len(ATTACKS)))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     bad = 0

@@ -1,6 +1,6 @@
-"""Labels, unitaries and simplification of 10,000 random circuits of every pool, against Qiskit and stim.
+"""Checks labels, unitaries and simplification of 10,000 random circuits of each gate pool against Qiskit and stim.
 
-Run: python benchmarks/exactness.py [--circuits 10000]; exits with status 1 when anything differs.
+Run: python benchmarks/exactness.py [--circuits 10000]; exits with status 1 if anything differs.
 """
 
 import argparse
@@ -33,13 +33,13 @@ POOLS = {
 
 
 def qiskit_unitaries(ids: Ids, table: InstructionTable) -> np.ndarray:
-    """Unitaries by Qiskit's Operator, complex128 [N, D, D]."""
+    """Return the unitaries from Qiskit's Operator, complex128 [N, D, D]."""
     backend = QiskitBackend()
     return np.array([Operator(backend.to_native(circuit)).data for circuit in circuits_from_ids(ids, table)])
 
 
 def singular_value_ranks(states: np.ndarray) -> np.ndarray:
-    """Schmidt ranks by singular values, int8 [N, Q]; states complex [N, D]."""
+    """Return Schmidt ranks from singular values, int64 [N, Q]; states complex [N, D]."""
     num_qubits = states.shape[1].bit_length() - 1
     ranks = []
     for qubit in range(num_qubits):
@@ -49,7 +49,7 @@ def singular_value_ranks(states: np.ndarray) -> np.ndarray:
 
 
 def stim_ranks(ids: Ids, table: InstructionTable) -> np.ndarray:
-    """Schmidt ranks by stim: a qubit is separable exactly when it points somewhere, int8 [N, Q]."""
+    """Return Schmidt ranks from stim, int8 [N, Q]: a qubit is separable if and only if its Bloch vector is nonzero."""
     tableaux = {gate.name: stim.Tableau.from_unitary_matrix(gate.matrix(), endian="little") for gate in table.pool}
     ranks = np.empty((len(ids), table.num_qubits), dtype=np.int8)
     for row, circuit in enumerate(ids.tolist()):
@@ -62,7 +62,7 @@ def stim_ranks(ids: Ids, table: InstructionTable) -> np.ndarray:
 
 
 def main() -> int:
-    """Compare every pool and print a table."""
+    """Check every pool and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--circuits", type=int, default=10_000)
     count = parser.parse_args().circuits

@@ -1,10 +1,10 @@
-"""Circuits a second of the whole training loop on the paper's U-Net, against its bare steps and against genQC's loop.
+"""Measures the circuits per second of training the paper's U-Net: the whole loop, its bare steps and genQC's loop.
 
-Run: python benchmarks/fit.py [--repetitions 7] [--steps 4] [--qubits 3] [--gates 16] [--compile]; on CUDA where it is
-there, with more steps then; all cases take turns on the same circuits. Beside the rates stand the arithmetic done and
-the device's rate of matrix products.
-genQC's training step for Schmidt rank vectors fails with an undefined name, so the benchmark has one without that line;
-its CLIP encoder is replaced by a table of as many numbers, which is what it looks up when prompts are cached.
+Run: python benchmarks/fit.py [--repetitions 7] [--steps 4] [--qubits 3] [--gates 16] [--compile]. It uses CUDA if
+available; give more steps then. All cases take turns on the same circuits. The results include the rate of arithmetic
+and, for comparison, the device's rate of matrix products.
+genQC's training step for Schmidt rank vectors fails with an undefined name, so the benchmark uses a copy without that
+line. genQC's CLIP encoder is replaced by a table of the same shape, because it looks up cached prompts in such a table.
 """
 
 import argparse
@@ -40,14 +40,14 @@ from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 DEVICE = select_device("auto")
 BATCH = 256
 CLIP_TOKENS = 13
-"""Length of CLIP's tokens for "Generate SRV: [1, 2, 2]", to which genQC cuts its cached prompts."""
+"""Number of CLIP tokens of "Generate SRV: [1, 2, 2]", to which genQC truncates its cached prompts."""
 
 Run = Callable[[int], None]
-"""Makes so many training steps."""
+"""Takes the given number of training steps."""
 
 
 class Ours:
-    """The preset paper_srv_stage_1, as `train_model.py` runs it; with averaged weights and clipping on request."""
+    """The preset paper_srv_stage_1 in our training loop; overrides add averaged weights, clipping or compilation."""
 
     def __init__(self, dataset: CircuitDataset, overrides: list[str]) -> None:
         fixed = ["training=paper_srv_stage_1", "training.general.dataset=none", "training.training.num_epochs=1000"]
@@ -67,7 +67,7 @@ class Ours:
         self.state = TrainingState(self.pipeline.network, optimizers, schedules, average)
 
     def fit(self, steps: int) -> None:
-        """Train through the loop, with the record that every run keeps."""
+        """Train with the loop, including the metrics log of every run."""
         settings = self.loop.model_copy(update={"max_steps": self.state.step + steps, "log_every": 1})
         with tempfile.TemporaryDirectory() as folder, ExperimentLogger(Path(folder), "benchmark", {}) as experiment:
             logged = [MetricsLog(experiment)]
@@ -77,14 +77,14 @@ class Ours:
 
 
 class BareSteps(Ours):
-    """Forward, backward and optimizer step on batches that are ready; nothing else."""
+    """Only forward pass, backward pass and optimizer step, on prepared batches."""
 
     def __init__(self, dataset: CircuitDataset, overrides: list[str]) -> None:
         super().__init__(dataset, overrides)
         self.batches = [batch.to(DEVICE) for batch, _ in zip(self.loader.epoch(0), range(8), strict=False)]
 
     def fit(self, steps: int) -> None:
-        """Make steps."""
+        """Take the steps."""
         self.seconds = timed(lambda: self._steps(steps), DEVICE)
 
     def _steps(self, steps: int) -> None:
@@ -102,7 +102,7 @@ class BareSteps(Ours):
 
 
 class GenQC:
-    """genQC's pipeline on the same circuits, with the paper's settings; raises ImportError where it is missing."""
+    """genQC's pipeline on the same circuits, with the paper's settings; raises ImportError if it is not installed."""
 
     def __init__(self, dataset: CircuitDataset, condition_length: int) -> None:
         with warnings.catch_warnings():
@@ -147,7 +147,7 @@ class GenQC:
         }
         model = QC_Cond_UNet(clr_dim=4, num_clrs=4, t_emb_size=256, cond_emb_size=512, **sizes)
 
-        class Cells(nn.Module):  # its U-Net's embedding, which is fixed
+        class Cells(nn.Module):  # the fixed embedding of its U-Net
             embed = staticmethod(model.embed)
 
         scheduler = DDIMScheduler(
@@ -163,7 +163,7 @@ class GenQC:
         self.data = torch.utils.data.TensorDataset(tokens, torch.from_numpy(dataset.prompt_index.astype(np.int64)))
 
     def fit(self, steps: int) -> None:
-        """Train through its loop."""
+        """Train with genQC's loop."""
         from genQC.utils.misc_utils import DataLoaders
 
         part = torch.utils.data.Subset(self.data, [i % len(self.data) for i in range(steps * BATCH)])
@@ -172,7 +172,7 @@ class GenQC:
 
 
 def main() -> None:
-    """Measure all cases in turn; print medians, and ratios within a round."""
+    """Measure all cases in turn; print medians of rates and of the ratios within each round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4)
@@ -183,7 +183,7 @@ def main() -> None:
     size = {"num_qubits": options.qubits, "max_gates": options.gates}
     data = DatasetConfig.model_validate(size | {"min_gates": 2, "num_samples": 8192, "n_jobs": 1})
     dataset, _ = DatasetGenerator(data).generate()
-    has_bfloat16 = multiplies_in_bfloat16(DEVICE)  # elsewhere a step takes minutes
+    has_bfloat16 = multiplies_in_bfloat16(DEVICE)  # without it a step takes minutes
     f32, bf16 = "training.training.precision=32", "training.training.precision=bf16"
     whole = ["training.training.ema_decay=0.9995", "training.training.gradient_clip=1.0"]
     cases: dict[str, Ours | GenQC] = {

@@ -1,6 +1,6 @@
-"""Measures labelled, simplified, distinct SRV circuits per second, at several sizes.
+"""Measures how many labelled, simplified, distinct SRV circuits are generated per second, at several sizes.
 
-Run: python benchmarks/generation.py [repetitions]; cases are interleaved, the table gives medians and extremes.
+Run: python benchmarks/generation.py [repetitions]; the cases take turns, and the table gives medians and extremes.
 """
 
 import statistics
@@ -33,7 +33,7 @@ CASES = {
 
 
 def main(repetitions: int) -> None:
-    """Measure every case `repetitions` times, in turn."""
+    """Measure every case `repetitions` times, taking turns."""
     rates: dict[str, list[float]] = {name: [] for name in CASES}
     for repetition in range(repetitions):
         for name, values in CASES.items():

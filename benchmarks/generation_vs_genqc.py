@@ -1,8 +1,9 @@
-"""Distinct, optimised, labelled circuits a second: this package against genQC 0.2.5's generator.
+"""Compares how many distinct, optimised, labelled circuits this package and genQC 0.2.5 generate per second.
 
 Run: python benchmarks/generation_vs_genqc.py [--repetitions 5] [--seconds 10]; both sides of a case take turns. genQC
-makes unitaries in parallel, but Schmidt rank vectors in one process only (and its loop over them fails with an
-undefined name, so its function for one circuit is called); a second figure is for one such process a core.
+generates circuits for unitaries in parallel, but for Schmidt rank vectors in only one process; a second figure is for
+one such process per core. genQC's loop for Schmidt rank vectors fails with an undefined name, so the benchmark calls
+its function for a single circuit.
 """
 
 import argparse
@@ -36,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def genqc_circuits(config: DatasetConfig, seed: int, seconds: float) -> list[bytes]:
-    """Make circuits with genQC for a while; returns their tokens."""
+    """Generate circuits with genQC for the given time; return their tokens."""
     import torch
     from genQC.platform.backends.circuits_qiskit import CircuitsQiskitBackend
     from genQC.platform.circuits_generation import CircuitConditionType, get_rnd_encoded_circuit
@@ -61,7 +62,7 @@ def genqc_circuits(config: DatasetConfig, seed: int, seconds: float) -> list[byt
 
 
 def genqc_rate(config: DatasetConfig, seeds: Iterator[int], seconds: float, processes: int) -> float:
-    """Distinct circuits a second of genQC."""
+    """Return the distinct circuits per second of genQC."""
     jobs = [joblib.delayed(genqc_circuits)(config, next(seeds), seconds) for _ in range(processes)]
     started = time.perf_counter()
     made = joblib.Parallel(n_jobs=processes)(jobs)
@@ -69,7 +70,7 @@ def genqc_rate(config: DatasetConfig, seeds: Iterator[int], seconds: float, proc
 
 
 def our_rate(config: DatasetConfig, seed: int) -> float:
-    """Distinct circuits a second of ours, unitaries included."""
+    """Return the distinct circuits per second of this package, including unitaries."""
     started = time.perf_counter()
     dataset, _ = DatasetGenerator(config.model_copy(update={"seed": seed})).generate()
     seconds = time.perf_counter() - started
@@ -78,7 +79,7 @@ def our_rate(config: DatasetConfig, seed: int) -> float:
 
 
 def main() -> None:
-    """Measure every case on both sides, in turn."""
+    """Measure every case on both sides, taking turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of genQC's work in each repetition")
@@ -93,7 +94,7 @@ def main() -> None:
     for name, values in CASES.items():
         config = DatasetConfig.model_validate(values)
         usual = cores if config.condition_type == "UNITARY" else 1
-        genqc_rate(config, seeds, 0.1, cores)  # workers start and import
+        genqc_rate(config, seeds, 0.1, cores)  # starts the workers and their imports
         ours, theirs, everywhere = [], [], []
         for _ in range(arguments.repetitions):
             theirs.append(genqc_rate(config, seeds, arguments.seconds, usual))

@@ -1,6 +1,6 @@
-"""Kills training and saving at random moments: every run must resume and end bit for bit like an undisturbed one.
+"""Kills training and saving at random times and checks that runs resume and end bit for bit like an undisturbed one.
 
-Run: python benchmarks/kills.py [--kills 50] [--longest 3]; exits with status 1 when a run does not.
+Run: python benchmarks/kills.py [--kills 50] [--longest 7]; exits with status 1 if a run does not.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from quantum_diffusion.tracking.experiment import read_metrics
 
 
 def command(folder: Path, name: str) -> list[str]:
-    """Return a training command of a few hundred steps, with a checkpoint after every second one."""
+    """Return a command that trains for a few hundred steps, with a checkpoint after every second step."""
     return [
         *(sys.executable, "-c", "from quantum_diffusion.cli import run_script; run_script('train')"),
         *("training=quick_test_srv", f"training.general.dataset={folder / 'data'}"),
@@ -31,12 +31,12 @@ def command(folder: Path, name: str) -> list[str]:
 
 
 def records(folder: Path) -> list[tuple[int, str, float]]:
-    """Return what was logged, without times and memory."""
+    """Return the logged metrics, except rates and memory."""
     return [row for row in read_metrics(folder / "run") if row[1] not in ("samples_per_second", "memory_gib")]
 
 
 def main() -> int:
-    """Kill, continue, and compare."""
+    """Kill, resume and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--longest", type=float, default=7.0, help="seconds a process lives at most")
@@ -51,7 +51,7 @@ def main() -> int:
         while kills < arguments.kills:
             runs += 1
             name = f"killed-{runs}"
-            while not is_finished_model(folder / name):  # it may have been killed when all was done
+            while not is_finished_model(folder / name):  # it may have been killed after finishing
                 process = subprocess.Popen(
                     command(folder, name), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
                 )

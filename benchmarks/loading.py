@@ -1,7 +1,7 @@
-"""Seconds and memory from a data set on the disk to the first batch: 2.5 million circuits, in one folder and in four.
+"""Measures time and memory from a data set on disk to the first batch: 2.5 million circuits, in one folder and in four.
 
-Run: python benchmarks/loading.py [--circuits 2500000] [--repetitions 3]; needs Linux and three GB of temporary space.
-Every measurement is a process of its own that does what a training run does, up to its first batch.
+Run: python benchmarks/loading.py [--circuits 2500000] [--repetitions 3]; it needs Linux and 3 GB of temporary space.
+Every measurement runs in its own process and does what a training run does up to the first batch.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BATCHES: dict[str, dict[str, Any]] = {
 
 
 def make(folder: Path, circuits: int) -> dict[str, Path]:
-    """Write circuits of 8 qubits and 52 time steps, and as many of 5 to 8 qubits in four data sets."""
+    """Write circuits with 8 qubits and 52 time steps, and as many with 5 to 8 qubits as four data sets."""
     one, four = folder / "one", folder / "four"
     parts = {one: (8, circuits), **{four / f"{qubits}q": (qubits, circuits // 4) for qubits in (5, 6, 7, 8)}}
     for path, (qubits, count) in parts.items():
@@ -37,12 +37,12 @@ def make(folder: Path, circuits: int) -> dict[str, Path]:
 
 
 def bytes_of(path: Path) -> int:
-    """Return the size of all files below a folder."""
+    """Return the size of all files in a folder and its subfolders."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def forget(path: Path) -> None:
-    """Drop the files below a folder from the system's cache, so that they are read from the disk."""
+    """Drop the files in a folder from the page cache, so that they are read from disk."""
     for file in path.rglob("*"):
         if file.is_file():
             descriptor = os.open(file, os.O_RDONLY)
@@ -52,12 +52,12 @@ def forget(path: Path) -> None:
 
 
 def most_memory() -> int:
-    """Return the most memory that was ever resident, in bytes; getrusage would count that of the parent, too."""
+    """Return the peak resident memory in bytes; getrusage would include that of the parent process."""
     return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def first_batch(path: Path, half: bool = False, **options: Any) -> dict[str, float]:
-    """Load a data set as `DiffusionTrainer` does and make the first batch; returns seconds and bytes."""
+    """Load a data set as `DiffusionTrainer` does up to the first batch; return times in seconds and memory in bytes."""
     import quantum_diffusion.training.training  # noqa: F401  (what a run imports is not what loading costs)
     from quantum_diffusion.interop.loading import dataset_loader
 
@@ -79,7 +79,7 @@ def first_batch(path: Path, half: bool = False, **options: Any) -> dict[str, flo
 
 
 def main() -> None:
-    """Make the data sets, measure every case, and print the table."""
+    """Write the data sets, measure every case and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--circuits", type=int, default=2_500_000)
     parser.add_argument("--repetitions", type=int, default=3)

@@ -1,4 +1,4 @@
-"""What a negative prompt changes: circuits of `pretrained:srv` with and without one.
+"""Shows the effect of negative prompts: samples circuits of `pretrained:srv` with and without them.
 
 Run: python benchmarks/negative.py [COUNT [SEED]]
 """
@@ -16,7 +16,7 @@ CASES = (([2, 2, 1, 1], ([1, 1, 1, 1], [2, 1, 2, 1])), ([2, 2, 2, 2, 2], ([1, 1,
 
 
 def main(count: int = 400, seed: int = 0) -> None:
-    """Print the share that is exact, mean gates, distinct circuits, and the share that is as without a negative one."""
+    """Print the share of exact circuits, mean gates, distinct circuits and the share that negatives leave unchanged."""
     pipeline = qd.load("pretrained:srv").pipeline
     for srv, negatives in CASES:
         prompts = [srv_prompt(srv)] * count

@@ -1,6 +1,6 @@
-"""Compares circuit optimisers on the same random circuits: gates left, and circuits per second.
+"""Compares circuit optimisers on the same random circuits: remaining gates and circuits per second.
 
-Run: python benchmarks/optimizers.py [--circuits N] [--qiskit-circuits N] [--repetitions N]; all of it on one core.
+Run: python benchmarks/optimizers.py [--circuits N] [--qiskit-circuits N] [--repetitions N]; it runs on one core.
 """
 
 import argparse
@@ -34,7 +34,7 @@ QISKIT = {f"Qiskit {level}": partial(qiskit.optimize, level=level) for level in 
 def measure(
     method: Callable[[Ids, InstructionTable], Ids], ids: Ids, table: InstructionTable, repetitions: int
 ) -> tuple[Ids, float]:
-    """Return the result and the best rate in circuits a second of processor time; a first call makes the tables."""
+    """Return the result and the best rate in circuits per second of CPU time; a first call builds the tables."""
     method(ids[:2], table)
     rates = []
     for _ in range(repetitions):
@@ -45,7 +45,7 @@ def measure(
 
 
 def main(num_circuits: int, num_qiskit: int, repetitions: int) -> None:
-    """Print one row a setting and method."""
+    """Print one row for each setting and method."""
     print("| setting | method | circuits | gates before | gates after | left | circuits a second |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for names, num_qubits, min_gates, max_gates in SETTINGS:

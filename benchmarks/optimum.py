@@ -1,12 +1,12 @@
-"""How many gates above the optimum compiled circuits have: all circuits of few gates are hashed, and two are joined.
+"""Measures how many gates compiled circuits have above the optimum, which is found by meet-in-the-middle search.
 
     python benchmarks/optimum.py [MODEL [TARGETS [NATURAL [OF_EACH_LENGTH [SECONDS]]]]]
 
-MODEL is a folder or pretrained:NAME, TARGETS a data set of targets that training left out; without them the circuits
-of datasets=fast_unitary_3q_test are made. Every target may use all gates of the model. The least number of gates of a
-target is exact where it is known: `evaluation.optimum` looks for circuits from both of its sides. Beside the search
-stand Qiskit's synthesis (for Cliffords of up to three qubits its synth_clifford_bm, of least cx) and random circuits of
-the targets' own lengths.
+MODEL is a folder or pretrained:NAME, TARGETS a data set excluded from training; by default the circuits of
+datasets=fast_unitary_3q_test are generated. All gates of the model may be used for every target. The minimum number of
+gates of a target is exact, but not always known: `evaluation.optimum` searches from both ends, to a limited depth. The
+search is compared with Qiskit's synthesis (for Cliffords of up to three qubits including synth_clifford_bm, with the
+fewest cx) and with random circuits of the targets' own lengths.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 TEST_SET = compose("datasets", DatasetConfig, ["datasets=fast_unitary_3q_test"])
 MOST_ENTRIES = 2**26
-"""Of the matrices that are made of those of one length: up to five gates of three qubits from either side."""
+"""See `Optimum`; on 3 qubits this allows up to five gates from each side."""
 RANDOM_TRIES = 1024
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The shortest exact circuit that was found for a target, None without one, and how long that took."""
+    """The shortest exact circuit found for a target (None if none was found) and the time it took."""
 
     circuit: Circuit | None
     seconds: float
 
 
 def searched(pipeline: DiffusionPipeline, target: Matrix, max_seconds: float | None) -> Answer:
-    """Search by the model."""
+    """Search with the model."""
     result = find_exact(pipeline, target, max_seconds=max_seconds)
     return Answer(result.circuits[0].circuit if result.circuits else None, result.seconds)
 
 
 def synthesized(task: TargetTask, target: Matrix, gates: Sequence[str]) -> Answer:
-    """Ask Qiskit."""
+    """Synthesise with Qiskit."""
     started = time.perf_counter()
     circuit = task.by_qiskit(target, gates)
     return Answer(circuit, time.perf_counter() - started)
 
 
 def report(name: str, answers: list[Answer], own: NDArray[np.int64], optimum: NDArray[np.int64]) -> dict[str, Any]:
-    """Print and return the figures of one way of searching; `optimum` is -1 where it is not known."""
+    """Print and return the figures of one method; `optimum` is -1 where it is unknown."""
     solved = np.array([answer.circuit is not None for answer in answers])
     gates = np.array([0 if answer.circuit is None else len(answer.circuit) for answer in answers])
     known = solved & (optimum >= 0)

@@ -1,13 +1,12 @@
-"""Compares the synthesis plugin in transpile with Qiskit's own synthesis of the same blocks.
+"""Compares our synthesis plugin in Qiskit's transpile with Qiskit's own synthesis of the same blocks.
 
     python benchmarks/qiskit_plugin.py [BLOCKS [SECONDS [SEED]]]
 
-BLOCKS random circuits of h, cx, ccx, swap, x and z, drawn uniformly, of 3 qubits (4 to 12 gates) and as many of 4
-qubits (4 to 14 gates), each given as one UnitaryGate, and a tenth as many Haar-random unitaries of either size, which
-are left to Qiskit. All are transpiled at optimization level 3 to rz, sx, x and cx, with all pairs coupled and on a
-line, with SECONDS for each search. The models' loading is not counted. For blocks that are Clifford the table has
-Qiskit's method "clifford", too. "Exact" counts results that equal the block for Qiskit's Operator, their global phase
-included.
+There are BLOCKS uniformly random circuits of h, cx, ccx, swap, x and z on 3 qubits (4 to 12 gates) and as many on 4
+qubits (4 to 14 gates), each given as one UnitaryGate, and a tenth as many Haar-random unitaries of each size, which
+the plugin leaves to Qiskit. All are transpiled at optimization level 3 to rz, sx, x and cx, with full connectivity and
+on a line, with SECONDS for each search. Loading the models does not count. For Clifford blocks the table includes
+Qiskit's method "clifford". "Exact" counts results equal to the block by Qiskit's Operator, including the global phase.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def blocks(num_qubits: int, count: int, seed: int) -> list[Operator]:
 
 
 def transpiled(block: Operator, method: str, on_line: bool, max_seconds: float) -> Outcome:
-    """Transpile a block, and see whether it is what it was, its global phase included."""
+    """Transpile a block and check whether its unitary is unchanged, including the global phase."""
     circuit = QuantumCircuit(block.num_qubits)
     circuit.append(UnitaryGate(block), range(block.num_qubits))
     started = time.perf_counter()
@@ -79,7 +78,7 @@ def is_clifford(block: Operator) -> bool:
 
 
 def report(name: str, answers: dict[str, list[Outcome]]) -> None:
-    """Print a row of the table for each method: median and mean, and how often it is better than the default."""
+    """Print a table row for each method: medians, means, and how often it is better than the default."""
     for method, outcomes in answers.items():
         cells = [name, f"{method} ({len(outcomes)})"]
         for field in ("two_qubit_gates", "depth", "seconds"):
@@ -95,7 +94,7 @@ def report(name: str, answers: dict[str, list[Outcome]]) -> None:
 
 
 def compared(ours: Sequence[Outcome], theirs: Sequence[Outcome], field: str) -> str:
-    """Say how often ours is better, equal and worse."""
+    """Return how often ours is better, equal and worse."""
     signs = [np.sign(getattr(b, field) - getattr(a, field)) for a, b in zip(ours, theirs, strict=True)]
     return " / ".join(str(signs.count(sign)) for sign in (1, 0, -1))
 

@@ -13,7 +13,7 @@ from quantum_diffusion.device import select_device
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Return how many seconds a function takes, what it has started on the device included."""
+    """Return the seconds that a function takes, including the work it started on the device."""
     wait(device)
     started = time.perf_counter()
     run()
@@ -22,13 +22,13 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Wait for what the device has been given to do."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Return operations a second in products of matrices, by the best of several."""
+    """Return the operations per second in matrix products, the best of seven."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     timed(lambda: a @ b, device)
@@ -36,14 +36,14 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
 
 
 def operations(run: Callable[[], object]) -> int:
-    """Count the multiplications and additions of a function's matrix products, convolutions and attentions."""
+    """Count the multiplications and additions in a function's matrix products, convolutions and attention."""
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())
 
 
 def main() -> None:
-    """Print the rates of this machine's device."""
+    """Print the rates of this machine's default device."""
     device = select_device("auto")
     for dtype in (torch.float32, torch.bfloat16):
         print(f"{device}, {torch.get_num_threads()} threads, {dtype}: {matrix_rate(device, dtype) / 1e12:.3f} TFLOP/s")

@@ -1,11 +1,12 @@
-"""Whether circuits that `sample`, `compile` and `prepare` return as exact are exact by Qiskit.
+"""Checks with Qiskit that circuits returned as exact by `sample`, `compile` and `prepare` are exact.
 
     python benchmarks/returned_exactness.py [MODEL ...] [--outputs 3334] [--tries 64]
 
-Each MODEL (a folder or pretrained:NAME; all that come with the package where none is given) returns so many circuits,
-which are written as OpenQASM 2, read back and multiplied out by Qiskit. Targets are what random circuits of the model's
-gates do, of any number of qubits, each with a random choice of gates and, half of them, a bound on the gates; vectors
-are asked for in turn. Exits with status 1 when anything differs.
+MODEL is a folder or pretrained:NAME; by default all models of the package are checked. The circuits are written as
+OpenQASM 2, read back and simulated by Qiskit. A model of unitaries or states returns at least --outputs circuits: its
+targets come from random circuits of a random subset of its gates, a quarter of them on a random number of qubits, half
+of them with a bound on the number of gates. A model of Schmidt rank vectors gets --outputs requests, its prompts in
+turn. Exits with status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.srv import SrvSamples
 
 ENTANGLED = 1e-6
-"""Entropy of a qubit's reduced state above which it is entangled; of the circuits here it is 0 or far above."""
+"""Entropy of a qubit's reduced state above which it counts as entangled; in these circuits it is 0 or far above."""
 
 
 @dataclass
 class Counts:
-    """What was seen of a model's circuits.
+    """The results for one model.
 
     Attributes:
-        requests: Asked for.
+        requests: Number of requests.
         answered: Requests with at least one circuit.
         outputs: Circuits returned as exact.
-        wrong: Of them, not what was asked for by Qiskit.
-        misfits: Of them, with gates that were not allowed, too long, or returned twice.
-        missed: The nearest circuit of requests without any that is exact by Qiskit.
+        wrong: Returned circuits that do not match their request according to Qiskit.
+        misfits: Returned circuits with disallowed or too many gates, and requests with repeated circuits.
+        missed: Unanswered requests whose nearest circuit is exact according to Qiskit.
     """
 
     requests: int = 0
@@ -56,7 +57,7 @@ class Counts:
 
 
 def draw_circuit(rng: np.random.Generator, pipeline: DiffusionPipeline) -> tuple[Circuit, list[str]]:
-    """Return a random circuit and the gates it was drawn from."""
+    """Return a random circuit and the gates allowed in it."""
     num_qubits = pipeline.config.num_qubits
     if rng.random() < 0.25:
         num_qubits = int(rng.integers(1, num_qubits + 1))
@@ -67,12 +68,12 @@ def draw_circuit(rng: np.random.Generator, pipeline: DiffusionPipeline) -> tuple
 
 
 def read_back(circuit: Circuit) -> QuantumCircuit:
-    """Return a circuit as Qiskit reads it from OpenQASM 2."""
+    """Write a circuit as OpenQASM 2 and read it with Qiskit."""
     return qasm2.loads(circuit.to_qasm2())
 
 
 def check_targets(pipeline: DiffusionPipeline, outputs: int, tries: int) -> Counts:
-    """Compile or prepare."""
+    """Compile unitaries or prepare states, and check the circuits."""
     rng, counts = np.random.default_rng(0), Counts()
     form = Operator if pipeline.task.name == "UNITARY" else Statevector
     while counts.outputs < outputs:
@@ -97,7 +98,7 @@ def check_targets(pipeline: DiffusionPipeline, outputs: int, tries: int) -> Coun
 
 
 def check_samples(pipeline: DiffusionPipeline, outputs: int) -> Counts:
-    """Sample circuits for Schmidt rank vectors."""
+    """Sample circuits for Schmidt rank vectors and check those that match."""
     prompts = pipeline.config.prompts
     samples = pipeline.sample([prompts[number % len(prompts)] for number in range(outputs)], 0)
     assert isinstance(samples, SrvSamples)

@@ -1,8 +1,8 @@
-"""Measures circuits per second of masked models, with cached steps and with whole passes, and how many agree.
+"""Measures the circuits per second of masked models with cached steps and with full passes, and how many agree.
 
-Run: python benchmarks/sampling.py [repetitions] [circuits]; both sides take turns on the same requests and seeds, on
-CUDA where it is there. Beside the rates stand the arithmetic done and the device's rate of matrix products, measured
-in the same run.
+Run: python benchmarks/sampling.py [repetitions] [circuits]; both variants take turns on the same requests and seeds,
+on CUDA if available. The results include the rate of arithmetic and, for comparison, the device's rate of matrix
+products, measured in the same run.
 """
 
 import statistics
@@ -47,7 +47,7 @@ CASES = {
 
 
 def build(preset: str, data: dict[str, object], count: int, device: torch.device) -> tuple[DiffusionPipeline, Requests]:
-    """A pipeline with weights of some size, untrained, and what circuits of its data ask for."""
+    """Return an untrained pipeline with perturbed weights, and requests taken from circuits of its data."""
     dataset, _ = DatasetGenerator(DatasetConfig(num_samples=500, n_jobs=1, **data)).generate()
     config = compose("training", TrainingConfig, [f"training={preset}", "training.general.dataset=none"])
     pipeline = make_pipeline(pipeline_config(config, dataset)).to(device)
@@ -61,7 +61,7 @@ def build(preset: str, data: dict[str, object], count: int, device: torch.device
 
 @contextmanager
 def whole_passes() -> Iterator[None]:
-    """Let every step be predicted by a pass over all steps."""
+    """Predict every step by a pass over all steps."""
     with patch.object(Guided, "reader", lambda self, num_steps: of_wanted_steps(self)):
         yield
 
@@ -69,7 +69,7 @@ def whole_passes() -> Iterator[None]:
 def draw(
     pipeline: DiffusionPipeline, requests: Requests, options: SamplingConfig, device: torch.device
 ) -> tuple[float, SampledCircuits]:
-    """Return how long sampling takes, and what it gives."""
+    """Return the seconds that sampling takes, and the samples."""
     made: list[SampledCircuits] = []
     seconds = timed(lambda: made.append(pipeline.sample(requests, 0, options)), device)
     return seconds, made[0]

@@ -1,10 +1,10 @@
-"""How often a model's first try has the Schmidt rank vector asked for, freely and with exactly n gates.
+"""Measures how often a first sample has the requested Schmidt rank vector, without and with a given number of gates.
 
     python benchmarks/srv_accuracy.py [MODEL [REQUESTS [GUIDANCE [GROWTH]]]]
 
-MODEL is a folder or pretrained:NAME. For each number of qubits there are so many requests, spread evenly over all
-vectors: first free ones, then as many for exactly n gates (edit.min_gates and max_gates), n spread evenly over the
-lengths that at least one in two hundred circuits of training has, and that are enough for the vector.
+MODEL is a folder or pretrained:NAME. For each number of qubits there are REQUESTS requests, spread evenly over all
+vectors: first without a number of gates, then as many for exactly n gates (edit.min_gates and max_gates). n is spread
+evenly over the lengths of at least 0.5 % of the training circuits of that size that suffice for the vector.
 """
 
 import sys
@@ -22,7 +22,7 @@ from quantum_diffusion.tasks.samples import SampledCircuits
 
 
 def report(name: str, qubits: int, parts: list[SampledCircuits], pipeline: DiffusionPipeline, seconds: float) -> None:
-    """Print a row of the table."""
+    """Print one row of the table."""
     exact = np.concatenate([part.matches for part in parts])
     keys = np.concatenate([circuit_keys(part.ids, pipeline.table, part.num_qubits) for part in parts])
     gates = np.concatenate([part.gate_counts for part in parts])

@@ -1,12 +1,12 @@
-"""How often a model's circuits are exactly their targets: a sample, the best of several, and by search, by length.
+"""Measures how often circuits match their targets exactly, by length: one sample, the best of several, and by search.
 
     python benchmarks/target_accuracy.py MODEL TARGETS [--natural 1000] [--each 100] [--samples 16] [--searched 200]
         [--temperatures 1,0.4] [--orders surer_end] [--line] [--json FILE]
 
-MODEL is a folder or pretrained:NAME of unitaries or of states, TARGETS a data set that training left out. Natural
-targets are as long as random circuits are; of the balanced ones there are at most so many of each length, and 0 takes
-none. Targets that are equal up to a global phase count once. Samples may use the gates of their target's prompt,
-searches all of the model's; with --line only neighbours of the line 0, 1, 2, ... may be joined by a gate.
+MODEL is a model of unitaries or states (a folder or pretrained:NAME), TARGETS a data set excluded from training.
+The natural set has at most --natural targets with the lengths of the data set, the balanced set at most --each targets
+of each length; 0 leaves a set out. Targets that are equal up to a global phase count once. Samples may use the gates in
+their target's prompt, searches all gates of the model. With --line, gates act only on neighbours on the line 0, 1, ...
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 
 def percent(share: float, interval: tuple[float, float]) -> str:
-    """Write a share with its interval."""
+    """Format a share and its interval in percent."""
     return f"{100 * share:.1f} % ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
 
 
 def by_length(values: NDArray[Any], lengths: NDArray[np.int64]) -> dict[int, float]:
-    """Return the mean of values [..., N] over the targets of each length."""
+    """Return the mean of values [..., N] for each length, over the N targets and the leading axes."""
     return {int(length): round(float(values[..., lengths == length].mean()), 4) for length in np.unique(lengths)}
 
 
@@ -51,7 +51,7 @@ def sampled(
     options: SamplingConfig,
     edit: Edit,
 ) -> dict[str, Any]:
-    """Sample some circuits for each target; intervals treat the samples of a target as one trial."""
+    """Sample `count` circuits for each target; intervals treat all samples of a target as one trial."""
     labelled = dataset.labelled(rows)
     assert isinstance(pipeline.task, TargetTask)
     requests = pipeline.requests(labelled.prompts, list(pipeline.task.targets_of(labelled.ids, labelled.table)))

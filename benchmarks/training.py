@@ -1,8 +1,8 @@
-"""Training steps a second of the shipped backbones, with each switch that claims to pay, on CUDA where it is there.
+"""Measures the circuits per second of training steps of our backbones, with each performance option on and off.
 
-Run: python benchmarks/training.py [repetitions]; cases are interleaved, each repetition runs for about three seconds.
-Beside the rates stand the arithmetic done and the device's rate of matrix products. The whole loop, and genQC's beside
-it, are in fit.py.
+Run: python benchmarks/training.py [repetitions]; it uses CUDA if available. The cases take turns, and each repetition
+runs for about three seconds. The results include the rate of arithmetic and, for comparison, the device's rate of
+matrix products. fit.py measures the whole loop and genQC's.
 """
 
 import statistics
@@ -30,7 +30,7 @@ from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 DEVICE = select_device("auto")
 
 Step = Callable[[], int]
-"""Makes one training step and returns its circuits."""
+"""Takes one training step and returns its number of circuits."""
 
 GRAPHS_OFF = "training.training.cuda_graphs=false"
 
@@ -38,7 +38,7 @@ GRAPHS_OFF = "training.training.cuda_graphs=false"
 def our_step(
     preset: str, threads: int, overrides: tuple[str, ...] = (), num_qubits: int = 3, max_gates: int = 8
 ) -> Step:
-    """A training step of a preset on random data of its shape, with everything `fit` does but logging."""
+    """Return a training step of a preset on random data, with everything that `fit` does except logging."""
     config = compose("training", TrainingConfig, [f"training={preset}", "training.general.dataset=none", *overrides])
     data = DatasetConfig(num_qubits=num_qubits, max_gates=max_gates, num_samples=4096, n_jobs=1)
     dataset, _ = DatasetGenerator(data).generate()
@@ -66,7 +66,7 @@ def our_step(
 
 
 def channels_first(step: Step) -> Step:
-    """The same step with feature maps in torch's usual layout instead of channels last."""
+    """Return the same step with feature maps in torch's default memory format instead of channels last."""
 
     def run() -> int:
         with patch.object(torch, "channels_last", torch.contiguous_format):
@@ -76,19 +76,19 @@ def channels_first(step: Step) -> Step:
 
 
 def unfused(preset: str, threads: int, overrides: tuple[str, ...], max_gates: int) -> Step:
-    """`our_step` with the optimizer's loop over weights instead of its fused kernel."""
+    """Return `our_step` with the optimizer's loop over the weights instead of its fused kernel."""
     with patch("quantum_diffusion.training.optim._can_fuse", return_value=False):
         return our_step(preset, threads, overrides, max_gates=max_gates)
 
 
 def torch_muon(preset: str, threads: int) -> Step:
-    """`our_step` with torch's Muon, which computes in bfloat16, a matrix at a time."""
+    """Return `our_step` with torch's Muon, which computes in bfloat16, one matrix at a time."""
     with patch("quantum_diffusion.training.optim.Muon", torch.optim.Muon):
         return our_step(preset, threads)
 
 
 def cases_on_cpu() -> dict[str, Step]:
-    """What a laptop trains, and each switch that claims to pay there."""
+    """Return steps that run on a laptop, with each performance option on and off."""
     threads = torch.get_num_threads()
     f32, auto = ("training.training.precision=32",), ("training.training.precision=auto",)
     return {
@@ -108,7 +108,7 @@ def cases_on_cpu() -> dict[str, Step]:
 
 
 def cases_on_cuda() -> dict[str, Step]:
-    """What a GPU trains, each step as one graph and operation by operation."""
+    """Return steps for a GPU, each as one CUDA graph and as separate kernels."""
     threads = torch.get_num_threads()
     shapes = {
         "quick_test_srv": ("quick_test_srv", 3, 8),

@@ -1,12 +1,13 @@
-"""Compares what presets learn within a budget, on the same data and requests: a curve, a table and JSON.
+"""Compares what presets learn within a budget on the same data and requests; writes a plot, a table and JSON.
 
     python benchmarks/learning/run.py SIZE PRESET=BUDGET [PRESET=BUDGET ...] [--seeds 0,1,2] [--folder FOLDER]
 
-SIZE is tiny (Schmidt rank vectors, 3 qubits), small (3 to 5), paper (3 to 8) or compile (unitaries of 3 qubits).
-PRESET is a name of conf/training or a YAML file; BUDGET is seconds of training (300s) or circuits (100000c). Sampling
-is not counted. Data are made once in FOLDER, by the presets fast_srv_3q ... and fast_unitary_3q; unitaries that are
-asked for are those of fast_unitary_3q_test, which training leaves out. The number of steps is set from a short trial,
-so that each preset's course of the learning rate ends with its budget. Run it on an idle machine.
+SIZE is tiny (Schmidt rank vectors, 3 qubits), small (3 to 5), paper (3 to 8) or compile (unitaries, 3 qubits).
+PRESET is a name in conf/training or a YAML file; BUDGET is a time of training (300s) or a number of circuits (100000c).
+Sampling time does not count. The data sets are generated once in FOLDER with the presets fast_srv_3q ... and
+fast_unitary_3q; the requested unitaries are those of fast_unitary_3q_test, which are excluded from training. A short
+trial converts a time into a number of steps, so that each learning rate schedule ends with its budget. Run it on an
+idle machine.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ SIZES = {
     "compile": ["fast_unitary_3q"],
 }
 POINTS = (0.1, 0.2, 0.4, 0.7, 1.0)
-"""Shares of the budget at which is measured."""
+"""Fractions of the budget at which to measure."""
 TRIALS = {"cpu": (12, 4), "cuda": (120, 40)}
-"""Steps that tell how long a step takes, and how many of them do not count; on CUDA they are told of in bursts."""
+"""Number of trial steps and how many of them to skip when timing a step; on CUDA, steps are reported in bursts."""
 
 
 @dataclass(frozen=True)
 class Competitor:
-    """A preset and what it may spend."""
+    """A preset and its budget: seconds of training or circuits; the other is None."""
 
     preset: str
     seconds: float | None
@@ -72,7 +73,7 @@ class Competitor:
 
     @property
     def name(self) -> str:
-        """The preset and its budget."""
+        """The preset and its budget, for tables and plots."""
         return f"{Path(self.preset).stem}, " + (
             f"{self.seconds:g} s" if self.seconds is not None else f"{self.circuits:,} circuits"
         )
@@ -80,16 +81,16 @@ class Competitor:
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one time of a run.
+    """The measurements at one time of a run.
 
     Attributes:
-        seconds: Of training, sampling not counted.
-        circuits: Trained on.
-        requests: Asked for, a sample each.
-        exact: Share of the samples that are what was asked for.
-        interval: 95 % interval of it.
-        new_exact: The same, of the samples that are not in the training data; None where there are none.
-        gates: Mean gates of a sample.
+        seconds: Seconds of training, excluding sampling.
+        circuits: Number of circuits trained on.
+        requests: Number of requests, with one sample each.
+        exact: Share of samples that match their request exactly.
+        interval: 95 % confidence interval of `exact`.
+        new_exact: The share among valid samples that are not in the training data; None if there are none.
+        gates: Mean number of gates of a sample.
     """
 
     seconds: float
@@ -102,7 +103,7 @@ class Point:
 
 
 class Clock(FitObserver):
-    """Counts seconds of training, and measures when shares of a number of steps are done."""
+    """Counts seconds of training, and measures after each fraction in `POINTS` of a number of steps."""
 
     def __init__(self, num_steps: int, measure: Callable[[float, int, bool], None]) -> None:
         self.marks = sorted({max(1, round(share * num_steps)) for share in POINTS})
@@ -119,7 +120,7 @@ class Clock(FitObserver):
 
 
 class Steps(FitObserver):
-    """Remembers when each step was done."""
+    """Records the time of each step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -129,7 +130,7 @@ class Steps(FitObserver):
 
 
 def trainer_of(preset: str, data: Path, folder: str, seed: int, max_steps: int) -> DiffusionTrainer:
-    """Return a trainer of a preset that makes so many steps on all of some data."""
+    """Return a trainer that trains a preset for `max_steps` steps on all circuits in `data`."""
     overrides = [
         f"training={preset}",
         f"training.general.dataset={data}",
@@ -147,7 +148,7 @@ def trainer_of(preset: str, data: Path, folder: str, seed: int, max_steps: int) 
 
 
 def num_steps(competitor: Competitor, data: Path) -> int:
-    """Return how many steps the budget is enough for."""
+    """Return the number of steps within the budget."""
     steps = Steps()
     with tempfile.TemporaryDirectory() as folder:
         num_trials, warm_up = TRIALS[select_device("auto").type]
@@ -194,7 +195,7 @@ def learn(competitor: Competitor, size: str, data: Path, seed: int, requests: in
 
 
 def ask(pipeline: DiffusionPipeline, size: str, data: Path, count: int) -> Requests:
-    """Return what is asked for: all prompts in turn, or unitaries that training left out."""
+    """Return the requests: all prompts in turn, or unitaries excluded from training."""
     if size != "compile":
         prompts = pipeline.config.prompts
         return pipeline.requests([prompts[number % len(prompts)] for number in range(count)])
@@ -205,7 +206,7 @@ def ask(pipeline: DiffusionPipeline, size: str, data: Path, count: int) -> Reque
 
 
 def measured(pipeline: DiffusionPipeline, asked: Requests, known: Keys, seconds: float, circuits: int) -> Point:
-    """Sample once for every request."""
+    """Sample once for every request and return the figures."""
     samples = pipeline.sample(asked, 0)
     exact, count = samples.matches, len(samples)
     new = samples.report.valid & ~np.isin(circuit_keys(samples.ids, pipeline.table, samples.num_qubits), known)
@@ -221,7 +222,7 @@ def measured(pipeline: DiffusionPipeline, asked: Requests, known: Keys, seconds:
 
 
 def make_data(size: str, folder: Path) -> Path:
-    """Make the data of a size, where they are not there yet; returns the folder of data sets."""
+    """Generate the data sets of a size unless they exist; return their folder."""
     data = folder / size / "data"
     wanted = {name: data / name for name in SIZES[size]}
     exclude: list[str] = []
@@ -238,7 +239,7 @@ def make_data(size: str, folder: Path) -> Path:
 
 
 def summary(runs: Sequence[dict[str, Any]]) -> str:
-    """Return a table in Markdown: the last point of every competitor, over its seeds."""
+    """Return a Markdown table of the last points of every competitor, averaged over seeds."""
     lines = [
         "| preset, budget | seeds | seconds | circuits | exact (mean; of each seed) | of new circuits | gates |",
         "|---|---:|---:|---:|---|---:|---:|",
@@ -257,7 +258,7 @@ def summary(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw all curves against seconds and against circuits."""
+    """Plot all curves against seconds and against circuits."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
