@@ -69,6 +69,16 @@ def test_checkpoints_come_by_step_and_only_the_newest_stay(
     assert not (tmp_path / "model" / "run" / "checkpoints").exists()
 
 
+def test_checkpoints_may_come_after_every_other_epoch(
+    make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckpointStore, "clear", lambda self: None)
+    folder = tmp_path / "model" / "run" / "checkpoints"
+    general = {"checkpoint_epochs": 2, "checkpoint_minutes": None, "keep_checkpoints": 9}
+    train(make_config(num_epochs=5, general=general), dataset)  # 3 steps an epoch
+    assert sorted(int(path.stem) for path in folder.glob("*.pt")) == [6, 12, 15], "the last epoch always has one"
+
+
 def test_checkpoints_come_by_time_and_no_clock_that_jumps_disturbs_them(
     make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

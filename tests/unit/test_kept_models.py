@@ -48,6 +48,8 @@ OTHER_VALUES = {
     "general.resume": "never",
     "general.checkpoint_minutes": None,
     "general.checkpoint_steps": 5,
+    "general.checkpoint_epochs": 5,
+    "general.run_name": "other",
     "general.keep_checkpoints": 7,
     "general.loggers": ["csv"],
     "general.wandb_mode": "online",

@@ -109,7 +109,7 @@ def test_wandb_keeps_a_continued_run_offline_in_the_run_folder(
     hooks = sys.exit, sys.excepthook
     folder = tmp_path / "model" / "run"
     record(folder, "wandb", 0, 3, name="a/b: c")
-    record(folder, "wandb", 2, 4, name="a/b: c")
+    record(folder, "wandb", 2, 4, name="a/b: c", run_name="second")
     assert {number: signal.getsignal(number) for number in handlers} == handlers
     assert (sys.exit, sys.excepthook) == hooks
     assert not caplog.messages
@@ -118,6 +118,8 @@ def test_wandb_keeps_a_continued_run_offline_in_the_run_folder(
     logs = [(start / f"run-{'a' * 32}.wandb").read_bytes() for start in starts]
     for log in logs:
         assert all(word in log for word in (b"a-b- c", b"model", b"gates", b"loss", b"circuits"))
+    assert b"second" in logs[1]
+    assert b"second" not in logs[0]
     assert b"0.3333333333333333" in logs[0]
     last_loss = re.compile(rb"(?<!\d)0\.25(?!\d)")  # and no time that begins alike
     assert last_loss.search(logs[1])

@@ -8,14 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from quantum_diffusion.config.presets import SUFFIXES, Presets, path_of
+from quantum_diffusion.config.presets import SUFFIXES, Presets, layered, path_of
 from quantum_diffusion.config.schema import SECTIONS
-from quantum_diffusion.config.validation import all_fields, fields_at, nested_sections
+from quantum_diffusion.config.translation import translated
+from quantum_diffusion.config.validation import Section, all_fields, fields_at, nested_sections
 from quantum_diffusion.errors import ConfigError, unknown_name
 
 OWN_OPTIONS = ("--help", "--json", "--dry-run")
@@ -137,7 +138,7 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
     options += ["--hydra-help"] if found.hydra_help else []
     return Arguments(
         command_section,
-        tuple(overrides),
+        tuple(_in_our_names(overrides, command_section)),
         chosen,
         found.multirun,
         found.cfg,
@@ -269,6 +270,61 @@ def _prepared(argument: str, section: str, is_sweep: bool) -> str:
             return f"++{key.lstrip('+')}=[{value}]"  # sample.srv=1,2,2
         raise ConfigError(f"{argument!r} gives several values: add -m (--multirun) to run a job for each")
     return argument if argument[0] in "+~" else f"++{argument}"
+
+
+def _in_our_names(overrides: Sequence[str], section: str) -> list[str]:
+    """Translate overrides from the names of the field, all at once: some of them mean something only together."""
+    result: list[str] = []
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        parsed = _parsed(override) if override.startswith(f"++{section}.") else None
+        if parsed is None:
+            result.append(override)
+        elif parsed.is_sweep_override():
+            result.append(_swept_in_our_names(parsed, override, section))
+        else:
+            nested = _nested(parsed.key_or_group, parsed.value())
+            settings = layered(Section, settings, nested)
+            if translated(section, nested) == nested:
+                result.append(override)
+    given = keys_in([override for override in result if override.startswith(f"++{section}.")])
+    for key, value in _flat(translated(section, settings), section):
+        if key not in given:
+            is_reference = isinstance(value, str) and value.startswith("${")
+            result.append(f"++{key}={value if is_reference else written(value)}")
+    return result
+
+
+def _swept_in_our_names(parsed: Any, override: str, section: str) -> str:
+    """Translate each value of a sweep."""
+    if not parsed.is_choice_sweep():
+        return override
+    values = [parsed._convert_value(value) for value in parsed.value().list]
+    before = [_nested(parsed.key_or_group, value) for value in values]
+    after = [translated(section, nested) for nested in before]
+    if after == before:
+        return override
+    settings = [list(_flat(one, section)) for one in after]
+    key = settings[0][0][0] if settings[0] else parsed.key_or_group
+    if any(len(one) != 1 or one[0][0] != key for one in settings):
+        raise ConfigError(f"{override!r}: its values set different keys here: sweep over our keys instead")
+    return f"++{key}={','.join(written(one[0][1]) for one in settings)}"
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """Return a value under its dotted key, without the section's name, as nested mappings."""
+    for name in reversed(key.split(".")[1:]):
+        value = {name: value}
+    return dict(value)
+
+
+def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of nested settings."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}.{name}")
+        else:
+            yield f"{above}.{name}", value
 
 
 def _parsed(argument: str) -> Any:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import quantum_diffusion
 from quantum_diffusion.config.schema import SECTIONS
+from quantum_diffusion.config.translation import translated
 from quantum_diffusion.config.validation import Part, Section, nested_sections
 from quantum_diffusion.errors import ConfigError, first_line, unknown_name
 
@@ -115,6 +116,7 @@ class Presets:
         if package == "_global_" and group in SECTIONS:
             content = content.get(group) or {}
         _check_nesting(file, SECTIONS.get(group, Section), content)
+        content = _in_our_names(file, group, content)
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
             raise ConfigError(
                 f"{str(file)!r}: `defaults` is {bases!r}, expected a list of {group} presets, e.g. [default, _self_]"
@@ -148,6 +150,19 @@ def _check_nesting(file: Path, schema: type[Section], content: Values) -> None:
             raise ConfigError(f"{str(file)!r}: write {key!r} as {rest!r} nested under {first!r}")
         if _section_of(schema, key) is not Section and not isinstance(value, Mapping | None):
             raise ConfigError(f"{str(file)!r}: {key}: expected nested keys, given {value!r}")
+
+
+def _in_our_names(file: Path, group: str, content: Values) -> Values:
+    """Translate a file's settings from the names of the field."""
+    try:
+        if group in SECTIONS:
+            return translated(group, content)
+        return {
+            key: translated(key, part) if key in SECTIONS and isinstance(part, dict) else part
+            for key, part in content.items()
+        }
+    except ConfigError as problem:
+        raise ConfigError(f"{str(file)!r}: {problem}") from None
 
 
 def path_of(text: str) -> Path:

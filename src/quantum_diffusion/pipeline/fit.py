@@ -139,8 +139,10 @@ def fit(
             epochs.append(epoch)
             for observer in observers:
                 observer.on_epoch(epoch)
-            hooks.save_checkpoint(state)
-            if settings.patience is not None and state.no_better >= settings.patience:
+            is_enough = settings.patience is not None and state.no_better >= settings.patience
+            if is_enough or state.step == total or state.epoch % hooks.checkpoint_epochs == 0:
+                hooks.save_checkpoint(state)
+            if is_enough:
                 return end(FitResult("finished", epochs, stopped_early=True))
         return end(FitResult("finished", epochs))
 

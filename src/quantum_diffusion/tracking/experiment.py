@@ -49,6 +49,7 @@ class ExperimentLogger:
         total_steps: Steps of the whole run, None if unknown.
         wandb_mode: "offline" or "online", for the sink "wandb".
         mlflow_uri: The store of the sink "mlflow"; None is an SQLite file in the folder.
+        run_name: Name of the run among those of its experiment; None is the name of the model's folder.
 
     Raises:
         ConfigError: A sink is unknown, or its package is not installed.
@@ -74,13 +75,14 @@ class ExperimentLogger:
         total_steps: int | None = None,
         wandb_mode: WandbMode = "offline",
         mlflow_uri: str | None = None,
+        run_name: str | None = None,
     ) -> None:
         check_sinks(sinks)
         self.folder = folder
         self.name = name
         self.config = dict(config)
         self._start = RunStart(
-            folder, name, self.config, run_id or uuid.uuid4().hex, first_step, wandb_mode, mlflow_uri
+            folder, name, self.config, run_id or uuid.uuid4().hex, first_step, wandb_mode, mlflow_uri, run_name
         )
         self._total_steps = total_steps
         self._sink_names = tuple(dict.fromkeys(sinks))

@@ -53,6 +53,7 @@ class RunStart:
         first_step: Steps done before this start; later steps will be recorded again.
         wandb_mode: "offline" or "online".
         mlflow_uri: MLflow's store; None is the SQLite file `mlflow.db` in the folder.
+        run_name: Name of the run among those of its experiment; None is the name of the model's folder.
     """
 
     folder: Path
@@ -62,11 +63,12 @@ class RunStart:
     first_step: int = 0
     wandb_mode: WandbMode = "offline"
     mlflow_uri: str | None = None
+    run_name: str | None = None
 
     @property
     def title(self) -> str:
-        """What to call the run among those of its experiment: the name of the model's folder."""
-        return self.folder.absolute().parent.name
+        """What to call the run among those of its experiment."""
+        return self.run_name or self.folder.absolute().parent.name
 
 
 class Sink(Protocol):

@@ -181,6 +181,7 @@ class DiffusionTrainer:
                 save_best=self._save_best,
                 should_stop=stop.is_set,
                 after_step=after_step,
+                checkpoint_epochs=general.checkpoint_epochs,
                 measure=partial(self._measure, experiment, state) if loop.sample_every is not None else None,
             )
             around.callback(self._loaders[0].close)
@@ -318,6 +319,7 @@ class DiffusionTrainer:
             total_steps=total_steps(self.config.training, self._loaders[0]) if self._loaders else None,
             wandb_mode=general.wandb_mode,
             mlflow_uri=general.mlflow_uri or sqlite_uri(Path(general.output_path)),
+            run_name=general.run_name,
         )
 
     def _measure(self, experiment: ExperimentLogger | None, state: TrainingState) -> float:

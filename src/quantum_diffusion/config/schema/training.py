@@ -44,7 +44,9 @@ class GeneralConfig(Section):
     model_name: FolderName | None = None
     """Sub-folder of output_path for this model; null writes to output_path itself."""
     experiment_name: Text = "experiment"
-    """Name under which the run is logged."""
+    """Name under which the run is logged; the project of wandb."""
+    run_name: Text | None = None
+    """Name of the run among those of its experiment, in wandb and mlflow; null takes the name of the model's folder."""
     device: Text = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps."""
     seed: Seed = 0
@@ -57,9 +59,11 @@ class GeneralConfig(Section):
     resume: PathText = "auto"
     """auto continues an interrupted run in output_path; never starts over; a path names a checkpoint."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0
-    """Minutes between checkpoints, in addition to the one after every epoch; null takes none by time."""
+    """Minutes between checkpoints, in addition to those after epochs; null takes none by time."""
     checkpoint_steps: Positive | None = None
     """Steps between checkpoints, in addition to the others; null takes none by steps."""
+    checkpoint_epochs: Positive = 1
+    """Epochs between the checkpoints taken after epochs."""
     keep_checkpoints: Positive = 2
     """Number of newest checkpoints to keep; all are removed when the run finishes."""
     overwrite: bool = False
@@ -172,11 +176,13 @@ SAME_MODEL = (
     "general.output_path",
     "general.model_name",
     "general.experiment_name",
+    "general.run_name",
     "general.device",
     "general.verbose",
     "general.resume",
     "general.checkpoint_minutes",
     "general.checkpoint_steps",
+    "general.checkpoint_epochs",
     "general.keep_checkpoints",
     "general.overwrite",
     "general.loggers",
