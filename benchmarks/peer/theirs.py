@@ -87,9 +87,9 @@ def _circuits(data: dict[str, Any], seed: int, seconds: float) -> list[bytes]:
 
 
 def generation(data: dict[str, Any], seconds: float, **_: Any) -> Measure:
-    """Generate distinct, optimised, labelled circuits in one process per core, of which genQC itself uses one."""
+    """Generate distinct, optimised, labelled circuits as genQC does: SRVs in one process, unitaries in one per core."""
     seeds: Iterator[int] = itertools.count()
-    cores = joblib.cpu_count()
+    cores = joblib.cpu_count() if data["condition_type"] == "UNITARY" else 1
 
     def measure() -> tuple[float, float]:
         started = time.perf_counter()

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from quantum_diffusion.config.schema import ClipParams
+from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.dataset import DatasetLoader
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.clip import CONTEXT, ClipTextEncoder
 from quantum_diffusion.models.prompt_features import FrozenPromptEncoder, PromptFeatures, cache_folder
@@ -110,6 +112,20 @@ def test_a_model_sees_as_many_tokens_as_its_longest_prompt(folder: Path) -> None
     assert whole(whole.read(PROMPTS[:1])).shape == (1, 77, WIDTH)
     with pytest.raises(ConfigError, match="at most 77"):
         whole.read(["z" * 100])
+
+
+def test_loaders_hand_out_encoded_prompts(folder: Path, mixed_dataset: CircuitDataset) -> None:
+    encoder = FrozenPromptEncoder(params(folder), mixed_dataset.prompts)
+    loaders = DatasetLoader(0).get_dataloaders(mixed_dataset, 8, 0.2, bucketed=True, text_encoder=encoder.encode)
+    for loader in filter(None, loaders):
+        for batch in loader.epoch(0):
+            prompts = [mixed_dataset.prompts[index] for index in batch.prompt_ids.tolist()]
+            assert batch.conditions is not None
+            assert torch.equal(batch.conditions, encoder.encode(prompts))
+    plain = DatasetLoader(0).get_dataloaders(mixed_dataset, 8)[0]
+    assert next(plain.epoch(0)).conditions is None
+    with pytest.raises(ConfigError, match=r"text_encoder returned \[3\] for .* prompts: expected a tensor \[prompts"):
+        DatasetLoader(0).get_dataloaders(mixed_dataset, 8, text_encoder=lambda prompts: torch.zeros(3))
 
 
 def test_saved_features_need_no_clip(folder: Path) -> None:

@@ -23,7 +23,7 @@ PAGES = (
     "docs/own_task.md",
     "docs/own_backbone.md",
 )
-"""All pages with Python but qiskit.md, whose block is run by `tests/contracts/test_qiskit_plugin.py`."""
+"""All pages with Python except qiskit.md and genqc.md, run by `test_qiskit_plugin.py` and `test_genqc_page.py`."""
 
 
 def python_of(page: Path) -> str:
@@ -47,7 +47,7 @@ def run(arguments: list[str | Path], folder: Path) -> str:
 def test_every_page_with_python_is_run() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     found = {str(page.relative_to(ROOT)) for page in pages if "```python\n" in page.read_text(encoding="utf-8")}
-    assert found == {*PAGES, "docs/qiskit.md"}
+    assert found == {*PAGES, "docs/qiskit.md", "docs/genqc.md"}
 
 
 @pytest.mark.parametrize("page", PAGES)

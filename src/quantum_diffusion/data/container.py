@@ -147,6 +147,7 @@ class Batch:
         sizes: int16 [B, 2], number of qubits and gates of each circuit.
         targets: float32 [B, 2, D, R]; None as in `CircuitDataset`.
         ids: int16 [B, T], the circuits as instruction ids of a model; None if not decoded yet.
+        conditions: float32 [B, S, E], the encoded prompts; None unless `get_dataloaders` was given a text encoder.
     """
 
     tokens: torch.Tensor
@@ -154,6 +155,7 @@ class Batch:
     sizes: torch.Tensor
     targets: torch.Tensor | None = None
     ids: torch.Tensor | None = None
+    conditions: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
@@ -161,7 +163,7 @@ class Batch:
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
         """All tensors, in the order of the attributes."""
-        return self.tokens, self.prompt_ids, self.sizes, self.targets, self.ids
+        return self.tokens, self.prompt_ids, self.sizes, self.targets, self.ids, self.conditions
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -187,5 +189,5 @@ class Batch:
 
     def _of_each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         tokens, prompt_ids, sizes = map(function, (self.tokens, self.prompt_ids, self.sizes))
-        targets, ids = (None if part is None else function(part) for part in (self.targets, self.ids))
-        return Batch(tokens, prompt_ids, sizes, targets, ids)
+        others = (None if part is None else function(part) for part in (self.targets, self.ids, self.conditions))
+        return Batch(tokens, prompt_ids, sizes, *others)

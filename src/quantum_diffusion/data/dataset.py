@@ -34,6 +34,9 @@ ForeignReader = Callable[[Path], CircuitDataset | None]
 Decode = Callable[[torch.Tensor], torch.Tensor]
 """Converts tokens [B, Q, T] to instruction ids [B, T], on their device."""
 
+EncodePrompts = Callable[[Sequence[str]], torch.Tensor]
+"""Encodes P prompts as conditions, float32 [P, S, E], such as `FrozenPromptEncoder.encode`."""
+
 _DECODED_AT_ONCE = 2**16
 
 
@@ -110,6 +113,7 @@ class DatasetLoader:
         balance_prompts: bool = False,
         time_multiple: int = 1,
         num_workers: int = 0,
+        text_encoder: EncodePrompts | None = None,
     ) -> tuple[BatchLoader, BatchLoader | None]:
         """Split a data set and batch both parts.
 
@@ -122,6 +126,8 @@ class DatasetLoader:
                 uses each of its circuits once.
             time_multiple: Pad T of every batch to a multiple of this.
             num_workers: Number of threads that prepare batches ahead of time; does not change the batches.
+            text_encoder: Encodes the data set's distinct prompts, once; batches then have `conditions`. None leaves the
+                prompts to the model, which trains on their indices.
 
         Returns:
             Training loader, and validation loader (None if `validation_fraction` is 0).
@@ -146,6 +152,15 @@ class DatasetLoader:
                 f"{counted(len(dataset), 'circuit')} to train on: lower it (0: no validation), or use more circuits"
             )
 
+        conditions = None
+        if text_encoder is not None:
+            conditions = text_encoder(dataset.prompts)
+            if conditions.dim() != 3 or len(conditions) != len(dataset.prompts):
+                raise ConfigError(
+                    f"text_encoder returned {list(conditions.shape)} for {counted(len(dataset.prompts), 'prompt')}: "
+                    "expected a tensor [prompts, tokens, channels]"
+                )
+
         def loader(rows: NDArray[np.int64], is_training: bool) -> BatchLoader:
             return BatchLoader(
                 dataset,
@@ -157,6 +172,7 @@ class DatasetLoader:
                 balance_prompts=balance_prompts and is_training,
                 time_multiple=time_multiple,
                 num_workers=num_workers,
+                conditions=conditions,
             )
 
         return loader(order[held_out:], True), loader(order[:held_out], False) if held_out else None
@@ -188,6 +204,7 @@ class BatchLoader:
             `PromptBalance`.
         time_multiple: Pad T of every batch with the padding token to a multiple of this.
         num_workers: Number of threads that prepare batches ahead of time; does not change the batches.
+        conditions: float32 [P, S, E], the encoded prompts of the data set; None hands out only their indices.
     """
 
     def __init__(
@@ -201,8 +218,10 @@ class BatchLoader:
         balance_prompts: bool = False,
         time_multiple: int = 1,
         num_workers: int = 0,
+        conditions: torch.Tensor | None = None,
     ) -> None:
         self.num_workers = num_workers
+        self._conditions = conditions
         self.dataset = dataset
         self.rows = rows
         self.batch_size = batch_size
@@ -291,11 +310,16 @@ class BatchLoader:
         """Gather rows into one batch, cut to their bucket and padded to `time_multiple`."""
         on_device = self._on_device()
         if on_device is not None:
-            return self._cut(
-                on_device.take(torch.from_numpy(rows).to(on_device.tokens.device, non_blocking=True)), rows
-            )
-        batch = self._cut(_batch_of(self.dataset, rows), rows)
+            there = torch.from_numpy(rows).to(on_device.tokens.device, non_blocking=True)
+            return self._cut(self._with_conditions(on_device.take(there)), rows)
+        batch = self._cut(self._with_conditions(_batch_of(self.dataset, rows)), rows)
         return batch.pinned() if self._device is not None and self._device.type == "cuda" else batch
+
+    def _with_conditions(self, batch: Batch) -> Batch:
+        if self._conditions is None:
+            return batch
+        self._conditions = self._conditions.to(batch.prompt_ids.device)
+        return replace(batch, conditions=self._conditions[batch.prompt_ids.long()])
 
     def _cut(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:
         tokens, ids = batch.tokens, batch.ids

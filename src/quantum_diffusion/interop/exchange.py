@@ -12,6 +12,7 @@ from quantum_diffusion.files import new_folder
 from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.hub import HubAddress, Kind, download, hub_address, upload
 from quantum_diffusion.interop.loading import DATASET_FILES, read_folder
+from quantum_diffusion.interop.genqc_pipeline import is_genqc_pipeline
 from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.checkpoint import is_finished_model
 from quantum_diffusion.pretrained import MODEL_FILES
@@ -38,7 +39,7 @@ def push_folder(folder: str, address: str, private: bool) -> str:
 def kind_of(folder: Path) -> Kind | None:
     """Return what a folder holds, or None for neither a finished model nor a data set."""
     try:
-        if is_finished_model(folder):
+        if is_genqc_pipeline(folder) or is_finished_model(folder):
             return "model"
     except CheckpointError:
         pass

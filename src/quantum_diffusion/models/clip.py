@@ -102,7 +102,9 @@ class ClipTextEncoder:
         """
         tokens = self.tokenize(prompts)
         features = [self._features(some) for some in tokens.split(_BATCH)]
-        return torch.cat(features), (tokens != 0).sum(dim=1)
+        positions = torch.arange(1, CONTEXT + 1)
+        counts = (positions * (tokens != 0)).amax(dim=1)  # up to the end token: token 0 is also a word, "!"
+        return torch.cat(features), counts
 
     def _features(self, tokens: Tensor) -> Tensor:
         hidden = self._model(input_ids=tokens, output_hidden_states=True).hidden_states[self._layer]
@@ -190,7 +192,7 @@ def _tokenizer_folder(params: ClipParams, place: Path) -> Path:
         ConfigError: It has no vocabulary.
     """
     beside = place if place.is_dir() else place.parent
-    folder = beside if params.tokenizer is None else Path(params.tokenizer)
+    folder = beside if params.tokenizer is None else Path(os.path.expanduser(params.tokenizer))
     if (folder / "tokenizer.json").is_file() or all((folder / name).is_file() for name in _TOKENIZER_FILES[:2]):
         return folder
     raise ConfigError(

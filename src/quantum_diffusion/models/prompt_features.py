@@ -196,6 +196,17 @@ class FrozenPromptEncoder(nn.Module):
         """
         return torch.tensor(self.features.numbers(prompts), dtype=torch.int64)[:, None]
 
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Return the conditions of prompts, float32 [P, L, E], e.g. for `DatasetLoader.get_dataloaders`.
+
+        Raises:
+            ConfigError: See `PromptFeatures.numbers`.
+        """
+        rows = self.read(prompts)
+        features: Tensor = self(rows)
+        return features
+
     def forward(self, rows: Tensor) -> Tensor:
         """rows int64 [P, 1] => condition float32 [P, L, E]."""
         return self.features.table(rows.device)[rows[:, 0]]
