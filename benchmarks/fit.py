@@ -1,25 +1,19 @@
-"""Measures the circuits per second of training the paper's U-Net: the whole loop, its bare steps and genQC's loop.
+"""Measures the circuits per second of training the paper's U-Net: the whole loop and its bare steps.
 
 Run: python benchmarks/fit.py [--repetitions 7] [--steps 4] [--qubits 3] [--gates 16] [--compile]. It uses CUDA if
 available; give more steps then. All cases take turns on the same circuits. The results include the rate of arithmetic
-and, for comparison, the device's rate of matrix products.
-genQC's training step for Schmidt rank vectors fails with an undefined name, so the benchmark uses a copy without that
-line. genQC's CLIP encoder is replaced by a table of the same shape, because it looks up cached prompts in such a table.
+and, for comparison, the device's rate of matrix products. peer/ compares training with genQC's.
 """
 
 import argparse
 import gc
 import statistics
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from rates import matrix_rate, operations, timed
-from torch import Tensor, nn
 
 from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
 from quantum_diffusion.config.store import compose
@@ -39,9 +33,6 @@ from quantum_diffusion.training.optim import make_lr_schedules, make_optimizers
 
 DEVICE = select_device("auto")
 BATCH = 256
-CLIP_TOKENS = 13
-"""Number of CLIP tokens of "Generate SRV: [1, 2, 2]", to which genQC truncates its cached prompts."""
-
 Run = Callable[[int], None]
 """Takes the given number of training steps."""
 
@@ -101,76 +92,6 @@ class BareSteps(Ours):
             self.state.step += 1
 
 
-class GenQC:
-    """genQC's pipeline on the same circuits, with the paper's settings; raises ImportError if it is not installed."""
-
-    def __init__(self, dataset: CircuitDataset, condition_length: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from genQC.models.unet_qc import QC_Cond_UNet
-            from genQC.pipeline.diffusion_pipeline import DiffusionPipeline as Base
-            from genQC.scheduler.scheduler_ddim import DDIMScheduler
-
-        class Pipeline(Base):  # type: ignore[misc]
-            def train_step(self, data: Any, train: bool, **kwargs: Any) -> Tensor:
-                tokens, prompts = (part.to(DEVICE) for part in data)
-                x0 = self.embedder.embed(tokens)
-                kept = (
-                    torch.empty((len(x0),), device=DEVICE).bernoulli_(p=1.0 - self.guidance_train_p).type(torch.int64)
-                )
-                condition = self.text_encoder(self.cfg_drop(prompts, self.empty_token_fn(prompts), kept), pool=False)
-                t = torch.randint(0, int(self.scheduler.num_train_timesteps), (len(x0),), device=DEVICE)
-                noise = torch.randn(x0.shape, device=DEVICE)
-                loss: Tensor = self.loss_fn(
-                    self.model(self.scheduler.add_noise(x0, noise, t, train=train), t, condition), noise
-                )
-                return loss
-
-            def fit_summary(self, **kwargs: Any) -> None:
-                pass
-
-        class Prompts(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.register_buffer("table", torch.randn(len(dataset.prompts) + 1, condition_length, 512))
-                self.empty_token = torch.zeros(1, condition_length, dtype=torch.int64)
-                self.cached_empty_token_index = torch.tensor(len(dataset.prompts))
-
-            def forward(self, index: Tensor, pool: bool = False) -> Tensor:
-                return self.get_buffer("table")[index]
-
-        sizes = {
-            "model_features": [128, 128, 256],
-            "num_heads": [8, 8, 2],
-            "num_res_blocks": [2, 2, 4],
-            "transformer_depths": [1, 2, 1],
-        }
-        model = QC_Cond_UNet(clr_dim=4, num_clrs=4, t_emb_size=256, cond_emb_size=512, **sizes)
-
-        class Cells(nn.Module):  # the fixed embedding of its U-Net
-            embed = staticmethod(model.embed)
-
-        scheduler = DDIMScheduler(
-            DEVICE, 1000, beta_schedule="cos_alpha", input_perturbation=0.1, enable_zero_terminal_snr=False
-        )
-        prompts = Prompts().to(DEVICE)
-        prompts.empty_token = prompts.empty_token.to(DEVICE)
-        prompts.cached_empty_token_index = prompts.cached_empty_token_index.to(DEVICE)
-        self.pipeline = Pipeline(scheduler, model.to(DEVICE), prompts, Cells(), DEVICE)
-        self.pipeline._progress_bar_config = {"disable": True}
-        self.pipeline.compile(torch.optim.Adam, nn.MSELoss, lr=3e-4)
-        tokens = torch.from_numpy(dataset.tokens.astype(np.int64))
-        self.data = torch.utils.data.TensorDataset(tokens, torch.from_numpy(dataset.prompt_index.astype(np.int64)))
-
-    def fit(self, steps: int) -> None:
-        """Train with genQC's loop."""
-        from genQC.utils.misc_utils import DataLoaders
-
-        part = torch.utils.data.Subset(self.data, [i % len(self.data) for i in range(steps * BATCH)])
-        loaders = DataLoaders(torch.utils.data.DataLoader(part, BATCH, shuffle=True), None)
-        self.seconds = timed(lambda: self.pipeline.fit(1, loaders, lr=3e-4), DEVICE)
-
-
 def main() -> None:
     """Measure all cases in turn; print medians of rates and of the ratios within each round."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -186,7 +107,7 @@ def main() -> None:
     has_bfloat16 = multiplies_in_bfloat16(DEVICE)  # without it a step takes minutes
     f32, bf16 = "training.training.precision=32", "training.training.precision=bf16"
     whole = ["training.training.ema_decay=0.9995", "training.training.gradient_clip=1.0"]
-    cases: dict[str, Ours | GenQC] = {
+    cases: dict[str, Ours] = {
         "bare steps, float32": BareSteps(dataset, [f32]),
         "fit, float32": Ours(dataset, [f32]),
         "fit, float32, averaged weights, clipping": Ours(dataset, [f32, *whole]),
@@ -201,11 +122,6 @@ def main() -> None:
         precision = "bfloat16" if has_bfloat16 else "float32"
         arithmetic = bf16 if has_bfloat16 else f32
         cases[f"fit, {precision}, compiled"] = Ours(dataset, [arithmetic, "training.training.compile=true"])
-    try:
-        cases[f"genQC's fit, float32, {CLIP_TOKENS} prompt tokens (its cache's)"] = GenQC(dataset, CLIP_TOKENS)
-        cases["genQC's fit, float32, 77 prompt tokens (CLIP's)"] = GenQC(dataset, 77)
-    except ImportError:
-        print("genQC is missing: its side is left out (make install-dev)")
     done = operations(lambda: cases["bare steps, float32"].fit(1))
     for case in cases.values():
         case.fit(WARM_UP + 1)
@@ -221,15 +137,12 @@ def main() -> None:
     )
     for dtype in (torch.float32, *([torch.bfloat16] if has_bfloat16 else [])):
         print(f"{matrix_rate(DEVICE, dtype) / 1e12:,.3f} TFLOP/s in products of matrices of {dtype}")
-    theirs = seconds.get(f"genQC's fit, float32, {CLIP_TOKENS} prompt tokens (its cache's)")
-    print("| case | circuits a second | TFLOP/s | time by bare steps' | speed by genQC's |\n|---|---:|---:|---:|---:|")
+    print("| case | circuits a second | TFLOP/s | time by bare steps' |\n|---|---:|---:|---:|")
     for name, values in seconds.items():
         rate = options.steps * BATCH / statistics.median(values)
         own = seconds["bare steps, bfloat16" if "bfloat16" in name else "bare steps, float32"]
         against_bare = statistics.median(mine / other for mine, other in zip(values, own, strict=True))
-        ratios = [] if theirs is None else [other / mine for mine, other in zip(values, theirs, strict=True)]
-        shown = f"{statistics.median(ratios):.2f}" if ratios else ""
-        print(f"| {name} | {rate:,.0f} | {done * rate / BATCH / 1e12:.3f} | {against_bare:.3f} | {shown} |")
+        print(f"| {name} | {rate:,.0f} | {done * rate / BATCH / 1e12:.3f} | {against_bare:.3f} |")
 
 
 if __name__ == "__main__":

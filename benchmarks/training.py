@@ -2,7 +2,7 @@
 
 Run: python benchmarks/training.py [repetitions]; it uses CUDA if available. The cases take turns, and each repetition
 runs for about three seconds. The results include the rate of arithmetic and, for comparison, the device's rate of
-matrix products. fit.py measures the whole loop and genQC's.
+matrix products. fit.py measures the whole loop, and peer/ compares it with genQC's.
 """
 
 import statistics

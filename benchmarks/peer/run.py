@@ -262,11 +262,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--cases", help="beginnings of titles to measure, separated by commas; default all")
+    parser.add_argument("--python", type=Path, help="an interpreter that has genQC; default builds build/peer")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     chosen = tuple((options.cases or "").split(","))
-    python = build_environment()
+    python = options.python or build_environment()
     result: dict[str, Any] = {"versions": versions(), "genqc": [], "qiskit": []}
     print(", ".join(f"{name} {value}" for name, value in result["versions"].items()))
     print(HEADER, flush=True)
