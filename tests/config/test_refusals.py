@@ -30,6 +30,7 @@ UNET = "training.model.type=unet"
 MSE = "training.training.loss=mse"
 EPSILON = "training.training.objective=epsilon"
 ZERO_SNR = "training.scheduler.params.zero_terminal_snr=true"
+CFG_PLUS_PLUS = "training.scheduler.params.guidance_mode=cfg++"
 
 # command, arguments, what the message must contain
 REFUSED_SETTINGS: list[tuple[str, list[str], list[str]]] = [
@@ -147,6 +148,11 @@ REFUSED_SETTINGS: list[tuple[str, list[str], list[str]]] = [
     ("train", [DATA, DDIM, "training.scheduler.params.beta_end=1"], ["beta_end: expected less than 1"]),
     ("train", [DATA, "training.scheduler.type=unipc", ZERO_SNR], ["type=unipc cannot start at zero", "ddim or ddpm"]),
     ("train", [DATA, DDIM, "training.scheduler.params.guidance_mode=rescaled"], ["guidance_mode=rescaled", "plain"]),
+    (
+        "train",
+        [DATA, MSE, "training.scheduler.type=ddpm", CFG_PLUS_PLUS],
+        ["cfg++ is for scheduler.type=ddim", "plain"],
+    ),
     # not readable, or without effect
     ("generate", ["datasets"], ["cannot read 'datasets'", "key=value"]),
     ("generate", ["datasets.num_qubits 3"], ["cannot read", "key=value"]),

@@ -358,3 +358,73 @@ def test_an_export_replaces_nothing(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="choose another one"):
         write_pipeline(ours, tmp_path / "full")
     assert [file.name for file in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def with_scheduler(folder: Path, name: str, objective: str, **params: Any) -> DiffusionPipeline:
+    kind = f"genQC.scheduler.scheduler_{name.lower()}.{name}Scheduler"
+    values = {"beta_schedule": "linear", "prediction_type": objective} | params
+    rewrite(folder, params__scheduler={"target": kind, "params": values})
+    return load_pipeline(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "params", "sampler", "zero"),
+    [
+        ("DDIM", "epsilon", {"eta": 0.5}, "ddim", False),
+        ("DDIM", "v-type", {"eta": 0.5}, "ddim", True),
+        ("DDIM", "x0", {"eta": 0.5, "enable_zero_terminal_snr": False}, "ddim", False),
+        ("DDPM", "epsilon", {}, "ddpm", False),
+        ("DDPM", "x0", {}, "ddpm", True),
+        ("DPM", "epsilon", {"solver_order": 2}, "dpmsolver++", False),
+        ("DPM", "v-type", {"solver_order": 2}, "ddim", True),
+        ("DPM", "x0", {"solver_order": 2, "enable_zero_terminal_snr": False}, "dpmsolver++", False),
+    ],
+)
+def test_models_with_every_scheduler_open_and_sample(
+    name: str, objective: str, params: dict[str, Any], sampler: str, zero: bool, clip: Path, tmp_path: Path
+) -> None:
+    """With the noise that genQC's scheduler has; of its DPM at zero signal we take the solver of order 1."""
+    prompt = srv_prompt([1, 2, 2])
+    folder = store(theirs("SRV", [prompt]), tmp_path / "genqc")
+    ours = point_to(with_scheduler(folder, name, objective, **params), clip)
+    settings = ours.config.scheduler
+    assert (settings.type, settings.params.zero_terminal_snr) == (sampler, zero)
+    if sampler == "ddim":
+        assert settings.params.eta == (0 if name == "DPM" else 0.5)
+    reference = genqc_ddim.DDIMScheduler(
+        "cpu",
+        beta_schedule="linear",
+        prediction_type=objective,
+        enable_zero_terminal_snr=params.get("enable_zero_terminal_snr", True),
+    )
+    torch.testing.assert_close(ours.process.alpha_bar.float(), reference.alphas_cumprod, rtol=0, atol=1e-5)
+    assert len(ours.sample(ours.requests([prompt] * 2), 0, SamplingConfig(sample_steps=3)).report.ids) == 2
+
+
+@pytest.mark.parametrize("objective", ["epsilon", "v", "x0"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmsolver++"])
+def test_a_model_of_every_scheduler_samples_in_genqc(
+    sampler: str, objective: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """genQC's DDPM cannot step, its DPM knows no epsilon, and it rescales schedules unless it is told not to."""
+    noise, prompts, unitaries = draw("UNITARY", 2)
+    values = small("UNITARY", 3, clip).config.model_dump()
+    values["objective"] = objective
+    values["scheduler"] = {"type": sampler, "params": {"beta_schedule": "linear", "eta": 0.0}}
+    ours = make_pipeline(PipelineConfig.model_validate(values), seed=3)
+    ours.check_prompts()
+    write_pipeline(ours, tmp_path / "exported")
+    opened = KINDS["UNITARY"].from_config_file(f"{tmp_path / 'exported'}/", CPU)
+    schedule = opened.scheduler.alphas_cumprod
+    torch.testing.assert_close(ours.process.alpha_bar.float(), schedule, rtol=0, atol=1e-5)
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda shape, **_: torch.zeros(shape))
+    expected = their_latents(opened, noise, prompts, 3.0, as_channels(unitaries))
+    found = our_latents(ours, noise, prompts, 3.0, unitaries, monkeypatch)
+    assert bool(expected.isfinite().all())
+    if sampler != "dpmsolver++":  # test_genqc_schedulers says how the steps of this one differ
+        torch.testing.assert_close(found, expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
+    again = read_pipeline(tmp_path / "exported").config.scheduler
+    assert again.params.zero_terminal_snr is False
+    as_ddim = sampler == "ddpm" or (sampler == "dpmsolver++" and objective == "epsilon")
+    assert again.type == ("ddim" if as_ddim else sampler)

@@ -821,6 +821,7 @@ def test_sampling_options_of_another_process_are_refused(make_config: MakeConfig
         (gaussian, {"scheduler": "masked"}, "ddim, ddpm"),
         (gaussian, {"order": "random"}, "order is for masked models"),
         (gaussian, {"sample_steps": 51}, "50 noise levels"),
+        (gaussian, {"scheduler": "dpmsolver++", "guidance_mode": "cfg++"}, r"cannot guide by cfg\+\+"),
     ]
     for pipeline, options, message in refused:
         with pytest.raises(ConfigError, match=message):

@@ -69,6 +69,7 @@ CLIP_WEIGHTS = {
 }
 """OpenCLIP's (architecture, version) => address of these weights on the Hub."""
 
+ZERO_SIGNAL = "enable_zero_terminal_snr"
 OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
 _SUFFIXES = ("safetensors", "pt", "ckpt")
 _LARGEST_DESCRIPTION = 2**20
@@ -199,8 +200,14 @@ class _Reader:
         objective = process.choose("prediction_type", OBJECTIVES)
         text = self._text_encoder(params.child(TEXT), unet.values.get("cond_emb_size"))
         is_unitary, sampler = task == UnitaryTask.name, scheduler.choose("target", SCHEDULERS)
+        # genQC's models of x0 and v end at zero signal unless told not to; it saves no such setting, but we do.
+        zero = bool(process.values.get(ZERO_SIGNAL, True)) and objective != "epsilon"
         kept = ("model_features", "clr_dim", "t_emb_size", "num_heads", "num_res_blocks", "transformer_depths")
         noise = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "input_perturbation", "eta")
+        steps = {key: process.values[key] for key in noise if key in process.values}
+        if sampler == "dpmsolver++" and zero:
+            # Our solvers cannot start at zero signal; DDIM without noise is DPM-Solver++ of order 1, and can.
+            sampler, steps = "ddim", {**steps, "eta": 0.0}
         prompts = (gates_prompt(pool.names, pool),) if is_unitary else _srv_prompts(num_qubits)
         values: dict[str, Any] = {
             "gate_pool": pool.names,
@@ -216,10 +223,9 @@ class _Reader:
             "text_encoder": text,
             "scheduler": {
                 "type": sampler,
-                "params": {key: process.values[key] for key in noise if key in process.values}
+                "params": steps
                 | {
-                    # For other objectives genQC ends at zero signal, but does not save that setting.
-                    "zero_terminal_snr": objective != "epsilon",
+                    "zero_terminal_snr": zero,
                     # genQC's pipeline for Schmidt rank vectors uses CFG++, the one for unitaries does not.
                     "guidance_mode": "cfg++" if sampler == "ddim" and not is_unitary else "plain",
                 },

@@ -25,6 +25,7 @@ from quantum_diffusion.interop.genqc_pipeline import (
     TEXT,
     TEXT_ENCODER,
     UNETS,
+    ZERO_SIGNAL,
     gate_embedding_of,
 )
 from quantum_diffusion.models.clip import CONTEXT
@@ -117,13 +118,18 @@ def _description(config: PipelineConfig, target: str, vocabulary_size: int, leng
             "model_features": [2, *encoder["features"], text["width"]],
             **{key: encoder[key] for key in ("num_heads", "transformer_depths", "dropout")},
         }
-    kind = config.scheduler.type
+    kind, eta = config.scheduler.type, process["eta"]
+    if kind == "ddpm":  # genQC's DDPM fails when it samples; DDIM with all its noise is the same step
+        kind, eta = "ddim", 1.0
+    elif kind == "dpmsolver++" and config.objective == "epsilon":  # genQC's DPM cannot; this is the same of order 1
+        kind, eta = "ddim", 0.0
     noise = {key: process[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
     noise |= {
         "device": "cpu",
         "input_perturbation": process["input_perturbation"],
         "prediction_type": next(theirs for theirs, ours in OBJECTIVES.items() if ours == config.objective),
-        **({"eta": process["eta"]} if kind == "ddim" else {}),
+        ZERO_SIGNAL: process["zero_terminal_snr"],
+        **({"eta": eta} if kind == "ddim" else {}),
     }
     arch, version = next(
         (model for model, weights in CLIP_WEIGHTS.items() if weights == text["weights"]), next(iter(CLIP_WEIGHTS))
