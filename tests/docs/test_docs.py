@@ -70,7 +70,8 @@ def test_what_documented_commands_write_is_ignored_by_git(tmp_path: Path) -> Non
     texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
     advice = " ".join(command.folder_advice for command in COMMANDS.values())
     found = re.findall(
-        r"(?:(?:save_folder|output_path|picture)=|(?:output_path|(?<!pipeline_)dir): )(?:\./)?((?:\$\{[^}]*\}|\$\w+|[\w./-])+)",
+        r"(?:(?:save_folder|output_path|picture)=|(?:output_path|(?<!pipeline_)dir): )"
+        r"(?:\./)?((?:\$\{[^}]*\}|\$\w+|[\w./-])+)",
         "".join([advice, *(text.read_text(encoding="utf-8") for text in texts)]),
     )
     paths = {re.sub(r"\$\{[^}]*\}|\$\w+", "0", path) for path in found} - {"...", "FOLDER", ".", "null"}

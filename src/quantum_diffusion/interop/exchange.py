@@ -11,8 +11,8 @@ from quantum_diffusion.errors import CheckpointError, ConfigError, DatasetFormat
 from quantum_diffusion.files import new_folder
 from quantum_diffusion.folders import check_nothing_lost
 from quantum_diffusion.hub import HubAddress, Kind, download, hub_address, upload
-from quantum_diffusion.interop.loading import DATASET_FILES, read_folder
 from quantum_diffusion.interop.genqc_pipeline import is_genqc_pipeline
+from quantum_diffusion.interop.loading import DATASET_FILES, read_folder
 from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.checkpoint import is_finished_model
 from quantum_diffusion.pretrained import MODEL_FILES
