@@ -139,9 +139,10 @@ def _evaluation(config: EvaluationConfig) -> Plan:
 
 
 def _sampling(config: SampleConfig) -> Plan:
-    from quantum_diffusion.search.sampling import open_model_of
+    from quantum_diffusion.search.sampling import open_model_of, srv_request
 
     pipeline = open_model_of(config)
+    srv_request(pipeline, config.srv, config.negative_srv)  # refuses what is impossible
     return _search(config, f"{list(config.srv)}", pipeline.gate_pool.names, pipeline.config.max_gates)
 
 

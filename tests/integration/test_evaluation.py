@@ -197,7 +197,7 @@ def test_circuits_on_demand_are_verified_distinct_and_reproducible(model: Path) 
     rare = {"srv": (2, 2), "max_gates": 2, "num_circuits": 3, "max_tries": 100}  # there are two
     find_circuits(settings.model_copy(update=rare), lambda *counts: steps.append(counts))
     assert steps == [(12, 100), (24, 100), (48, 100), (96, 100), (100, 100)], "what is rare is sought in larger batches"
-    with pytest.raises(ConfigError, match="asks for 4 qubits"):
+    with pytest.raises(ConfigError, match="has 4 qubits"):
         find_circuits(settings.model_copy(update={"srv": (1, 1, 1, 1)}))
 
 

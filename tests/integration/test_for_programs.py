@@ -178,6 +178,9 @@ def test_trials_write_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert in_json(capsys, "compile", "qft:3", "--dry-run")["status"] == 0  # nothing is searched, nothing refused
     assert in_json(capsys, "compile", "qft:9", "--dry-run")["status"] == 2
     assert in_json(capsys, "sample", "sample.srv=[1,2,2]", "--dry-run", CPU["sample"])["max_gates"] == 52
+    for wrong in ("sample.srv=[1,1,2]", "sample.negative_srv=[1,2]"):
+        refused = in_json(capsys, "sample", "sample.srv=[1,2,2]", wrong, "--dry-run", CPU["sample"])
+        assert refused["status"] == 2
     assert run_command("runs", ["--dry-run"]) == 0
     assert "nothing was done" in capsys.readouterr().out
     assert run_command("generate", [*data, "-m", "--dry-run"]) == 2

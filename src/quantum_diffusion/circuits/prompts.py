@@ -50,11 +50,13 @@ def parse_srv_prompt(prompt: str, num_qubits: int) -> tuple[int, ...]:
         raise ConfigError(f"prompt {quoted(prompt)} is not of the form 'Generate SRV: [1, 2, 2]'")
     label = tuple(int(entry) for entry in match[1].split(","))
     if len(label) > num_qubits:
-        raise ConfigError(f"prompt {quoted(prompt)} asks for {len(label)} qubits, but the model has {num_qubits}")
+        raise ConfigError(
+            f"the Schmidt rank vector {quoted(list(label))} has {len(label)} qubits, but the model has {num_qubits}"
+        )
     if sum(entry == 2 for entry in label) == 1:
         raise ConfigError(
-            f"prompt {quoted(prompt)} asks for a single entangled qubit, which is impossible: ask for none, or at "
-            "least two"
+            f"the Schmidt rank vector {quoted(list(label))} asks for a single entangled qubit, which is "
+            "impossible: ask for none, or at least two"
         )
     return label
 

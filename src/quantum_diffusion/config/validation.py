@@ -180,7 +180,8 @@ def _explain(error: ValidationError, schema: type[Section], prefix: str = "") ->
     if kind == "string_too_short":
         return location, "is empty: give a value"
     if kind in _EXPECTED:
-        return location, f"expected {_EXPECTED[kind].format(**context)}, given {given}"
+        limits = {name: plain(value) for name, value in context.items()}
+        return location, f"expected {_EXPECTED[kind].format(**limits)}, given {given}"
     message = str(worst["msg"])
     return location, f"{message[0].lower()}{message[1:]}, given {given}"
 

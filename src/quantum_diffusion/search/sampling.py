@@ -167,18 +167,10 @@ def find_entangling(
     options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options")
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
     edit = edit if max_gates is None else replace(edit, max_gates=check_count(max_gates, "max_gates", 1))
-    srv = check_wholes(srv, "srv", "[1, 2, 2]")
-    for rank in srv:
-        if rank not in (1, 2):
-            raise ConfigError(f"srv is {list(srv)}: a qubit has rank 1 (separable) or 2 (entangled), given {rank}")
-    prompt = srv_prompt(list(srv))
-    parse_srv_prompt(prompt, pipeline.config.num_qubits)
-    if prompt not in pipeline.config.prompts:
-        raise ConfigError(_unknown_vector(srv, pipeline.config.prompts))
-    unwanted = None if negative_srv is None else [_negative_prompt(pipeline, srv, negative_srv)]
+    request = srv_request(pipeline, srv, negative_srv)
+    srv = parse_srv_prompt(request.prompts[0], pipeline.config.num_qubits)
     check_srv_reach(srv, edit, pipeline.table, pipeline.config.max_gates)
     may_simplify = simplify and not (edit.keep or edit.min_gates)
-    request = pipeline.requests([prompt], negative_prompts=unwanted)
     kept = outcome_of_kept(pipeline, request, plan_edit(edit, pipeline.table, pipeline.config.max_gates))
     started, cost = time.perf_counter(), cost_of(objective)
     budget = Budget.from_now(num_circuits, max_tries, max_seconds)
@@ -199,6 +191,24 @@ def find_entangling(
         interrupted = False
     cheapest = sorted(found, key=lambda circuit: (cost(circuit), len(circuit)))[:num_circuits]
     return FoundCircuits(srv, cheapest, sampled, exact, time.perf_counter() - started, kept, interrupted)
+
+
+def srv_request(pipeline: DiffusionPipeline, srv: Sequence[int], negative_srv: Sequence[int] | None = None) -> Requests:
+    """Return the request for a circuit with a Schmidt rank vector; arguments as for `find_entangling`.
+
+    Raises:
+        ConfigError: A vector is impossible, or the model was not trained on it.
+    """
+    srv = check_wholes(srv, "srv", "[1, 2, 2]")
+    for rank in srv:
+        if rank not in (1, 2):
+            raise ConfigError(f"srv is {list(srv)}: a qubit has rank 1 (separable) or 2 (entangled), given {rank}")
+    prompt = srv_prompt(list(srv))
+    parse_srv_prompt(prompt, pipeline.config.num_qubits)
+    if prompt not in pipeline.config.prompts:
+        raise ConfigError(_unknown_vector(srv, pipeline.config.prompts))
+    unwanted = None if negative_srv is None else [_negative_prompt(pipeline, srv, negative_srv)]
+    return pipeline.requests([prompt], negative_prompts=unwanted)
 
 
 def _unknown_vector(srv: Sequence[int], prompts: Sequence[str]) -> str:
