@@ -10,9 +10,16 @@ from qiskit.quantum_info import Statevector
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import as_two_channels
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
+from quantum_diffusion.tasks.evolution import (
+    StateEvolution,
+    TableauEvolution,
+    entangled_in_states,
+    entangled_in_tableaus,
+)
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO
 from quantum_diffusion.tasks.registry import TASKS
 
@@ -88,3 +95,17 @@ def test_targets_made_on_the_device_are_those_of_the_task(name: str) -> None:
     made = left.targets_of(torch.from_numpy(ids.astype(np.int64)))
     assert made is not None
     np.testing.assert_allclose(made, as_two_channels(TASKS[name].targets_of(ids, TABLE)), atol=1e-6)
+
+
+def test_entangled_qubits_are_those_of_the_labels_in_states_and_tableaus_of_any_shape() -> None:
+    ids = random_ids(np.random.default_rng(3), CLIFFORD, COUNT, 0, STEPS)
+    expected = torch.from_numpy(schmidt_rank_vectors(ids, CLIFFORD) == 2)
+    given = torch.from_numpy(ids.astype(np.int64))
+    states = StateEvolution(CLIFFORD, torch.complex128).after_each(given)[:, -1]
+    tableaus = TableauEvolution(CLIFFORD).after_each(given)[:, -1]
+    for shape in ((COUNT,), (COUNT // 5, 5), (2, COUNT // 10, 5)):
+        for found in (
+            entangled_in_states(states.unflatten(0, shape)),
+            entangled_in_tableaus(tableaus.unflatten(0, shape)),
+        ):
+            assert torch.equal(found.flatten(0, -2), expected)

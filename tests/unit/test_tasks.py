@@ -13,7 +13,7 @@ from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, ids_from_c
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tasks.base import LabelledCircuits
-from quantum_diffusion.tasks.candidates import SIMPLIFIERS
+from quantum_diffusion.tasks.candidates import SIMPLIFIERS, draw_circuits, draw_with_subsets, generation_table
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, joined
 from quantum_diffusion.tasks.srv import SrvTask
@@ -140,6 +140,8 @@ def test_tasks_without_targets_have_arrays_of_no_columns() -> None:
     for empty, shape in ((task.targets_of(ids, TABLE), (4, 4, 0)), (task.pad(np.zeros((5, 2, 0)), 3), (5, 8, 0))):
         assert empty.shape == shape
         assert empty.dtype == np.complex128
+    three = instruction_table(TABLE.pool, 3)
+    assert task.targets_of(ids, three).shape == (4, 8, 0)
     assert task.columns(3) == 0
     assert len(set(task.keys_of(np.array([[1, 2], [2, 1], [1, 2]], dtype=np.int16), TABLE).tolist())) == 2
 
@@ -186,3 +188,26 @@ def test_qiskit_competes_for_unitaries_alone() -> None:
     table = instruction_table(GatePool(["h", "cx", "t", "tdg", "s", "sdg"]), 2)
     assert UnitaryTask().distances(ids_from_circuits([found], table, len(found)), target[None], table)[0] < 1e-9
     assert StateTask().by_qiskit(target[:, :1], ["h", "cx"]) is None
+
+
+def test_candidates_keep_to_the_coupling_and_to_the_qubits_they_may_entangle() -> None:
+    config = DatasetConfig(num_qubits=3, gate_set=("h", "cx"), min_gates=8, max_gates=8, coupling=((0, 1), (1, 2)))
+    table, rng = generation_table(config), np.random.default_rng(0)
+
+    def joined_pairs(entangle: list[bool]) -> set[frozenset[int]]:
+        ids = draw_circuits(config, rng, table, 100, np.tile(entangle, (100, 1)))
+        qubits = (frozenset(table.instructions[number - 1].qubits) for number in np.unique(ids[ids > 0]))
+        return {pair for pair in qubits if len(pair) == 2}
+
+    assert joined_pairs([True, True, True]) == {frozenset({0, 1}), frozenset({1, 2})}
+    assert joined_pairs([True, True, False]) == {frozenset({0, 1})}
+
+
+def test_every_number_of_allowed_gates_is_equally_likely() -> None:
+    config = DatasetConfig(num_qubits=2, gate_set=("h", "cx", "t", "s"), min_gates=1, max_gates=2)
+    _, labels = draw_with_subsets(config, np.random.default_rng(0), 4000)
+    counts = np.bincount(np.bitwise_count(labels), minlength=5)
+    assert counts[0] == 0
+    assert ((counts[1:] - 1000) ** 2 / 1000).sum() < 16.3, "3 degrees of freedom, p = 0.001"
+    ids, label = draw_with_subsets(config, np.random.default_rng(1), 1)
+    assert len(ids) == len(label) == 1
