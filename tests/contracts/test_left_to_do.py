@@ -73,6 +73,48 @@ def test_remainders_of_chosen_circuits_go_on_alone(name: str, encoder: str) -> N
     torch.testing.assert_close(taken.update(given[rows], later[rows]), remainder.update(given, later)[rows])
 
 
+def unitaries_of(ids: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(as_two_channels(TASKS["UNITARY"].targets_of(ids, TABLE)))
+
+
+@pytest.mark.parametrize("from_end", [False, True])
+def test_circuits_may_be_known_to_different_lengths_even_entirely(from_end: bool) -> None:
+    ids = random_ids(np.random.default_rng(4), TABLE, STEPS + 1, STEPS, STEPS)
+    left = LEFT_TO_DO["UNITARY"]["matrix"](TABLE)
+    targets = unitaries_of(ids)
+    remainder = left.remainder(targets, len(ids), torch.device("cpu"))
+    given, number = torch.from_numpy(ids.astype(np.int64)), torch.arange(STEPS)
+    place = number.flip(0) if from_end else number
+    rank = place.expand(len(ids), -1).where(place < torch.arange(STEPS + 1)[:, None], STEPS)  # row r knows r steps
+    found = remainder.update(given, rank)
+    expected = left.for_steps(targets, given, rank)
+    next_step = STEPS - 1 - number if from_end else number
+    torch.testing.assert_close(found[:-1], expected[number, next_step], atol=1e-5, rtol=0)
+
+
+def test_gates_appended_at_either_end_are_as_good_as_revealed_ones() -> None:
+    ids = random_ids(np.random.default_rng(5), TABLE, 4, STEPS, STEPS)
+    left = LEFT_TO_DO["UNITARY"]["matrix"](TABLE)
+    targets, given = unitaries_of(ids[::-1].copy()), torch.from_numpy(ids.astype(np.int64))
+    appended, revealed = (left.remainder(targets, 4, torch.device("cpu")) for _ in range(2))
+    at_end = torch.tensor([[True, False, False, True], [False, False, True, True]])
+    appended.append(given[:, 0])
+    begun, ended = torch.ones(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+    for ends in at_end:
+        appended.append(
+            torch.where(ends, given[torch.arange(4), STEPS - 1 - ended], given[torch.arange(4), begun]), ends
+        )
+        begun, ended = begun + ~ends, ended + ends.long()
+    number = torch.arange(STEPS)
+    known = (number < begun[:, None]) | (number >= STEPS - ended[:, None])
+    rank = torch.where(known, known.cumsum(1) - 1, STEPS)
+    expected = revealed.update(given, rank)
+    torch.testing.assert_close(appended.shown(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(appended.update(given, rank), expected, atol=1e-5, rtol=0)
+    rank = torch.where(number == begun[:, None], 3, rank)
+    torch.testing.assert_close(appended.update(given, rank), revealed.update(given, rank), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("gates", [["h", "cx"], ["h", "cx", "t", "ccx"]])
 def test_shown_states_are_those_of_qiskit(gates: list[str]) -> None:
     table = instruction_table(GatePool(gates), 3)

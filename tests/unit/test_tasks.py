@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.tasks.base import LabelledCircuits
 from quantum_diffusion.tasks.candidates import SIMPLIFIERS, draw_circuits, draw_with_subsets, generation_table
 from quantum_diffusion.tasks.registry import TASKS
-from quantum_diffusion.tasks.samples import Requests, joined
+from quantum_diffusion.tasks.samples import Requests, Unwanted, joined
 from quantum_diffusion.tasks.srv import SrvTask
 from quantum_diffusion.tasks.state import StateTask
 from quantum_diffusion.tasks.targets import TargetTask
@@ -76,6 +78,30 @@ def test_requests_without_targets_are_taken_and_repeated() -> None:
     assert taken.prompts == ("Generate SRV: [2, 2]",)
     assert taken.targets is taken.repeated(3).targets is None
     assert taken.repeated(3).prompts == ("Generate SRV: [2, 2]",) * 3
+
+
+@pytest.mark.parametrize("with_prompts", [False, True])
+@pytest.mark.parametrize("with_targets", [False, True])
+def test_what_guidance_leads_away_from_is_taken_and_repeated_with_its_requests(
+    with_prompts: bool, with_targets: bool
+) -> None:
+    requests, rows = asked(UnitaryTask(), 6), np.array([4, 1, 1])
+    targets = None if requests.targets is None or not with_targets else requests.targets[::-1]
+    unwanted = Unwanted(requests.prompts[::-1] if with_prompts else None, targets)
+    negative = replace(requests, negative=unwanted).take(rows).negative
+    assert negative is not None
+    assert negative.prompts == (tuple(requests.prompts[5 - row] for row in rows) if with_prompts else None)
+    alone = replace(requests, negative=unwanted).take(rows[:1]).repeated(3).negative
+    assert alone is not None
+    assert alone.prompts == ((requests.prompts[1],) * 3 if with_prompts else None)
+    if targets is None:
+        assert negative.targets is None
+        assert alone.targets is None
+    else:
+        np.testing.assert_array_equal(negative.targets, targets[rows])
+        np.testing.assert_array_equal(alone.targets, targets[[4, 4, 4]])
+    assert requests.take(rows).negative is None
+    assert requests.take(rows[:1]).repeated(2).negative is None
 
 
 def test_validation_of_schmidt_rank_vectors_asks_for_every_prompt_in_turn() -> None:
