@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import gate_count, instruction_table
+from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import infidelities
+from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, ids_from_circuits
 from quantum_diffusion.config.schema import DatasetConfig
@@ -19,9 +22,10 @@ from quantum_diffusion.tasks.candidates import SIMPLIFIERS, draw_circuits, draw_
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, Unwanted, joined
 from quantum_diffusion.tasks.srv import SrvTask
-from quantum_diffusion.tasks.state import StateTask
+from quantum_diffusion.tasks.state import StateTask, without_returns
 from quantum_diffusion.tasks.targets import TargetTask
 from quantum_diffusion.tasks.unitary import UnitaryTask
+from tests.conftest import read_gates
 
 TABLE = instruction_table(GatePool(["h", "cx", "t"]), 2)
 TARGET_TASKS = [UnitaryTask(), StateTask()]
@@ -144,6 +148,8 @@ def test_samples_say_what_came() -> None:
         "asked [1]: got why",
         "asked [2, 2]: got [1, 1]",
     ]
+    assert samples.ranks.tolist() == [[1, 0], [0, 0], [1, 1]], "0 beyond the request, and where there is no circuit"
+    assert samples.matches.tolist() == [True, False, False]
     task = UnitaryTask()
     prompts = ["Compile using: ['h']"] * 3
     eye = task.verify(task.requests(prompts, [np.eye(2)] * 3, TABLE), report, TABLE)
@@ -237,3 +243,38 @@ def test_every_number_of_allowed_gates_is_equally_likely() -> None:
     assert ((counts[1:] - 1000) ** 2 / 1000).sum() < 16.3, "3 degrees of freedom, p = 0.001"
     ids, label = draw_with_subsets(config, np.random.default_rng(1), 1)
     assert len(ids) == len(label) == 1
+
+
+def test_circuits_for_schmidt_rank_vectors_are_simplified_by_their_states() -> None:
+    task = SrvTask()
+    ids = random_ids(np.random.default_rng(0), TABLE, 50, 0, 8)
+    simplified = task.simplify(ids, TABLE)
+    np.testing.assert_array_equal(schmidt_rank_vectors(simplified, TABLE), schmidt_rank_vectors(ids, TABLE))
+    assert (gate_count(simplified) <= gate_count(ids)).all()
+    assert gate_count(simplified).sum() < gate_count(optimize(ids, TABLE)).sum(), "a state allows more than a unitary"
+    for num_qubits, left in ((12, 0), (13, 1)):  # of many qubits only the unitary is looked at
+        wide = instruction_table(GatePool(["h", "t"]), num_qubits)
+        no_effect = np.array([[wide.instructions.index(Instruction("t", (), (0,))) + 1]], dtype=np.int16)
+        assert gate_count(task.simplify(no_effect, wide)).tolist() == [left]
+
+
+def test_circuits_for_states_lose_what_leaves_the_state_unchanged_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quantum_diffusion.tasks.targets.CANDIDATES", 200)
+    config = DatasetConfig(num_qubits=2, gate_set=("h", "cx", "t"), min_gates=4, max_gates=6, num_samples=1)
+    for optimizer in ("none", "rules"):
+        ids, _ = StateTask().draw(config.model_copy(update={"optimize": optimizer}), np.random.default_rng(0))
+        has_returns = (gate_count(without_returns(ids, TABLE)) < gate_count(ids)).any()
+        assert has_returns == (optimizer == "none")
+
+
+def test_what_a_circuit_for_schmidt_rank_vectors_has_is_said_and_prompts_are_checked() -> None:
+    task = SrvTask()
+    bell = ids_from_circuits([Circuit(2, read_gates("h 0; cx 0 1"))], TABLE, 3)[0]
+    assert task.outcome_of(bell, 2, None, TABLE) == "have the Schmidt rank vector [2, 2]"
+    assert task.outcome_of(bell[:1], 1, None, TABLE) == "have the Schmidt rank vector [1]"
+    task.check_prompt("Generate SRV: [2, 2]", TABLE.pool, 2)
+    for wrong in ("Generate SRV: [2, 2, 1]", "Generate SRV: [3, 2]", "Compile using: ['h']"):
+        with pytest.raises(ConfigError, match="prompt"):
+            task.check_prompt(wrong, TABLE.pool, 2)
