@@ -14,6 +14,7 @@ from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import infidelities
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, ids_from_circuits
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.errors import ConfigError
@@ -278,3 +279,56 @@ def test_what_a_circuit_for_schmidt_rank_vectors_has_is_said_and_prompts_are_che
     for wrong in ("Generate SRV: [2, 2, 1]", "Generate SRV: [3, 2]", "Compile using: ['h']"):
         with pytest.raises(ConfigError, match="prompt"):
             task.check_prompt(wrong, TABLE.pool, 2)
+
+
+def turned(share: float) -> np.ndarray:
+    """A rotation of one qubit that moves this share of |0> to |1>."""
+    kept, moved = np.sqrt(1 - share), np.sqrt(share)
+    return np.array([[kept, -moved], [moved, kept]], dtype=np.complex128)
+
+
+def far_from_product(share: float, num_qubits: int) -> np.ndarray:
+    """A state of many qubits that is a product but for this share, between the last qubit and the others."""
+    state = np.zeros(2**num_qubits, dtype=np.complex128)
+    state[0], state[-1] = np.sqrt(1 - share), np.sqrt(share)
+    return state[:, None]
+
+
+def test_what_is_exact_without_a_qubit_or_without_joining_qubits_needs_neither() -> None:
+    for share, needed in ((0.8e-6, False), (1.2e-6, True)):
+        for qubit in range(2):
+            rotated = np.kron(turned(share), np.eye(2)) if qubit else np.kron(np.eye(2), turned(share))
+            assert UnitaryTask().acts_on(rotated, qubit) == needed
+            assert UnitaryTask().acts_on(2 * rotated, qubit) == needed, "up to rounding the norm is that of a unitary"
+            assert not UnitaryTask().acts_on(rotated, 1 - qubit)
+            assert StateTask().acts_on(rotated[:, :1], qubit) == needed
+            assert not StateTask().acts_on(rotated[:, :1], 1 - qubit)
+        for part in ([3], [0, 1, 2], [0, 3]):
+            assert StateTask().joins(far_from_product(share, 4), np.array(part)) == needed
+        phases = np.diag(np.exp(1j * np.arcsin(np.sqrt(share)) * (1 - 2.0 * (np.bitwise_count(np.arange(16)) % 2))))
+        for part in ([3], [0, 1, 2], [0, 3]):
+            assert UnitaryTask().joins(phases, np.array(part)) == needed
+    local = np.kron(np.kron(turned(0.3), np.eye(4)), turned(0.4))
+    for part in ([0], [3], [1, 2], [0, 1, 3]):
+        assert not UnitaryTask().joins(local, np.array(part))
+        assert not StateTask().joins(local[:, :1], np.array(part))
+
+
+@pytest.mark.parametrize("task", TARGET_TASKS, ids=lambda task: task.name)
+def test_what_short_circuits_complete_is_the_target_with_them(task: TargetTask) -> None:
+    ids = random_ids(np.random.default_rng(0), TABLE, 10, 3, 6)
+    target, short = task.targets_of(ids[:1], TABLE)[0], unitaries(ids[1:, :2], TABLE)
+    remaining = task.completing(short, target)
+    assert remaining.shape == (9, *target.shape)
+    if task.name == "STATE":  # the short circuits map what remains to the target
+        np.testing.assert_allclose(short @ remaining, np.broadcast_to(target, remaining.shape), atol=1e-12)
+    else:  # what remains is what they do
+        np.testing.assert_array_equal(remaining, short)
+
+
+@pytest.mark.parametrize("task", TARGET_TASKS, ids=lambda task: task.name)
+def test_the_corner_of_a_padded_target_is_the_target(task: TargetTask) -> None:
+    for num_qubits in (1, 3):
+        table = instruction_table(GatePool(["h", "t"]), num_qubits)
+        target = task.targets_of(random_ids(np.random.default_rng(0), table, 1, 5, 5), table)[0]
+        np.testing.assert_array_equal(task.corner(task.pad(target, 4), num_qubits), target)
