@@ -109,6 +109,13 @@ def test_what_guidance_leads_away_from_is_taken_and_repeated_with_its_requests(
     assert requests.take(rows[:1]).repeated(2).negative is None
 
 
+@pytest.mark.parametrize("task", TARGET_TASKS, ids=lambda task: task.name)
+def test_every_target_has_a_prompt(task: TargetTask) -> None:
+    prompt, target = task.prompt(["h"], TABLE.pool), task.targets_of(known(1).ids, TABLE)[0]
+    with pytest.raises(ConfigError, match="given 1 prompt for 2 targets: give one prompt per target"):
+        task.requests([prompt], [target, target], TABLE)
+
+
 def test_validation_of_schmidt_rank_vectors_asks_for_every_prompt_in_turn() -> None:
     prompts = ["Generate SRV: [1, 1]", "Generate SRV: [2, 2]", "Generate SRV: [1]"]
     requests = SrvTask().validation_requests(5, prompts, known, TABLE)
