@@ -24,6 +24,7 @@ from quantum_diffusion.circuits.labels import (
     ranks_of_states,
     schmidt_rank_vectors,
 )
+from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels, infidelities, pieces
 from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import statevectors, unitaries
@@ -154,6 +155,35 @@ def test_prefix_labels_are_labels_of_prefixes(names: tuple[str, ...], num_qubits
     assert prefixes.shape == (200, 12, num_qubits)
     for step in range(12):
         np.testing.assert_array_equal(prefixes[:, step], schmidt_rank_vectors(ids[:, : step + 1], table))
+
+
+@pytest.mark.parametrize("names", [("h", "cx"), ("h", "t", "cx")])
+def test_labels_are_small_numbers(names: tuple[str, ...]) -> None:
+    table = instruction_table(GatePool(names), 2)
+    ids = random_ids(np.random.default_rng(0), table, 5, 0, 6)
+    assert schmidt_rank_vectors(ids, table).dtype == prefix_rank_vectors(ids, table).dtype == np.int8
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_pieces_are_all_circuits_in_turn(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fitting in (0, 1, 3, 100):
+        monkeypatch.setattr("quantum_diffusion.circuits.matrices._PIECE_BYTES", 16 * 64 * fitting)
+        found = pieces(count, 64)
+        assert [row for piece in found for row in range(count)[piece]] == list(range(count))
+        assert max(piece.stop - piece.start for piece in found) == min(count, max(fitting, 1))
+
+
+def test_infidelities_do_not_depend_on_scale_and_stored_matrices_become_double() -> None:
+    table = instruction_table(GatePool(["h", "t", "cx"]), 2)
+    ids = random_ids(np.random.default_rng(0), table, 6, 5, 6)
+    first, second = unitaries(ids, table), unitaries(ids[::-1], table)
+    expected = infidelities(first, second)
+    assert expected.max() > 0.5
+    for one, other in ((2.0, 1.0), (1.0, 2.0), (0.3j, 0.7)):
+        np.testing.assert_allclose(infidelities(one * first, other * second), expected, atol=1e-12)
+    stored = from_two_channels(as_two_channels(first).astype(np.float16))
+    assert stored.dtype == np.complex128
+    assert infidelities(stored, first).max() < 1e-6
 
 
 def test_state_vector_labels_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
