@@ -338,4 +338,18 @@ def test_the_corner_of_a_padded_target_is_the_target(task: TargetTask) -> None:
     for num_qubits in (1, 3):
         table = instruction_table(GatePool(["h", "t"]), num_qubits)
         target = task.targets_of(random_ids(np.random.default_rng(0), table, 1, 5, 5), table)[0]
-        np.testing.assert_array_equal(task.corner(task.pad(target, 4), num_qubits), target)
+        padded = task.pad(target, 4)
+        np.testing.assert_array_equal(task.corner(padded, num_qubits), target)
+        several = task.pad(np.broadcast_to(target, (2, 3, *target.shape)), 4)
+        np.testing.assert_array_equal(several, np.broadcast_to(padded, (2, 3, *padded.shape)))
+
+
+@pytest.mark.parametrize("task", TARGET_TASKS, ids=lambda task: task.name)
+def test_masked_and_huge_targets_are_refused(task: TargetTask) -> None:
+    target = task.targets_of(known(1).ids, TABLE)[0]
+    assert task.qubits_of(np.ma.masked_array(target)) == 2, "no entry is masked"
+    with pytest.raises(ConfigError, match="masked entries"):
+        task.qubits_of(np.ma.masked_array(target, mask=target == 1))
+    for huge in (1e200, 1e308 * (1 + 1j)):
+        with pytest.raises(ConfigError, match=r"is not (unitary|normalised)"):
+            task.qubits_of(np.full_like(target, huge))
