@@ -89,6 +89,19 @@ def test_only_chosen_qubits_are_joined(gates: tuple[str, ...], coupling: list[tu
         assert lengths.min() >= 2
 
 
+def test_gates_that_fit_the_chosen_qubits_stay_and_others_give_way_to_all_narrow_ones() -> None:
+    table = instruction_table(GatePool(["h", "t", "x", "cx"]), 4)
+
+    def counts(entangle: list[bool]) -> list[int]:
+        ids = random_ids(generator(), table, 1000, 4, 4, None, np.tile(entangle, (1000, 1)))
+        return [int(np.isin(ids, np.flatnonzero(table.gate_index == index)).sum()) for index in range(4)]
+
+    assert chisquare(counts([False, True, True, False])).pvalue > SMALLEST_P
+    *narrow, wide = counts([False, True, False, False])
+    assert wide == 0
+    assert chisquare(narrow).pvalue > SMALLEST_P
+
+
 def test_no_circuits() -> None:
     table = instruction_table(GatePool(["h", "cx"]), 3)
     assert random_ids(generator(), table, 0, 2, 7).shape == (0, 7)

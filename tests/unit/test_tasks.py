@@ -205,8 +205,12 @@ def test_prompts_of_targets_begin_as_their_task_does() -> None:
     assert UnitaryTask().label_prompt(0b101, config) == "Compile using: ['h', 't']"
     assert StateTask().label_prompt(0b110, config) == "Prepare using: ['cx', 't']"
     StateTask().check_prompt("Prepare using: ['t']", TABLE.pool, 2)
-    for wrong in ("Compile using: ['t']", "Prepare using: ['z']"):
-        with pytest.raises(ConfigError, match="prompt"):
+    for wrong, said in (
+        ("Compile using: ['t']", 'is not of the form "Prepare using: '),
+        ("Prepare using: ['z']", "allows 'z', but the model's gates are "),
+        ("Prepare using: ['t', 'h', 't']", "names a gate twice"),
+    ):
+        with pytest.raises(ConfigError, match=said):
             StateTask().check_prompt(wrong, TABLE.pool, 2)
 
 
@@ -283,8 +287,13 @@ def test_what_a_circuit_for_schmidt_rank_vectors_has_is_said_and_prompts_are_che
     assert task.outcome_of(bell, 2, None, TABLE) == "have the Schmidt rank vector [2, 2]"
     assert task.outcome_of(bell[:1], 1, None, TABLE) == "have the Schmidt rank vector [1]"
     task.check_prompt("Generate SRV: [2, 2]", TABLE.pool, 2)
-    for wrong in ("Generate SRV: [2, 2, 1]", "Generate SRV: [3, 2]", "Compile using: ['h']"):
-        with pytest.raises(ConfigError, match="prompt"):
+    for wrong, said in (
+        ("Generate SRV: [2, 2, 1]", "asks for 3 qubits, but the model has 2"),
+        ("Generate SRV: [3, 2]", "is not of the form 'Generate SRV: "),
+        ("Compile using: ['h']", "is not of the form 'Generate SRV: "),
+        ("Generate SRV: [1, 2]", "single entangled qubit"),
+    ):
+        with pytest.raises(ConfigError, match=said):
             task.check_prompt(wrong, TABLE.pool, 2)
 
 
