@@ -302,6 +302,17 @@ def test_text_drawing_shows_every_wire_and_gate() -> None:
     assert all(part in drawing for part in ("q_0", "q_1", "q_2", "┤ H ├", "■", "┤ X ├"))
 
 
+def test_text_drawings_are_as_wide_as_asked() -> None:
+    long = Circuit(2, 30 * (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
+    lines = {width: QiskitBackend().draw_text(long, width).splitlines() for width in (None, 60, 20, 1)}
+    assert [lines[None].index(line) for line in lines[None] if line.startswith("q_1")] == [3], "never wrapped"
+    assert 50 < max(map(len, lines[60])) <= 60
+    assert max(map(len, lines[20])) <= 20
+    assert lines[1] == lines[20], "the least that Qiskit can draw in"
+    assert all(line == line.rstrip() for line in lines[60])
+    assert lines[None][0].startswith(" "), "wires begin below each other"
+
+
 def test_drawings_are_one_png_and_leave_no_pyplot_figure(tmp_path: Path) -> None:
     from matplotlib import image, pyplot
 
