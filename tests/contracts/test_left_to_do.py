@@ -90,6 +90,9 @@ def test_circuits_may_be_known_to_different_lengths_even_entirely(from_end: bool
     expected = left.for_steps(targets, given, rank)
     next_step = STEPS - 1 - number if from_end else number
     torch.testing.assert_close(found[:-1], expected[number, next_step], atol=1e-5, rtol=0)
+    later = place.expand(len(ids), -1).where(place < torch.arange(1, STEPS + 2)[:, None], STEPS)  # and one more
+    found, expected = remainder.update(given, later), left.for_steps(targets, given, later)
+    torch.testing.assert_close(found[:-2], expected[number[:-1], next_step[1:]], atol=1e-5, rtol=0)
 
 
 def test_gates_appended_at_either_end_are_as_good_as_revealed_ones() -> None:
@@ -99,7 +102,8 @@ def test_gates_appended_at_either_end_are_as_good_as_revealed_ones() -> None:
     appended, revealed = (left.remainder(targets, 4, torch.device("cpu")) for _ in range(2))
     at_end = torch.tensor([[True, False, False, True], [False, False, True, True]])
     appended.append(given[:, 0])
-    begun, ended = torch.ones(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+    appended.append(given[:, 1])
+    begun, ended = torch.full((4,), 2), torch.zeros(4, dtype=torch.int64)
     for ends in at_end:
         appended.append(
             torch.where(ends, given[torch.arange(4), STEPS - 1 - ended], given[torch.arange(4), begun]), ends
@@ -111,7 +115,7 @@ def test_gates_appended_at_either_end_are_as_good_as_revealed_ones() -> None:
     expected = revealed.update(given, rank)
     torch.testing.assert_close(appended.shown(), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(appended.update(given, rank), expected, atol=1e-5, rtol=0)
-    rank = torch.where(number == begun[:, None], 3, rank)
+    rank = torch.where(number == begun[:, None], 4, rank)
     torch.testing.assert_close(appended.update(given, rank), revealed.update(given, rank), atol=1e-5, rtol=0)
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -377,3 +377,16 @@ def test_the_surer_end_is_surer_by_a_margin() -> None:
     assert end_is_surer(torch.stack([first, last], dim=1)).tolist() == [True, False, False, False]
     assert end_is_surer(torch.stack([last, first], dim=1)).tolist() == [False, False, False, True]
     assert end_is_surer(first[:, None]).tolist() == [False] * 4
+
+
+def test_processes_that_share_a_batch_draw_its_rows() -> None:
+    def drawn(*rows: Any) -> list[Tensor]:
+        noise = Noise(torch.Generator().manual_seed(0), *rows)
+        count = 2 if rows else 6
+        return [noise.uniform(count, 3), noise.normal(count, 2, 3), noise.places(count)]
+
+    whole = drawn()
+    parts = zip(*(drawn(slice(first, first + 2), 6) for first in (0, 2, 4)), strict=True)
+    for expected, found in zip(whole, parts, strict=True):
+        assert torch.equal(torch.cat(found), expected)
+    assert [tuple(numbers.shape) for numbers in whole] == [(6, 3), (6, 2, 3), (6,)]

@@ -73,7 +73,8 @@ def test_misfits_are_zero_for_members_and_hardly_more_than_the_infidelity_near_t
     table, rng = whole_table(3), np.random.default_rng(0)
     usable = [index for index, gate in enumerate(table.pool) if invariant.has(gate.name, 3)]
     ids = rng.choice(np.flatnonzero(np.isin(table.gate_index, usable)), (20, 12)).astype(np.int16)
-    for matrix in unitaries(ids, table) * np.exp(2j * np.pi * rng.random((20, 1, 1))):
+    phases = np.concatenate([np.arange(8) / 8, rng.random(12)])  # among them those that decide between numbers
+    for matrix in unitaries(ids, table) * np.exp(2j * np.pi * phases)[:, None, None]:
         assert abs(invariant.misfit(matrix)) < 1e-12
         assert invariant.misfit(disturbed(matrix, rng)) < 2e-6
         if invariant.misfit_of_state is not None:
@@ -254,7 +255,7 @@ def test_shares_tell_which_gates_and_how_many_of_them_a_state_takes() -> None:
     assert not may_be_exact(eighth, ["h", "s", "cx"], 20)
     many = state_of((64 - 45 * root) / 128)  # the most roots that this power of two allows
     assert [may_be_exact(many, ["h", "t"], most) for most in (6, 7)] == [False, True]
-    outside = state_of(3 - 2 * root)  # with the sign of the root flipped it is no probability
+    outside = state_of(root - 1)  # with the sign of the root flipped it is no probability
     assert not may_be_exact(outside, ["h", "t"], 6)
     assert may_be_exact(outside, ["h", "t", "rx"], 0), "nothing is known of circuits of other gates"
 
