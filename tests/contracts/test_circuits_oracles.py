@@ -6,6 +6,7 @@ one); Qiskit's operators and state vectors check everything else on a few hundre
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from qiskit.quantum_info import Operator
 from quantum_diffusion.circuits.backends.base import CircuitBackend
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.circuits.files import NUMBERED, numbered, write_circuits
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.labels import (
@@ -336,3 +338,42 @@ def test_drawing_needs_a_circuit_and_one_title_each(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 titles for 1 circuits"):
         QiskitBackend().save_drawing([Circuit(1, ())], tmp_path / "a.png", ["one", "two"])
     assert not list(tmp_path.iterdir())
+
+
+def test_circuits_are_written_by_number_with_what_was_asked(tmp_path: Path) -> None:
+    bell = Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
+    named = numbered([bell, Circuit(2, bell.instructions[:1])])
+    assert list(named) == ["00001.qasm", "00002.qasm"]
+    assert all(re.fullmatch(NUMBERED, name) for name in named)
+    write_circuits(tmp_path, named, "bell", ["two gates", "one gate"])
+    assert [path.name for path in sorted(tmp_path.iterdir())] == list(named), "no picture was asked for"
+    for (name, circuit), title in zip(named.items(), ("two gates", "one gate"), strict=True):
+        comment, program = (tmp_path / name).read_text(encoding="utf-8").split("\n", 1)
+        assert comment == f"// bell: {title}"
+        assert program == circuit.to_qasm2()
+    write_circuits(tmp_path, named, "bell", picture="circuits.png", language="qasm3")
+    text = (tmp_path / "00001.qasm").read_text(encoding="utf-8")
+    assert text == f"// bell: verified by simulation\n{bell.to_qasm3()}"
+    assert (tmp_path / "circuits.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "empty").mkdir()
+    write_circuits(tmp_path / "empty", {}, "bell", picture="circuits.png")
+    assert not list((tmp_path / "empty").iterdir())
+    with pytest.raises(ValueError, match="shorter"):
+        write_circuits(tmp_path, named, "bell", ["one title"])
+
+
+def test_a_picture_shows_the_first_circuits_and_its_failure_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = numbered([Circuit(1, ())] * 30)
+    drawn: list[tuple[int, Path, list[str]]] = []
+
+    def save(self: QiskitBackend, circuits: list[Circuit], path: Path, titles: list[str]) -> None:
+        drawn.append((len(circuits), path, list(titles)))
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(QiskitBackend, "save_drawing", save)
+    write_circuits(tmp_path, named, "nothing", [str(number) for number in range(30)], "circuits.png")
+    assert drawn == [(24, tmp_path / "circuits.png", [str(number) for number in range(24)])]
+    assert "the picture 'circuits.png'" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 30

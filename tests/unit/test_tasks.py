@@ -234,6 +234,19 @@ def test_qiskit_competes_for_unitaries_alone() -> None:
     assert StateTask().by_qiskit(target[:, :1], ["h", "cx"]) is None
 
 
+def test_what_qiskit_finds_is_the_target_of_the_gates() -> None:
+    gates = ["h", "s", "cx"]
+    table = instruction_table(GatePool(gates), 2)
+    targets = unitaries(random_ids(np.random.default_rng(0), table, 6, 4, 8), table)
+    found = [UnitaryTask().by_qiskit(target, gates) for target in targets]
+    assert any(circuit is not None for circuit in found)
+    for circuit, target in zip(found, targets, strict=True):
+        if circuit is not None:
+            assert {*circuit.gate_counts} <= {*gates}, "Qiskit's Cliffords have sdg, too"
+            ids = ids_from_circuits([circuit], table, len(circuit))
+            assert UnitaryTask().distances(ids, target[None], table)[0] < 1e-9
+
+
 def test_candidates_keep_to_the_coupling_and_to_the_qubits_they_may_entangle() -> None:
     config = DatasetConfig(num_qubits=3, gate_set=("h", "cx"), min_gates=8, max_gates=8, coupling=((0, 1), (1, 2)))
     table, rng = generation_table(config), np.random.default_rng(0)
