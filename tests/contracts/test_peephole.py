@@ -234,6 +234,7 @@ def test_rules(pool: str, before: str, after: str) -> None:
     ("before", "after"),
     [
         ("ccx 0 1 2; ccx 0 1 2", ""),
+        ("t 0; cx 0 1; t 0; ccx 0 1 2; h 0", "s 0; cx 0 1; ccx 0 1 2; h 0"),
         ("ccx 0 1 2; t 0; ccx 0 1 2; h 2", "t 0; h 2"),
         ("h 0; cswap 0 1 2; cz 0 3; swap 1 2; cswap 0 1 2; h 3", "h 0; cz 0 3; swap 1 2; h 3"),
         ("t 3; cz 3 0; ccx 0 1 2; cx 1 3; ccx 0 1 2; s 0; h 3", "t 3; cz 3 0; cx 1 3; s 0; h 3"),
