@@ -6,6 +6,7 @@ one); Qiskit's operators and state vectors check everything else on a few hundre
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from qiskit.quantum_info import Operator
 from quantum_diffusion.circuits.backends.base import CircuitBackend
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
+from quantum_diffusion.circuits.files import NUMBERED, numbered, write_circuits
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.labels import (
@@ -24,6 +26,7 @@ from quantum_diffusion.circuits.labels import (
     ranks_of_states,
     schmidt_rank_vectors,
 )
+from quantum_diffusion.circuits.matrices import as_two_channels, from_two_channels, infidelities, pieces
 from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import statevectors, unitaries
@@ -156,6 +159,35 @@ def test_prefix_labels_are_labels_of_prefixes(names: tuple[str, ...], num_qubits
         np.testing.assert_array_equal(prefixes[:, step], schmidt_rank_vectors(ids[:, : step + 1], table))
 
 
+@pytest.mark.parametrize("names", [("h", "cx"), ("h", "t", "cx")])
+def test_labels_are_small_numbers(names: tuple[str, ...]) -> None:
+    table = instruction_table(GatePool(names), 2)
+    ids = random_ids(np.random.default_rng(0), table, 5, 0, 6)
+    assert schmidt_rank_vectors(ids, table).dtype == prefix_rank_vectors(ids, table).dtype == np.int8
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_pieces_are_all_circuits_in_turn(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fitting in (0, 1, 3, 100):
+        monkeypatch.setattr("quantum_diffusion.circuits.matrices._PIECE_BYTES", 16 * 64 * fitting)
+        found = pieces(count, 64)
+        assert [row for piece in found for row in range(count)[piece]] == list(range(count))
+        assert max(piece.stop - piece.start for piece in found) == min(count, max(fitting, 1))
+
+
+def test_infidelities_do_not_depend_on_scale_and_stored_matrices_become_double() -> None:
+    table = instruction_table(GatePool(["h", "t", "cx"]), 2)
+    ids = random_ids(np.random.default_rng(0), table, 6, 5, 6)
+    first, second = unitaries(ids, table), unitaries(ids[::-1], table)
+    expected = infidelities(first, second)
+    assert expected.max() > 0.5
+    for one, other in ((2.0, 1.0), (1.0, 2.0), (0.3j, 0.7)):
+        np.testing.assert_allclose(infidelities(one * first, other * second), expected, atol=1e-12)
+    stored = from_two_channels(as_two_channels(first).astype(np.float16))
+    assert stored.dtype == np.complex128
+    assert infidelities(stored, first).max() < 1e-6
+
+
 def test_state_vector_labels_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, table = draw(POOLS["full"], 3, 50, 12, seed=6)
     whole, whole_prefixes = schmidt_rank_vectors(ids, table), prefix_rank_vectors(ids, table)
@@ -272,6 +304,17 @@ def test_text_drawing_shows_every_wire_and_gate() -> None:
     assert all(part in drawing for part in ("q_0", "q_1", "q_2", "┤ H ├", "■", "┤ X ├"))
 
 
+def test_text_drawings_are_as_wide_as_asked() -> None:
+    long = Circuit(2, 30 * (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
+    lines = {width: QiskitBackend().draw_text(long, width).splitlines() for width in (None, 60, 20, 1)}
+    assert [lines[None].index(line) for line in lines[None] if line.startswith("q_1")] == [3], "never wrapped"
+    assert 50 < max(map(len, lines[60])) <= 60
+    assert max(map(len, lines[20])) <= 20
+    assert lines[1] == lines[20], "the least that Qiskit can draw in"
+    assert all(line == line.rstrip() for line in lines[60])
+    assert lines[None][0].startswith(" "), "wires begin below each other"
+
+
 def test_drawings_are_one_png_and_leave_no_pyplot_figure(tmp_path: Path) -> None:
     from matplotlib import image, pyplot
 
@@ -295,3 +338,42 @@ def test_drawing_needs_a_circuit_and_one_title_each(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 titles for 1 circuits"):
         QiskitBackend().save_drawing([Circuit(1, ())], tmp_path / "a.png", ["one", "two"])
     assert not list(tmp_path.iterdir())
+
+
+def test_circuits_are_written_by_number_with_what_was_asked(tmp_path: Path) -> None:
+    bell = Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
+    named = numbered([bell, Circuit(2, bell.instructions[:1])])
+    assert list(named) == ["00001.qasm", "00002.qasm"]
+    assert all(re.fullmatch(NUMBERED, name) for name in named)
+    write_circuits(tmp_path, named, "bell", ["two gates", "one gate"])
+    assert [path.name for path in sorted(tmp_path.iterdir())] == list(named), "no picture was asked for"
+    for (name, circuit), title in zip(named.items(), ("two gates", "one gate"), strict=True):
+        comment, program = (tmp_path / name).read_text(encoding="utf-8").split("\n", 1)
+        assert comment == f"// bell: {title}"
+        assert program == circuit.to_qasm2()
+    write_circuits(tmp_path, named, "bell", picture="circuits.png", language="qasm3")
+    text = (tmp_path / "00001.qasm").read_text(encoding="utf-8")
+    assert text == f"// bell: verified by simulation\n{bell.to_qasm3()}"
+    assert (tmp_path / "circuits.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "empty").mkdir()
+    write_circuits(tmp_path / "empty", {}, "bell", picture="circuits.png")
+    assert not list((tmp_path / "empty").iterdir())
+    with pytest.raises(ValueError, match="shorter"):
+        write_circuits(tmp_path, named, "bell", ["one title"])
+
+
+def test_a_picture_shows_the_first_circuits_and_its_failure_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = numbered([Circuit(1, ())] * 30)
+    drawn: list[tuple[int, Path, list[str]]] = []
+
+    def save(self: QiskitBackend, circuits: list[Circuit], path: Path, titles: list[str]) -> None:
+        drawn.append((len(circuits), path, list(titles)))
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(QiskitBackend, "save_drawing", save)
+    write_circuits(tmp_path, named, "nothing", [str(number) for number in range(30)], "circuits.png")
+    assert drawn == [(24, tmp_path / "circuits.png", [str(number) for number in range(24)])]
+    assert "the picture 'circuits.png'" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 30

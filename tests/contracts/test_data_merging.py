@@ -89,6 +89,21 @@ def test_keys_of_rows() -> None:
     assert len({*row_keys(np.eye(64, dtype=np.int8)).tolist()}) == 64
 
 
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 18, 40])
+def test_keys_of_rows_tell_every_byte_and_use_every_bit(width: int) -> None:
+    row = np.random.default_rng(0).integers(0, 256, width, dtype=np.uint8)
+    changed = np.concatenate(
+        [row[None], row ^ np.eye(width, dtype=np.uint8), row ^ (np.eye(width, dtype=np.uint8) << 7)]
+    )
+    assert len(np.unique(row_keys(changed))) == 2 * width + 1
+    counted = np.zeros((20_000, width + 2), dtype=np.uint8)
+    counted[:, -2:] = np.arange(20_000, dtype=np.uint16)[:, None].view(np.uint8)
+    keys = row_keys(counted)
+    assert len(np.unique(keys)) == 20_000
+    ones = np.unpackbits(keys.view(np.uint8)).reshape(-1, 64).mean(axis=0)
+    assert np.abs(ones - 0.5).max() < 5 * 0.5 / 20_000**0.5, "every bit is as often 1 as 0"
+
+
 def test_cells_outside_a_circuits_own_data_set_hold_the_padding_token() -> None:
     small, large = generated(2, 5), generated(4, 6)
     merged = merge_datasets([large, small])

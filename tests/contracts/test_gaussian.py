@@ -1,6 +1,7 @@
 """Gaussian diffusion: noising, targets, sampling against genQC step by step, and an oracle for every sampler."""
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from quantum_diffusion.config.schema import GAUSSIAN_SAMPLERS, BetaSchedule
 from quantum_diffusion.diffusion.gaussian import GaussianDiffusion
+from quantum_diffusion.diffusion.guidance import guide_plain, guide_rescaled
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.models.gate_embedding import GateEmbedding
@@ -185,6 +187,34 @@ def test_low_variance_levels_are_stratified(codebook: GateEmbedding) -> None:
     assert abs(float(free.float().mean()) - 499.5) < 4 * 289 / 20_000**0.5
 
 
+def test_the_loss_draws_such_levels_unless_told_otherwise(codebook: GateEmbedding) -> None:
+    drawn: dict[bool | None, Tensor] = {}
+
+    def losses(low_variance: bool | None) -> None:
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            drawn[low_variance] = t
+            return x
+
+        chosen = {} if low_variance is None else {"low_variance": low_variance}
+        make(codebook).loss(denoise, draw_tokens(20), Noise(torch.Generator().manual_seed(0)), **chosen)
+
+    for chosen in (None, True, False):
+        losses(chosen)
+    ranges = {chosen: sorted((levels // 50).tolist()) for chosen, levels in drawn.items()}
+    assert ranges[None] == ranges[True] == list(range(20))
+    assert ranges[False] != ranges[True]
+
+
+def test_numbers_just_below_one_draw_the_last_level(codebook: GateEmbedding) -> None:
+    class Largest(Noise):
+        def uniform(self, count: int, *shape: int) -> Tensor:
+            return torch.full((count, *shape), 1 - 2**-24)
+
+    for low_variance in (True, False):
+        levels = make(codebook).draw_levels(8, Largest(torch.Generator()), low_variance)
+        assert int(levels.max()) == 999, "rounding must not leave the levels"
+
+
 def test_input_perturbation_changes_the_input_and_not_the_target(codebook: GateEmbedding) -> None:
     tokens = draw_tokens(64)
     seen: dict[float, Tensor] = {}
@@ -211,6 +241,13 @@ def test_the_loss_of_an_oracle_is_zero(codebook: GateEmbedding, objective: str, 
     losses = process.loss(lambda x, t: exact(x, t)[0], tokens, Noise(torch.Generator().manual_seed(0)))
     assert losses.shape == (8,)
     assert float(losses.max()) < 1e-4
+
+
+def test_cross_entropy_is_that_of_the_signed_tokens(codebook: GateEmbedding) -> None:
+    process = make(codebook, "x0", "cross_entropy")
+    tokens = draw_tokens(5)
+    losses = process.loss(lambda x, t: torch.zeros_like(x), tokens, Noise(torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(losses, torch.full((5,), math.log(2 * VOCABULARY - 1)))
 
 
 def test_impossible_samplers_and_steps_are_refused(codebook: GateEmbedding) -> None:
@@ -256,6 +293,76 @@ def test_the_mode_of_guidance_is_the_process_s_own_unless_another_is_asked_for(
     assert not torch.allclose(plain, rescaled)
     assert torch.equal(sampled({"guidance_mode": "rescaled"}, "plain"), plain)
     assert torch.equal(sampled({}, "rescaled"), rescaled)
+
+
+@pytest.mark.parametrize("sampler", GAUSSIAN_SAMPLERS)
+def test_a_single_step_writes_the_guided_prediction(
+    codebook: GateEmbedding, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """However large its entries are: nothing is clipped."""
+    monkeypatch.setattr(codebook, "invert", lambda x: x)
+    conditional, unconditional = 3 * torch.randn(2, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    classes = [codebook.logits(x).log_softmax(1) for x in (conditional, unconditional)]
+    expected = {
+        ("mse", "plain"): guide_plain(conditional, unconditional, 2.5),
+        ("mse", "rescaled"): guide_rescaled(conditional, unconditional, 2.5),
+        ("cross_entropy", "plain"): codebook.expectation(guide_plain(*classes, 2.5).softmax(1)),
+    }
+    for (loss, mode), wanted in expected.items():
+        found = make(codebook, "x0", loss, sampler=sampler, guidance_mode=mode).sample(
+            lambda x, t: (conditional, unconditional),
+            SHAPE,
+            generators(1, 2),
+            torch.device("cpu"),
+            guidance_scale=2.5,
+            sample_steps=1,
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["epsilon", "v", "x0"])
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_cfg_plus_plus_adds_the_noise_of_no_prompt_back(
+    codebook: GateEmbedding, monkeypatch: pytest.MonkeyPatch, objective: str, eta: float
+) -> None:
+    """Arxiv 2406.08070, algorithm 2: the circuit is that of the guided prediction, the noise that of no prompt."""
+    monkeypatch.setattr(codebook, "invert", lambda x: x)
+    process = make(codebook, objective, num_train_timesteps=50, guidance_mode="cfg++", eta=eta)
+    predictions = torch.randn(7, 2, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    trace: list[Tensor] = []
+
+    def denoise(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        trace.append(x)
+        return tuple(predictions[len(trace) - 1])
+
+    found = process.sample(
+        denoise, SHAPE, generators(1), torch.device("cpu"), guidance_scale=0.6, sample_steps=len(predictions)
+    )
+    (again,) = generators(1)
+    x = torch.randn(SHAPE, generator=again)[None]
+    levels = [42, 35, 28, 21, 14, 7, 0]
+    for number, (level, (conditional, unconditional)) in enumerate(zip(levels, predictions, strict=True)):
+        torch.testing.assert_close(trace[number], x, rtol=1e-4, atol=1e-4)
+        now = float(process.alpha_bar[level])
+        later = float(process.alpha_bar[level - 7]) if level else 1.0
+
+        def split(prediction: Tensor, now: float = now, x: Tensor = x) -> tuple[Tensor, Tensor]:
+            """The circuit and the noise that a prediction stands for."""
+            signal, spread = now**0.5, (1 - now) ** 0.5
+            circuit = {
+                "epsilon": (x - spread * prediction) / signal,
+                "v": signal * x - spread * prediction,
+                "x0": prediction,
+            }[objective]
+            return circuit, (x - signal * circuit) / spread
+
+        circuit, _ = split(guide_plain(conditional, unconditional, 0.6))
+        _, noise = split(unconditional)
+        variance = eta**2 * (1 - later) / (1 - now) * (1 - now / later)
+        x = later**0.5 * circuit + (1 - later - variance) ** 0.5 * noise
+        if eta:
+            x = x + variance**0.5 * torch.randn(SHAPE, generator=again)
+    torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)
 
 
 def test_expectation_of_certain_classes_is_their_embedding(codebook: GateEmbedding) -> None:

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quantum_diffusion.config.schema import StepOrder
-from quantum_diffusion.diffusion.masked import Draw, MaskedDiffusion, of_wanted_steps
+from quantum_diffusion.diffusion.masked import Draw, MaskedDiffusion, end_is_surer, of_wanted_steps
 from quantum_diffusion.diffusion.noise import Noise
 
 STEPS = 5
@@ -361,3 +361,32 @@ def test_where_circuits_end_only_gates_and_the_first_no_gate_are_learned() -> No
     torch.testing.assert_close(
         MaskedDiffusion(suffix_share=1).loss(denoise, ids, rank), -(likelihood * counted).sum(1) / STEPS
     )
+
+
+def test_top_p_allows_no_more_than_it_needs() -> None:
+    logits = torch.tensor([0.125, 0.5, 0.25, 0.125]).log().expand(1, 1, 4)
+    every, known = torch.ones(1, 1, 4, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.int64)
+    for top_p, expected in {0.4: [1], 0.5: [1], 0.51: [1, 2], 0.75: [1, 2], 0.8: [0, 1, 2], 1.0: [0, 1, 2, 3]}.items():
+        drawn = Draw(top_p=top_p).probabilities(logits, None, known, every)
+        assert drawn[0, 0].nonzero().flatten().tolist() == expected
+
+
+def test_the_surer_end_is_surer_by_a_margin() -> None:
+    first = torch.tensor([0.25, 0.5, 0.25]).repeat(4, 1)
+    last = torch.tensor([[0.0, 0.0, 1.0], [0.5, 0.25, 0.25], [0.5005, 0.4995, 0.0], [0.49, 0.49, 0.02]])
+    assert end_is_surer(torch.stack([first, last], dim=1)).tolist() == [True, False, False, False]
+    assert end_is_surer(torch.stack([last, first], dim=1)).tolist() == [False, False, False, True]
+    assert end_is_surer(first[:, None]).tolist() == [False] * 4
+
+
+def test_processes_that_share_a_batch_draw_its_rows() -> None:
+    def drawn(*rows: Any) -> list[Tensor]:
+        noise = Noise(torch.Generator().manual_seed(0), *rows)
+        count = 2 if rows else 6
+        return [noise.uniform(count, 3), noise.normal(count, 2, 3), noise.places(count)]
+
+    whole = drawn()
+    parts = zip(*(drawn(slice(first, first + 2), 6) for first in (0, 2, 4)), strict=True)
+    for expected, found in zip(whole, parts, strict=True):
+        assert torch.equal(torch.cat(found), expected)
+    assert [tuple(numbers.shape) for numbers in whole] == [(6, 3), (6, 2, 3), (6,)]

@@ -117,6 +117,8 @@ def test_runs_are_merged_two_by_two() -> None:
     found = frequent_pairs(np.array([[1, 1, 1, 1, 1], [2, 2, 0, 0, 0]], dtype=np.int16), table)
     assert [(pair.name, pair.count, pair.circuits) for pair in found.pairs] == [("h a, h a", 5, 2)]
     assert (found.mean_length, found.merged_length) == (3.5, 2.0)
+    alone = frequent_pairs(np.array([[1, 1, 1, 1, 1]], dtype=np.int16), table)
+    assert (alone.mean_length, alone.merged_length) == (5.0, 3.0)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (4, 1), (2, 6)])

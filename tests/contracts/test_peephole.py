@@ -231,6 +231,28 @@ def test_rules(pool: str, before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("ccx 0 1 2; ccx 0 1 2", ""),
+        ("t 0; cx 0 1; t 0; ccx 0 1 2; h 0", "s 0; cx 0 1; ccx 0 1 2; h 0"),
+        ("ccx 0 1 2; t 0; ccx 0 1 2; h 2", "t 0; h 2"),
+        ("h 0; cswap 0 1 2; cz 0 3; swap 1 2; cswap 0 1 2; h 3", "h 0; cz 0 3; swap 1 2; h 3"),
+        ("t 3; cz 3 0; ccx 0 1 2; cx 1 3; ccx 0 1 2; s 0; h 3", "t 3; cz 3 0; cx 1 3; s 0; h 3"),
+    ],
+)
+def test_gates_merge_where_windows_are_too_rich_to_be_searched(
+    before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peephole, "_MAX_LOCAL", 0)
+    monkeypatch.setattr(peephole, "_rules", peephole._rules.__wrapped__)  # tables of its own
+    table = instruction_table(GatePool(GATES), 4)
+    texts = (before, "h 0; h 1", before, "h 3")
+    ids = ids_from_circuits([Circuit(4, read_gates(text)) for text in texts], table, 8)
+    result = check_contract(ids, table)
+    assert gate_count(result).tolist() == [len(read_gates(after)), 2, len(read_gates(after)), 1]
+
+
+@pytest.mark.parametrize(
     ("pool", "text", "most"),
     [
         (

@@ -294,3 +294,43 @@ def test_gates_of_a_fixed_angle_are_not_taken_for_any() -> None:
 def test_pairs_are_numbered_as_the_block_is(qubits: list[int], pairs: tuple[tuple[int, int], ...] | None) -> None:
     coupling = CouplingMap([[0, 1], [2, 1], [2, 3], [3, 4]])
     assert device_of(None, BASIS, coupling, qubits).pairs == pairs
+
+
+def test_a_device_runs_its_gates_on_its_pairs_and_knows_what_they_cost() -> None:
+    line, free = Device(("cx", "rz", "sx"), ((0, 1), (1, 2))), Device(("cx", "rz", "sx"))
+    fitting, foreign, far = QuantumCircuit(3), QuantumCircuit(3), QuantumCircuit(3)
+    fitting.cx(0, 1)
+    fitting.cx(2, 1)
+    fitting.sx(2)
+    foreign.h(0)
+    far.cx(0, 2)
+    assert [line.runs(native) for native in (fitting, foreign, far)] == [True, False, False]
+    assert [free.runs(native) for native in (fitting, foreign, far)] == [True, False, True]
+    routed = line.routed(far)
+    assert routed is not None
+    assert line.runs(routed)
+    needed = {"h": 0, "cx": 1, "swap": 3, "ccx": 6}
+    assert line.costs([*needed, "cswap"]) == needed, "of the gates on three qubits only ccx is taken apart"
+    assert free.costs(needed) == needed
+    assert "cswap" in free.costs(["cswap"])
+
+
+@pytest.mark.parametrize(
+    ("edges", "pairs"),
+    [([(0, 1), (1, 2)], ((0, 1), (1, 2))), ([(2, 0), (1, 2)], ((0, 2), (1, 2))), ([(1, 2)], None), ([(0, 1)], None)],
+)
+def test_a_coupling_counts_where_it_connects_the_block(edges: list[Any], pairs: Any) -> None:
+    assert device_of(None, BASIS, CouplingMap([*edges, (3, 4)]), [0, 1, 2]).pairs == pairs
+    assert device_of(None, BASIS, CouplingMap([(0, 1), (2, 3)]), [0, 1, 2, 3]).pairs is None
+
+
+def test_costs_begin_with_the_objective() -> None:
+    native = QuantumCircuit(3)
+    native.x(2)
+    native.h(0)
+    native.t(0)
+    native.cx(0, 1)
+    native.ccx(0, 1, 2)
+    assert cost(native, "two_qubit_gates") == (3, 4, 5)
+    assert cost(native, "depth") == (4, 3, 5)
+    assert cost(native, "gates") == (5, 3, 4)

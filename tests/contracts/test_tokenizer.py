@@ -364,3 +364,27 @@ def test_narrow_circuits_fit_a_wide_table() -> None:
 def test_circuits_that_do_not_fit_are_refused(circuit: Circuit, message: str) -> None:
     with pytest.raises(GateSetError, match=message):
         ids_from_circuits([circuit], instruction_table(GatePool(["h", "cx"]), 3), 2)
+
+
+def test_cells_outside_a_circuits_own_size_are_padding_of_any_sign() -> None:
+    pool = GatePool(["h", "cx"])
+    table = instruction_table(pool, 3)
+    bell = Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,))))
+    ids = ids_from_circuits([bell], table, 4)
+    padding, sizes = pool.padding_token, np.array([[2, 3]], dtype=np.int16)
+    tokens = encode_ids(ids, table, sizes, (4, 5))
+    outside = np.ones((4, 5), dtype=np.bool_)
+    outside[:2, :3] = False
+    np.testing.assert_array_equal(tokens[0] == padding, outside)
+    signs = np.where(np.arange(20).reshape(4, 5) % 2, 1, -1)
+    for cells in (tokens, np.where(outside, signs * padding, tokens)):
+        report = decode_tokens(cells, pool)
+        assert report.valid.tolist() == [True]
+        assert circuits_from_ids(report.ids, instruction_table(pool, 4), [2]) == [bell]
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (3, 3), (2, 3)])
+def test_arrays_too_small_for_the_circuits_are_refused(shape: tuple[int, int]) -> None:
+    table = instruction_table(GatePool(["h", "cx"]), 3)
+    with pytest.raises(ValueError, match="is smaller than 3 qubits and 4 time steps"):
+        encode_ids(np.zeros((1, 4), dtype=np.int16), table, shape=shape)

@@ -100,6 +100,23 @@ def test_tables_are_made_once() -> None:
 # ---- coupling
 
 
+def test_arrays_are_as_small_as_they_are_said_to_be() -> None:
+    table = instruction_table(GatePool(["h", "cx"]), 2)
+    types = {name: getattr(table, name).dtype for name in ("gate_index", "operands", "columns", "canonical", "inverse")}
+    assert types == {
+        "gate_index": "int16",
+        "operands": "int8",
+        "columns": "int8",
+        "canonical": "int16",
+        "inverse": "int16",
+    }
+
+
+def test_the_first_instruction_keeps_to_the_coupling_too() -> None:
+    table = instruction_table(GatePool(["cx"]), 3)
+    assert names_and_qubits(table, np.flatnonzero(table.allowed([(0, 2)]))[1:]) == {("cx", frozenset({0, 2}))}
+
+
 def test_without_coupling_everything_is_allowed() -> None:
     table = InstructionTable(GatePool(GATES), 4)
     allowed = table.allowed(None)

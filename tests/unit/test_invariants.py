@@ -11,6 +11,8 @@ from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import InstructionTable, instruction_table
 from quantum_diffusion.circuits.invariants import (
     INVARIANTS,
+    ROTATIONS,
+    Invariant,
     broken_by_state,
     broken_invariants,
     may_be_exact,
@@ -66,6 +68,24 @@ def test_no_circuit_is_told_from_circuits_of_its_gates() -> None:
         assert broken_invariants(target, gates) == [], (gates, exact)
 
 
+@pytest.mark.parametrize("invariant", INVARIANTS, ids=lambda invariant: invariant.members)
+def test_misfits_are_zero_for_members_and_hardly_more_than_the_infidelity_near_them(invariant: Invariant) -> None:
+    table, rng = whole_table(3), np.random.default_rng(0)
+    usable = [index for index, gate in enumerate(table.pool) if invariant.has(gate.name, 3)]
+    ids = rng.choice(np.flatnonzero(np.isin(table.gate_index, usable)), (20, 12)).astype(np.int16)
+    phases = np.concatenate([np.arange(8) / 8, rng.random(12)])  # among them those that decide between numbers
+    for matrix in unitaries(ids, table) * np.exp(2j * np.pi * phases)[:, None, None]:
+        assert abs(invariant.misfit(matrix)) < 1e-12
+        assert invariant.misfit(disturbed(matrix, rng)) < 2e-6
+        if invariant.misfit_of_state is not None:
+            state = matrix[:, 0]
+            off = rng.normal(size=(2, 8)).T @ [1, 1j]
+            off -= state * np.vdot(state, off)
+            near = np.sqrt(1 - LARGEST) * state + np.sqrt(LARGEST) * off / np.linalg.norm(off)
+            assert abs(invariant.misfit_of_state(state)) < 1e-12
+            assert invariant.misfit_of_state(near) < 2e-6
+
+
 @pytest.mark.parametrize(
     ("text", "gates", "said"),
     [
@@ -74,12 +94,14 @@ def test_no_circuit_is_told_from_circuits_of_its_gates() -> None:
         ("t 0", "h s x y z cx cy cz swap", "Clifford"),
         ("h 0; t 0; h 0", "h s x y z cx cy cz swap", "Clifford"),  # takes x to x, but z to no product of x, y and z
         ("ccx 0 1 2", "h x cx cz swap", "Clifford"),
+        ("h 2; t 2; h 2", "h s x y z cx cy cz swap", "Clifford"),
         ("x 0", "z s t cz", "diagonal"),
         ("h 0", "x y z s t cx cz swap ccx cswap", "permutations of the basis states, up to phases"),
         ("z 0", "x cx ccx swap cswap", "permutations of the basis states without phases"),
         ("ccx 0 1 2", "x y z s t cx cy cz swap", "sums (XOR) of input bits"),
         ("swap 0 1", "x y z s t cz", "flips of bits, up to phases"),
         ("cx 0 1", "x y z s t cz swap", "flips and swaps of bits, up to phases"),
+        ("cx 2 0", "x y z s t cz swap", "flips and swaps of bits, up to phases"),
         ("x 1", "cx cy cz swap ccx cswap s t", "such that |0...0> is unchanged"),
         ("cx 0 1", "z s t cz swap cswap", "such that the number of qubits in 1 is unchanged"),
         ("cx 0 1", "h x y z s t swap", "products of gates on single qubits, up to swaps"),
@@ -218,3 +240,37 @@ def test_thirds_and_random_matrices_are_never_exact() -> None:
         matrix, _ = np.linalg.qr(rng.normal(size=(8, 8)))
         assert not may_be_exact(matrix, ["h", "cx", "ccx"], 30)
         assert not may_be_exact(matrix, ["h", "cx", "t"], 30)
+
+
+def state_of(share: float) -> Matrix:
+    """A state of one qubit that is in |1> with this probability."""
+    return np.array([np.sqrt(1 - share), np.sqrt(share)], dtype=np.complex128)
+
+
+def test_shares_tell_which_gates_and_how_many_of_them_a_state_takes() -> None:
+    root = np.sqrt(2)
+    half, eighth = state_of(1 / 2), state_of((2 - root) / 4)  # as h, and as h, t and h prepare them
+    assert [may_be_exact(half, ["h", "cx"], most) for most in (0, 1, 20)] == [False, True, True]
+    assert [may_be_exact(eighth, ["h", "t"], most) for most in (0, 1, 2, 3)] == [False, False, True, True]
+    assert not may_be_exact(eighth, ["h", "s", "cx"], 20)
+    many = state_of((64 - 45 * root) / 128)  # the most roots that this power of two allows
+    assert [may_be_exact(many, ["h", "t"], most) for most in (6, 7)] == [False, True]
+    outside = state_of(root - 1)  # with the sign of the root flipped it is no probability
+    assert not may_be_exact(outside, ["h", "t"], 6)
+    assert may_be_exact(outside, ["h", "t", "rx"], 0), "nothing is known of circuits of other gates"
+
+
+def test_targets_count_up_to_their_norm() -> None:
+    for scale in (0.99, 1.01):
+        for text in ("h 0; s 0; cx 0 1", "h 0; t 0"):
+            target = unitary(text, 2)
+            for gates in (["h", "cx"], ["t", "cx"], ["h", "s", "swap"]):
+                assert broken_invariants(scale * target, gates) == broken_invariants(target, gates)
+                assert broken_by_state(scale * target[:, 0], gates) == broken_by_state(target[:, 0], gates)
+
+
+def test_a_gate_may_be_in_a_group_among_other_qubits_alone() -> None:
+    """An x has determinant -1 where it is alone, and 1 where there is another qubit."""
+    complex_state = unitary("h 0; s 0", 2)[:, 0]
+    for state, is_rotation in ((complex_state[:2], False), (complex_state, True)):
+        assert (ROTATIONS in broken_by_state(state, ["x"])) == is_rotation

@@ -85,8 +85,20 @@ def test_only_chosen_qubits_are_joined(gates: tuple[str, ...], coupling: list[tu
     assert not (joins & ~entangle[:, None]).any()
     assert table.allowed(coupling)[ids].all()
     if "h" in gates and coupling is None:  # a gate too wide gives way to a single-qubit one: no step stays empty
-        lengths = (ids != 0).sum(axis=1)
-        assert lengths.min() >= 2
+        np.testing.assert_array_equal(ids != 0, random_ids(generator(), table, 4000, 2, 9) != 0)
+
+
+def test_gates_that_fit_the_chosen_qubits_stay_and_others_give_way_to_all_narrow_ones() -> None:
+    table = instruction_table(GatePool(["h", "t", "x", "cx"]), 4)
+
+    def counts(entangle: list[bool]) -> list[int]:
+        ids = random_ids(generator(), table, 1000, 4, 4, None, np.tile(entangle, (1000, 1)))
+        return [int(np.isin(ids, np.flatnonzero(table.gate_index == index)).sum()) for index in range(4)]
+
+    assert chisquare(counts([False, True, True, False])).pvalue > SMALLEST_P
+    *narrow, wide = counts([False, True, False, False])
+    assert wide == 0
+    assert chisquare(narrow).pvalue > SMALLEST_P
 
 
 def test_no_circuits() -> None:

@@ -46,8 +46,7 @@ def make_betas(
         power = 2 if name == "cos_alpha" else 4
         ramp = (torch.arange(num_levels + 1, dtype=torch.float64) / num_levels + 0.008) / 1.008
         alpha_bar = torch.cos(ramp * math.pi / 2).clamp(min=0) ** power
-        alpha_bar[-1] = 0.0 if zero_terminal_snr else alpha_bar[-1]
-        betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+        betas = 1 - alpha_bar[1:] / alpha_bar[:-1]  # the last one is exactly 1: what rounding leaves of 0 is lost there
         return betas if zero_terminal_snr else betas.clamp(max=LARGEST_BETA)
     else:
         raise ConfigError(unknown_name("beta_schedule", name, get_args(BetaSchedule)))
