@@ -216,7 +216,7 @@ def cases(folder: Path, small: bool) -> Iterator[tuple[str, str, dict[str, Any]]
             {"kind": "SRV", "count": batches[qubits], "steps": steps, "scale": 10, **theirs, **ours, **judged},
         )
     theirs = {"num_qubits": 3, "max_gates": 12, "num_gates": len(UNITARY_POOL)}
-    ours = {"model": "pretrained:unitary_3q", "folder": compiling["folder"], "ours": 8 if small else 100}
+    ours = {"model": "pretrained:unitary_3q", "folder": compiling["folder"], "ours": 8 if small else 512}
     judged = {"accuracy": PUBLISHED["unitary"], "evaluated": {"file": compiling["file"], "kind": "UNITARY"}}
     title = "one verified circuit, unitaries, 3 qubits"
     common = {"kind": "UNITARY", "count": batches[3], "steps": steps, "scale": 10}

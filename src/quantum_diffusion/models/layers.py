@@ -233,7 +233,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tens
         with torch.autocast("cpu", enabled=False):
             q, k, v = (x.float() if x.dtype.itemsize == 2 else x for x in (q, k, v))
             few = max(q.shape[2], k.shape[2]) <= FEW_TOKENS
-            mixed = _plain_attention(q, k, v, mask) if few else F.scaled_dot_product_attention(q, k, v, mask)
+            # Without a backward pass and a mask, the fused kernel is faster for few tokens, too.
+            plain = few and (mask is not None or torch.is_grad_enabled())
+            mixed = _plain_attention(q, k, v, mask) if plain else F.scaled_dot_product_attention(q, k, v, mask)
     else:
         mixed = F.scaled_dot_product_attention(q, k, v, mask)  # [B, heads, N, C / heads]
     return mixed.transpose(1, 2).flatten(2)  # [B, N, C]
