@@ -301,7 +301,7 @@ def test_what_a_circuit_for_schmidt_rank_vectors_has_is_said_and_prompts_are_che
     assert task.outcome_of(bell[:1], 1, None, TABLE) == "have the Schmidt rank vector [1]"
     task.check_prompt("Generate SRV: [2, 2]", TABLE.pool, 2)
     for wrong, said in (
-        ("Generate SRV: [2, 2, 1]", "asks for 3 qubits, but the model has 2"),
+        ("Generate SRV: [2, 2, 1]", "has 3 qubits, but the model has 2"),
         ("Generate SRV: [3, 2]", "is not of the form 'Generate SRV: "),
         ("Compile using: ['h']", "is not of the form 'Generate SRV: "),
         ("Generate SRV: [1, 2]", "single entangled qubit"),
