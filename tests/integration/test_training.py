@@ -827,7 +827,7 @@ def test_sampling_options_of_another_process_are_refused(make_config: MakeConfig
         with pytest.raises(ConfigError, match=message):
             pipeline.sample(["Generate SRV: [1, 2, 2]"], 0, SamplingConfig(**options))
     for prompt in ("Generate SRV: [1, 2]!", "Generate SRV: [1, 1, 2]", "Generate SRV: [1, 1, 2, 2]"):
-        with pytest.raises(ConfigError, match="prompt|Schmidt rank vector"):
+        with pytest.raises(ConfigError, match=r"prompt|Schmidt rank vector"):
             masked.sample([prompt], 0)
 
 
