@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that is measured on a GPU, in one run of less than eight minutes: bash benchmarks/cuda.sh FOLDER [PYTHON]
+# All that is measured on a GPU, in one run of less than ten minutes: bash benchmarks/cuda.sh FOLDER [PYTHON]
 # Tests on the device first, then training and sampling, both sides of each comparison in one process. Each part has a
 # bound of its own, so that a slow one takes no time from the others; what they print is in FOLDER/log.txt.
 set -u
@@ -24,3 +24,4 @@ part training 100 "$python" benchmarks/training.py 2
 part fit-3x16 90 "$python" benchmarks/fit.py --repetitions 3 --steps 50
 part fit-8x52 60 "$python" benchmarks/fit.py --repetitions 3 --steps 15 --qubits 8 --gates 52
 part sampling 60 "$python" benchmarks/sampling.py 2 1024
+part peer 80 "$python" benchmarks/peer/run.py --python "$python" --repetitions 2 --cases "training,sampling" --output "$folder/peer.json"
