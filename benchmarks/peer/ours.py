@@ -179,14 +179,3 @@ def importing(**_: Any) -> Measure:
         "quantum_diffusion.circuits.backends.qiskit"
     )
     return lambda: (1, timed(lambda: subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)))
-
-
-CASES: dict[str, Callable[..., Measure]] = {
-    "generation": generation,
-    "training": training,
-    "sampling": sampling,
-    "evaluation": evaluation,
-    "verified": verified,
-    "loading": loading,
-    "importing": importing,
-}

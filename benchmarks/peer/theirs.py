@@ -321,14 +321,3 @@ def importing(**_: Any) -> Measure:
         "genQC.inference.sampling, genQC.dataset.circuits_dataset, genQC.platform.simulation"
     )
     return lambda: (1, timed(lambda: subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)))
-
-
-CASES: dict[str, Callable[..., Measure]] = {
-    "generation": generation,
-    "training": training,
-    "sampling": sampling,
-    "evaluation": evaluation,
-    "verified": verified,
-    "loading": loading,
-    "importing": importing,
-}

@@ -1,8 +1,8 @@
 """A process that holds one side of one case and measures it on demand.
 
-Run by run.py: `python worker.py SIDE CASE PARAMETERS`, with the parameters as JSON. It prints a line of JSON when it is
-ready; each line on stdin starts a measurement, answered by another line; closing stdin ends it. Everything else that
-libraries print goes to stderr.
+Run by run.py: `python worker.py SIDE CASE ARGUMENTS`, which are a module, its function and its arguments as JSON. It
+prints a line of JSON when it is ready; each line on stdin starts a measurement, answered by another line; closing stdin
+ends it. Everything else that libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
     side, case, parameters = sys.argv[1:]
-    measure = importlib.import_module(side).CASES[case](**json.loads(parameters))
+    measure = getattr(importlib.import_module(side), case)(**json.loads(parameters))
     print(json.dumps({"ready": True}), file=answers)
     for _ in sys.stdin:
         count, seconds = measure()
