@@ -5,6 +5,7 @@ Code below the public functions trusts its arguments' types.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -87,6 +88,14 @@ def check_number(value: Any, name: str) -> None:
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ConfigError(f"{name} is {shown(value)}: give a number")
+
+
+def check_finite(value: Any, name: str) -> float:
+    """Return a Python or numpy number that is neither infinite nor NaN as a `float`; see `check_number`."""
+    check_number(value, name)
+    if not math.isfinite(value):
+        raise ConfigError(f"{name} is {shown(value)}: give a finite number")
+    return float(value)
 
 
 def check_list(values: Any, name: str, example: str) -> list[Any]:

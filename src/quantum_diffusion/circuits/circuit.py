@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, overload
 
-from quantum_diffusion.arguments import check_count, check_kind, check_list, check_wholes
+from quantum_diffusion.arguments import check_count, check_finite, check_kind, check_list, check_wholes
 from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, quoted, unknown_name
 
@@ -32,17 +32,24 @@ class Instruction:
         gate: Name of the gate.
         controls: Control qubits, from 0.
         targets: Target qubits, from 0.
+        angles: Its angles in radians, reduced to [0, 2 pi) ([0, 4 pi) for crz), which only changes the global phase.
     """
 
     gate: str
     controls: tuple[int, ...]
     targets: tuple[int, ...]
+    angles: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_kind(self.gate, str, "the gate of an instruction")
         for name in ("controls", "targets"):
             qubits = check_wholes(getattr(self, name), f"Instruction({self.gate!r}).{name}", "(0,)")
             object.__setattr__(self, name, qubits)
+        if len(self.angles):
+            given = check_list(self.angles, f"Instruction({self.gate!r}).angles", "(0.5,)")
+            angles = tuple(check_finite(angle, f"an angle of {self.gate!r}") for angle in given)
+            gate = GATES.get(self.gate)
+            object.__setattr__(self, "angles", angles if gate is None else tuple(map(gate.reduced, angles)))
 
     @property
     def qubits(self) -> tuple[int, ...]:
@@ -84,6 +91,10 @@ class Circuit:
                     f"{gate.name!r} takes {counted(gate.num_controls, 'control')} and "
                     f"{counted(gate.num_targets, 'target')}, given {quoted(instruction)}"
                 )
+            if len(instruction.angles) != gate.num_angles:
+                raise GateSetError(
+                    f"{gate.name!r} takes {counted(gate.num_angles, 'angle')}, given {quoted(instruction)}"
+                )
             if len(set(qubits)) != len(qubits) or not all(0 <= q < self.num_qubits for q in qubits):
                 raise GateSetError(
                     f"{instruction} does not fit a circuit of {counted(self.num_qubits, 'qubit')}: "
@@ -106,7 +117,8 @@ class Circuit:
         lines.append(f"qreg q[{self.num_qubits}];")
         for instruction in self.instructions:
             operands = ",".join(f"q[{qubit}]" for qubit in instruction.qubits)
-            lines.append(f"{instruction.gate} {operands};")
+            angles = f"({','.join(map(repr, instruction.angles))})" if instruction.angles else ""
+            lines.append(f"{instruction.gate}{angles} {operands};")
         return "\n".join(lines) + "\n"
 
     def to_qasm3(self) -> str:

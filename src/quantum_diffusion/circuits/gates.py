@@ -1,23 +1,34 @@
 """The table of known gates, and the ordered pool of gates that a data set or model uses.
 
-Tokens, prompts, simulation, labels, simplification, drawings and OpenQASM read this table and hard-code no gate.
+Tokens, prompts, simulation, labels, simplification, refinement, drawings and OpenQASM read this table and hard-code no
+gate.
 """
 
 from __future__ import annotations
 
 import cmath
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from quantum_diffusion.arguments import shown
 from quantum_diffusion.errors import GateSetError, unknown_name
 
 Matrix = NDArray[np.complex128]
+
+TURN = 2 * math.pi
+"""A full turn in radians."""
+
+SOME_ANGLES = (1.0, 0.6, 0.3)
+"""Angles at which a gate has no property by coincidence, such as commuting with another."""
+
+_STEPS = {0: 1, 1: 32, 3: 4}
+"""By a gate's number of angles: values that each angle takes on its grid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +41,17 @@ class Gate:
         name: Lower-case letters only, as prompts require; Qiskit's name if Qiskit has the gate.
         num_controls: Number of control qubits; the gate acts if all are 1.
         num_targets: Number of qubits the target matrix acts on.
-        target_matrix: Returns the complex128 matrix [2**num_targets, 2**num_targets] on the targets, as a function
-            of the gate's parameters (no current gate has any).
-        inverse: Name of the inverse gate.
-        is_clifford: Whether a stabilizer tableau can simulate the gate.
+        target_matrix: Returns the complex128 matrix [..., 2**num_targets, 2**num_targets] on the targets, as a function
+            of the gate's angles, each a float or an array [...].
+        inverse: Name of the inverse gate; it takes the negated angles, in the order `undo`.
+        is_clifford: Whether a stabilizer tableau can simulate the gate, whatever its angles.
         qasm2: Its OpenQASM 2 definition, without "gate" and the name, in terms of the originally published header; None
             if the header has the gate. Qiskit reads it for gates that Qiskit lacks.
+        num_angles: Number of angles, in radians.
+        period: Period of the angles; an angle plus the period is the same gate up to a global phase.
+        undo: For each angle of the inverse, which of the gate's angles it negates.
+        made_of: For gates of several angles, an equal sequence of gates of one angle on the same qubit, each with the
+            number of its angle.
     """
 
     name: str
@@ -45,6 +61,10 @@ class Gate:
     inverse: str
     is_clifford: bool
     qasm2: str | None = None
+    num_angles: int = 0
+    period: float = TURN
+    undo: tuple[int, ...] = (0,)
+    made_of: tuple[tuple[str, int], ...] = ()
 
     @property
     def num_qubits(self) -> int:
@@ -56,18 +76,48 @@ class Gate:
         """Whether permuting its qubits, controls and targets alike, leaves the unitary unchanged."""
         return _is_symmetric(self)
 
-    def matrix(self) -> Matrix:
+    def matrix(self, *angles: float) -> Matrix:
         """Return the matrix on all its qubits, complex128 [D, D]; the first control is bit 0 of the index."""
         controls = 2**self.num_controls
         matrix = np.eye(2**self.num_qubits, dtype=np.complex128)
         rows = np.arange(2**self.num_targets) * controls + controls - 1  # all controls 1
-        matrix[np.ix_(rows, rows)] = self.target_matrix()
+        matrix[np.ix_(rows, rows)] = self.target_matrix(*angles)
         return matrix
+
+    def example(self) -> Matrix:
+        """Return the matrix on all its qubits at angles at which it has no property by coincidence."""
+        return self.matrix(*SOME_ANGLES[: self.num_angles])
+
+    @property
+    def num_steps(self) -> int:
+        """Number of values that each angle takes on the grid on which models write angles."""
+        return _STEPS[self.num_angles]
+
+    @property
+    def step(self) -> float:
+        """Distance of neighbouring angles on the grid, in radians."""
+        return self.period / self.num_steps
+
+    @property
+    def grid(self) -> list[tuple[float, ...]]:
+        """All combinations of angles on the grid, those of the last angle next to each other; [()] without angles."""
+        values = [number * self.step for number in range(self.num_steps)]
+        return list(itertools.product(*[values] * self.num_angles))
+
+    def inverse_angles(self, angles: Iterable[float]) -> tuple[float, ...]:
+        """Return the angles of the inverse gate, in [0, period)."""
+        given = tuple(angles)
+        return tuple(self.reduced(-given[number]) for number in self.undo[: self.num_angles])
+
+    def reduced(self, angle: float) -> float:
+        """Return the same angle in [0, period), up to a global phase of the gate."""
+        rest = angle % self.period
+        return 0.0 if rest == self.period else rest  # a tiny negative angle rounds up to the period
 
 
 @cache
 def _is_symmetric(gate: Gate) -> bool:
-    matrix, num_qubits = gate.matrix(), gate.num_qubits
+    matrix, num_qubits = gate.example(), gate.num_qubits
     axes = matrix.reshape((2,) * (2 * num_qubits))
     return all(
         np.allclose(axes.swapaxes(k, k + 1).swapaxes(num_qubits + k, num_qubits + k + 1), axes)
@@ -91,7 +141,45 @@ _S = _constant([[1, 0], [0, 1j]])
 _SDG = _constant([[1, 0], [0, -1j]])
 _T = _constant([[1, 0], [0, cmath.exp(1j * math.pi / 4)]])
 _TDG = _constant([[1, 0], [0, cmath.exp(-1j * math.pi / 4)]])
+_SX = _constant([[0.5 + 0.5j, 0.5 - 0.5j], [0.5 - 0.5j, 0.5 + 0.5j]])
+_SXDG = _constant([[0.5 - 0.5j, 0.5 + 0.5j], [0.5 + 0.5j, 0.5 - 0.5j]])
 _SWAP = _constant([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+
+def _of_entries(*rows: tuple[ArrayLike, ...]) -> Matrix:
+    """Return the matrices [..., d, d] whose entries are numbers or arrays [...]."""
+    entries = np.broadcast_arrays(*itertools.chain.from_iterable(rows))
+    flat = np.stack(entries, axis=-1).astype(np.complex128)
+    return flat.reshape(*flat.shape[:-1], len(rows), len(rows))
+
+
+def _rx(angle: ArrayLike) -> Matrix:
+    cos, sin = np.cos(np.divide(angle, 2)), np.sin(np.divide(angle, 2))
+    return _of_entries((cos, -1j * sin), (-1j * sin, cos))
+
+
+def _ry(angle: ArrayLike) -> Matrix:
+    cos, sin = np.cos(np.divide(angle, 2)), np.sin(np.divide(angle, 2))
+    return _of_entries((cos, -sin), (sin, cos))
+
+
+def _rz(angle: ArrayLike) -> Matrix:
+    turn = np.exp(np.multiply(angle, 0.5j))
+    return _of_entries((turn.conj(), 0), (0, turn))
+
+
+def _p(angle: ArrayLike) -> Matrix:
+    return _of_entries((1, 0), (0, np.exp(np.multiply(angle, 1j))))
+
+
+def _rzz(angle: ArrayLike) -> Matrix:
+    turn = np.exp(np.multiply(angle, 0.5j))
+    back = turn.conj()
+    return _of_entries((back, 0, 0, 0), (0, turn, 0, 0), (0, 0, turn, 0), (0, 0, 0, back))
+
+
+def _u(theta: ArrayLike, phi: ArrayLike, lam: ArrayLike) -> Matrix:
+    return _p(phi) @ _ry(theta) @ _p(lam)
+
 
 GATES: dict[str, Gate] = {
     gate.name: gate
@@ -110,6 +198,20 @@ GATES: dict[str, Gate] = {
         Gate("swap", 0, 2, _SWAP, "swap", True, "a,b { cx a,b; cx b,a; cx a,b; }"),
         Gate("ccx", 2, 1, _X, "ccx", False),
         Gate("cswap", 1, 2, _SWAP, "cswap", False, "c,a,b { cx b,a; ccx c,a,b; cx b,a; }"),
+        Gate("sx", 0, 1, _SX, "sxdg", True, "a { h a; s a; h a; }"),
+        Gate("sxdg", 0, 1, _SXDG, "sx", True, "a { h a; sdg a; h a; }"),
+        Gate("rx", 0, 1, _rx, "rx", False, None, 1),
+        Gate("ry", 0, 1, _ry, "ry", False, None, 1),
+        Gate("rz", 0, 1, _rz, "rz", False, None, 1),
+        Gate("p", 0, 1, _p, "p", False, "(t) a { u1(t) a; }", 1),
+        Gate("cp", 1, 1, _p, "cp", False, "(t) a,b { cu1(t) a,b; }", 1),
+        Gate("crz", 1, 1, _rz, "crz", False, None, 1, 2 * TURN),
+        Gate("rzz", 0, 2, _rzz, "rzz", False, "(t) a,b { cx a,b; rz(t) b; cx a,b; }", 1),
+        Gate(
+            *("u", 0, 1, _u, "u", False, "(t,f,l) a { u3(t,f,l) a; }", 3),
+            undo=(0, 2, 1),
+            made_of=(("p", 2), ("ry", 0), ("p", 1)),
+        ),
     )
 }
 
@@ -172,6 +274,11 @@ class GatePool:
     def is_clifford(self) -> bool:
         """Whether every gate is Clifford, in which case labels need no state vector."""
         return all(gate.is_clifford for gate in self)
+
+    @property
+    def num_angles(self) -> int:
+        """Number of angles of the gate with the most, A; 0 if no gate has any."""
+        return max(gate.num_angles for gate in self)
 
     def check_fits(self, num_qubits: int) -> None:
         """Raise `GateSetError` if a gate needs more qubits than there are."""

@@ -1,7 +1,8 @@
 """The instruction vocabulary: numbers every gate of a pool on every choice of qubits.
 
 Generation, simplification, labels and the masked diffusion process handle circuits in bulk as arrays of these ids, one
-per time step; the tokenizer converts between ids and cell tokens.
+per time step; the tokenizer converts between ids and cell tokens. A gate with angles has an id for each angle on a grid
+(ADR 22); arrays of exact angles stand next to the ids where they are known.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from quantum_diffusion.errors import GateSetError
 
 Ids = NDArray[np.int16]
 
+Angles = NDArray[np.float64]
+"""Angles in radians [N, T, A], A for the gate of a pool with the most; zeros where a gate has fewer."""
+
 NO_GATE = 0
 """The id of a time step without a gate."""
 
@@ -28,7 +32,8 @@ _MAX_OPERANDS = max(gate.num_qubits for gate in GATES.values())
 class InstructionTable:
     """All instructions of a gate pool on `num_qubits` qubits; id 0 is "no gate", ids 1..K are instructions.
 
-    The ids are ordered by gate (pool order), then by controls, then by targets. Treat the arrays as read-only.
+    The ids are ordered by gate (pool order), then by controls, then by targets, then by angles. Treat the arrays as
+    read-only.
 
     Args:
         pool: The gate pool.
@@ -44,7 +49,14 @@ class InstructionTable:
         columns: int8 [K+1, Q], the cell tokens of the instruction (a control is negative).
         uses_qubit: bool [K+1, Q], whether the instruction touches the qubit.
         canonical: int16 [K+1], the same id for instructions with the same unitary (cz may swap its qubits).
-        inverse: int16 [K+1], canonical id of the inverse instruction, -1 if the pool has none.
+        inverse: int16 [K+1], canonical id of the inverse instruction (for gates with angles up to a global phase), -1
+            if the pool has none.
+        angles: float64 [K+1, A], angles on the grid; A = 0 for pools without angles.
+        num_angles: int64 [K+1], number of angles.
+        first: int16 [K+1], id of the same gate on the same qubits with all angles 0; the id itself without angles.
+        step: float64 [K+1], distance of neighbouring angles on the grid; 1 without angles.
+        num_steps: int64 [K+1], values of each angle on the grid; 1 without angles.
+        strides: int64 [K+1, A], by how much the id grows with each angle's number on the grid; 0 for missing angles.
     """
 
     def __init__(self, pool: GatePool, num_qubits: int) -> None:
@@ -53,10 +65,11 @@ class InstructionTable:
         self.num_qubits = num_qubits
 
         placements = [
-            (index, controls, targets)
+            (index, controls, targets, angles)
             for index, gate in enumerate(pool)
             for controls in itertools.combinations(range(num_qubits), gate.num_controls)
             for targets in itertools.combinations([q for q in range(num_qubits) if q not in controls], gate.num_targets)
+            for angles in gate.grid
         ]
         size = len(placements) + 1
         if size > np.iinfo(np.int16).max:
@@ -67,18 +80,46 @@ class InstructionTable:
         self.gate_index = np.full(size, -1, dtype=np.int16)
         self.operands = np.full((size, _MAX_OPERANDS), -1, dtype=np.int8)
         self.columns = np.zeros((size, num_qubits), dtype=np.int8)
-        for row, (index, controls, targets) in enumerate(placements, start=1):
+        self.angles = np.zeros((size, pool.num_angles))
+        self.num_angles = np.zeros(size, dtype=np.int64)
+        self.first = np.arange(size, dtype=np.int16)
+        self.step = np.ones(size)
+        self.num_steps = np.ones(size, dtype=np.int64)
+        self.strides = np.zeros((size, pool.num_angles), dtype=np.int64)
+        gates = list(pool)
+        for row, (index, controls, targets, angles) in enumerate(placements, start=1):
             self.gate_index[row] = index
+            self.angles[row, : len(angles)] = angles
+            self.num_angles[row] = len(angles)
+            if angles:
+                steps = gates[index].num_steps
+                self.step[row], self.num_steps[row] = gates[index].step, steps
+                self.strides[row, : len(angles)] = steps ** np.arange(len(angles))[::-1]
+            if any(angles):
+                self.first[row] = self.first[row - 1]
             self.operands[row, : len(controls) + len(targets)] = controls + targets
             self.columns[row, list(controls)] = -(index + 1)
             self.columns[row, list(targets)] = index + 1
         self.uses_qubit = self.columns != 0
-        self.instructions = tuple(Instruction(pool.names[i], controls, targets) for i, controls, targets in placements)
+        self.instructions = tuple(Instruction(pool.names[index], *rest) for index, *rest in placements)
         self.canonical, self.inverse = _relations(self.instructions)
 
     def __len__(self) -> int:
         """Number of instructions, "no gate" not counted."""
         return len(self.gate_index) - 1
+
+    def on_grid(self, ids: NDArray[np.integer], angles: Angles) -> Ids:
+        """Return the ids of the same gates with the nearest angles on the grid.
+
+        Args:
+            ids: [...], of any angles.
+            angles: float64 [..., A], exact angles.
+
+        Returns:
+            int16 [...].
+        """
+        numbers = np.rint(angles / self.step[ids][..., None]).astype(np.int64) % self.num_steps[ids][..., None]
+        return (self.first[ids] + (numbers * self.strides[ids]).sum(axis=-1)).astype(np.int16)
 
     def allowed(self, coupling: Sequence[tuple[int, int]] | None) -> NDArray[np.bool_]:
         """Return which instructions a coupling allows.
@@ -110,16 +151,19 @@ class InstructionTable:
 def _relations(instructions: Sequence[Instruction]) -> tuple[Ids, Ids]:
     """Return, for ids 0..K, the first id with the same unitary and the first with the inverse unitary."""
 
-    def key(gate: Gate, instruction: Instruction) -> tuple[object, ...]:
+    def key(gate: Gate, instruction: Instruction, angles: tuple[float, ...]) -> tuple[object, ...]:
+        steps = tuple(round(angle / gate.step) for angle in angles)  # exact, unlike angles
         if gate.is_symmetric:
-            return (gate.name, frozenset(instruction.qubits))
-        return (gate.name, instruction.controls, instruction.targets)
+            return (gate.name, frozenset(instruction.qubits), steps)
+        return (gate.name, instruction.controls, instruction.targets, steps)
 
     first_with: dict[tuple[object, ...], int] = {}
-    canonical = [NO_GATE]
+    canonical, inverse = [NO_GATE], [-1]
     for number, step in enumerate(instructions, start=1):
-        canonical.append(first_with.setdefault(key(GATES[step.gate], step), number))
-    inverse = [-1] + [first_with.get(key(GATES[GATES[step.gate].inverse], step), -1) for step in instructions]
+        canonical.append(first_with.setdefault(key(GATES[step.gate], step, step.angles), number))
+    for step in instructions:
+        gate = GATES[step.gate]
+        inverse.append(first_with.get(key(GATES[gate.inverse], step, gate.inverse_angles(step.angles)), -1))
     return np.array(canonical, dtype=np.int16), np.array(inverse, dtype=np.int16)
 
 

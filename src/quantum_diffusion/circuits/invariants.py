@@ -144,7 +144,7 @@ def _is_member(invariant: Invariant, gate: str, among_others: bool) -> bool:
 
 def _embedded(gate: str, among_others: bool) -> Matrix:
     """Return a gate's matrix, extended by an idle qubit if there are others; their number makes no difference."""
-    matrix = GATES[gate].matrix()
+    matrix = GATES[gate].example()  # its powers come near to all angles
     return np.asarray(np.kron(np.eye(2), matrix) if among_others else matrix)
 
 

@@ -7,6 +7,7 @@ another circuit.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
@@ -30,6 +31,20 @@ def normal_form(ids: Ids, table: InstructionTable) -> Ids:
         Cartier and Foata, Lecture Notes in Mathematics 85 (1969): the normal form of partially commuting words.
     """
     ids = table.canonical[cancel_inverse_neighbours(ids, table)]
+    result: Ids = np.take_along_axis(ids, layer_order(ids, table), axis=1)
+    return result
+
+
+def layer_order(ids: Ids, table: InstructionTable) -> NDArray[np.int64]:
+    """Return the order of the steps of circuits by layer, then by instruction; steps without a gate are last.
+
+    Args:
+        ids: int16 [N, T].
+        table: The instructions the ids number.
+
+    Returns:
+        int64 [N, T].
+    """
     num_circuits, num_steps = ids.shape
     depth = np.zeros((num_circuits, table.num_qubits), dtype=np.int64)  # layers used on each qubit
     order = np.full((num_circuits, num_steps), np.iinfo(np.int64).max)  # sorts by layer, then instruction
@@ -38,5 +53,4 @@ def normal_form(ids: Ids, table: InstructionTable) -> Ids:
         layer = np.where(used, depth, 0).max(axis=1) + 1
         depth = np.where(used, layer[:, None], depth)
         order[:, step] = np.where(ids[:, step] == NO_GATE, order[:, step], layer * (len(table) + 1) + ids[:, step])
-    result: Ids = np.take_along_axis(ids, np.argsort(order, axis=1, kind="stable"), axis=1)
-    return result
+    return np.argsort(order, axis=1, kind="stable")

@@ -1,7 +1,7 @@
 """Simulates many circuits at once: state vectors and unitaries in complex128.
 
 Labels, tasks and verification use it. Qubit q is bit q of the basis index (little-endian, as in Qiskit). Circuits are
-grouped by instruction, so that one numpy call handles many.
+grouped by gate and qubits, so that one numpy call handles many. Angles that are not given are those of the ids.
 """
 
 from __future__ import annotations
@@ -10,63 +10,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GATES
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable
 
 Complex = NDArray[np.complex128]
 
 
-def statevectors(ids: Ids, table: InstructionTable) -> Complex:
+def statevectors(ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Complex:
     """Run circuits on |0...0>.
 
     Args:
         ids: int16 [N, T].
         table: The instructions the ids number.
+        angles: float64 [N, T, A]; None takes those of the ids, on the grid.
 
     Returns:
         complex128 [N, D] with D = 2**num_qubits.
     """
     states = np.zeros((len(ids), 2**table.num_qubits, 1), dtype=np.complex128)
     states[:, 0] = 1
-    for step in range(ids.shape[1]):
-        apply_step(states, ids[:, step], table)
-    return states[:, :, 0]
+    return _apply(states, ids, table, angles)[:, :, 0]
 
 
-def random_images(ids: Ids, table: InstructionTable) -> Complex:
+def random_images(ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Complex:
     """Return the images of a fixed random state, complex128 [N, D]; unitaries that agree on it are equal."""
     state = np.random.default_rng(0).normal(size=(2**table.num_qubits, 2)).view(np.complex128)  # [D, 1]
     states = np.tile(state / np.linalg.norm(state), (len(ids), 1, 1))
-    for step in range(ids.shape[1]):
-        apply_step(states, ids[:, step], table)
-    return states[:, :, 0]
+    return _apply(states, ids, table, angles)[:, :, 0]
 
 
-def unitaries(ids: Ids, table: InstructionTable) -> Complex:
-    """Return the unitary of each circuit, complex128 [N, D, D], for ids [N, T]."""
+def unitaries(ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Complex:
+    """Return the unitary of each circuit, complex128 [N, D, D]; see `statevectors`."""
     size = 2**table.num_qubits
-    matrices = np.tile(np.eye(size, dtype=np.complex128), (len(ids), 1, 1))
+    return _apply(np.tile(np.eye(size, dtype=np.complex128), (len(ids), 1, 1)), ids, table, angles)
+
+
+def _apply(states: Complex, ids: Ids, table: InstructionTable, angles: Angles | None) -> Complex:
     for step in range(ids.shape[1]):
-        apply_step(matrices, ids[:, step], table)
-    return matrices
+        apply_step(states, ids[:, step], table, None if angles is None else angles[:, step])
+    return states
 
 
-def apply_step(states: Complex, step_ids: NDArray[np.int16], table: InstructionTable) -> None:
+def apply_step(
+    states: Complex, step_ids: NDArray[np.int16], table: InstructionTable, angles: Angles | None = None
+) -> None:
     """Apply one instruction to each state, in place.
 
     Args:
         states: complex128 [N, D, R], R columns per circuit (1 for a state vector, D for a unitary).
         step_ids: int16 [N].
         table: The instructions the ids number.
+        angles: float64 [N, A]; None takes those of the ids.
     """
-    for instruction in np.unique(step_ids):
+    places = table.first[step_ids]
+    for instruction in np.unique(places):
         if instruction == NO_GATE:
             continue
-        rows = np.flatnonzero(step_ids == instruction)
+        rows = np.flatnonzero(places == instruction)
         gate = GATES[table.pool.names[table.gate_index[instruction]]]
         index = _acted_on(int(instruction), gate.num_controls, gate.num_targets, table)  # [2^m, rest]
         block = states[rows[:, None], index.reshape(-1)]  # [n, 2^m * rest, R]
         shape = (len(rows), index.shape[0], -1)
-        block = (gate.target_matrix() @ block.reshape(shape)).reshape(block.shape)
+        given = table.angles[step_ids[rows]] if angles is None else angles[rows]
+        matrices = gate.target_matrix(*given.T[: gate.num_angles])
+        block = (matrices @ block.reshape(shape)).reshape(block.shape)
         states[rows[:, None], index.reshape(-1)] = block
 
 

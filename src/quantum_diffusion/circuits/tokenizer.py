@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, instruction_table
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, instruction_table
 from quantum_diffusion.errors import GateSetError
 
 Tokens = NDArray[np.int8]
@@ -81,13 +81,14 @@ def encode_ids(
     return tokens
 
 
-def decode_tokens(tokens: NDArray[np.integer], pool: GatePool) -> DecodeReport:
+def decode_tokens(tokens: NDArray[np.integer], pool: GatePool, angles: Angles | None = None) -> DecodeReport:
     """Decode cell tokens to instruction ids and report which samples are valid circuits.
 
     Args:
         tokens: integers [N, Q, T]; a padding cell counts as "no gate" when its whole row (a missing qubit) or its
             whole column (after the end) is padding, whatever its sign.
         pool: The gate pool the tokens number.
+        angles: float64 [N, T, A], of which the ids have the nearest on the grid; None means zeros.
     """
     table = instruction_table(pool, tokens.shape[1])
     if tokens.dtype != np.int8:  # single bytes make large data sets fast
@@ -106,6 +107,8 @@ def decode_tokens(tokens: NDArray[np.integer], pool: GatePool) -> DecodeReport:
         np.logical_and(found, table.columns[candidates, qubit] == columns[:, :, qubit], out=found)
     ids = np.where(found, candidates, NO_GATE).astype(np.int16)
     valid = np.asarray(found.all(axis=1))
+    if angles is not None:
+        ids = table.on_grid(ids, angles)
 
     reasons = np.full(len(tokens), VALID, dtype=object)
     for row in np.flatnonzero(~valid):
@@ -145,23 +148,37 @@ def _what_is_wrong(column: NDArray[np.integer], pool: GatePool) -> str:
     return "wrong number of controls or targets"
 
 
-def circuits_from_ids(ids: Ids, table: InstructionTable, num_qubits: Sequence[int] | None = None) -> list[Circuit]:
+def circuits_from_ids(
+    ids: Ids, table: InstructionTable, num_qubits: Sequence[int] | None = None, angles: Angles | None = None
+) -> list[Circuit]:
     """Build `Circuit` objects from instruction ids.
 
     Args:
         ids: int16 [N, T].
         table: The instructions the ids number.
         num_qubits: Number of qubits of each circuit; None uses the table's for all.
+        angles: float64 [N, T, A]; None takes those of the ids.
     """
     widths = num_qubits if num_qubits is not None else [table.num_qubits] * len(ids)
+    if angles is None:
+        return [
+            Circuit(int(width), tuple(table.instructions[i - 1] for i in row if i != NO_GATE))
+            for row, width in zip(ids.tolist(), widths, strict=True)
+        ]
     return [
-        Circuit(int(width), tuple(table.instructions[i - 1] for i in row if i != NO_GATE))
-        for row, width in zip(ids.tolist(), widths, strict=True)
+        Circuit(
+            int(width),
+            tuple(
+                replace(kind, angles=tuple(exact[: len(kind.angles)]))
+                for kind, exact in ((table.instructions[i - 1], e) for i, e in zip(row, steps, strict=True) if i)
+            ),
+        )
+        for row, steps, width in zip(ids.tolist(), angles.tolist(), widths, strict=True)
     ]
 
 
 def ids_from_circuits(circuits: Sequence[Circuit], table: InstructionTable, num_steps: int) -> Ids:
-    """Convert circuits to instruction ids; the inverse of `circuits_from_ids`.
+    """Convert circuits to instruction ids with the nearest angles; the inverse of `circuits_from_ids`.
 
     Args:
         circuits: Circuits over the table's pool, with at most `num_steps` gates and the table's qubits.
@@ -175,6 +192,7 @@ def ids_from_circuits(circuits: Sequence[Circuit], table: InstructionTable, num_
         GateSetError: A circuit is too long or too wide, or uses a gate outside the pool.
     """
     columns = np.zeros((len(circuits), table.num_qubits, num_steps), dtype=np.int8)
+    angles = angles_of_circuits(circuits, table, num_steps) if table.pool.num_angles else None
     for row, circuit in enumerate(circuits):
         if len(circuit) > num_steps or circuit.num_qubits > table.num_qubits:
             raise GateSetError(
@@ -187,4 +205,13 @@ def ids_from_circuits(circuits: Sequence[Circuit], table: InstructionTable, num_
             token = table.pool.names.index(instruction.gate) + 1
             columns[row, list(instruction.controls), step] = -token
             columns[row, list(instruction.targets), step] = token
-    return decode_tokens(columns, table.pool).ids
+    return decode_tokens(columns, table.pool, angles).ids
+
+
+def angles_of_circuits(circuits: Sequence[Circuit], table: InstructionTable, num_steps: int) -> Angles:
+    """Return the exact angles of circuits, float64 [N, num_steps, A]; see `ids_from_circuits`."""
+    angles = np.zeros((len(circuits), num_steps, table.pool.num_angles))
+    for row, circuit in enumerate(circuits):
+        for step, instruction in enumerate(circuit.instructions[:num_steps]):
+            angles[row, step, : len(instruction.angles)] = instruction.angles[: angles.shape[2]]
+    return angles

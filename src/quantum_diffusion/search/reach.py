@@ -162,8 +162,12 @@ def _mend(
 ) -> str:
     """Return advice on gates outside the invariants: of those that may be used, or else of all known gates."""
     num_qubits = len(target).bit_length() - 1
-    if not may_be_exact(target, list(GATES), len(target) ** 2):
-        return f"no known gates make it exactly: set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"
+    without_angles = [gate for gate in GATES.values() if not gate.num_angles]
+    if not may_be_exact(target, [gate.name for gate in without_angles], len(target) ** 2):
+        return (
+            f"no gates without angles make it exactly: set {section}.tolerance, e.g. to 0.01, to accept approximate "
+            "circuits, or use a model trained on rotations"
+        )
     if [*broken] == [ROTATIONS] and num_qubits > 3:
         # This includes the other gates: an exact circuit would be a root of unity times a matrix of determinant 1.
         every = "on more than three qubits all gates have determinant 1"
@@ -171,7 +175,7 @@ def _mend(
     added = _leading_out(broken, [name for name in possible if name not in used], num_qubits)
     if added:
         return f"add {added} to {section}.gates"
-    added = _leading_out(broken, [gate.name for gate in GATES.values() if gate.num_qubits <= num_qubits], num_qubits)
+    added = _leading_out(broken, [gate.name for gate in without_angles if gate.num_qubits <= num_qubits], num_qubits)
     return f"use a model that was also trained on {added} (datasets.gate_set)"
 
 

@@ -121,7 +121,7 @@ def entangled_in_states(states: Tensor) -> Tensor:
 
 def _entries(table: InstructionTable) -> tuple[NDArray[np.int64], NDArray[np.complex128]]:
     """Return columns and values of the nonzero entries of each row of each instruction's matrix, both [K + 1, D, S]."""
-    most = max(int((GATES[name].matrix() != 0).sum(axis=1).max()) for name in table.pool.names)
+    most = max(int((GATES[name].example() != 0).sum(axis=1).max()) for name in table.pool.names)
     block = max(1, _BLOCK_BYTES // (16 * 4**table.num_qubits))
     ids = np.arange(len(table) + 1, dtype=np.int16)[:, None]
     columns, values = [], []

@@ -24,7 +24,7 @@ from quantum_diffusion.circuits.gates import GATES, Gate
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact
 from quantum_diffusion.circuits.simulate import random_images
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
-from quantum_diffusion.errors import GateSetError, first_line, quoted
+from quantum_diffusion.errors import GateSetError, counted, first_line, quoted
 from quantum_diffusion.pictures import blank_figure, new_picture
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ class QiskitBackend:
         for instruction in circuit.instructions:
             if instruction.gate in _standard_gates():
                 # Qiskit's methods have the same names as its gates and ours, and are faster than append.
-                getattr(native, instruction.gate)(*instruction.qubits)
+                getattr(native, instruction.gate)(*instruction.angles, *instruction.qubits)
             else:
-                native.append(_own_gate(GATES[instruction.gate]), instruction.qubits)
+                native.append(_own_gate(GATES[instruction.gate], instruction.angles), instruction.qubits)
         return native
 
     def from_native(self, native: QuantumCircuit) -> Circuit:
@@ -102,10 +102,11 @@ class QiskitBackend:
                     f"{', '.join(sorted(GATES))}: rewrite the circuit first, "
                     "e.g. with qiskit.transpile(circuit, basis_gates=[...])"
                 )
-            _check_meaning(operation, name)
+            angles = _angles(operation, name)
+            _check_meaning(operation, name, angles)
             qubits = tuple(native.find_bit(qubit).index for qubit in item.qubits)
             split = GATES[name].num_controls
-            instructions.append(Instruction(name, qubits[:split], qubits[split:]))
+            instructions.append(Instruction(name, qubits[:split], qubits[split:], angles))
         return Circuit(native.num_qubits, tuple(instructions))
 
     def unitary(self, circuit: Circuit) -> NDArray[np.complex128]:
@@ -376,12 +377,12 @@ def _instructions(native: QuantumCircuit) -> list[Instruction]:
         name = item.operation.name
         qubits = tuple(native.find_bit(qubit).index for qubit in item.qubits)
         split = GATES[name].num_controls if name in GATES else 0
-        steps.append(Instruction(name, qubits[:split], qubits[split:]))
+        steps.append(Instruction(name, qubits[:split], qubits[split:], tuple(map(float, item.operation.params))))
     return steps
 
 
 def _key(instruction: Instruction) -> tuple[str, frozenset[int], frozenset[int]]:
-    """Return a key that ignores the order of controls and of targets."""
+    """Return a key that ignores the order of controls and of targets, and angles."""
     return instruction.gate, frozenset(instruction.controls), frozenset(instruction.targets)
 
 
@@ -405,12 +406,12 @@ def _standard_gates() -> dict[str, Any]:
 
 
 @cache
-def _own_gate(gate: Gate) -> Any:
+def _own_gate(gate: Gate, angles: tuple[float, ...]) -> Any:
     """Return a gate that Qiskit lacks, made by Qiskit from its OpenQASM definition."""
     from qiskit import qasm2
 
     qubits = tuple(range(gate.num_qubits))
-    instruction = Instruction(gate.name, qubits[: gate.num_controls], qubits[gate.num_controls :])
+    instruction = Instruction(gate.name, qubits[: gate.num_controls], qubits[gate.num_controls :], angles)
     return qasm2.loads(Circuit(gate.num_qubits, (instruction,)).to_qasm2()).data[0].operation
 
 
@@ -419,12 +420,29 @@ def basis_gates(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in _standard_gates()]
 
 
-def _check_meaning(operation: Any, name: str) -> None:
-    """Refuse a custom gate that has the name of one of ours but another matrix."""
+def _angles(operation: Any, name: str) -> tuple[float, ...]:
+    """Return the angles of an operation that has the name of one of our gates."""
+    try:
+        angles = tuple(float(angle) for angle in operation.params)
+    except (TypeError, ValueError):  # a parameter without a value
+        raise GateSetError(
+            f"an angle of {name!r} has no value: give every parameter one, e.g. with QuantumCircuit.assign_parameters"
+        ) from None
+    if len(angles) != GATES[name].num_angles:
+        raise GateSetError(
+            f"the circuit redefines gate {name!r} with {counted(len(angles), 'angle')}: give its gate another name"
+        )
+    return angles
+
+
+def _check_meaning(operation: Any, name: str, angles: tuple[float, ...]) -> None:
+    """Refuse a custom gate that has the name of one of ours but another matrix, up to a global phase."""
     from qiskit.quantum_info import Operator
 
-    if operation == _standard_gates().get(name):
+    standard = _standard_gates().get(name)
+    if operation == standard or (angles and type(operation) is type(standard)):
         return
     gate = GATES[name]
-    if operation.num_qubits != gate.num_qubits or not np.allclose(Operator(operation), gate.matrix()):
+    same = operation.num_qubits == gate.num_qubits
+    if not same or abs(np.vdot(Operator(operation), gate.matrix(*angles))) < 2**gate.num_qubits * (1 - OVERLAP_TOLERANCE):
         raise GateSetError(f"the circuit redefines gate {name!r} with another matrix: give its gate another name")

@@ -52,7 +52,8 @@ def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit
     num_qubits = len(unitary).bit_length() - 1
     whole = QuantumCircuit(num_qubits)
     whole.append(UnitaryGate(unitary, check_input=False), range(num_qubits))
-    candidates = [whole] if _is_within(whole, tuple(gates)) else []
+    turns = any(GATES[name].num_angles for name in gates)
+    candidates = [whole] if turns or _is_within(whole, tuple(gates)) else []
     with contextlib.suppress(QiskitError):  # raised if the unitary is not Clifford
         clifford = Clifford.from_operator(Operator(unitary))
         candidates += [synth_clifford_full(clifford), synth_clifford_greedy(clifford)]
@@ -81,6 +82,6 @@ def _is_within(circuit: QuantumCircuit, gates: tuple[str, ...]) -> bool:
 @lru_cache(maxsize=64)
 def _on_one_qubit(gates: tuple[str, ...]) -> Keys:
     """Return the keys of the one-qubit unitaries of short circuits of the given gates."""
-    matrices = [GATES[name].matrix() for name in gates if GATES[name].num_qubits == 1]
+    matrices = [GATES[name].matrix() for name in gates if GATES[name].num_qubits == 1 and not GATES[name].num_angles]
     made = reach(np.eye(2, dtype=np.complex128), np.array(matrices, np.complex128).reshape(-1, 2, 2), 2**24)
     return np.concatenate([length.keys for length in islice(made, _LONGEST + 1)])
