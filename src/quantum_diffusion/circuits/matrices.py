@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.keys import Keys, row_keys
 from quantum_diffusion.errors import ConfigError, first_line
 
 EXACT = 1e-6
 """A circuit is exact if its infidelity with the target, computed in float64, is below this."""
+
+EXACT_ANGLES = 1e-10
+"""The same for circuits with angles, which come near any target that they do not implement."""
 
 STORED_TOLERANCE = 1e-4
 """Maximum infidelity of a stored matrix with its circuit; float16 causes about 1e-6, a wrong circuit 0.1 or more."""
@@ -31,6 +34,11 @@ _PIECE_BYTES = 2**23
 _NOT_ZERO = 1e-3
 _KEY_STEPS = 2.0**12
 _KEY_SHIFT = 0.27
+
+
+def exact_below(pool: GatePool) -> float:
+    """Return the infidelity below which circuits of a pool are exact."""
+    return EXACT_ANGLES if pool.num_angles else EXACT
 
 
 def pieces(count: int, entries: int) -> list[slice]:

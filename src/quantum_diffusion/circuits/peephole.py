@@ -24,6 +24,7 @@ from quantum_diffusion.circuits.instructions import (
     gate_count,
     instruction_table,
 )
+from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.simulate import Complex, unitaries
 
@@ -58,11 +59,14 @@ def optimize(ids: Ids, table: InstructionTable) -> Ids:
         ids: int16 [N, T].
         table: The instructions the ids number. With more than `MAX_INSTRUCTIONS`, only inverse neighbours are
             cancelled; with more than `MAX_QUBITS_FOR_TRIPLES` qubits, only windows of one and two qubits are searched.
+            For pools with angles see `merge_rotations`.
 
     Returns:
         int16 [N, T], gates at the start of each circuit, zeros at the end; never more gates than before. The result for
         a circuit does not depend on the others, and optimizing it again changes nothing.
     """
+    if table.pool.num_angles:
+        return merge_rotations(ids, table.angles[ids], table)[0]
     if len(table) > MAX_INSTRUCTIONS:
         return cancel_inverse_neighbours(ids, table)
     rules = _rules(table.pool, table.num_qubits)

@@ -26,6 +26,7 @@ def random_ids(
     max_gates: int,
     coupling: Sequence[tuple[int, int]] | None = None,
     entangle: NDArray[np.bool_] | None = None,
+    gates: NDArray[np.bool_] | None = None,
 ) -> Ids:
     """Draw random circuits as instruction ids.
 
@@ -38,6 +39,7 @@ def random_ids(
         coupling: Undirected pairs of connected qubits; None means that all pairs are connected.
         entangle: bool [N, Q], the qubits that multi-qubit gates may act on; None means all. A gate too wide for them is
             replaced by a one-qubit gate; if there is none, its step stays empty.
+        gates: bool [N, G], at least one gate of the pool that each circuit is drawn from; None means all.
 
     Returns:
         int16 [N, T]; steps after a circuit's length are 0.
@@ -62,7 +64,12 @@ def random_ids(
     counts = np.array([len(rows) for rows in choices])
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     places = np.concatenate(choices)
-    gate = rng.integers(0, len(choices), (num_circuits, max_gates), dtype=np.int16)
+    if gates is None:
+        gate = rng.integers(0, len(choices), (num_circuits, max_gates), dtype=np.int16)
+    else:
+        place = (rng.random((num_circuits, max_gates)) * gates.sum(axis=1)[:, None]).astype(np.int64)
+        listed = np.argsort(~gates, axis=1, kind="stable").astype(np.int16)  # the allowed gates first
+        gate = np.take_along_axis(listed, place, axis=1)
 
     def draw_places(gate: NDArray[np.int16]) -> Ids:
         place = (rng.random(gate.shape, dtype=np.float32) * counts[gate]).astype(np.int64)

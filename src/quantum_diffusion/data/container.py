@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.tokenizer import decode_tokens
+from quantum_diffusion.circuits.keys import Keys, row_keys
+from quantum_diffusion.circuits.tokenizer import DecodeReport, decode_tokens
 from quantum_diffusion.data.blocks import row_blocks, take_rows
 from quantum_diffusion.errors import ConfigError, counted, unknown_name
 from quantum_diffusion.tasks.base import LabelledCircuits, Task
@@ -41,6 +42,8 @@ class CircuitDataset:
         condition_type: Name of the task that labelled the circuits.
         targets: float32 [N, 2, D, R], real and imaginary parts of the circuits' unitaries (R = D) or states (R = 1);
             None for tasks fully described by prompts, and if models compute them from the circuits.
+        angles: float64 [N, T, A], angles of the gates in radians, zeros where a gate has fewer than A; None for pools
+            without angles.
     """
 
     tokens: NDArray[np.int8]
@@ -50,6 +53,7 @@ class CircuitDataset:
     gate_pool: GatePool
     condition_type: str = SrvTask.name
     targets: NDArray[np.float32] | None = None
+    angles: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.condition_type not in TASKS:
@@ -84,7 +88,7 @@ class CircuitDataset:
     @property
     def arrays(self) -> list[NDArray[Any]]:
         """All arrays that are not None."""
-        arrays = (self.tokens, self.prompt_index, self.sizes, self.targets)
+        arrays = (self.tokens, self.prompt_index, self.sizes, self.targets, self.angles)
         return [array for array in arrays if array is not None]
 
     @property
@@ -111,18 +115,34 @@ class CircuitDataset:
                 digest.update(np.ascontiguousarray(rows).data)
         return digest.hexdigest()
 
+    @property
+    def keys(self) -> Keys:
+        """A hash of the cells and angles of each circuit, uint64 [N]."""
+        keys = row_keys(self.tokens)
+        return keys if self.angles is None else row_keys(np.column_stack([keys, row_keys(self.angles)]))
+
+    @property
+    def exact_angles(self) -> NDArray[np.float64]:
+        """The angles, float64 [N, T, A]; A = 0 for pools without angles."""
+        return np.empty((len(self), self.max_gates, 0)) if self.angles is None else self.angles
+
+    def decoded(self, rows: NDArray[np.integer] | slice = slice(None)) -> DecodeReport:
+        """Decode circuits to instruction ids, with the nearest angles on the grid."""
+        return decode_tokens(self.tokens[rows], self.gate_pool, None if self.angles is None else self.angles[rows])
+
     def labelled(self, rows: NDArray[np.integer]) -> LabelledCircuits:
         """Decode circuits for their task; unreadable steps become "no gate".
 
         Args:
             rows: [M], indices of the circuits.
         """
-        report = decode_tokens(self.tokens[rows], self.gate_pool)
+        report = self.decoded(rows)
         return LabelledCircuits(
             prompts=[self.prompts[index] for index in self.prompt_index[rows].tolist()],
             ids=report.ids,
             num_qubits=self.sizes[rows, 0].astype(np.int64),
             table=instruction_table(self.gate_pool, self.num_qubits),
+            angles=None if self.angles is None else self.angles[rows],
         )
 
     def take(self, rows: NDArray[np.integer]) -> CircuitDataset:
@@ -133,6 +153,7 @@ class CircuitDataset:
             prompt_index=self.prompt_index[rows],
             sizes=self.sizes[rows],
             targets=None if self.targets is None else take_rows(self.targets, rows),
+            angles=None if self.angles is None else take_rows(self.angles, rows),
         )
 
 
@@ -146,8 +167,9 @@ class Batch:
         prompt_ids: int32 [B], indices of the data set's prompts.
         sizes: int16 [B, 2], number of qubits and gates of each circuit.
         targets: float32 [B, 2, D, R]; None as in `CircuitDataset`.
-        ids: int16 [B, T], the circuits as instruction ids of a model; None if not decoded yet.
+        ids: int16 [B, T], the circuits as instruction ids of a model, with angles 0; None if not decoded yet.
         conditions: float32 [B, S, E], the encoded prompts; None unless `get_dataloaders` was given a text encoder.
+        angles: float32 [B, T, A], in radians; None for pools without angles.
     """
 
     tokens: torch.Tensor
@@ -156,6 +178,7 @@ class Batch:
     targets: torch.Tensor | None = None
     ids: torch.Tensor | None = None
     conditions: torch.Tensor | None = None
+    angles: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
@@ -163,7 +186,7 @@ class Batch:
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
         """All tensors, in the order of the attributes."""
-        return self.tokens, self.prompt_ids, self.sizes, self.targets, self.ids, self.conditions
+        return self.tokens, self.prompt_ids, self.sizes, self.targets, self.ids, self.conditions, self.angles
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -189,5 +212,5 @@ class Batch:
 
     def _of_each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         tokens, prompt_ids, sizes = map(function, (self.tokens, self.prompt_ids, self.sizes))
-        others = (None if part is None else function(part) for part in (self.targets, self.ids, self.conditions))
+        others = (None if part is None else function(part) for part in self.tensors[3:])
         return Batch(tokens, prompt_ids, sizes, *others)

@@ -322,18 +322,21 @@ class BatchLoader:
         return replace(batch, conditions=self._conditions[batch.prompt_ids.long()])
 
     def _cut(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:
-        tokens, ids = batch.tokens, batch.ids
+        tokens, ids, angles = batch.tokens, batch.ids, batch.angles
         if self.bucketed:
             sizes = self.dataset.sizes[rows].astype(np.int64)
             longest = max(int(sizes[:, 1].max()), 1)
             steps = -(-longest // self.time_multiple) * self.time_multiple  # the same for all batches of a bucket
             tokens = tokens[:, : sizes[:, 0].max(), :steps]
             ids = None if ids is None else ids[:, :steps]
+            angles = None if angles is None else angles[:, :steps]
         missing = -tokens.shape[2] % self.time_multiple
         if missing:
             tokens = F.pad(tokens, (0, missing), value=self.dataset.gate_pool.padding_token)
             ids = None if ids is None else F.pad(ids, (0, missing), value=NO_GATE)
-        return replace(batch, tokens=tokens.contiguous(), ids=None if ids is None else ids.contiguous())
+            angles = None if angles is None else F.pad(angles, (0, 0, 0, missing))
+        ids, angles = (None if part is None else part.contiguous() for part in (ids, angles))
+        return replace(batch, tokens=tokens.contiguous(), ids=ids, angles=angles)
 
     def _on_device(self) -> Batch | None:
         """Return all circuits of the data set on the device, copied on first use; None if they are not kept there."""
@@ -363,7 +366,8 @@ def _batch_of(dataset: CircuitDataset, rows: NDArray[np.int64] | slice) -> Batch
     assert tokens is not None
     assert prompts is not None
     assert sizes is not None
-    return Batch(tokens, prompts, sizes, targets)
+    angles = None if dataset.angles is None else torch.from_numpy(dataset.angles[rows].astype(np.float32))
+    return Batch(tokens, prompts, sizes, targets, angles=angles)
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -6,6 +6,7 @@ result is the same, byte for byte, for any number of workers, any engine, and af
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections import deque
@@ -22,14 +23,14 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
+from quantum_diffusion.circuits.instructions import Angles, Ids, gate_count, instruction_table
 from quantum_diffusion.circuits.matrices import as_two_channels, pieces
-from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
+from quantum_diffusion.circuits.tokenizer import encode_ids
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.engines import num_workers, run_in_order
 from quantum_diffusion.data.selection import KeySet, Quota, Selection, length_groups, length_quota
-from quantum_diffusion.data.shards import Shard, make_shard
+from quantum_diffusion.data.shards import make_shard
 from quantum_diffusion.data.storage import (
     check_replaceable,
     is_dataset_folder,
@@ -40,7 +41,7 @@ from quantum_diffusion.data.storage import (
 from quantum_diffusion.data.work import WorkFolder
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, memory_for, quoted, quoted_path
 from quantum_diffusion.files import check_can_write
-from quantum_diffusion.tasks.base import Labels
+from quantum_diffusion.tasks.base import Candidates
 from quantum_diffusion.tasks.candidates import check_draws
 from quantum_diffusion.tasks.registry import TASKS
 
@@ -151,7 +152,7 @@ class DatasetGenerator:
         started = time.perf_counter()
         work = WorkFolder(path, self.settings, self.config.overwrite)
         with work.locked() as folder, self._memory_errors():
-            drafts = _Drafts(folder, self.config.max_gates)
+            drafts = _Drafts(folder, self.config.max_gates, self.table.pool.num_angles)
             counts = self._select(folder, drafts, progress, work)
             report = self._report(drafts, counts, started)
             save_blocks(self._blocks(drafts), report.num_circuits, path, self.settings)
@@ -169,7 +170,7 @@ class DatasetGenerator:
         assert len(self.parts) == 1
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="quantum-diffusion-") as folder, self._memory_errors():
-            drafts = _Drafts(Path(folder), self.config.max_gates)
+            drafts = _Drafts(Path(folder), self.config.max_gates, self.table.pool.num_angles)
             counts = self._select(Path(folder), drafts, progress)
             report = self._report(drafts, counts, started)
             dataset = join_blocks(list(self._blocks(drafts, with_targets)))
@@ -229,37 +230,38 @@ class DatasetGenerator:
             )
         return used, continued
 
-    def _is_excluded(self) -> Callable[[Ids], NDArray[np.bool_]] | None:
+    def _is_excluded(self) -> Callable[[Candidates], NDArray[np.bool_]] | None:
         """Return a test for circuits of `exclude`; for tasks with targets, for circuits with one of its targets."""
         if self._excluded is None:
             return None
 
-        def keys(ids: Ids) -> NDArray[np.uint64]:
-            padded = np.pad(ids, ((0, 0), (0, steps - ids.shape[1])))
-            return self._in_pieces(self.task.keys_of, padded, columns=1)
+        def keys(ids: Ids, angles: Angles) -> NDArray[np.uint64]:
+            missing = (0, steps - ids.shape[1])
+            padded = np.pad(ids, ((0, 0), missing)), np.pad(angles, ((0, 0), missing, (0, 0)))
+            return self._in_pieces(self.task.keys_of, *padded, columns=1)
 
         steps = max(self._excluded.max_gates, self.config.max_gates)
-        known = np.unique(keys(decode_tokens(self._excluded.tokens, self.table.pool).ids))
-        return lambda ids: np.isin(keys(ids), known)
+        known = np.unique(keys(self._excluded.decoded().ids, self._excluded.exact_angles))
+        return lambda drawn: np.isin(keys(drawn.ids, drawn.angles), known)
 
     def _in_pieces(
-        self, function: Callable[[Ids, InstructionTable], NDArray[Any]], ids: Ids, columns: int
+        self, function: Callable[..., NDArray[Any]], ids: Ids, angles: Angles, columns: int
     ) -> NDArray[Any]:
         """Apply a function of circuits in pieces; it needs memory for complex [N, D, columns] for N circuits."""
 
         def of_piece(piece: slice) -> NDArray[Any]:
-            return function(ids[piece], self.table)
+            return function(ids[piece], self.table, angles[piece])
 
         with ThreadPoolExecutor(num_workers("local", self.config.n_jobs)) as threads:
             cut = pieces(len(ids), 2**self.config.num_qubits * columns)
             return np.concatenate(list(threads.map(of_piece, cut)))
 
-    def _stored_targets(self, ids: Ids) -> NDArray[np.float32] | None:
+    def _stored_targets(self, ids: Ids, angles: Angles) -> NDArray[np.float32] | None:
         """Return the targets of circuits as stored, float32 [N, 2, D, R]; None for tasks without targets."""
         columns = self.task.columns(self.config.num_qubits)
         if not columns:
             return None
-        return self._in_pieces(lambda some, table: as_two_channels(self.task.targets_of(some, table)), ids, columns)
+        return self._in_pieces(lambda *some: as_two_channels(self.task.targets_of(*some)), ids, angles, columns)
 
     @property
     def _usual_round(self) -> int:
@@ -267,7 +269,7 @@ class DatasetGenerator:
         wanted = -(-2 * self.config.num_samples // self.task.num_candidates(self.config))
         return int(np.clip(wanted, 1, _SHARDS_AT_ONCE))
 
-    def _shards(self, work: WorkFolder | None) -> Iterator[tuple[Shard, bool]]:
+    def _shards(self, work: WorkFolder | None) -> Iterator[tuple[Candidates, bool]]:
         """Yield shards in order, without end, each with whether it already existed."""
         config, number = self.config, 0
         at_once = self._usual_round
@@ -312,16 +314,18 @@ class DatasetGenerator:
         numbers = np.array([place[text] for text in texts], dtype=np.int32)  # of each label, in ascending order
         entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
         rows = min(_BLOCK_CIRCUITS, 2**22 // entries) if entries else _BLOCK_CIRCUITS
-        for ids, block_labels in drafts.blocks(rows):
+        for block in drafts.blocks(rows):
+            ids = block.ids
             sizes = np.stack([np.full(len(ids), self.config.num_qubits), gate_count(ids)], axis=1).astype(np.int16)
             yield CircuitDataset(
                 tokens=encode_ids(ids, self.table),
-                prompt_index=numbers[np.searchsorted(labels, block_labels)],
+                prompt_index=numbers[np.searchsorted(labels, block.labels)],
                 prompts=prompts,
                 sizes=sizes,
                 gate_pool=self.table.pool,
                 condition_type=self.task.name,
-                targets=self._stored_targets(ids) if with_targets else None,
+                targets=self._stored_targets(ids, block.angles) if with_targets else None,
+                angles=block.angles if self.table.pool.num_angles else None,
             )
 
 
@@ -331,11 +335,12 @@ class _Drafts:
     Args:
         folder: Folder of the files; those of an earlier run are overwritten.
         num_steps: T.
+        num_angles: A.
     """
 
-    def __init__(self, folder: Path, num_steps: int) -> None:
-        self._files = {"ids": folder / "drafts-ids.bin", "labels": folder / "drafts-labels.bin"}
-        self._num_steps = num_steps
+    def __init__(self, folder: Path, num_steps: int, num_angles: int) -> None:
+        self._shapes = {"ids": (num_steps,), "labels": (), "angles": (num_steps, num_angles)}
+        self._files = {name: folder / f"drafts-{name}.bin" for name in self._shapes}
         self._drafted = 0
         self._kept: NDArray[np.bool_] | None = None
         for path in self._files.values():
@@ -344,44 +349,55 @@ class _Drafts:
     def __len__(self) -> int:
         return self._drafted if self._kept is None else int(self._kept.sum())
 
-    def append(self, shard: Shard) -> None:
-        for name, array in (("ids", shard.ids), ("labels", shard.labels)):
-            with self._files[name].open("ab") as file:
-                file.write(np.ascontiguousarray(array).data)
+    def append(self, shard: Candidates) -> None:
+        for name, path in self._files.items():
+            with path.open("ab") as file:
+                file.write(np.ascontiguousarray(getattr(shard, name)).data)
         self._drafted += len(shard.ids)
 
     def balance_lengths(self, quantile: float) -> None:
         """Limit the circuits of each length, for every label, to this quantile of the counts of its lengths."""
         counts: dict[int, int] = {}
-        for ids, labels in self.blocks(_BLOCK_CIRCUITS):
-            groups, numbers = np.unique(length_groups(labels, gate_count(ids)), return_counts=True)
+        for block in self.blocks(_BLOCK_CIRCUITS):
+            groups, numbers = np.unique(length_groups(block.labels, gate_count(block.ids)), return_counts=True)
             for group, count in zip(groups.tolist(), numbers.tolist(), strict=True):
                 counts[group] = counts.get(group, 0) + count
         ordered = np.array(sorted(counts.items()), dtype=np.int64)
         quota = Quota(length_quota(ordered[:, 0], ordered[:, 1], quantile))
-        kept = [quota.admit(length_groups(labels, gate_count(ids))) for ids, labels in self.blocks(_BLOCK_CIRCUITS)]
+        blocks = self.blocks(_BLOCK_CIRCUITS)
+        kept = [quota.admit(length_groups(block.labels, gate_count(block.ids))) for block in blocks]
         self._kept = np.concatenate(kept)
 
     def label_counts(self) -> tuple[list[int], list[int]]:
         """Return the labels in ascending order, and the number of circuits of each."""
         counts: dict[int, int] = {}
-        for _, labels in self.blocks(_BLOCK_CIRCUITS):
-            for label, count in zip(*(a.tolist() for a in np.unique(labels, return_counts=True)), strict=True):
+        for block in self.blocks(_BLOCK_CIRCUITS):
+            for label, count in zip(*(a.tolist() for a in np.unique(block.labels, return_counts=True)), strict=True):
                 counts[label] = counts.get(label, 0) + count
         return sorted(counts), [counts[label] for label in sorted(counts)]
 
     def longest(self) -> int:
         """Return the maximum number of gates of a circuit."""
-        return max((int(gate_count(ids).max(initial=0)) for ids, _ in self.blocks(_BLOCK_CIRCUITS)), default=0)
+        lengths = (int(gate_count(block.ids).max(initial=0)) for block in self.blocks(_BLOCK_CIRCUITS))
+        return max(lengths, default=0)
 
-    def blocks(self, rows: int) -> Iterator[tuple[Ids, Labels]]:
-        """Yield at most `rows` circuits at a time: ids int16 [n, T], labels uint32 [n]."""
+    def blocks(self, rows: int) -> Iterator[Candidates]:
+        """Yield at most `rows` circuits at a time."""
         for start in range(0, self._drafted, rows):
             count = min(rows, self._drafted - start)
             kept = slice(None) if self._kept is None else self._kept[start : start + count]
-            ids = np.fromfile(self._files["ids"], np.int16, count * self._num_steps, offset=2 * start * self._num_steps)
-            labels = np.fromfile(self._files["labels"], np.uint32, count, offset=4 * start)
-            yield ids.reshape(count, self._num_steps)[kept], labels[kept]
+            yield Candidates(
+                self._read("ids", np.int16, start, count)[kept],
+                self._read("labels", np.uint32, start, count)[kept],
+                self._read("angles", np.float64, start, count)[kept],
+            )
+
+    def _read(self, name: str, dtype: type[np.generic], start: int, count: int) -> NDArray[Any]:
+        """Return some rows of an array."""
+        size = math.prod(self._shapes[name])
+        offset = start * size * np.dtype(dtype).itemsize
+        flat = np.fromfile(self._files[name], dtype, count * size, offset=offset)
+        return flat.reshape(count, *self._shapes[name])
 
 
 def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
@@ -389,6 +405,7 @@ def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
     if len(blocks) == 1:
         return blocks[0]
     targets = [block.targets for block in blocks if block.targets is not None]
+    angles = [block.angles for block in blocks if block.angles is not None]
     return CircuitDataset(
         tokens=np.concatenate([block.tokens for block in blocks]),
         prompt_index=np.concatenate([block.prompt_index for block in blocks]),
@@ -397,6 +414,7 @@ def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
         gate_pool=blocks[0].gate_pool,
         condition_type=blocks[0].condition_type,
         targets=np.concatenate(targets) if targets else None,
+        angles=np.concatenate(angles) if angles else None,
     )
 
 

@@ -73,7 +73,12 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
             for copy in range(targets.shape[-1] // width):  # tensor product of the identity with a unitary
                 rows, columns = slice(copy * side, (copy + 1) * side), slice(copy * width, (copy + 1) * width)
                 take_rows(part.targets, kept[first:last] - start, targets[first:last, :, rows, columns])
-    return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], parts[0].gate_pool, task.name, targets)
+    pool, angles = parts[0].gate_pool, None
+    if pool.num_angles:
+        angles = np.zeros((len(kept), shape[1], pool.num_angles))
+        for part, start, first, last in zip(parts, starts, bounds, bounds[1:], strict=False):
+            take_rows(part.exact_angles, kept[first:last] - start, angles[first:last, : part.max_gates])
+    return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], pool, task.name, targets, angles)
 
 
 def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
@@ -88,7 +93,7 @@ def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
 
 
 def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDArray[np.uint64]:
-    """Return a hash of the cells of every circuit, uint64 [N], that does not depend on its padding."""
+    """Return a hash of the cells and angles of every circuit, uint64 [N], that does not depend on its padding."""
     keys = []
     for part in parts:
         for tokens in row_blocks(part.tokens):
@@ -96,7 +101,11 @@ def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDAr
             is_cell = tokens != part.gate_pool.padding_token
             np.copyto(cells[:, : part.num_qubits, : part.max_gates], tokens, where=is_cell)
             keys.append(row_keys(cells))
-    return np.concatenate(keys)
+    if not parts[0].gate_pool.num_angles:
+        return np.concatenate(keys)
+    padding = [((0, 0), (0, shape[1] - part.max_gates), (0, 0)) for part in parts]
+    exact = np.concatenate([np.pad(part.exact_angles, pad) for part, pad in zip(parts, padding, strict=True)])
+    return row_keys(np.column_stack([np.concatenate(keys), row_keys(exact)]))
 
 
 def _without_repetitions(

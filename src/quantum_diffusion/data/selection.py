@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.instructions import Ids
 from quantum_diffusion.circuits.keys import Keys, row_keys
 from quantum_diffusion.data.merging import rank_within_label
-from quantum_diffusion.data.shards import Shard
+from quantum_diffusion.tasks.base import Candidates
 
 
 class KeySet:
@@ -91,7 +90,7 @@ class Selection:
         most: Number of circuits to keep.
         most_per_label: Maximum number of circuits per label; None means no limit.
         seen: Keys of the circuits kept so far.
-        excluded: Returns which circuits, int16 [N, T], must not be kept; None excludes none.
+        excluded: Returns which circuits must not be kept, bool [N]; None excludes none.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class Selection:
         most: int,
         most_per_label: int | None,
         seen: KeySet,
-        excluded: Callable[[Ids], NDArray[np.bool_]] | None = None,
+        excluded: Callable[[Candidates], NDArray[np.bool_]] | None = None,
     ) -> None:
         self.most = most
         self.count = 0
@@ -112,18 +111,18 @@ class Selection:
         """Whether enough circuits are kept."""
         return self.count >= self.most
 
-    def keep(self, shard: Shard) -> Shard:
+    def keep(self, shard: Candidates) -> Candidates:
         """Return the circuits of a shard to keep, and remember them."""
         keys = row_keys(shard.ids)
         rows = np.flatnonzero(~self._seen.contains(keys))
         if self._excluded is not None:
-            rows = rows[~self._excluded(shard.ids[rows])]
+            rows = rows[~self._excluded(shard.take(rows))]
         if self._quota is not None:
             rows = rows[self._quota.admit(shard.labels[rows])]
         rows = rows[: self.most - self.count]
         self._seen.add(keys[rows])
         self.count += len(rows)
-        return Shard(shard.ids[rows], shard.labels[rows])
+        return shard.take(rows)
 
 
 def length_quota(groups: NDArray[np.int64], counts: NDArray[np.int64], quantile: float) -> dict[int, int]:

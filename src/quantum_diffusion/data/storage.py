@@ -37,9 +37,9 @@ FORMAT = "quantum_diffusion.dataset"
 FORMAT_VERSION = 1
 
 _TARGETS = {task.array: task.name for task in TASKS.values() if task.array is not None}
-_ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", **dict.fromkeys(_TARGETS, "targets")}
+_ARRAYS = {"x": "tokens", "y": "prompt_index", "z": "sizes", **dict.fromkeys(_TARGETS, "targets"), "angles": "angles"}
 _KINDS = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
-_DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, **dict.fromkeys(_TARGETS, np.float32)}
+_DTYPES = {"x": np.int8, "y": np.int32, "z": np.int16, **dict.fromkeys(_TARGETS, np.float32), "angles": np.float64}
 ARRAYS_FOLDER = "dataset/ds"
 _PROMPTS = f"{ARRAYS_FOLDER}/prompts.json"
 
@@ -111,7 +111,7 @@ def save_blocks(blocks: Iterable[CircuitDataset], num_circuits: int, path: Path,
         (folder / ARRAYS_FOLDER).mkdir(parents=True)
         (folder / _PROMPTS).write_text(json.dumps(list(first.prompts), indent=0), encoding="utf-8")
         files: dict[str, BinaryIO] = {}
-        for key in ("x", "y", "z", first.task.array):
+        for key in ("x", "y", "z", first.task.array, "angles"):
             array: NDArray[Any] | None = None if key is None else getattr(first, _ARRAYS[key])
             if key is not None and array is not None:
                 files[key] = open_files.enter_context((folder / _array_file(key)).open("wb"))
@@ -211,7 +211,7 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
     checksums, names = description["sha256"], description.get("gate_pool")
     required = {DESCRIPTION, _PROMPTS, *map(_array_file, "xyz")}
     targets = {_array_file(key): name for key, name in _TARGETS.items() if _array_file(key) in checksums}
-    if set(checksums) != required | set(targets) or len(targets) > 1:
+    if set(checksums) - {_array_file("angles")} != required | set(targets) or len(targets) > 1:
         raise DatasetFormatError(
             f"{quoted_path(path / DESCRIPTION)} does not list the checksums of exactly its files: generate the data "
             "set again"
@@ -248,6 +248,7 @@ def load_dataset_folder(path: Path) -> CircuitDataset:
         gate_pool=pool,
         condition_type=task.name,
         targets=None if task.array is None else arrays[task.array],
+        angles=arrays.get("angles"),
     )
 
 
@@ -292,8 +293,12 @@ def _check_arrays(
     require(bool(fits), f"z has sizes outside {x.shape[1]} qubits and {x.shape[2]} time steps")
     require(task is not None, f"condition_type is not one of {', '.join(TASKS)}")
     assert task is not None
-    expected = set("xyz") if task.array is None else {*"xyz", task.array}
-    require(set(arrays) == expected, f"its arrays are not those of condition_type {task.name}")
+    expected = {*"xyz", *filter(None, [task.array]), *(["angles"] if pool.num_angles else [])}
+    require(set(arrays) == expected, f"its arrays are not those of condition_type {task.name} and its gates")
+    if pool.num_angles:
+        angles, shape = arrays["angles"], (len(x), x.shape[2], pool.num_angles)
+        require(angles.shape == shape, f"angles has shape {angles.shape}, expected {shape}")
+        require(all(np.isfinite(rows).all() for rows in row_blocks(angles)), "angles has values that are not finite")
     if task.array is not None:
         targets, shape = arrays[task.array], (len(x), 2, 2 ** x.shape[1], task.columns(x.shape[1]))
         require(targets.shape == shape, f"{task.array} has shape {targets.shape}, expected {shape}")

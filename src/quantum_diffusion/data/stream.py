@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data.balancing import PromptBalance
 from quantum_diffusion.data.container import Batch, CircuitDataset
@@ -203,7 +202,7 @@ class CircuitStream:
         made = self._made_once(partial(self._make_or_wait_for, number))
         if not self.num_held_out:
             return made
-        return made.take(np.flatnonzero(~np.isin(row_keys(made.tokens), row_keys(self._made_held_out.tokens))))
+        return made.take(np.flatnonzero(~np.isin(made.keys, self._made_held_out.keys)))
 
     @cached_property
     def _made_held_out(self) -> CircuitDataset:

@@ -15,10 +15,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from quantum_diffusion.data.shards import Shard
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, quoted, quoted_path
 from quantum_diffusion.files import Lock, TakenError, describe, with_checksum, without_checksum
 from quantum_diffusion.folders import check_nothing_lost, names_in
+from quantum_diffusion.tasks.base import Candidates
 
 _LOCK, _SETTINGS = "lock", "settings.json"
 
@@ -110,18 +110,18 @@ class WorkFolder:
     def _shard_file(self, number: int) -> Path:
         return self._folder / f"shard-{number:06d}"
 
-    def write_shard(self, number: int, shard: Shard) -> None:
+    def write_shard(self, number: int, shard: Candidates) -> None:
         """Write a shard, inside `locked`; its checksum detects a file cut short by a kill."""
-        self._shard_file(number).write_bytes(with_checksum(save({"ids": shard.ids, "labels": shard.labels})))
+        self._shard_file(number).write_bytes(with_checksum(save(vars(shard))))
 
-    def read_shard(self, number: int) -> Shard | None:
+    def read_shard(self, number: int) -> Candidates | None:
         """Read a shard; None if it is missing or damaged, so that it is made again."""
         try:
             content = without_checksum(self._shard_file(number).read_bytes())
             if content is None:
                 return None
             arrays = load(content)
-            return Shard(arrays["ids"], arrays["labels"])
+            return Candidates(arrays["ids"], arrays["labels"], arrays["angles"])
         except (OSError, SafetensorError, KeyError):
             return None
 

@@ -116,6 +116,70 @@ class MatrixEncoder(ResidualEncoder):
         return self.encode(without_phase(unitaries).flatten(-3) * self.scale)
 
 
+class PauliEncoder(ResidualEncoder):
+    """A feed-forward network over entries of a unitary's Pauli transfer matrix, which has no global phase.
+
+    The entries are Re tr(P U G U^dagger) / D for the Paulis G on one qubit (for up to two qubits, all) and all Paulis P
+    but the identity, and the same for U^dagger. They determine the unitary up to a global phase, and rotations move
+    them evenly, which suits circuits with angles.
+
+    Args:
+        num_qubits: Number of qubits of the unitaries.
+        condition_dim: E.
+        width: Hidden channels.
+        depth: Number of residual blocks.
+        normalize: Whether to normalise after the first layer.
+    """
+
+    measured: Tensor
+    columns: Tensor
+    signs: Tensor
+
+    def __init__(self, *, num_qubits: int, condition_dim: int, width: int, depth: int, normalize: bool = False) -> None:
+        paulis, weights = _paulis(num_qubits)
+        turned = paulis[(weights == 1) | ((num_qubits <= 2) & (weights > 0))]
+        size = 2 * len(turned) * (len(paulis) - 1)
+        super().__init__(
+            size=size, condition_dim=condition_dim, width=width, depth=depth, normalize=normalize
+        )
+        side = 2**num_qubits
+        self.scale = side / 2**0.5
+        columns = turned.abs().argmax(dim=1)  # the row of each column's only entry
+        measured = torch.view_as_real(paulis[1:].mT.flatten(1).conj().resolve_conj()).flatten(1).T / side
+        # Not persistent: they are computed, so they need not be saved with the weights.
+        self.register_buffer("measured", measured.contiguous().float(), persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("signs", turned.gather(1, columns[:, None])[:, 0].to(torch.complex64), persistent=False)
+
+    def forward(self, unitaries: Tensor) -> Tensor:
+        """Unitaries float [..., 2, D, D] => [..., E]."""
+        with torch.autocast(unitaries.device.type, enabled=False):
+            matrices = torch.complex(*unitaries.float().unbind(-3)).flatten(0, -3)  # [N, D, D]
+            images = torch.cat([self._images(matrices), self._images(matrices.mH.resolve_conj())], dim=1)
+        return self.encode((images * self.scale).view(*unitaries.shape[:-3], -1))
+
+    def _images(self, matrices: Tensor) -> Tensor:
+        """Return Re tr(P U G U^dagger) / D for all G and P, float32 [N, G * P]."""
+        count, side = matrices.shape[:2]
+        moved = matrices[:, :, self.columns] * self.signs  # [N, D, G, D]: U G
+        conjugated = moved.permute(0, 2, 1, 3).reshape(count, -1, side) @ matrices.mH  # [N, G * D, D]
+        numbers = torch.view_as_real(conjugated).reshape(count, len(self.columns), -1)
+        return (numbers @ self.measured).flatten(1)
+
+
+def _paulis(num_qubits: int) -> tuple[Tensor, Tensor]:
+    """Return all Pauli matrices, complex128 [4^n, D, D], the identity first, and on how many qubits each acts."""
+    single = torch.tensor(
+        [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dtype=torch.complex128
+    )
+    matrices, weights = torch.ones(1, 1, 1, dtype=torch.complex128), torch.zeros(1, dtype=torch.int64)
+    acts = torch.tensor([0, 1, 1, 1])
+    for _ in range(num_qubits):
+        matrices = torch.stack([torch.kron(one, other) for one in matrices for other in single])
+        weights = (weights[:, None] + acts).flatten()
+    return matrices, weights
+
+
 def without_phase(unitaries: Tensor) -> Tensor:
     """Multiply matrices by a global phase so that those equal up to a phase become equal.
 

@@ -55,6 +55,12 @@ def check_augmentation(dataset: CircuitDataset, names: Sequence[Symmetry]) -> No
             f"training.training.augment has invert, but the inverse of {directed[0]!r} is another gate "
             f"({GATES[directed[0]].inverse!r}), which a prompt may not allow: leave invert out"
         )
+    swapping = [gate for gate in dataset.gate_pool.names if GATES[gate].num_angles > 1]
+    if "invert" in names and swapping:
+        raise ConfigError(
+            f"training.training.augment has invert, which is for gates of one angle at most, but the data set has "
+            f"{swapping[0]!r}: leave invert out"
+        )
 
 
 def permute_qubits(batch: Batch, noise: Noise) -> Batch:
@@ -85,12 +91,15 @@ def invert(batch: Batch, noise: Noise) -> Batch:
     length = batch.sizes[:, 1:]
     source = torch.where(turned[:, None] & (step < length), length - 1 - step, step)
     tokens = batch.tokens.gather(2, source[:, None].expand(batch.tokens.shape))
+    angles = batch.angles
+    if angles is not None:
+        moved = angles.gather(1, source[..., None].expand(angles.shape))
+        angles = torch.where(turned[:, None, None], -moved, moved)
     if batch.targets is None:
-        return replace(batch, tokens=tokens, ids=None)
+        return replace(batch, tokens=tokens, ids=None, angles=angles)
     adjoint = batch.targets.mT * torch.tensor([1.0, -1.0], device=noise.device)[:, None, None]
-    return replace(
-        batch, tokens=tokens, ids=None, targets=torch.where(turned[:, None, None, None], adjoint, batch.targets)
-    )
+    targets = torch.where(turned[:, None, None, None], adjoint, batch.targets)
+    return replace(batch, tokens=tokens, ids=None, targets=targets, angles=angles)
 
 
 SYMMETRIES: dict[Symmetry, Callable[[Batch, Noise], Batch]] = {"permute_qubits": permute_qubits, "invert": invert}

@@ -44,13 +44,16 @@ from quantum_diffusion.models.prompt_features import FrozenPromptEncoder
 from quantum_diffusion.models.state_encoder import StateEncoder
 from quantum_diffusion.models.transformer import CellTransformer, InstructionTransformer
 from quantum_diffusion.models.unet import ConditionalUNet
-from quantum_diffusion.models.unitary_encoder import ConvolutionalUnitaryEncoder, MatrixEncoder
+from quantum_diffusion.models.unitary_encoder import ConvolutionalUnitaryEncoder, MatrixEncoder, PauliEncoder
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.srv import SrvTask
 from quantum_diffusion.tasks.unitary import UnitaryTask
 
 MOST_CONVOLUTION_QUBITS = 6
 """Limit of the convolutional unitary encoder, which attends between all 4^n entries of a unitary."""
+
+MOST_PAULI_QUBITS = 5
+"""Limit of the encoder of Pauli transfer matrices, whose inputs grow as n 4^n."""
 
 
 class PipelineConfig(Section):
@@ -170,6 +173,11 @@ def _modules(config: PipelineConfig, num_instructions: int, vocabulary_size: int
                 f"none is: set training.{task.step_encoder} (docs/training.md), or tell_gates=0"
             )
         modules["gates_left"] = GatesLeft(max_gates=config.max_gates, condition_dim=encoder.width)
+    if GatePool(config.gate_pool).num_angles and not isinstance(config.scheduler.params, MaskedParams):
+        raise ConfigError(
+            f"training.scheduler.type={config.scheduler.type} writes gates without angles, but the data have "
+            f"{list(config.gate_pool)}: use training.scheduler.type=masked"
+        )
     labels = config.num_qubits if config.prefix_head else 0
     if isinstance(params, UNetParams):
         modules["gate_embedding"] = GateEmbedding(vocabulary_size, params.clr_dim)
@@ -232,7 +240,15 @@ def _step_encoder(
     sizes: dict[str, Any] = {"num_qubits": num_qubits, "condition_dim": condition_dim}
     match params:
         case MatrixParams():
-            return MatrixEncoder(**sizes, **params.model_dump(exclude={"remaining"}))
+            kept = params.model_dump(exclude={"remaining"})
+            if chosen.type == "matrix":
+                return MatrixEncoder(**sizes, **kept)
+            if num_qubits > MOST_PAULI_QUBITS:
+                raise ConfigError(
+                    f"training.unitary_encoder.type=pauli reads some n 4^n numbers of a unitary: given {num_qubits} "
+                    f"qubits, it holds {MOST_PAULI_QUBITS} or less; use training.unitary_encoder.type=matrix"
+                )
+            return PauliEncoder(**sizes, **kept)
         case AmplitudesParams():
             return StateEncoder(**sizes, **params.model_dump(exclude={"remaining"}))
         case PrefixParams():

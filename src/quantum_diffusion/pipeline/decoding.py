@@ -1,4 +1,7 @@
-"""Decodes cell tokens to instruction ids, numbered by the pipeline's qubits, in numpy and on the device."""
+"""Decodes cell tokens to instruction ids, numbered by the pipeline's qubits, in numpy and on the device.
+
+Tokens say nothing of angles: ids decode with all angles 0, and `AngleGrid` finds those of given angles.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,10 @@ class DeviceDecoder:
         generator = torch.Generator().manual_seed(0)
         self._multipliers = torch.randint(1, 2**62, (table.num_qubits,), generator=generator) * 2 + 1
         columns = torch.from_numpy(table.columns.astype(np.int64))  # [K + 1, Q]
+        first = torch.from_numpy(np.unique(table.first).astype(np.int64))
         # A hash of each column, modulo 2**64; the columns are compared too, so that garbage never decodes to a gate.
-        self._keys, self._order = (columns * self._multipliers).sum(dim=1).sort()
+        self._keys, order = (columns[first] * self._multipliers).sum(dim=1).sort()
+        self._order = first[order]
         assert len(self._keys.unique()) == len(self._keys), "two instructions of one hash"
         self._columns = columns
 
@@ -52,3 +57,35 @@ class DeviceDecoder:
         if self._keys.device != device:
             for name in ("_multipliers", "_keys", "_order", "_columns"):
                 setattr(self, name, getattr(self, name).to(device))
+
+
+class AngleGrid:
+    """Rounds exact angles to the grid on which a model writes angles, on the device.
+
+    An angle becomes one of its two neighbours at random, the nearer one more often, so that it is right on average. What
+    steps are shown is then off by as much in training as in sampling, where the prefix is on the grid, too.
+
+    Args:
+        table: The model's instructions.
+    """
+
+    def __init__(self, table: InstructionTable) -> None:
+        self._first = torch.from_numpy(table.first.astype(np.int64))
+        self._step = torch.from_numpy(table.step.astype(np.float32))
+        self._num_steps = torch.from_numpy(table.num_steps)
+        self._strides = torch.from_numpy(table.strides)
+
+    def __call__(self, ids: Tensor, angles: Tensor, uniform: Tensor) -> Tensor:
+        """Return ids int64 [B, T] of the same gates on the grid.
+
+        Args:
+            ids: int64 [B, T], of any angles.
+            angles: float32 [B, T, A].
+            uniform: float32 [B, T * A] in [0, 1), the source of randomness.
+        """
+        if self._first.device != ids.device:
+            for name, value in vars(self).items():
+                setattr(self, name, value.to(ids.device))
+        place = angles / self._step[ids][..., None] + uniform.view(angles.shape)
+        numbers = place.floor().long() % self._num_steps[ids][..., None]
+        return self._first[ids] + (numbers * self._strides[ids]).sum(dim=-1)

@@ -32,7 +32,7 @@ from quantum_diffusion.pipeline.adapter import ProcessAdapter, Rows, batches
 from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
 from quantum_diffusion.pipeline.condition import Condition, Request, check_guided, request_of, with_negative
-from quantum_diffusion.pipeline.decoding import DeviceDecoder
+from quantum_diffusion.pipeline.decoding import AngleGrid, DeviceDecoder
 from quantum_diffusion.pipeline.editing import Edit, plan_edit
 from quantum_diffusion.pipeline.fit import FitResult, fit
 from quantum_diffusion.pipeline.guided import Guided, Reader
@@ -74,6 +74,7 @@ class DiffusionPipeline:
             torch.default_generator.manual_seed(derive_seed(seed, "weights"))  # unlike torch's, leaves GPUs alone
             self.network = build_network(config, len(self.table), self.gate_pool.vocabulary_size)
         self._decoder = DeviceDecoder(self.table)
+        self._on_grid = AngleGrid(self.table)
         self._left = self._left_to_do()
         self.check_sampling(SamplingConfig())
 
@@ -107,10 +108,10 @@ class DiffusionPipeline:
         return None if make is None else make(self.table)
 
     @cached_property
-    def _targets_of(self) -> Callable[[Tensor], Tensor | None]:
+    def _targets_of(self) -> Callable[[Tensor, Tensor | None], Tensor | None]:
         """Computes targets for training circuits that come without, such as those of a stream."""
         if self.task.array is None:
-            return lambda ids: None
+            return lambda ids, angles: None
         make = next(iter(LEFT_TO_DO[self.task.name].values()))
         return (self._left or make(self.table)).targets_of
 
@@ -270,13 +271,16 @@ class DiffusionPipeline:
 
         @cache
         def ids() -> Tensor:
-            return self.decode(batch.tokens) if batch.ids is None else batch.ids.long()
+            found = self.decode(batch.tokens) if batch.ids is None else batch.ids.long()
+            if batch.angles is None:
+                return found
+            return self._on_grid(found, batch.angles, noise.uniform(len(batch), batch.angles[0].numel()))
 
         num_gates = None
         if self.config.tells_gates:
             is_told = noise.uniform(len(batch)) < tell_gates
             num_gates = torch.where(is_told, (ids() != NO_GATE).sum(dim=1), UNKNOWN)
-        targets = self._targets_of(ids()) if batch.targets is None else batch.targets
+        targets = self._targets_of(ids(), batch.angles) if batch.targets is None else batch.targets
         request = Request(self._prompt_words, batch.prompt_ids.long(), targets, num_gates)
         dropped = self._draw_dropped(len(batch), condition_dropout, joint_dropout, noise)
         condition = self.encode_condition(request, dropped)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable
 from quantum_diffusion.circuits.keys import Keys, row_keys
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.tokenizer import DecodeReport
@@ -27,6 +27,25 @@ Labels = NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)
+class Candidates:
+    """Random circuits with their labels, in the order they were drawn.
+
+    Attributes:
+        ids: int16 [N, T], over the whole `gate_set`.
+        labels: uint32 [N].
+        angles: float64 [N, T, A]; A = 0 for gates without angles.
+    """
+
+    ids: Ids
+    labels: Labels
+    angles: Angles
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Candidates:
+        """Return some of the circuits."""
+        return Candidates(self.ids[rows], self.labels[rows], self.angles[rows])
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledCircuits:
     """Circuits of a data set, in the form that tasks use.
 
@@ -35,12 +54,14 @@ class LabelledCircuits:
         ids: int16 [N, T].
         num_qubits: int64 [N].
         table: The instructions the ids number.
+        angles: float64 [N, T, A]; None for gates without angles.
     """
 
     prompts: Sequence[str]
     ids: Ids
     num_qubits: NDArray[np.int64]
     table: InstructionTable
+    angles: Angles | None = None
 
 
 class Task(ABC):
@@ -76,12 +97,8 @@ class Task(ABC):
         """Return the number of random circuits drawn for a shard."""
 
     @abstractmethod
-    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
-        """Draw, simplify and label one shard of candidates.
-
-        Returns:
-            ids int16 [N, T] over the whole `gate_set`, and their labels uint32 [N].
-        """
+    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> Candidates:
+        """Draw, simplify and label one shard of candidates."""
 
     @abstractmethod
     def label_prompt(self, label: int, config: DatasetConfig) -> str:
@@ -99,16 +116,23 @@ class Task(ABC):
         """Return R of the targets that data sets store, [N, 2, 2^num_qubits, R]; 0 for tasks without targets."""
         return 0
 
-    def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
-        """Return the targets that circuits implement, complex128 [N, D, R]; R = 0 for tasks without targets."""
+    def targets_of(self, ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Matrix:
+        """Return the targets that circuits implement, complex128 [N, D, R]; R = 0 for tasks without targets.
+
+        Args:
+            ids: int16 [N, T].
+            table: The instructions the ids number.
+            angles: float64 [N, T, A]; None takes those of the ids.
+        """
         return np.empty((len(ids), 2**table.num_qubits, 0), dtype=np.complex128)
 
-    def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
+    def keys_of(self, ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Keys:
         """Return a key for each circuit; circuits with the same key answer the same request.
 
         Args:
             ids: int16 [N, T], gates at the front.
             table: The instructions the ids number.
+            angles: float64 [N, T, A]; None takes those of the ids.
 
         Returns:
             uint64 [N].

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.config.schema import DatasetConfig, Simplification
+from quantum_diffusion.circuits.rotations import merge_rotations
+from quantum_diffusion.config.schema import AngleKind, DatasetConfig, Simplification
 
 CANDIDATES = 2**14
 """Default number of circuits per shard."""
@@ -73,6 +74,65 @@ def draw_with_subsets(config: DatasetConfig, rng: np.random.Generator, count: in
         ids[rows] = in_pool(table, pool)[draw_circuits(config, rng, table, len(rows))]
         labels[rows] = sum(1 << pool.names.index(name) for name in chosen)
     return ids, labels
+
+
+def draw_with_angles(
+    config: DatasetConfig, rng: np.random.Generator, count: int
+) -> tuple[Ids, NDArray[np.uint32], Angles]:
+    """Draw each circuit from a random subset of the generation gates, with angles of one of the given kinds.
+
+    Returns:
+        ids int16 [count, T] and labels uint32 [count] as of `draw_with_subsets`, and angles float64 [count, T, A].
+    """
+    pool = GatePool(config.gate_set)
+    table = instruction_table(pool, config.num_qubits)
+    drawable = np.isin(pool.names, config.generation_gate_set or config.gate_set)
+    allowed = np.zeros((count, len(pool)), dtype=np.bool_)
+    most = int(drawable.sum())
+    allowed[:, drawable] = random_subsets(rng, most, rng.integers(1, most + 1, count))
+    ids = random_ids(rng, table, count, config.min_gates, config.max_gates, coupling=config.coupling, gates=allowed)
+    kinds = rng.integers(0, len(config.angles), count)
+    angles = np.empty((*ids.shape, pool.num_angles))
+    for number, kind in enumerate(config.angles):
+        rows = kinds == number
+        ids[rows], angles[rows] = DRAW_ANGLES[kind](rng, ids[rows], table)
+    if config.optimize != "none":
+        ids, angles = merge_rotations(ids, angles, table)
+    return table.on_grid(ids, angles), (allowed @ bits(len(pool))).astype(np.uint32), angles
+
+
+def _uniform(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:
+    """Draw each angle from the whole period."""
+    period = (table.step * table.num_steps)[ids][..., None]
+    return ids, period * rng.random((*ids.shape, table.pool.num_angles))
+
+
+def _eighths(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:
+    """Draw each angle from the multiples of pi / 4."""
+    return ids, rng.integers(0, 8, (*ids.shape, table.pool.num_angles)) * (np.pi / 4)
+
+
+def _small(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:
+    """Draw each angle near zero, with a standard deviation of 0.3 radians."""
+    return ids, 0.3 * rng.standard_normal((*ids.shape, table.pool.num_angles))
+
+
+def _repeated(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:
+    """Repeat the first two to four gates of each circuit, angles included, as a Trotter formula does."""
+    ids, angles = _uniform(rng, ids, table)
+    length = rng.integers(2, 5, len(ids))[:, None]
+    source = np.arange(ids.shape[1]) % length
+    repeated = np.where(ids == NO_GATE, NO_GATE, np.take_along_axis(ids, source, axis=1)).astype(np.int16)
+    return repeated, np.take_along_axis(angles, source[..., None], axis=1)
+
+
+DRAW_ANGLES: dict[AngleKind, Callable[..., tuple[Ids, Angles]]] = {
+    "uniform": _uniform,
+    "eighths": _eighths,
+    "small": _small,
+    "repeated": _repeated,
+}
+"""How the angles of a circuit are drawn, by the values of `datasets.angles`."""
 
 
 def random_subsets(rng: np.random.Generator, num_members: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:

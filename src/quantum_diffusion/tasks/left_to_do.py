@@ -18,6 +18,7 @@ from torch import Tensor
 from quantum_diffusion.circuits.instructions import NO_GATE, InstructionTable
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.tasks.evolution import Evolution, StateEvolution, TableauEvolution
+from quantum_diffusion.tasks.rotations import rotations_of
 
 
 class LeftToDo(ABC):
@@ -39,8 +40,13 @@ class LeftToDo(ABC):
         """Return what is left of targets [B, 2, D, R] before any step is known."""
         return targets
 
-    def targets_of(self, ids: Tensor) -> Tensor | None:
-        """Return the targets that circuits int64 [B, T] implement, float32 [B, 2, D, R]; None without targets."""
+    def targets_of(self, ids: Tensor, angles: Tensor | None = None) -> Tensor | None:
+        """Return the targets that circuits implement, float32 [B, 2, D, R]; None for tasks without targets.
+
+        Args:
+            ids: int64 [B, T].
+            angles: float32 [B, T, A]; None takes those of the ids.
+        """
         return None
 
     @abstractmethod
@@ -173,6 +179,23 @@ class _Gates:
             self._matrices = self._matrices.to(ids.device)
         return self._matrices[ids]
 
+    def first_columns(self, ids: Tensor, angles: Tensor | None, count: int | None) -> Tensor:
+        """Return the first columns of circuits' unitaries, complex64 [B, D, count]; None returns all.
+
+        Args:
+            ids: int64 [B, T].
+            angles: float32 [B, T, A]; None takes those of the ids.
+            count: Number of columns.
+        """
+        if angles is None:
+            gates = map(self, ids.unbind(dim=1))
+        else:
+            gates = iter(rotations_of(self._table).to(ids.device).of_ids(ids, angles).unbind(dim=1))
+        made = next(gates)[:, :, :count]
+        for gate in gates:
+            made = gate @ made
+        return made
+
 
 class UnitariesLeft(LeftToDo):
     """For a unitary U, what is left is W^dagger U V^dagger, with known prefix V and known suffix W; [..., 2, D, D]."""
@@ -182,11 +205,9 @@ class UnitariesLeft(LeftToDo):
     def __init__(self, table: InstructionTable) -> None:
         self._gates = _Gates(table)
 
-    def targets_of(self, ids: Tensor) -> Tensor:
+    def targets_of(self, ids: Tensor, angles: Tensor | None = None) -> Tensor:
         """Return the unitaries of circuits; see `LeftToDo.targets_of`."""
-        made = self._gates(ids[:, 0])
-        for step in range(1, ids.shape[1]):
-            made = self._gates(ids[:, step]) @ made
+        made = self._gates.first_columns(ids, angles, None)
         return torch.view_as_real(made).movedim(-1, 1)
 
     def for_steps(self, targets: Tensor | None, ids: Tensor, rank: Tensor) -> Tensor:
@@ -238,11 +259,9 @@ class StatesLeft(LeftToDo):
     def __init__(self, table: InstructionTable) -> None:
         self._gates = _Gates(table)
 
-    def targets_of(self, ids: Tensor) -> Tensor:
+    def targets_of(self, ids: Tensor, angles: Tensor | None = None) -> Tensor:
         """Return the states that circuits prepare; see `LeftToDo.targets_of`."""
-        made = self._gates(ids[:, 0])[:, :, :1]
-        for step in range(1, ids.shape[1]):
-            made = self._gates(ids[:, step]) @ made
+        made = self._gates.first_columns(ids, angles, 1)
         return torch.view_as_real(made).movedim(-1, 1)
 
     def at_start(self, targets: Tensor) -> Tensor:
@@ -356,7 +375,7 @@ def known_gates(ids: Tensor, rank: Tensor) -> Tensor:
 _SHOWN_STATE = partial(MadeByBeginning, evolution=partial(StateEvolution, dtype=torch.complex64))
 
 LEFT_TO_DO: dict[str, dict[str, Callable[[InstructionTable], LeftToDo]]] = {
-    "UNITARY": {"matrix": UnitariesLeft},
+    "UNITARY": dict.fromkeys(("matrix", "pauli"), UnitariesLeft),
     "STATE": {"amplitudes": StatesLeft},
     "SRV": {
         **dict.fromkeys(("state", "srv", "pairs"), _SHOWN_STATE),

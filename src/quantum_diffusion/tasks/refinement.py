@@ -7,18 +7,15 @@ that works on the device loads this module: it needs torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from quantum_diffusion.circuits.gates import GATES, Matrix
-from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, instruction_table
-from quantum_diffusion.circuits.simulate import unitaries
-
-EXACT_ANGLES = 1e-10
-"""A circuit with refined angles is exact if its infidelity with the target is below this."""
+from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable
+from quantum_diffusion.tasks.rotations import Rotations, rotations_of
 
 _DONE = 1e-14
 """Infidelity at which refinement stops, near the resolution of float64."""
@@ -41,7 +38,7 @@ def refine(
     *,
     iterations: int = 60,
     device: torch.device | None = None,
-) -> tuple[Angles, np.ndarray]:
+) -> tuple[Angles, NDArray[np.float64]]:
     """Move the angles of circuits to a local minimum of the infidelity, by the Levenberg-Marquardt method.
 
     Args:
@@ -61,11 +58,10 @@ def refine(
         of Fubini and Study, the real part of the quantum geometric tensor (Stokes et al., arXiv 1909.02108).
     """
     found, infidelity = angles.copy(), np.ones(len(ids))
-    if not len(ids):
+    if not ids.size:
         return found, infidelity
-    rotations = _rotations(table)
-    numbers = rotations.of_instruction[ids].reshape(len(ids), -1)  # [N, T * F]
-    values = np.take_along_axis(angles, rotations.angle[ids], axis=2).reshape(numbers.shape)
+    rotations = rotations_of(table)
+    numbers, values = rotations.in_order(ids, angles)
     size = 16 * 4**table.num_qubits * numbers.shape[1] * 6
     block = max(1, _BYTES // size)
     for start in range(0, len(ids), block):
@@ -82,13 +78,13 @@ def refine(
 
 
 def _minimize(
-    rotations: _Rotations,
-    numbers: np.ndarray,
-    angles: np.ndarray,
+    rotations: Rotations,
+    numbers: NDArray[np.int64],
+    angles: NDArray[np.float64],
     targets: Matrix,
     iterations: int,
     device: torch.device | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Refine the angles [N, L] of rotations [N, L]; see `refine`."""
     place = torch.device("cpu") if device is None else device
     rotations = rotations.to(place)
@@ -150,112 +146,3 @@ class _Walk:
     def take(self, rows: Tensor) -> _Walk:
         """Return some of the circuits, bool [N]."""
         return _Walk(*(value[rows] for value in vars(self).values()))
-
-
-class _Rotations:
-    """The gates of a table as products of rotations exp(i t A), each a trigonometric polynomial of its angle t.
-
-    Attributes:
-        of_instruction: int64 [K+1, F], the rotations that an instruction is made of; 0 is the identity.
-        angle: int64 [K+1, F], which of the instruction's angles each takes.
-        has_angle: bool [K+1, F].
-        parts: complex128 [G, P, D, D], coefficients of exp(i t k / 2) for the P numbers k = `frequencies`.
-        generators: complex128 [G, D, D], the matrices A; zero for gates without an angle.
-    """
-
-    def __init__(self, table: InstructionTable) -> None:
-        size = 2**table.num_qubits
-        made_of = {gate.name: gate.made_of or ((gate.name, 0),) for gate in table.pool}
-        names = dict.fromkeys(name for parts in made_of.values() for name, _ in parts)
-        simple = instruction_table(type(table.pool)(names), table.num_qubits)
-        numbers = np.unique(simple.first)
-        place = {int(number): row for row, number in enumerate(numbers)}
-        key = {
-            (step.gate, step.controls, step.targets): place[int(simple.first[number])]
-            for number, step in enumerate(simple.instructions, start=1)
-        }
-        most = max(map(len, made_of.values()))
-        self.of_instruction = np.zeros((len(table) + 1, most), dtype=np.int64)
-        self.angle = np.zeros_like(self.of_instruction)
-        self.has_angle = np.zeros_like(self.of_instruction, dtype=np.bool_)
-        for number, step in enumerate(table.instructions, start=1):
-            for part, (name, angle) in enumerate(made_of[step.gate]):
-                self.of_instruction[number, part] = key[name, step.controls, step.targets]
-                self.angle[number, part] = angle
-                self.has_angle[number, part] = GATES[name].num_angles > 0
-        parts = _polynomials(numbers, simple)
-        used = np.abs(parts).max(axis=(0, 2, 3)) > 0
-        self.frequencies = torch.from_numpy(np.flatnonzero(used) / 2)
-        self.parts = torch.from_numpy(parts[:, used])
-        self.generators = torch.einsum("k,gkab->gab", self.frequencies.to(self.parts.dtype), self.parts)
-        self.identity = torch.eye(size, dtype=torch.complex128)
-
-    def to(self, device: torch.device) -> _Rotations:
-        """Return the rotations with their tensors on a device."""
-        if self.parts.device == device:
-            return self
-        moved = object.__new__(_Rotations)
-        vars(moved).update(
-            {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
-        )
-        return moved
-
-    def gates(self, numbers: Tensor, angles: Tensor) -> Tensor:
-        """Return the matrices of rotations, complex128 [N, L, D, D]."""
-        turns = torch.polar(torch.ones_like(angles)[..., None], angles[..., None] * self.frequencies)  # [N, L, P]
-        parts = self.parts[numbers]
-        made = turns[..., 0, None, None] * parts[:, :, 0]
-        for number in range(1, turns.shape[2]):
-            made = made + turns[..., number, None, None] * parts[:, :, number]
-        return made
-
-    def overlap(self, numbers: Tensor, angles: Tensor, bras: Tensor) -> Tensor:
-        """Return |tr(target^dagger V)|, float64 [N], on the first R columns of the circuits' V."""
-        gates = self.gates(numbers, angles)
-        made = gates[:, 0, :, : bras.shape[1]]
-        for step in range(1, gates.shape[1]):
-            made = gates[:, step] @ made
-        return torch.einsum("nrd,ndr->n", bras, made).abs()
-
-    def slope(self, numbers: Tensor, angles: Tensor, bras: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradient of the overlap, float64 [N, L], and the metric [N, L, L].
-
-        With L the product of the rotations up to a step, dV/dt = i V K and K = L^dagger A L.
-        """
-        columns = bras.shape[1]
-        gates = self.gates(numbers, angles)
-        before = [self.identity.expand(len(numbers), -1, -1)]
-        for step in range(gates.shape[1]):
-            before.append(gates[:, step] @ before[-1])
-        made = torch.stack(before[:-1], dim=1)  # [N, L, D, D]
-        kernels = made.mH @ (self.generators[numbers] @ made[..., :columns])  # [N, L, D, R]
-        back = bras @ before[-1]  # [N, R, D]
-        overlap = back.diagonal(dim1=1, dim2=2).sum(-1)
-        phase = overlap.conj() / overlap.abs().clamp(min=1e-12)
-        gradient = -(phase[:, None] * torch.einsum("nrd,nldr->nl", back, kernels)).imag
-        flat = torch.view_as_real(kernels).flatten(2)  # [N, L, 2 D R]
-        mean = kernels[:, :, :columns].diagonal(dim1=2, dim2=3).sum(-1).real
-        metric = flat @ flat.mT - mean[:, :, None] * mean[:, None] / columns
-        return gradient, metric
-
-
-def _polynomials(numbers: Ids, table: InstructionTable) -> np.ndarray:
-    """Return the coefficients of exp(i t k / 2), k = 0 to 4, of instructions up to a phase: complex128 [G, 5, D, D]."""
-    count = 5  # frequencies from -1 to 1 in halves
-    ids = np.repeat(numbers[:, None], count, axis=0)
-    times = 4 * np.pi * np.arange(count) / count
-    angles = np.zeros((*ids.shape, table.pool.num_angles))
-    angles[..., :1] = np.tile(times, len(numbers))[:, None, None]
-    matrices = unitaries(ids, table, angles).reshape(len(numbers), count, *(2**table.num_qubits,) * 2)
-    turns = np.exp(-2j * np.pi * np.outer(np.arange(-2, 3), np.arange(count)) / count)
-    parts: np.ndarray = np.einsum("km,gmab->gkab", turns, matrices) / count
-    parts[np.abs(parts) < 1e-14] = 0
-    for row in range(len(parts)):  # a phase that makes the lowest frequency 0, so that fewer are used in all
-        lowest = int(np.flatnonzero(np.abs(parts[row]).max(axis=(1, 2)))[0])
-        parts[row] = np.roll(parts[row], -lowest, axis=0)
-    return parts
-
-
-@lru_cache(maxsize=16)
-def _rotations(table: InstructionTable) -> _Rotations:
-    return _Rotations(table)

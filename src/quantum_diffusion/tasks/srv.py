@@ -22,7 +22,7 @@ from quantum_diffusion.circuits.tokenizer import DecodeReport
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.seeding import numpy_generator
-from quantum_diffusion.tasks.base import LabelledCircuits, Labels, Task, on_qubits
+from quantum_diffusion.tasks.base import Candidates, LabelledCircuits, Task, on_qubits
 from quantum_diffusion.tasks.candidates import (
     CANDIDATES,
     bits,
@@ -96,7 +96,7 @@ class SrvTask(Task):
             return CANDIDATES
         return min(CANDIDATES, max(1, _AMPLITUDES >> config.num_qubits))
 
-    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
+    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> Candidates:
         """Draw, simplify and label one shard of candidates; see `Task.draw`."""
         table, count = generation_table(config), self.num_candidates(config)
         aim = None
@@ -105,7 +105,7 @@ class SrvTask(Task):
             aim = random_subsets(rng, config.num_qubits, sizes)
         drawn = draw_circuits(config, rng, table, count, aim)
         labels = ((schmidt_rank_vectors(drawn, table) == 2) @ bits(config.num_qubits)).astype(np.uint32)
-        return in_pool(table, GatePool(config.gate_set))[drawn], labels
+        return Candidates(in_pool(table, GatePool(config.gate_set))[drawn], labels, np.empty((*drawn.shape, 0)))
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
         """Return circuits with fewer gates that prepare the same states and so have the same vectors.

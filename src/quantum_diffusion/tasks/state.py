@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact, instruction_table
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, compact, instruction_table
 from quantum_diffusion.circuits.invariants import Invariant, broken_by_state
 from quantum_diffusion.circuits.matrices import EXACT, matrix_keys, pad_state, qubits_of_state
 from quantum_diffusion.circuits.peephole import optimize
 from quantum_diffusion.circuits.prompts import PREPARE_PROMPT
 from quantum_diffusion.circuits.simulate import apply_step, statevectors
 from quantum_diffusion.config.schema import DatasetConfig
-from quantum_diffusion.tasks.base import Labels
+from quantum_diffusion.tasks.base import Candidates
 from quantum_diffusion.tasks.targets import TargetTask
 
 
@@ -32,13 +32,19 @@ class StateTask(TargetTask):
     prompt_begin = PREPARE_PROMPT
     words = ("prepare",)
 
-    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
+    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> Candidates:
         """Draw circuits as for unitaries and drop gates that leave the state unchanged; see `Task.draw`."""
-        ids, labels = super().draw(config, rng)
+        drawn = super().draw(config, rng)
         if config.optimize == "none":
-            return ids, labels
+            return drawn
         # Other rules could introduce gates that a circuit's prompt does not allow.
-        return without_returns(ids, instruction_table(GatePool(config.gate_set), config.num_qubits)), labels
+        table = instruction_table(GatePool(config.gate_set), config.num_qubits)
+        exact = drawn.angles if table.pool.num_angles else None
+        dropped = returns(drawn.ids, table, exact)
+        order = np.argsort(dropped | (drawn.ids == NO_GATE), axis=1, kind="stable")
+        ids = np.take_along_axis(np.where(dropped, NO_GATE, drawn.ids), order, axis=1).astype(np.int16)
+        angles = np.take_along_axis(np.where(dropped[..., None], 0.0, drawn.angles), order[..., None], axis=1)
+        return Candidates(ids, drawn.labels, angles)
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
         """Return circuits with fewer gates that prepare the same states; see `without_returns`."""
@@ -52,9 +58,9 @@ class StateTask(TargetTask):
         """Return 1: a state has a single column."""
         return 1
 
-    def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
-        """Return the states that circuits prepare from |0...0>, complex128 [N, D, 1]."""
-        return statevectors(ids, table)[:, :, None]
+    def targets_of(self, ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Matrix:
+        """Return the states that circuits prepare from |0...0>, complex128 [N, D, 1]; see `Task.targets_of`."""
+        return statevectors(ids, table, angles)[:, :, None]
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
         """Extend states to more qubits by |0>; see `pad_state`."""
@@ -92,9 +98,7 @@ class StateTask(TargetTask):
 
 
 def without_returns(ids: Ids, table: InstructionTable) -> Ids:
-    """Drop every stretch of a circuit that returns to the same state, up to a global phase.
-
-    The simplest are gates that leave the state unchanged, such as a controlled gate whose control is |0>.
+    """Drop every stretch of a circuit that `returns` to the same state.
 
     Args:
         ids: int16 [N, T].
@@ -103,12 +107,28 @@ def without_returns(ids: Ids, table: InstructionTable) -> Ids:
     Returns:
         int16 [N, T], gates at the front.
     """
+    return compact(np.where(returns(ids, table), NO_GATE, ids).astype(np.int16))
+
+
+def returns(ids: Ids, table: InstructionTable, angles: Angles | None = None) -> NDArray[np.bool_]:
+    """Tell which steps are in a stretch of a circuit that returns to the same state, up to a global phase.
+
+    The simplest are gates that leave the state unchanged, such as a controlled gate whose control is |0>.
+
+    Args:
+        ids: int16 [N, T].
+        table: The instructions the ids number.
+        angles: float64 [N, T, A]; None takes those of the ids.
+
+    Returns:
+        bool [N, T].
+    """
     count, steps = ids.shape
     states = np.zeros((count, 2**table.num_qubits, 1), dtype=np.complex128)
     states[:, 0] = 1
     keys = [matrix_keys(states)]
     for step in range(steps):
-        apply_step(states, ids[:, step], table)
+        apply_step(states, ids[:, step], table, None if angles is None else angles[:, step])
         keys.append(matrix_keys(states))
     seen = np.stack(keys, axis=1)  # [N, T + 1], the state before each step and at the end
     stays = np.zeros((count, steps), dtype=np.bool_)
@@ -120,4 +140,4 @@ def without_returns(ids: Ids, table: InstructionTable) -> Ids:
         rows, place = rows[place < steps], place[place < steps]
         stays[rows, place] = True
         place += 1
-    return compact(np.where(stays, ids, NO_GATE).astype(np.int16))
+    return ~stays

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from quantum_diffusion.arguments import check_list, check_texts
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, compact
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, compact
 from quantum_diffusion.circuits.invariants import Invariant
 from quantum_diffusion.circuits.keys import Keys
-from quantum_diffusion.circuits.matrices import EXACT, infidelities, matrix_keys, pieces
+from quantum_diffusion.circuits.matrices import exact_below, infidelities, matrix_keys, pieces
 from quantum_diffusion.circuits.prompts import gates_prompt, parse_gates_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.errors import ConfigError, counted
-from quantum_diffusion.tasks.base import LabelledCircuits, Labels, Task, on_qubits
-from quantum_diffusion.tasks.candidates import CANDIDATES, draw_with_subsets
+from quantum_diffusion.tasks.base import Candidates, LabelledCircuits, Task, on_qubits
+from quantum_diffusion.tasks.candidates import CANDIDATES, draw_with_angles, draw_with_subsets
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
 _MOST_CANDIDATES = 2**18
@@ -46,8 +46,8 @@ class TargetSamples(SampledCircuits):
 
     @cached_property
     def matches(self) -> NDArray[np.bool_]:
-        """Which samples are valid circuits with an infidelity below `EXACT`, bool [N]."""
-        exact: NDArray[np.bool_] = self.report.valid & (self.infidelities < EXACT)
+        """Which samples are valid circuits with an infidelity below `exact_below`, bool [N]."""
+        exact: NDArray[np.bool_] = self.report.valid & (self.infidelities < exact_below(self.gate_pool))
         return exact
 
     def outcome(self, row: int) -> str:
@@ -81,9 +81,13 @@ class TargetTask(Task):
         """Return the number of random circuits drawn for a shard."""
         return int(np.clip(2 ** (config.num_samples.bit_length() - 1), CANDIDATES, _MOST_CANDIDATES))
 
-    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> tuple[Ids, Labels]:
+    def draw(self, config: DatasetConfig, rng: np.random.Generator) -> Candidates:
         """Draw each circuit from a random subset of the gates; see `Task.draw`."""
-        return draw_with_subsets(config, rng, self.num_candidates(config))
+        count = self.num_candidates(config)
+        if GatePool(config.gate_set).num_angles:
+            return Candidates(*draw_with_angles(config, rng, count))
+        ids, labels = draw_with_subsets(config, rng, count)
+        return Candidates(ids, labels, np.empty((*ids.shape, 0)))
 
     def label_prompt(self, label: int, config: DatasetConfig) -> str:
         """Return the prompt that lists the gates a label allows."""
@@ -102,9 +106,9 @@ class TargetTask(Task):
         """Refuse a prompt that lists no gates of the pool; see `Task.check_prompt`."""
         self.gates_of(prompt, pool)
 
-    def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
+    def keys_of(self, ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Keys:
         """Return a hash of each circuit's unitary or state, up to a global phase; see `Task.keys_of`."""
-        return matrix_keys(self.targets_of(ids, table))
+        return matrix_keys(self.targets_of(ids, table, angles))
 
     # --------------------------------------------------------------------------------------------- sampling
 
@@ -162,7 +166,7 @@ class TargetTask(Task):
     ) -> Requests:
         """Request the unitaries or states of known circuits; see `Task.validation_requests`."""
         circuits = known(count)
-        targets = self.targets_of(circuits.ids, circuits.table)
+        targets = self.targets_of(circuits.ids, circuits.table, circuits.angles)
         corners = [self.corner(*pair) for pair in zip(targets, circuits.num_qubits.tolist(), strict=True)]
         return self.requests(circuits.prompts, corners, table)
 
@@ -182,17 +186,20 @@ class TargetTask(Task):
     def corner(self, target: Matrix, num_qubits: int) -> Matrix:
         """Return the part of a padded target [D, R] on its own qubits, the first ones: a view [d, r]."""
 
-    def distances(self, ids: Ids, targets: Matrix, table: InstructionTable) -> NDArray[np.float64]:
+    def distances(
+        self, ids: Ids, targets: Matrix, table: InstructionTable, angles: Angles | None = None
+    ) -> NDArray[np.float64]:
         """Simulate circuits and return their infidelities with targets, float64 [N].
 
         Args:
             ids: int16 [N, T].
             targets: complex128 [N, D, R], or [1, D, R] for the same target for all circuits.
             table: The instructions the ids number.
+            angles: float64 [N, T, A]; None takes those of the ids.
         """
         targets = np.broadcast_to(targets, (len(ids), *targets.shape[1:]))
         parts = [
-            infidelities(self.targets_of(ids[piece], table), targets[piece])
+            infidelities(self.targets_of(ids[piece], table, None if angles is None else angles[piece]), targets[piece])
             for piece in pieces(len(ids), targets.shape[1] * targets.shape[2])
         ]
         return np.concatenate(parts)
@@ -222,16 +229,21 @@ class TargetTask(Task):
     # ---------------------------------------------------------------------------------------------- verifying
 
     def verify(self, requests: Requests, report: DecodeReport, table: InstructionTable) -> TargetSamples:
-        """Simulate samples and compare them with their targets; see `Task.verify`."""
+        """Simulate samples, with refined angles, and compare them with their targets; see `Task.verify`."""
         assert requests.targets is not None
-        ids = compact(report.ids)
+        ids, angles = compact(report.ids), None
+        if table.pool.num_angles:
+            from quantum_diffusion.tasks.refinement import refine  # it loads torch, which sampling needs anyway
+
+            angles, _ = refine(ids, table.angles[ids], requests.targets, table)
         return TargetSamples(
             prompts=requests.prompts,
             report=report,
             ids=ids,
             num_qubits=requests.num_qubits,
             table=table,
-            infidelities=np.where(report.valid, self.distances(ids, requests.targets, table), 1.0),
+            angles=angles,
+            infidelities=np.where(report.valid, self.distances(ids, requests.targets, table, angles), 1.0),
         )
 
     def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:

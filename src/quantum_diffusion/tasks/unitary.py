@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable
 from quantum_diffusion.circuits.invariants import Invariant, broken_invariants
 from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.circuits.matrices import EXACT, matrix_keys, pad_unitary, qubits_of_unitary
@@ -39,13 +39,13 @@ class UnitaryTask(TargetTask):
         """Return the number of columns of a unitary."""
         return int(2**num_qubits)
 
-    def targets_of(self, ids: Ids, table: InstructionTable) -> Matrix:
-        """Return the unitaries of circuits, complex128 [N, D, D]."""
-        return unitaries(ids, table)
+    def targets_of(self, ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Matrix:
+        """Return the unitaries of circuits, complex128 [N, D, D]; see `Task.targets_of`."""
+        return unitaries(ids, table, angles)
 
-    def keys_of(self, ids: Ids, table: InstructionTable) -> Keys:
+    def keys_of(self, ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Keys:
         """Return hashes of the images of a random state, which identify unitaries; see `Task.keys_of`."""
-        return matrix_keys(random_images(ids, table)[:, :, None])
+        return matrix_keys(random_images(ids, table, angles)[:, :, None])
 
     def pad(self, targets: NDArray[Any], num_qubits: int) -> Matrix:
         """Extend unitaries to more qubits by the identity; see `pad_unitary`."""

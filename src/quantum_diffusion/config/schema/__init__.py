@@ -3,7 +3,7 @@
 Presets in `conf/` list differences from these defaults; the rest of the code receives these frozen objects.
 """
 
-from quantum_diffusion.config.schema.datasets import DatasetConfig, Simplification
+from quantum_diffusion.config.schema.datasets import AngleKind, DatasetConfig, Simplification
 from quantum_diffusion.config.schema.evaluation import EvaluationConfig
 from quantum_diffusion.config.schema.folders import (
     CompletionConfig,
@@ -79,6 +79,7 @@ __all__ = [
     "SECTIONS",
     "STEP_ENCODERS",
     "AmplitudesParams",
+    "AngleKind",
     "BetaSchedule",
     "ClipParams",
     "CompileConfig",

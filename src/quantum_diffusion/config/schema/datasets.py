@@ -14,6 +14,8 @@ from quantum_diffusion.config.validation import Rule, Section, refuse
 
 Simplification = Literal["none", "rules", "qiskit"]
 
+AngleKind = Literal["uniform", "eighths", "small", "repeated"]
+
 MOST_UNITARY_QUBITS, MOST_STATE_QUBITS = 8, 12
 
 
@@ -21,7 +23,8 @@ class DatasetConfig(Section):
     """What `quantum-diffusion generate` makes (keys `datasets.*`)."""
 
     gate_set: Annotated[tuple[str, ...], Field(min_length=1)] = ("h", "cx")
-    """Gates of the vocabulary, in token order: any of h x y z s t sdg tdg cx cy cz swap ccx cswap."""
+    """Gates of the vocabulary, in token order: any of h x y z s t sdg tdg sx sxdg cx cy cz swap ccx cswap, and with
+    angles rx ry rz p u cp crz rzz (UNITARY and STATE only)."""
     generation_gate_set: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Gates that circuits are drawn from, a subset of gate_set; null uses all of them."""
     num_qubits: Annotated[int, Field(ge=1, le=20)] = 3
@@ -41,6 +44,10 @@ class DatasetConfig(Section):
     sampling: Literal["natural", "stratified"] = "natural"
     """stratified (SRV only) lets each circuit entangle only a random set of qubits, with set sizes chosen in a pilot
     run: rare labels become more frequent, so that balancing (balance_max) discards fewer circuits."""
+    angles: Annotated[tuple[AngleKind, ...], Field(min_length=1)] = ("uniform",)
+    """How angles are drawn, for gates with angles: each circuit draws one of these kinds, of which a kind may be listed
+    more than once. uniform: from the whole period; eighths: multiples of pi/4; small: near zero; repeated: uniform, but
+    the circuit repeats its first two to four gates, as a Trotter formula does."""
     seed: Seed = 0
     """Random seed; the same configuration and seed give the same bytes for any n_jobs."""
     n_jobs: Jobs = -1
@@ -69,9 +76,23 @@ class DatasetConfig(Section):
         return self
 
 
+_WITH_ANGLES = ("rx", "ry", "rz", "p", "cp", "crz", "rzz", "u")
+"""Stands here, too, because configurations know nothing of circuits; a test compares it with the table of gates."""
+
+
 def _rules(config: DatasetConfig) -> tuple[Rule, ...]:
     unknown = [name for name in config.generation_gate_set or () if name not in config.gate_set]
+    turning = [name for name in config.gate_set if name in _WITH_ANGLES]
     return (
+        Rule(
+            bool(turning) and config.condition_type in ("SRV", "BOTH"),
+            f"gate_set has {turning}, gates with angles, whose circuits are labelled with unitaries or states: set "
+            "condition_type=UNITARY or STATE",
+        ),
+        Rule(
+            bool(turning) and config.optimize == "qiskit",
+            f"optimize=qiskit is for gates without angles, and gate_set has {turning}: set optimize=rules",
+        ),
         Rule(
             config.min_gates > config.max_gates,
             f"min_gates ({config.min_gates}) is larger than max_gates ({config.max_gates}): swap or raise one",

@@ -141,7 +141,7 @@ class TextEncoderConfig(Part):
 
 
 class MatrixParams(Section):
-    """A light unitary encoder of all entries of the matrix, without its global phase."""
+    """A light unitary encoder that ignores the global phase."""
 
     width: Width = 256
     """Hidden channels."""
@@ -241,11 +241,12 @@ class StateEncoderConfig(Part):
 class UnitaryEncoderConfig(Part):
     """The encoder of unitaries (keys `training.unitary_encoder.*`); used only with data sets of unitaries."""
 
-    kinds: ClassVar[Kinds] = {"matrix": MatrixParams, "convolution": ConvolutionParams}
+    kinds: ClassVar[Kinds] = {"matrix": MatrixParams, "pauli": MatrixParams, "convolution": ConvolutionParams}
     show_nothing: ClassVar[str] = "params.remaining=false"
 
-    type: Literal["matrix", "convolution"] = "matrix"
-    """Type of encoder."""
+    type: Literal["matrix", "pauli", "convolution"] = "matrix"
+    """matrix: all entries of the matrix; pauli: how the unitary moves Pauli operators, for gates with angles (up to 5
+    qubits); convolution: genQC's, which treats the matrix as an image."""
     params: MatrixParams | ConvolutionParams = MatrixParams()
     """Its parameters."""
 
