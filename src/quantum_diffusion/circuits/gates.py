@@ -145,6 +145,7 @@ _SX = _constant([[0.5 + 0.5j, 0.5 - 0.5j], [0.5 - 0.5j, 0.5 + 0.5j]])
 _SXDG = _constant([[0.5 - 0.5j, 0.5 + 0.5j], [0.5 + 0.5j, 0.5 - 0.5j]])
 _SWAP = _constant([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
+
 def _of_entries(*rows: tuple[ArrayLike, ...]) -> Matrix:
     """Return the matrices [..., d, d] whose entries are numbers or arrays [...]."""
     entries = np.broadcast_arrays(*itertools.chain.from_iterable(rows))

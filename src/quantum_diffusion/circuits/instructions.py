@@ -101,7 +101,9 @@ class InstructionTable:
             self.columns[row, list(controls)] = -(index + 1)
             self.columns[row, list(targets)] = index + 1
         self.uses_qubit = self.columns != 0
-        self.instructions = tuple(Instruction(pool.names[index], *rest) for index, *rest in placements)
+        self.instructions = tuple(
+            Instruction(pool.names[index], controls, targets, angles) for index, controls, targets, angles in placements
+        )
         self.canonical, self.inverse = _relations(self.instructions)
 
     def __len__(self) -> int:
@@ -119,7 +121,8 @@ class InstructionTable:
             int16 [...].
         """
         numbers = np.rint(angles / self.step[ids][..., None]).astype(np.int64) % self.num_steps[ids][..., None]
-        return (self.first[ids] + (numbers * self.strides[ids]).sum(axis=-1)).astype(np.int16)
+        found: Ids = (self.first[ids] + (numbers * self.strides[ids]).sum(axis=-1)).astype(np.int16)
+        return found
 
     def allowed(self, coupling: Sequence[tuple[int, int]] | None) -> NDArray[np.bool_]:
         """Return which instructions a coupling allows.

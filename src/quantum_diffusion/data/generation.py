@@ -244,9 +244,7 @@ class DatasetGenerator:
         known = np.unique(keys(self._excluded.decoded().ids, self._excluded.exact_angles))
         return lambda drawn: np.isin(keys(drawn.ids, drawn.angles), known)
 
-    def _in_pieces(
-        self, function: Callable[..., NDArray[Any]], ids: Ids, angles: Angles, columns: int
-    ) -> NDArray[Any]:
+    def _in_pieces(self, function: Callable[..., NDArray[Any]], ids: Ids, angles: Angles, columns: int) -> NDArray[Any]:
         """Apply a function of circuits in pieces; it needs memory for complex [N, D, columns] for N circuits."""
 
         def of_piece(piece: slice) -> NDArray[Any]:

@@ -300,7 +300,7 @@ def _check_arrays(
         require(angles.shape == shape, f"angles has shape {angles.shape}, expected {shape}")
         require(all(np.isfinite(rows).all() for rows in row_blocks(angles)), "angles has values that are not finite")
     if task.array is not None:
-        targets, shape = arrays[task.array], (len(x), 2, 2 ** x.shape[1], task.columns(x.shape[1]))
-        require(targets.shape == shape, f"{task.array} has shape {targets.shape}, expected {shape}")
+        targets, size = arrays[task.array], (len(x), 2, 2 ** x.shape[1], task.columns(x.shape[1]))
+        require(targets.shape == size, f"{task.array} has shape {targets.shape}, expected {size}")
         finite = (np.isfinite(rows).all() for rows in row_blocks(targets))
         require(all(finite), f"{task.array} has values that are not finite")

@@ -139,9 +139,7 @@ class PauliEncoder(ResidualEncoder):
         paulis, weights = _paulis(num_qubits)
         turned = paulis[(weights == 1) | ((num_qubits <= 2) & (weights > 0))]
         size = 2 * len(turned) * (len(paulis) - 1)
-        super().__init__(
-            size=size, condition_dim=condition_dim, width=width, depth=depth, normalize=normalize
-        )
+        super().__init__(size=size, condition_dim=condition_dim, width=width, depth=depth, normalize=normalize)
         side = 2**num_qubits
         self.scale = side / 2**0.5
         columns = turned.abs().argmax(dim=1)  # the row of each column's only entry

@@ -62,8 +62,8 @@ class DeviceDecoder:
 class AngleGrid:
     """Rounds exact angles to the grid on which a model writes angles, on the device.
 
-    An angle becomes one of its two neighbours at random, the nearer one more often, so that it is right on average. What
-    steps are shown is then off by as much in training as in sampling, where the prefix is on the grid, too.
+    An angle becomes one of its two neighbours at random, the nearer one more often, so that it is right on average.
+    What steps are shown is then off by as much in training as in sampling, where the prefix is on the grid, too.
 
     Args:
         table: The model's instructions.

@@ -42,6 +42,7 @@ from quantum_diffusion.pipeline.workers import sample_on_workers
 from quantum_diffusion.seeding import derive_seed, sample_seeds
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO, LeftToDo, known_gates
 from quantum_diffusion.tasks.prefix_labels import PREFIX_LABELS
+from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
 
@@ -402,7 +403,14 @@ class DiffusionPipeline:
         if options.n_jobs != 1 and len(asked) > 1:
             return sample_on_workers(self, asked, seed, options, edit, first_sample, progress)
         report = self._sample(asked, seed, options, edit, first_sample, progress)
-        return self.task.verify(asked, report, self.table)
+        return self.verified(asked, report)
+
+    def verified(self, asked: Requests, report: DecodeReport) -> SampledCircuits:
+        """Refine the angles of decoded samples, if they have any, and simulate them."""
+        angles = None
+        if self.gate_pool.num_angles and asked.targets is not None:
+            angles, _ = refine(report.ids, self.table.angles[report.ids], asked.targets, self.table, device=self.device)
+        return self.task.verify(asked, report, self.table, angles)
 
     @torch.inference_mode()
     def reader(self, requests: Requests, options: SamplingConfig) -> Reader:

@@ -21,7 +21,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.circuits.invariants import may_be_exact
-from quantum_diffusion.circuits.matrices import EXACT, infidelities
+from quantum_diffusion.circuits.matrices import EXACT, EXACT_ANGLES, infidelities
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for, unknown_name
@@ -33,6 +33,7 @@ from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batc
 from quantum_diffusion.search.completions import Completions
 from quantum_diffusion.search.found import CompiledCircuit, Found
 from quantum_diffusion.search.reach import check_target_reach
+from quantum_diffusion.search.refining import ROUND, RefinedRounds
 from quantum_diffusion.search.results import CircuitTable
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
@@ -56,7 +57,7 @@ class Compilation(CircuitTable):
         num_exact: Number of samples, or of completed circuits of a beam, that were exact, of any length.
         num_invalid: Number of samples that were not circuits of the allowed gates.
         num_too_long: Number of exact circuits dropped because they had more than `max_gates` gates when simplified.
-        search: "beam" or "sampling".
+        search: "beam", "sampling", or for gates with angles "refinement".
         seconds: Duration of the search in seconds.
         kept: Result of the fixed gates at the start, in words; None if there are none.
         interrupted: Whether the search was interrupted, so that this is the best result until then.
@@ -92,6 +93,8 @@ class Compilation(CircuitTable):
         """How much the search tried, in a few words."""
         if self.search == "sampling":
             return f"{self.num_exact} of {self.num_sampled} samples were exact, {self.num_invalid} invalid"
+        if self.search == "refinement":
+            return f"{counted(self.num_sampled, 'circuit')} sampled and refined"
         return f"beam search, {counted(self.num_sampled, 'partial circuit')} tried"
 
     @property
@@ -216,7 +219,9 @@ def find_exact(
         edit = bounded  # without simplification, the model itself must keep to the maximum length
     options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options")
     pipeline.check_sampling(options)
-    by_beam = _takes_beam(search, pipeline, options, edit)
+    method = "refinement" if pool.num_angles else _beam_or_sampling(search, pipeline, options, edit)
+    if pool.num_angles and search == "beam":
+        raise ConfigError("search=beam is for gates without angles: leave it out, or give such gates")
     found = Found(
         task=task,
         target=target,
@@ -240,11 +245,10 @@ def find_exact(
     plan = plan_edit(edit, pipeline.table, pipeline.config.max_gates)
     kept = outcome_of_kept(pipeline, request, plan)
     state = _Search(pipeline, request, found, options, edit, plan, seed, budget)
-    rounds = _beams(state) if by_beam else _samples(state)
-    result = _run(rounds, found, budget, progress)
+    result = _run(_METHODS[method](state), found, budget, progress)
     return replace(
         result,
-        search="beam" if by_beam else "sampling",
+        search=method,
         kept=kept,
         seconds=time.perf_counter() - started,
         tolerance=tolerance,
@@ -293,14 +297,14 @@ def _run(
     )
 
 
-def _takes_beam(search: SearchMethod, pipeline: DiffusionPipeline, options: SamplingConfig, edit: Edit) -> bool:
-    """Tell whether to use beam search.
+def _beam_or_sampling(search: SearchMethod, pipeline: DiffusionPipeline, options: SamplingConfig, edit: Edit) -> str:
+    """Return "beam" or "sampling".
 
     Raises:
         ConfigError: Beam search is requested but impossible.
     """
     if search == "sampling":
-        return False
+        return search
     keeps_prefix = sorted({*edit.keep}) == list(range(len({*edit.keep})))  # kept gates, if any, are the first ones
     edits = bool(not keeps_prefix or edit.min_gates or edit.strength < 1)
     if search == "beam" and edits:
@@ -313,7 +317,7 @@ def _takes_beam(search: SearchMethod, pipeline: DiffusionPipeline, options: Samp
             "search=beam needs a model that is conditioned on what is left to do (scheduler.type=masked with "
             f"{pipeline.task.step_encoder}.params.remaining=true): use search=sampling, or another model"
         )
-    return pipeline.config.shows_remaining and not edits
+    return "beam" if pipeline.config.shows_remaining and not edits else "sampling"
 
 
 def _beams(search: _Search) -> Iterator[_Round]:
@@ -365,6 +369,31 @@ def _samples(search: _Search) -> Iterator[_Round]:
         sampled += len(samples)
         valid = samples.circuits(samples.report.valid.nonzero()[0])
         yield _Round(valid, len(samples), sampled, len(samples) - len(valid))
+
+
+def _refined(search: _Search) -> Iterator[_Round]:
+    """Sample circuits with angles and refine them; see `search.refining`."""
+    found, budget = search.found, search.budget
+    accepted = max(EXACT_ANGLES, found.tolerance)
+    rounds = RefinedRounds(
+        search.pipeline, search.request, search.options, search.edit, search.seed, found.most_gates, accepted
+    )
+    sampled = 0
+
+    def sizes() -> Iterator[int]:
+        while budget.is_timed or sampled < budget.max_tries:
+            yield ROUND if budget.is_timed else min(ROUND, budget.max_tries - sampled)
+
+    for circuits, count in rounds(sizes()):
+        sampled += count
+        yield _Round(circuits, count, sampled)
+
+
+_METHODS: dict[str, Callable[[_Search], Iterator[_Round]]] = {
+    "beam": _beams,
+    "sampling": _samples,
+    "refinement": _refined,
+}
 
 
 def choose_gates(pool: GatePool, gates: Sequence[str] | None, num_qubits: int) -> GatePool:

@@ -16,12 +16,16 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
-from quantum_diffusion.circuits.matrices import EXACT
+from quantum_diffusion.circuits.matrices import EXACT, EXACT_ANGLES
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.phases import drop_phases
-from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
+from quantum_diffusion.circuits.rotations import merge_rotations
+from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SearchObjective
 from quantum_diffusion.tasks.targets import TargetTask
+
+_SAME_ANGLES = 1e6
+"""Steps in a radian below which angles count as equal."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,12 @@ class CompiledCircuit:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the circuit implements the target up to a global phase: its infidelity is below `EXACT`."""
-        return self.infidelity < EXACT
+        """Whether the circuit implements the target up to a global phase: its infidelity is below `EXACT`.
+
+        Circuits with angles come near any target, so for them it is `EXACT_ANGLES`.
+        """
+        has_angles = any(step.angles for step in self.circuit.instructions)
+        return self.infidelity < (EXACT_ANGLES if has_angles else EXACT)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -86,7 +94,8 @@ class Found:
         columns = self.target.reshape(1, len(self.target), -1)
         distances = partial(self.task.distances, targets=columns)
         simplify = self.task.simplify if self.may_simplify else None
-        results = _verify(candidates, self.pool, self.num_qubits, distances, simplify)
+        verify = _verify_exact_angles if self.pool.num_angles else _verify
+        results = verify(candidates, self.pool, self.num_qubits, distances, simplify)
         for result in results:
             self.num_exact += result.is_exact
             if len(result.circuit) > self.most_gates:
@@ -137,4 +146,28 @@ def _verify(
         CompiledCircuit(circuit, infidelity)
         for circuit, infidelity in zip(circuits_from_ids(ids, table), distances(ids, table=table).tolist(), strict=True)
     ]
+    return [results[row] for row in origin.reshape(-1)]
+
+
+def _verify_exact_angles(
+    circuits: Sequence[Circuit],
+    pool: GatePool,
+    num_qubits: int,
+    distances: Callable[..., NDArray[np.float64]],
+    simplify: Callable[[Ids, InstructionTable], Ids] | None,
+) -> list[CompiledCircuit]:
+    """`_verify` for gates with angles; circuits of the same gates whose angles agree to 1e-6 share a result."""
+    table = instruction_table(pool, num_qubits)
+    longest = max(map(len, circuits), default=0)
+    ids, angles = ids_from_circuits(circuits, table, longest), angles_of_circuits(circuits, table, longest)
+    if simplify is not None:
+        ids, angles = merge_rotations(ids, angles, table)
+    rounded = np.rint(angles * _SAME_ANGLES).astype(np.int64).reshape(len(ids), -1)
+    _, first, origin = np.unique(
+        np.column_stack([table.first[ids], rounded]), axis=0, return_index=True, return_inverse=True
+    )
+    ids, angles = ids[first], angles[first]
+    written = circuits_from_ids(ids, table, angles=angles)
+    found = distances(ids, table=table, angles=angles_of_circuits(written, table, longest)).tolist()
+    results = [CompiledCircuit(*result) for result in zip(written, found, strict=True)]
     return [results[row] for row in origin.reshape(-1)]

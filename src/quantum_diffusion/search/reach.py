@@ -124,8 +124,11 @@ def check_target_reach(
 
 
 def _every_circuit(plan: EditPlan, fits: NDArray[np.bool_], table: InstructionTable) -> Ids | None:
-    """Return all circuits within a length limit or with kept gates, int16 [N, T]; None if they are too many."""
-    if plan.max_gates == len(plan.ids) and not plan.kept.any():
+    """Return all circuits within a length limit or with kept gates, int16 [N, T].
+
+    None if they are too many, as those of gates with angles always are.
+    """
+    if table.pool.num_angles or (plan.max_gates == len(plan.ids) and not plan.kept.any()):
         return None
     free = np.flatnonzero(fits).tolist()
     choices = [

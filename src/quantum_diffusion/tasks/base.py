@@ -176,13 +176,16 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def verify(self, requests: Requests, report: DecodeReport, table: InstructionTable) -> SampledCircuits:
+    def verify(
+        self, requests: Requests, report: DecodeReport, table: InstructionTable, angles: Angles | None = None
+    ) -> SampledCircuits:
         """Simulate decoded samples and compare them with the requests.
 
         Args:
             requests: N requests.
             report: The decoded samples, ids int16 [N, T].
             table: The instructions the ids number.
+            angles: float64 [N, T, A], refined angles; None for gates without angles.
         """
 
     @abstractmethod

@@ -109,7 +109,7 @@ def _uniform(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tup
 
 def _eighths(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:
     """Draw each angle from the multiples of pi / 4."""
-    return ids, rng.integers(0, 8, (*ids.shape, table.pool.num_angles)) * (np.pi / 4)
+    return ids, rng.integers(0, 8, (*ids.shape, table.pool.num_angles)) * np.float64(np.pi / 4)
 
 
 def _small(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:

@@ -188,11 +188,11 @@ class _Gates:
             count: Number of columns.
         """
         if angles is None:
-            gates = map(self, ids.unbind(dim=1))
+            gates = [self(step) for step in ids.unbind(dim=1)]
         else:
-            gates = iter(rotations_of(self._table).to(ids.device).of_ids(ids, angles).unbind(dim=1))
-        made = next(gates)[:, :, :count]
-        for gate in gates:
+            gates = [*rotations_of(self._table).to(ids.device).of_ids(ids, angles).unbind(dim=1)]
+        made = gates[0][:, :, :count]
+        for gate in gates[1:]:
             made = gate @ made
         return made
 

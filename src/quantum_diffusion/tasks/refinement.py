@@ -36,6 +36,7 @@ def refine(
     targets: Matrix,
     table: InstructionTable,
     *,
+    fixed: NDArray[np.bool_] | None = None,
     iterations: int = 60,
     device: torch.device | None = None,
 ) -> tuple[Angles, NDArray[np.float64]]:
@@ -46,6 +47,7 @@ def refine(
         angles: float64 [N, T, A], where to start.
         targets: complex128 [N, D, R], or [1, D, R] for the same target for all: unitaries (R = D) or states (R = 1).
         table: The instructions the ids number.
+        fixed: bool [N, T, A], angles to leave as they are; None leaves none.
         iterations: Maximum number of steps.
         device: Where to compute; None computes on the CPU.
 
@@ -62,17 +64,20 @@ def refine(
         return found, infidelity
     rotations = rotations_of(table)
     numbers, values = rotations.in_order(ids, angles)
+    free = np.ones_like(values) if fixed is None else 1.0 - rotations.in_order(ids, fixed.astype(np.float64))[1]
     size = 16 * 4**table.num_qubits * numbers.shape[1] * 6
     block = max(1, _BYTES // size)
     for start in range(0, len(ids), block):
         rows = slice(start, start + block)
         wanted = np.broadcast_to(targets, (len(ids), *targets.shape[1:]))[rows]
-        values[rows], infidelity[rows] = _minimize(rotations, numbers[rows], values[rows], wanted, iterations, device)
+        values[rows], infidelity[rows] = _minimize(
+            rotations, numbers[rows], values[rows], free[rows], wanted, iterations, device
+        )
     moved = values.reshape(*ids.shape, -1)
     for number in range(angles.shape[2]):
         takes = (rotations.angle[ids] == number) & rotations.has_angle[ids]
-        rows, steps = np.nonzero(takes.any(axis=2))
-        found[rows, steps, number] = moved[rows, steps, takes[rows, steps].argmax(axis=1)]
+        place, steps = np.nonzero(takes.any(axis=2))
+        found[place, steps, number] = moved[place, steps, takes[place, steps].argmax(axis=1)]
     period = (table.step * table.num_steps)[ids][..., None]
     return found % period, infidelity
 
@@ -81,11 +86,12 @@ def _minimize(
     rotations: Rotations,
     numbers: NDArray[np.int64],
     angles: NDArray[np.float64],
+    free: NDArray[np.float64],
     targets: Matrix,
     iterations: int,
     device: torch.device | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Refine the angles [N, L] of rotations [N, L]; see `refine`."""
+    """Refine the angles [N, L] of rotations [N, L], of which those `free` (1, else 0) move; see `refine`."""
     place = torch.device("cpu") if device is None else device
     rotations = rotations.to(place)
     final, infidelity = torch.from_numpy(angles.copy()).to(place), torch.ones(len(angles), dtype=torch.float64)
@@ -96,6 +102,7 @@ def _minimize(
         rows=torch.arange(len(angles), device=place),
         numbers=torch.from_numpy(numbers.astype(np.int64)).to(place),
         angles=final.clone(),
+        free=torch.from_numpy(free).to(place),
         bras=bras,
         damping=torch.full((len(angles),), _FIRST_DAMPING, dtype=torch.float64, device=place),
     )
@@ -104,6 +111,7 @@ def _minimize(
     before = overlap
     for iteration in range(1, iterations + 1):
         gradient, metric = rotations.slope(state.numbers, state.angles, state.bras)
+        gradient, metric = gradient * state.free, metric * state.free[:, :, None] * state.free[:, None]
         metric.diagonal(dim1=1, dim2=2).add_(state.damping[:, None])
         factor, failed = torch.linalg.cholesky_ex(metric)
         step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
@@ -135,11 +143,12 @@ def _minimize(
 
 @dataclass(eq=False)
 class _Walk:
-    """The circuits still being refined: their places, rotations, angles, targets and damping."""
+    """The circuits still being refined: their places, rotations, angles and which move, targets and damping."""
 
     rows: Tensor
     numbers: Tensor
     angles: Tensor
+    free: Tensor
     bras: Tensor
     damping: Tensor
 

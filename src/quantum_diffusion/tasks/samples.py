@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.arguments import check_wholes
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, gate_count
 from quantum_diffusion.circuits.tokenizer import DecodeReport, circuits_from_ids
 from quantum_diffusion.errors import ConfigError
 
@@ -101,6 +101,7 @@ class SampledCircuits(ABC):
         ids: int16 [N, T], instructions, gates moved to the front.
         num_qubits: int64 [N], requested number of qubits.
         table: The instructions the ids number.
+        angles: float64 [N, T, A], refined angles; None for gates without angles.
     """
 
     prompts: tuple[str, ...]
@@ -108,6 +109,7 @@ class SampledCircuits(ABC):
     ids: Ids
     num_qubits: NDArray[np.int64]
     table: InstructionTable
+    angles: Angles | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -149,7 +151,8 @@ class SampledCircuits(ABC):
         chosen = np.asarray(check_wholes(rows, "rows", "[0, 1], or samples.matches.nonzero()[0]"), dtype=np.int64)
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
             raise ConfigError(f"rows has {chosen.max()}, but there are {len(self)} samples: give 0 to {len(self) - 1}")
-        return circuits_from_ids(self.ids[chosen], self.table, self.num_qubits[chosen].tolist())
+        angles = None if self.angles is None else self.angles[chosen]
+        return circuits_from_ids(self.ids[chosen], self.table, self.num_qubits[chosen].tolist(), angles)
 
 
 PartT = TypeVar("PartT", SampledCircuits, DecodeReport)

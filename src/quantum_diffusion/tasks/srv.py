@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact, gate_count
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, compact, gate_count
 from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport
@@ -147,7 +147,9 @@ class SrvTask(Task):
         """Request every prompt equally often; see `Task.validation_requests`."""
         return self.requests([prompts[number % len(prompts)] for number in range(count)], None, table)
 
-    def verify(self, requests: Requests, report: DecodeReport, table: InstructionTable) -> SrvSamples:
+    def verify(
+        self, requests: Requests, report: DecodeReport, table: InstructionTable, angles: Angles | None = None
+    ) -> SrvSamples:
         """Simulate samples and compare them with the requested Schmidt rank vectors; see `Task.verify`."""
         labels = tuple(parse_srv_prompt(prompt, table.num_qubits) for prompt in requests.prompts)
         ids = compact(report.ids)

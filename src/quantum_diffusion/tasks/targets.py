@@ -228,14 +228,15 @@ class TargetTask(Task):
 
     # ---------------------------------------------------------------------------------------------- verifying
 
-    def verify(self, requests: Requests, report: DecodeReport, table: InstructionTable) -> TargetSamples:
-        """Simulate samples, with refined angles, and compare them with their targets; see `Task.verify`."""
+    def verify(
+        self, requests: Requests, report: DecodeReport, table: InstructionTable, angles: Angles | None = None
+    ) -> TargetSamples:
+        """Simulate samples and compare them with their targets; see `Task.verify`."""
         assert requests.targets is not None
-        ids, angles = compact(report.ids), None
-        if table.pool.num_angles:
-            from quantum_diffusion.tasks.refinement import refine  # it loads torch, which sampling needs anyway
-
-            angles, _ = refine(ids, table.angles[ids], requests.targets, table)
+        ids = compact(report.ids)
+        if angles is not None:
+            order = np.argsort(report.ids == NO_GATE, axis=1, kind="stable")
+            angles = np.take_along_axis(angles, order[..., None], axis=1)
         return TargetSamples(
             prompts=requests.prompts,
             report=report,

@@ -444,5 +444,7 @@ def _check_meaning(operation: Any, name: str, angles: tuple[float, ...]) -> None
         return
     gate = GATES[name]
     same = operation.num_qubits == gate.num_qubits
-    if not same or abs(np.vdot(Operator(operation), gate.matrix(*angles))) < 2**gate.num_qubits * (1 - OVERLAP_TOLERANCE):
+    if not same or abs(np.vdot(Operator(operation), gate.matrix(*angles))) < 2**gate.num_qubits * (
+        1 - OVERLAP_TOLERANCE
+    ):
         raise GateSetError(f"the circuit redefines gate {name!r} with another matrix: give its gate another name")
