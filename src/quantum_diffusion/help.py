@@ -16,7 +16,7 @@ _REQUIRED = "required"
 _KINDS = (
     ("make and check data", ("generate", "inspect", "export-genqc")),
     ("train and evaluate", ("train", "evaluate", "runs", "report")),
-    ("use a model", ("sample", "compile", "prepare", "ui", "models", "push", "pull")),
+    ("use a model", ("sample", "compile", "prepare", "refine", "ui", "models", "push", "pull")),
     ("this program", ("doctor", "completion")),
 )
 """The groups of commands in `--help`; commands in none of them come last."""

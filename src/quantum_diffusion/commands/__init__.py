@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from quantum_diffusion.commands.asking import find_for_target, sample
+from quantum_diffusion.commands.asking import find_for_target, refine, sample
 from quantum_diffusion.commands.data import export_genqc, generate, inspect
 from quantum_diffusion.commands.learning import evaluate, is_already_trained, report, runs, train
 from quantum_diffusion.commands.models import models, pull, push, ui
@@ -122,6 +122,15 @@ COMMANDS = {
         summary="Find verified circuits that prepare a state.",
         example="ghz:4",
         arguments=("prepare.target",),
+    ),
+    "refine": Command(
+        "refine",
+        refine,
+        lambda config: config.save_folder,
+        "refine.save_folder=./circuits/${hydra:job.num}",
+        summary="Find the angles with which a given circuit implements a unitary or prepares a state.",
+        example="./ansatz.qasm refine.target=xxz:3:t0.25",
+        arguments=("refine.circuit",),
     ),
     "inspect": Command(
         "inspect",

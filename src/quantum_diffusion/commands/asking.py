@@ -1,4 +1,4 @@
-"""The commands sample, compile and prepare: they print and save the circuits found, and explain a shortfall."""
+"""The commands sample, compile, prepare and refine: they print and save the circuits found, and explain a shortfall."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantum_diffusion.config.schema import SampleConfig, TargetSearchConfig
+from quantum_diffusion.config.schema import RefineConfig, SampleConfig, TargetSearchConfig
 from quantum_diffusion.errors import counted
 from quantum_diffusion.interrupts import INTERRUPTED
 from quantum_diffusion.jobs import NOT_FOUND, Outcome
@@ -60,6 +60,40 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
     nearest_found = None if found.best is None else {**described(found.best), "qasm": found.best.circuit.to_qasm2()}
     report = {"target": config.target, "circuits": found.rows(), "nearest": nearest_found, "search": found.search}
     return _complain(config, config.command, found, report, found.num_too_long)
+
+
+def refine(config: RefineConfig) -> Outcome:
+    """Find the angles of a given circuit."""
+    from quantum_diffusion import console
+    from quantum_diffusion.search.angles import outcome_in_words, refine_file, write_refined
+    from quantum_diffusion.search.compiling import described
+
+    found = refine_file(config)
+    assert found.best is not None
+    try:
+        if config.save_folder is not None:
+            write_refined(found, config)
+    finally:
+        console.show_compilation((found.best,))
+        console.out.print(f"\n{outcome_in_words(found)}")
+    if config.save_folder is not None:
+        console.out.print(_written(Path(config.save_folder)))
+    report = {
+        "target": config.target,
+        "state": config.state,
+        "circuits": found.rows(),
+        "nearest": {**described(found.best), "qasm": found.best.circuit.to_qasm2()},
+        "seconds": found.seconds,
+        "save_folder": config.save_folder,
+    }
+    if found.circuits:
+        return Outcome(report=report)
+    problem = (
+        f"the best angles have infidelity {found.best.infidelity:.2g}: raise refine.starts, set refine.tolerance above "
+        "it, or give a circuit with more gates"
+    )
+    print(f"error: {problem}", file=sys.stderr)
+    return Outcome(NOT_FOUND, {"error": problem, **report})
 
 
 def _result(config: TargetSearchConfig, found: Compilation) -> str:

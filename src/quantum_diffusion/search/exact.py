@@ -57,7 +57,7 @@ class Compilation(CircuitTable):
         num_exact: Number of samples, or of completed circuits of a beam, that were exact, of any length.
         num_invalid: Number of samples that were not circuits of the allowed gates.
         num_too_long: Number of exact circuits dropped because they had more than `max_gates` gates when simplified.
-        search: "beam", "sampling", or for gates with angles "refinement".
+        search: "beam", "sampling", or for gates with angles "refinement"; "angles" for those of a given circuit.
         seconds: Duration of the search in seconds.
         kept: Result of the fixed gates at the start, in words; None if there are none.
         interrupted: Whether the search was interrupted, so that this is the best result until then.
@@ -95,6 +95,8 @@ class Compilation(CircuitTable):
             return f"{self.num_exact} of {self.num_sampled} samples were exact, {self.num_invalid} invalid"
         if self.search == "refinement":
             return f"{counted(self.num_sampled, 'circuit')} sampled and refined"
+        if self.search == "angles":
+            return f"refined from {counted(self.num_sampled, 'start')}"
         return f"beam search, {counted(self.num_sampled, 'partial circuit')} tried"
 
     @property

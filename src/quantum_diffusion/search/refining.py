@@ -198,7 +198,7 @@ def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accept
     return Refined(ids, angles, infidelities)
 
 
-def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted: float) -> Refined:
+def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted: float, merge: bool = True) -> Refined:
     """Round angles to multiples of pi / 2^k one at a time, each time refining the others, while it costs nothing.
 
     Args:
@@ -206,6 +206,7 @@ def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted
         target: complex128 [1, D, R].
         table: The instructions the ids number.
         accepted: Infidelity at which a circuit is good enough.
+        merge: Whether to drop gates whose angles have become zero, and merge those that can be.
     """
     ids, angles, infidelities = circuits.ids, circuits.angles.copy(), circuits.infidelities.copy()
     fixed = np.zeros(angles.shape, dtype=np.bool_)
@@ -221,5 +222,6 @@ def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted
             kept = reached < np.maximum(accepted / 10, infidelities[rows])
             rows = rows[kept]
             angles[rows], infidelities[rows], fixed[rows] = tried[kept], reached[kept], held[kept]
-    ids, angles = merge_rotations(ids, angles, table)
+    if merge:
+        ids, angles = merge_rotations(ids, angles, table)
     return Refined(ids, angles, infidelities)

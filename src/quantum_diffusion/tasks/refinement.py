@@ -92,7 +92,7 @@ def _minimize(
     device: torch.device | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Refine the angles [N, L] of rotations [N, L], of which those `free` (1, else 0) move; see `refine`."""
-    place = torch.device("cpu") if device is None else device
+    place = torch.device("cpu") if device is None or device.type == "mps" else device  # MPS has no 64 bits
     rotations = rotations.to(place)
     final, infidelity = torch.from_numpy(angles.copy()).to(place), torch.ones(len(angles), dtype=torch.float64)
     infidelity = infidelity.to(place)

@@ -1,6 +1,6 @@
 """The sections of sampling: how a model samples, and which vector or target to find circuits for.
 
-The commands sample, compile and prepare read them; evaluation uses the same sampling keys.
+The commands sample, compile, prepare and refine read them; evaluation uses the same sampling keys.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from quantum_diffusion.config.schema.processes import GuidanceMode, Order, Sampler
 from quantum_diffusion.config.schema.values import (
@@ -28,7 +28,7 @@ from quantum_diffusion.config.schema.values import (
     Text,
     TopP,
 )
-from quantum_diffusion.config.validation import Section
+from quantum_diffusion.config.validation import Rule, Section, refuse
 from quantum_diffusion.errors import unknown_name
 
 Language = Literal["qasm2", "qasm3"]
@@ -199,6 +199,38 @@ class CompileConfig(TargetSearchConfig):
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or a name: qft, toffoli, ccz, ghz or random, also
     with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits); or
     ising:3:J0.4:h0.2:t0.25 or xxz:3:J0.4:delta1.5:h0.2:t0.25, the evolution of a spin chain (needs a tolerance)."""
+
+
+class RefineConfig(Section):
+    """What `quantum-diffusion refine` does (keys `refine.*`): find the angles of a given circuit."""
+
+    circuit: PathText
+    """OpenQASM file of the circuit; its gates stay, and the search starts from its angles."""
+    target: PathText | None = None
+    """Unitary that the circuit has to implement, written like compile.target; give this or state."""
+    state: PathText | None = None
+    """State that the circuit has to prepare, written like prepare.target; give this or target."""
+    starts: Positive = 32
+    """Number of searches, each from other angles: the circuit's own, then random ones."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest infidelity to accept; 0 requires an exact circuit (infidelity below 1e-10)."""
+    shorten: bool = False
+    """Delete gates that the target can do without."""
+    round_angles: bool = True
+    """Round angles to multiples of pi, pi/2, ..., pi/16 where the other angles can make up for it."""
+    save_folder: PathText | None = None
+    """Folder for the circuit, a picture and a summary; null only prints it."""
+    format: Language = "qasm2"
+    """OpenQASM version of the circuit in save_folder: 2 or 3."""
+    seed: Seed = 0
+    """Seed of the random angles."""
+    device: Text = "auto"
+    """auto (CUDA, else CPU), cpu, cuda or cuda:N."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RefineConfig:
+        refuse((Rule((self.target is None) == (self.state is None), "give target or state, and not both"),))
+        return self
 
 
 class PrepareConfig(TargetSearchConfig):

@@ -1,0 +1,176 @@
+"""Finds the angles of a given circuit: reads it and its target, refines its angles, and writes the result.
+
+The command `refine` uses it; the refinement itself is in `tasks.refinement`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from quantum_diffusion.arguments import PRESETS_HINT, check_count, check_kind
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GatePool, Matrix
+from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.matrices import EXACT_ANGLES
+from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
+from quantum_diffusion.config.schema import RefineConfig
+from quantum_diffusion.device import select_device
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, quoted_path
+from quantum_diffusion.search.compiling import described, title
+from quantum_diffusion.search.exact import Compilation
+from quantum_diffusion.search.files import read_target_file
+from quantum_diffusion.search.found import CompiledCircuit
+from quantum_diffusion.search.refining import Refined, shortened, snapped
+from quantum_diffusion.search.saving import check_save_folder, save_circuits
+from quantum_diffusion.search.states import target_state
+from quantum_diffusion.search.unitaries import target_unitary
+from quantum_diffusion.seeding import numpy_generator
+from quantum_diffusion.tasks.refinement import refine
+from quantum_diffusion.tasks.registry import TASKS
+from quantum_diffusion.tasks.targets import TargetTask
+
+_ITERATIONS = 200
+
+
+def refine_file(config: RefineConfig) -> Compilation:
+    """Find the angles of the circuit in a file; see `refine_circuit`.
+
+    Raises:
+        ConfigError: A file or the target cannot be read, or they do not fit each other.
+        GateSetError: The circuit has gates that are not known.
+        CheckpointError: `save_folder` is in use.
+    """
+    check_kind(config, RefineConfig, "config", PRESETS_HINT)
+    check_save_folder(config.save_folder, "refine.save_folder")
+    try:
+        read = read_target_file(Path(config.circuit))
+        if isinstance(read, np.ndarray):
+            raise ConfigError("it holds a matrix: give an OpenQASM program")
+        circuit = Circuit.from_qiskit(read)
+    except QuantumDiffusionError as problem:
+        raise type(problem)(f"refine.circuit: {quoted_path(config.circuit)}: {problem}") from problem
+    names = circuit.gate_counts
+    if config.target is not None:
+        task, target = "UNITARY", target_unitary(config.target, circuit.num_qubits, gates=[*names], seed=config.seed)
+    else:
+        task, target = "STATE", target_state(config.state, circuit.num_qubits, gates=[*names], seed=config.seed)
+    return refine_circuit(
+        circuit,
+        target,
+        task=task,
+        starts=config.starts,
+        tolerance=config.tolerance,
+        shorten=config.shorten,
+        round_angles=config.round_angles,
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+def refine_circuit(
+    circuit: Circuit,
+    target: Matrix,
+    *,
+    task: str = "UNITARY",
+    starts: int = 32,
+    tolerance: float = 0.0,
+    shorten: bool = False,
+    round_angles: bool = True,
+    seed: int = 0,
+    device: str = "auto",
+) -> Compilation:
+    """Find the angles with which a circuit implements a target best, up to a global phase.
+
+    Args:
+        circuit: Its gates stay, unless `shorten`; its angles are where the first search starts.
+        target: Unitary, complex [d, d], or state, complex [d], with d = 2**q; on fewer qubits than the circuit has, the
+            others must be left alone.
+        task: "UNITARY" or "STATE".
+        starts: Number of searches; all but the first start from random angles.
+        tolerance: Accepted infidelity, in [0, 1); 0 requires less than `EXACT_ANGLES`.
+        shorten: Whether to delete gates that a good enough circuit can do without.
+        round_angles: Whether to round the angles of a good enough circuit; see `snapped`.
+        seed: Seed of the random angles.
+        device: Where to compute, as `refine.device`.
+
+    Returns:
+        The best circuit, as the only one of `circuits` if it is good enough, and as `best`. Its infidelity is simulated
+        in float64 from its final form.
+
+    Raises:
+        ConfigError: The circuit has no angles, the target does not fit it, or a number is out of range.
+    """
+    started = time.perf_counter()
+    chosen = TASKS[task]
+    assert isinstance(chosen, TargetTask)
+    check_kind(circuit, Circuit, "circuit")
+    check_count(starts, "starts", 1)
+    if not any(step.angles for step in circuit.instructions):
+        raise ConfigError("the circuit has no gates with angles: give one with e.g. rz, ry or cp")
+    chosen.check_target(target, circuit.num_qubits)
+    table = instruction_table(GatePool(circuit.gate_counts), circuit.num_qubits)
+    columns = np.asarray(target, dtype=np.complex128).reshape(len(target), -1)
+    wanted = chosen.pad(columns, circuit.num_qubits)[None]
+    ids, own = ids_from_circuits([circuit], table, len(circuit)), angles_of_circuits([circuit], table, len(circuit))
+    period = (table.step * table.num_steps)[ids][..., None]
+    others = period * numpy_generator(seed, "angles").random((starts - 1, *own.shape[1:]))
+    accepted = max(EXACT_ANGLES, tolerance)
+    every = np.repeat(ids, starts, axis=0)
+    found, reached = refine(
+        every,
+        np.concatenate([own, others]),
+        wanted,
+        table,
+        iterations=_ITERATIONS,
+        device=select_device(device),
+    )
+    best = Refined(every, found, reached).take(np.array([int(reached.argmin())]))
+    if best.infidelities[0] < accepted:
+        best = shortened(best, wanted, table, accepted) if shorten else best
+        best = snapped(best, wanted, table, accepted, merge=shorten) if round_angles else best
+    (final,) = circuits_from_ids(best.ids, table, angles=best.angles)
+    exact = angles_of_circuits([final], table, len(final))
+    distance = chosen.distances(ids_from_circuits([final], table, len(final)), wanted, table, exact)
+    result = CompiledCircuit(final, float(distance[0]))
+    is_good = result.is_exact or result.infidelity <= tolerance
+    return Compilation(
+        circuits=(result,) if is_good else (),
+        best=result,
+        gates=table.pool.names,
+        num_sampled=starts,
+        num_exact=int((reached < EXACT_ANGLES).sum()),
+        num_invalid=0,
+        num_too_long=0,
+        search="angles",
+        seconds=time.perf_counter() - started,
+        tolerance=tolerance,
+    )
+
+
+def write_refined(result: Compilation, config: RefineConfig) -> None:
+    """Write the circuit as `refined.qasm`, a picture and a summary into the new folder `save_folder`.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    assert config.save_folder is not None
+    assert result.best is not None
+    save_circuits(
+        config.save_folder,
+        {"refined.qasm": result.best.circuit},
+        asked=repr(config.target or config.state),
+        titles=[title(result.best)],
+        rows=[described(result.best)],
+        summary={"starts": result.num_sampled, "seconds": result.seconds, "refine": config.model_dump(mode="json")},
+        language=config.format,
+    )
+
+
+def outcome_in_words(result: Compilation) -> str:
+    """Say how near the circuit comes to its target, in one line."""
+    assert result.best is not None
+    of = f"{counted(result.num_exact, 'start')} of {result.num_sampled} led to an exact circuit"
+    return f"{title(result.best)}; {of} ({result.seconds:.1f} s)"
