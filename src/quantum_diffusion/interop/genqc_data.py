@@ -20,6 +20,7 @@ from safetensors import deserialize
 from safetensors.numpy import load
 
 from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.prompts import SRV_PROMPT, srv_prompt
 from quantum_diffusion.circuits.tokenizer import decode_tokens
 from quantum_diffusion.data.container import CircuitDataset
@@ -141,9 +142,6 @@ class _Reader:
         prefix = self.place.prefix or self._prefix_of(description.get("save_path"))
         save_type = description.get("save_type")
         arrays = {key: self._stored(prefix, key, stored[key], save_type) for key in _KEYS if key in stored}
-        if "params" in arrays and arrays["params"].any():
-            raise self._not_read("gates with parameters (angles in `params`)", "give one of gates without")
-
         tokens = self._tokens(arrays["x"], pool)
         for key, size in (("num_of_qubits", tokens.shape[1]), ("max_gates", tokens.shape[2])):
             given = params.get(key)
@@ -152,7 +150,8 @@ class _Reader:
         lead = arrays["x"].shape[:-2]  # (N,), or (batches, batch size) of a bucketed data set
         sizes = self._sizes(tokens, pool, arrays.get("z"), lead)
         prompts, prompt_index = self._prompts(arrays["y"], lead, tokens.shape[1])
-        dataset = CircuitDataset(tokens, prompt_index, prompts, sizes, pool)
+        angles = self._angles(arrays.get("params"), tokens, pool, lead)
+        dataset = CircuitDataset(tokens, prompt_index, prompts, sizes, pool, angles=angles)
         return dataset if "U" not in arrays else self._with_unitaries(dataset, arrays["U"], lead)
 
     # ------------------------------------------------------------------------------------------- files
@@ -270,6 +269,26 @@ class _Reader:
                 row = int(np.flatnonzero(~report.valid)[0])
                 self._require(False, f"circuit {start + row} of x", report.reasons[row], "one gate a time step")
         return tokens
+
+    def _angles(
+        self, codes: NDArray[Any] | None, tokens: NDArray[np.int8], pool: GatePool, lead: tuple[int, ...]
+    ) -> NDArray[np.float64] | None:
+        """Return the angles float64 [N, T, A] that genQC stores as numbers from -1 (0) to 1 (4 pi), [..., A, T]."""
+        if not pool.num_angles:
+            none = codes is None or not codes.any()
+            self._require(none, "params", "not zero", f"zeros for {list(pool.names)}, gates without angles")
+            return None
+        shape = (*lead, pool.num_angles, tokens.shape[2])
+        given = "missing" if codes is None else (str(codes.dtype), *codes.shape)
+        fits = codes is not None and codes.dtype.kind == "f" and codes.shape == shape and np.isfinite(codes).all()
+        self._require(bool(fits), "params", given, f"finite floats {shape}")
+        assert codes is not None
+        angles = (codes.reshape(-1, *shape[-2:]).swapaxes(1, 2).astype(np.float64) + 1) * (2 * np.pi)
+        table = instruction_table(pool, tokens.shape[1])
+        ids = decode_tokens(tokens, pool).ids
+        angles %= (table.step * table.num_steps)[ids][..., None]
+        angles[np.arange(pool.num_angles) >= table.num_angles[ids][..., None]] = 0.0
+        return angles
 
     def _sizes(
         self, tokens: NDArray[np.int8], pool: GatePool, z: NDArray[Any] | None, lead: tuple[int, ...]

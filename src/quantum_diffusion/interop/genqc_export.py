@@ -85,7 +85,7 @@ def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
         "num_of_qubits": dataset.num_qubits,
         "min_gates": int(dataset.sizes[:, 1].min()),
         "max_gates": int(tensors["x"].shape[2]),
-        "max_params": 0,
+        "max_params": dataset.gate_pool.num_angles,
         "gate_pool": list(dataset.gate_pool.names),
     }
     if is_mixed:
@@ -120,7 +120,15 @@ def _order(tensors: dict[str, NDArray[Any]]) -> list[str]:
 
 def _single_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {"x": dataset.tokens.astype(np.int32)}
+    if dataset.angles is not None:
+        tensors["params"] = _angle_codes(dataset.angles)
     return tensors if dataset.targets is None else tensors | {"U": dataset.targets}
+
+
+def _angle_codes(angles: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Angles [N, T, A] as genQC stores them, float32 [N, A, T]: from -1 (0) to 1 (4 pi)."""
+    codes: NDArray[np.float32] = (angles.swapaxes(1, 2) / (2 * np.pi) - 1).astype(np.float32)
+    return codes
 
 
 def _mixed_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
@@ -133,8 +141,9 @@ def _mixed_tensors(dataset: CircuitDataset) -> dict[str, NDArray[Any]]:
     z = np.hstack([qubits, -(-steps // _TIME_MULTIPLE) * _TIME_MULTIPLE])
     tensors: dict[str, NDArray[Any]] = {"x": x.astype(np.int32), "z": z.astype(np.int32)}
     if dataset.targets is not None:  # genQC can batch unitaries only with parameters: give it empty ones
-        parameters = np.zeros((len(dataset), 0, tokens.shape[2]), dtype=np.float32)
-        tensors |= {"params": parameters, "U": dataset.targets}
+        missing = tokens.shape[2] - dataset.max_gates
+        angles = np.pad(dataset.exact_angles, ((0, 0), (0, missing), (0, 0)))
+        tensors |= {"params": _angle_codes(angles), "U": dataset.targets}
     return tensors
 
 
