@@ -193,6 +193,12 @@ def gate_count(ids: Ids) -> NDArray[np.int64]:
     return counts
 
 
+def gates_first(ids: Ids, angles: Angles) -> tuple[Ids, Angles]:
+    """Move the gates of each circuit to its start, with their angles [N, T, A]; see `compact`."""
+    order = np.argsort(ids == NO_GATE, axis=1, kind="stable")
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(angles, order[..., None], axis=1)
+
+
 def compact(ids: Ids) -> Ids:
     """Move the gates of each circuit to its start, keeping their order; [N, T] in and out."""
     order = np.argsort(ids == NO_GATE, axis=1, kind="stable")

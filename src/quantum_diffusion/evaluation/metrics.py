@@ -17,6 +17,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTab
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.circuits.tokenizer import VALID, decode_tokens
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.container import CircuitDataset
@@ -211,9 +212,26 @@ def dataset_keys(dataset: CircuitDataset, num_qubits: int, num_steps: int) -> ND
     shape = (len(dataset), num_qubits, max(num_steps, dataset.max_gates))
     tokens = np.full(shape, dataset.gate_pool.padding_token, dtype=np.int8)
     tokens[:, : dataset.num_qubits, : dataset.max_gates] = dataset.tokens
-    form = normal_form(decode_tokens(tokens, dataset.gate_pool).ids, instruction_table(dataset.gate_pool, num_qubits))
+    table = instruction_table(dataset.gate_pool, num_qubits)
+    if dataset.angles is not None:
+        return angle_keys(dataset, table, num_steps)
+    form = normal_form(decode_tokens(tokens, dataset.gate_pool).ids, table)
     short = gate_count(form) <= num_steps
     return _as_keys(form[short, :num_steps], dataset.sizes[short, 0])
+
+
+def angle_keys(dataset: CircuitDataset, table: InstructionTable, num_steps: int) -> NDArray[np.void]:
+    """Return keys of circuits with angles, rounded to 1e-6; see `dataset_keys`."""
+    tokens = np.full((len(dataset), table.num_qubits, dataset.max_gates), table.pool.padding_token, dtype=np.int8)
+    tokens[:, : dataset.num_qubits] = dataset.tokens
+    ids, angles = merge_rotations(decode_tokens(tokens, table.pool).ids, dataset.exact_angles, table)
+    missing = num_steps - ids.shape[1]
+    if missing > 0:
+        ids, angles = np.pad(ids, ((0, 0), (0, missing))), np.pad(angles, ((0, 0), (0, missing), (0, 0)))
+    short = gate_count(ids) <= num_steps
+    ids, angles = ids[short, :num_steps], angles[short, :num_steps]
+    rounded = np.rint(angles * 1e6).astype(np.int32).reshape(len(ids), -1).view(np.int16)
+    return _as_keys(np.concatenate([table.first[ids], rounded], axis=1), dataset.sizes[short, 0])
 
 
 def shortest_distinct(keys: NDArray[np.void] | NDArray[np.uint64], gate_counts: NDArray[np.int64]) -> NDArray[np.int64]:

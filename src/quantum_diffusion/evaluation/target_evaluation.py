@@ -17,12 +17,29 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES, GatePool, Matrix
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable, compact, gate_count, instruction_table
+from quantum_diffusion.circuits.instructions import (
+    Angles,
+    Ids,
+    InstructionTable,
+    compact,
+    gate_count,
+    gates_first,
+    instruction_table,
+)
 from quantum_diffusion.circuits.keys import row_keys
-from quantum_diffusion.circuits.matrices import EXACT, STORED_TOLERANCE, from_two_channels, infidelities, matrix_keys
+from quantum_diffusion.circuits.matrices import (
+    EXACT,
+    EXACT_ANGLES,
+    STORED_TOLERANCE,
+    exact_below,
+    from_two_channels,
+    infidelities,
+    matrix_keys,
+)
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids, decode_tokens
+from quantum_diffusion.circuits.rotations import merge_rotations
+from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport, circuits_from_ids
 from quantum_diffusion.config.schema import EvaluationConfig
 from quantum_diffusion.data.blocks import row_blocks
 from quantum_diffusion.data.container import CircuitDataset
@@ -33,10 +50,11 @@ from quantum_diffusion.evaluation.optimum import Optimum
 from quantum_diffusion.evaluation.report.results import MOST_FAILED, content, write_results_folder
 from quantum_diffusion.evaluation.report.tables import summary_rows, summary_table
 from quantum_diffusion.evaluation.report.targets import save_success_chart, save_target_drawings
-from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, TargetMetrics
+from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, AngleFigures, TargetMetrics
 from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.seeding import numpy_generator
+from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 
@@ -54,6 +72,7 @@ class Targets:
         requests: M requests, whose targets are computed from the targets' own circuits.
         ids: int16 [M, T], the targets' own circuits.
         table: The instructions that the ids index.
+        angles: float64 [M, T, A], the angles of these circuits; None for gates without angles.
     """
 
     task: TargetTask
@@ -61,6 +80,7 @@ class Targets:
     requests: Requests
     ids: Ids
     table: InstructionTable
+    angles: Angles | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,12 +110,13 @@ class Targets:
     @property
     def own_circuits(self) -> list[Circuit]:
         """The circuits that the targets were computed from."""
-        return circuits_from_ids(self.ids, self.table, self.requests.num_qubits.tolist())
+        return circuits_from_ids(self.ids, self.table, self.requests.num_qubits.tolist(), self.angles)
 
     def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> Targets:
         """Return some of the targets."""
         rows = np.arange(len(self))[chosen]
-        return Targets(self.task, self.rows[rows], self.requests.take(rows), self.ids[rows], self.table)
+        angles = None if self.angles is None else self.angles[rows]
+        return Targets(self.task, self.rows[rows], self.requests.take(rows), self.ids[rows], self.table, angles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +127,18 @@ class Tries:
         ids: int16 [M, n, T], gates moved to the front.
         infidelities: float64 [M, n]; 1 for invalid samples.
         reasons: How often each kind of sample occurred, "valid" included.
+        angles: float64 [M, n, T, A], refined angles; None for gates without angles.
     """
 
     ids: Ids
     infidelities: NDArray[np.float64]
     reasons: dict[str, int]
+    angles: Angles | None = None
 
     @property
     def exact(self) -> NDArray[np.bool_]:
         """Which samples match their target, bool [M, n]."""
-        exact: NDArray[np.bool_] = self.infidelities < EXACT
+        exact: NDArray[np.bool_] = self.infidelities < (EXACT if self.angles is None else EXACT_ANGLES)
         return exact
 
 
@@ -192,22 +215,25 @@ def evaluate_targets(
     tries = sample_tries(pipeline, targets, config, progress)
     seconds = time.perf_counter() - started
     samples = config.samples_per_target
-    exact, random = tries.exact.sum(axis=1), random_successes(targets, samples, config.seed)
+    by_chance = random_infidelities(targets, samples, config.seed)
+    below = exact_below(dataset.gate_pool)
+    exact, random = tries.exact.sum(axis=1), (by_chance < below).sum(axis=1)
     counts, shortest = exact_circuits(pipeline, targets, tries)
     found = [len(circuits[0]) if circuits else None for circuits in shortest]
     own = gate_count(targets.ids)
     # The circuits found are in normal form, so the circuits compared with them must be, too.
-    own_forms = gate_count(normal_form(targets.ids, targets.table))
+    own_forms = gate_count(_own_forms(targets))
     qiskit = [targets.task.by_qiskit(*pair) for pair in zip(targets.corners, targets.gates, strict=True)]
     optima = least_gates(targets, found)
     best_of, random_best_of = (
         {str(k): metrics.best_of_k(successes, samples, k) for k in metrics.tries(samples)}
         for successes in (exact, random)
     )
+    edges = metrics.INFIDELITY_EDGES if targets.angles is None else metrics.ANGLE_EDGES
     figures = TargetMetrics(
         num_targets=len(targets),
         samples_per_target=samples,
-        exact_below=EXACT,
+        exact_below=below,
         exact_rate=float(tries.exact.mean()),
         exact_rate_interval=metrics.rate_interval(exact / samples),
         best_of={k: float(chances.mean()) for k, chances in best_of.items()},
@@ -221,15 +247,16 @@ def evaluate_targets(
         else None,
         against_qiskit=metrics.compare_gates(found, [None if circuit is None else len(circuit) for circuit in qiskit]),
         against_optimum=metrics.compare_gates(found, optima),
-        infidelity_edges=metrics.INFIDELITY_EDGES,
-        infidelity_counts=metrics.histogram(tries.infidelities),
-        best_infidelity_counts=metrics.histogram(tries.infidelities.min(axis=1)),
+        infidelity_edges=edges,
+        infidelity_counts=metrics.histogram(tries.infidelities, edges),
+        best_infidelity_counts=metrics.histogram(tries.infidelities.min(axis=1), edges),
         by_length=metrics.by_group(own, exact, random, samples),
         by_allowed_gates=metrics.by_group(np.array([len(gates) for gates in targets.gates]), exact, random, samples),
         on_training_data=on_training_data,
         not_checked=None if training is None else training.missing,
         num_known_circuits=None if by_circuit is None else int(by_circuit.sum()),
         num_known_targets=None if by_target is None else int(by_target.sum()),
+        angles=_angle_figures(targets, tries, by_chance, exact, random),
         **sampled_figures(pipeline, config, tries.reasons, seconds),
     )
     verified = dict(zip(targets.names, shortest, strict=True))
@@ -255,8 +282,9 @@ def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
     assert dataset.targets is not None
     rows = np.sort(numpy_generator(seed, "targets").permutation(len(dataset))[:count])
     circuits = dataset.labelled(rows)
-    matrices = task.targets_of(circuits.ids, circuits.table)  # float64; the stored targets may be rounded to 16 bits
-    valid = decode_tokens(dataset.tokens[rows], dataset.gate_pool).valid
+    # float64; the stored targets may be rounded to 16 bits
+    matrices = task.targets_of(circuits.ids, circuits.table, circuits.angles)
+    valid = dataset.decoded(rows).valid
     wrong = rows[~valid | (infidelities(matrices, from_two_channels(dataset.targets[rows])) > STORED_TOLERANCE)]
     if len(wrong):
         raise IncompatibleDatasetsError(
@@ -268,7 +296,10 @@ def draw_targets(dataset: CircuitDataset, count: int, seed: int) -> Targets:
     first = np.sort(np.unique(tasks, axis=0, return_index=True)[1])
     corners = [task.corner(*pair) for pair in zip(matrices, circuits.num_qubits.tolist(), strict=True)]
     requests = task.requests(circuits.prompts, corners, circuits.table)
-    return Targets(task, rows, requests, compact(circuits.ids), circuits.table).take(first)
+    if circuits.angles is None:
+        return Targets(task, rows, requests, compact(circuits.ids), circuits.table).take(first)
+    ids, angles = gates_first(circuits.ids, circuits.angles)
+    return Targets(task, rows, requests, ids, circuits.table, angles).take(first)
 
 
 def known_targets(
@@ -324,20 +355,22 @@ def sample_tries(
         parts.append(part)
         reasons.update(part.report.reasons)
     ids = np.concatenate([part.ids for part in parts])
+    angles = [part.angles for part in parts if part.angles is not None]
     return Tries(
         ids=ids.reshape(len(targets), samples, -1),
         infidelities=np.concatenate([part.infidelities for part in parts]).reshape(len(targets), samples),
         reasons=dict(reasons.most_common()),
+        angles=np.concatenate(angles).reshape(len(targets), samples, ids.shape[1], -1) if angles else None,
     )
 
 
-def random_successes(targets: Targets, samples: int, seed: int) -> NDArray[np.int64]:
-    """Return the number of exact random circuits for each target, int64 [M].
+def random_infidelities(targets: Targets, samples: int, seed: int) -> NDArray[np.float64]:
+    """Return the infidelities of random circuits for each target, float64 [M, samples].
 
-    Each target gets `samples` circuits as long as its own, with gates uniform over those its prompt allows.
+    They are as long as the target's own circuit, with gates uniform over those its prompt allows, and refined angles.
     """
     rng = numpy_generator(seed, "random baseline")
-    successes = []
+    found = []
     lengths, widths = gate_count(targets.ids).tolist(), targets.requests.num_qubits.tolist()
     for target, gates, length, width in zip(targets.corners, targets.gates, lengths, widths, strict=True):
         fitting = GatePool(gate for gate in gates if GATES[gate].num_qubits <= width)
@@ -345,8 +378,41 @@ def random_successes(targets: Targets, samples: int, seed: int) -> NDArray[np.in
         ids = random_ids(rng, table, samples, length, length)
         asked = targets.task.requests([targets.task.prompt(fitting.names, fitting)], [target], table)
         report = DecodeReport(ids, np.ones(samples, dtype=np.bool_), (VALID,) * samples)
-        successes.append(int(targets.task.verify(asked.repeated(samples), report, table).matches.sum()))
-    return np.array(successes, dtype=np.int64)
+        wanted = asked.repeated(samples)
+        assert wanted.targets is not None
+        angles = refine(ids, table.angles[ids], wanted.targets, table)[0] if table.pool.num_angles else None
+        found.append(targets.task.verify(wanted, report, table, angles).infidelities)
+    return np.array(found)
+
+
+def _own_forms(targets: Targets) -> Ids:
+    """Return the targets' own circuits in the form that circuits found have, int16 [M, T]."""
+    if targets.angles is None:
+        return normal_form(targets.ids, targets.table)
+    return merge_rotations(targets.ids, targets.angles, targets.table)[0]
+
+
+def _angle_figures(
+    targets: Targets,
+    tries: Tries,
+    by_chance: NDArray[np.float64],
+    exact: NDArray[np.int64],
+    random: NDArray[np.int64],
+) -> AngleFigures | None:
+    """Return the figures of circuits with angles, None for gates without."""
+    if targets.angles is None:
+        return None
+    nothing = np.zeros((len(targets), 1), dtype=np.int16)
+    empty = targets.task.distances(nothing, targets.matrices, targets.table)
+    return AngleFigures(
+        solved_below=metrics.solved_below(tries.infidelities),
+        baseline_random_solved_below=metrics.solved_below(by_chance),
+        empty_solved_below=metrics.solved_below(empty[:, None]),
+        mean_empty_infidelity=float(empty.mean()),
+        by_angles=metrics.by_group(
+            targets.table.num_angles[targets.ids].sum(axis=1), exact, random, tries.infidelities.shape[1]
+        ),
+    )
 
 
 def exact_circuits(
@@ -359,14 +425,20 @@ def exact_circuits(
     """
     counts, shortest, table = [], [], pipeline.table
     widths = targets.requests.num_qubits.tolist()
-    for ids, exact, target, width in zip(tries.ids, tries.exact, targets.corners, widths, strict=True):
-        forms = normal_form(ids[exact], table)
-        forms = forms[shortest_distinct(row_keys(forms), gate_count(forms))]
-        counts.append(len(forms))
-        chosen = forms[:MOST_CIRCUITS]
+    for row, (target, width) in enumerate(zip(targets.corners, widths, strict=True)):
+        ids, angles = tries.ids[row, tries.exact[row]], None
+        if tries.angles is None:
+            forms = normal_form(ids, table)
+        else:
+            forms, angles = merge_rotations(ids, tries.angles[row, tries.exact[row]], table)
+        distinct = shortest_distinct(row_keys(table.first[forms]), gate_count(forms))
+        counts.append(len(distinct))
+        chosen = distinct[:MOST_CIRCUITS]
         wanted = targets.task.pad(target, table.num_qubits)[None]
-        chosen = chosen[targets.task.distances(chosen, wanted, table) < EXACT]
-        shortest.append(circuits_from_ids(chosen, table, [width] * len(chosen)))
+        exact = None if angles is None else angles[chosen]
+        good = targets.task.distances(forms[chosen], wanted, table, exact) < exact_below(table.pool)
+        chosen, exact = chosen[good], None if exact is None else exact[good]
+        shortest.append(circuits_from_ids(forms[chosen], table, [width] * len(chosen), exact))
     return counts, shortest
 
 
@@ -377,9 +449,10 @@ def nearest_circuits(pipeline: DiffusionPipeline, targets: Targets, tries: Tries
     """
     best = tries.infidelities.argmin(axis=1)
     least = tries.infidelities.min(axis=1)
-    rows = np.flatnonzero((least >= EXACT) & (least < 1))[:MOST_FAILED].tolist()
+    rows = np.flatnonzero((least >= exact_below(pipeline.gate_pool)) & (least < 1))[:MOST_FAILED].tolist()
     widths = targets.requests.num_qubits[rows].tolist()
-    circuits = circuits_from_ids(tries.ids[rows, best[rows]], pipeline.table, widths)
+    angles = None if tries.angles is None else tries.angles[rows, best[rows]]
+    circuits = circuits_from_ids(tries.ids[rows, best[rows]], pipeline.table, widths, angles)
     titles = [f"{targets.names[row]}, {targets.requests.prompts[row]}: infidelity {least[row]:.2g}" for row in rows]
     return list(zip(titles, circuits, strict=True))
 
@@ -391,6 +464,8 @@ def least_gates(targets: Targets, found: Sequence[int | None]) -> list[int | Non
         targets: M targets, each with its own circuit.
         found: Number of gates of the shortest circuit found for each target; None if none was found.
     """
+    if targets.table.pool.num_angles:
+        return [None] * len(targets)  # circuits with angles cannot be listed
     optima: list[int | None] = []
     tables: dict[bytes, Optimum] = {}
     for target, allowed, own, shortest in zip(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.matrices import EXACT
+from quantum_diffusion.circuits.matrices import EXACT, EXACT_ANGLES
 from quantum_diffusion.evaluation.metrics import SampledFigures, wilson_interval
 
 Interval = tuple[float, float]
@@ -23,6 +23,12 @@ MOST_CIRCUITS = 10
 
 INFIDELITY_EDGES = (0.0, EXACT, *np.linspace(0, 1, 21)[1:].tolist())
 """Bin edges of the infidelity histograms: a bin for exact circuits, then steps of 0.05 up to 1."""
+
+LEVELS = (1e-2, 1e-4, 1e-6, EXACT_ANGLES)
+"""Infidelities below which circuits with angles are counted."""
+
+ANGLE_EDGES = (0.0, *LEVELS[::-1], *np.linspace(0, 1, 21)[1:].tolist())
+"""The bin edges for circuits with angles: a bin for each of the levels, then steps of 0.05 up to 1."""
 
 _ROUNDING = 1e-12
 
@@ -65,6 +71,31 @@ class GateComparison:
     longer_rate: float | None
 
 
+@dataclass(frozen=True)
+class AngleFigures:
+    """Figures of circuits with angles, which come near any target.
+
+    Attributes:
+        solved_below: Share of targets with a sample below each infidelity of `LEVELS`, by that infidelity.
+        baseline_random_solved_below: The same for as many random circuits with refined angles.
+        empty_solved_below: The same for the circuit without gates.
+        mean_empty_infidelity: Mean infidelity of the circuit without gates.
+        by_angles: Figures by the number of angles of the targets' own circuits.
+    """
+
+    solved_below: dict[str, float]
+    baseline_random_solved_below: dict[str, float]
+    empty_solved_below: dict[str, float]
+    mean_empty_infidelity: float
+    by_angles: dict[str, GroupFigures]
+
+
+def solved_below(infidelities: NDArray[np.float64]) -> dict[str, float]:
+    """Return the share of targets with a circuit below each of `LEVELS`, from infidelities [M, n]."""
+    least = infidelities.min(axis=1)
+    return {f"{level:g}": float((least < level).mean()) for level in LEVELS}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetMetrics(SampledFigures):
     """The content of `metrics.json` for a model with targets; all rates are shares in [0, 1].
@@ -100,6 +131,7 @@ class TargetMetrics(SampledFigures):
         num_known_circuits: Targets whose own circuit (by normal form) is in the training data found; None if no
             training data was found. These and the next are left out of all figures.
         num_known_targets: Targets that occur in this data, with any circuit, up to a global phase; None as above.
+        angles: Further figures of circuits with angles; None for gates without.
     """
 
     num_targets: int
@@ -125,6 +157,7 @@ class TargetMetrics(SampledFigures):
     not_checked: str | None
     num_known_circuits: int | None
     num_known_targets: int | None
+    angles: AngleFigures | None = None
 
 
 def tries(samples_per_target: int) -> list[int]:
@@ -175,9 +208,9 @@ def rate_interval(shares: NDArray[np.float64]) -> Interval:
     return wilson_interval(mean * trials, trials)
 
 
-def histogram(infidelities: NDArray[np.float64]) -> list[int]:
-    """Count infidelities in [0, 1] between `INFIDELITY_EDGES`."""
-    counts, _ = np.histogram(infidelities, INFIDELITY_EDGES)
+def histogram(infidelities: NDArray[np.float64], edges: Sequence[float] = INFIDELITY_EDGES) -> list[int]:
+    """Count infidelities in [0, 1] between edges."""
+    counts, _ = np.histogram(infidelities, edges)
     numbers: list[int] = counts.tolist()
     return numbers
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, gate_count
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, gate_count, gates_first
 from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.circuits.simulate import unitaries
@@ -146,10 +146,7 @@ class RefinedRounds:
         added = self._sample(requests, replace(self._edit, min_gates=1), temperature)
         ids = np.concatenate([begun.ids, added.ids], axis=1)
         angles = np.concatenate([begun.angles, added.angles], axis=1)
-        order = np.argsort(ids == NO_GATE, axis=1, kind="stable")
-        ids = np.take_along_axis(ids, order, axis=1)
-        angles = np.take_along_axis(angles, order[..., None], axis=1)
-        ids, angles = merge_rotations(ids, angles, table)
+        ids, angles = merge_rotations(*gates_first(ids, angles), table)
         fits = gate_count(ids) <= self._most_gates
         steps = begun.ids.shape[1]
         ids, angles = ids[fits, :steps], angles[fits, :steps]

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, compact, instruction_table
+from quantum_diffusion.circuits.instructions import (
+    NO_GATE,
+    Angles,
+    Ids,
+    InstructionTable,
+    compact,
+    gates_first,
+    instruction_table,
+)
 from quantum_diffusion.circuits.invariants import Invariant, broken_by_state
 from quantum_diffusion.circuits.matrices import EXACT, matrix_keys, pad_state, qubits_of_state
 from quantum_diffusion.circuits.peephole import optimize
@@ -41,9 +49,8 @@ class StateTask(TargetTask):
         table = instruction_table(GatePool(config.gate_set), config.num_qubits)
         exact = drawn.angles if table.pool.num_angles else None
         dropped = returns(drawn.ids, table, exact)
-        order = np.argsort(dropped | (drawn.ids == NO_GATE), axis=1, kind="stable")
-        ids = np.take_along_axis(np.where(dropped, NO_GATE, drawn.ids), order, axis=1).astype(np.int16)
-        angles = np.take_along_axis(np.where(dropped[..., None], 0.0, drawn.angles), order[..., None], axis=1)
+        kept = np.where(dropped, NO_GATE, drawn.ids).astype(np.int16)
+        ids, angles = gates_first(kept, np.where(dropped[..., None], 0.0, drawn.angles))
         return Candidates(ids, drawn.labels, angles)
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:

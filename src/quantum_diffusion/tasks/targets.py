@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quantum_diffusion.arguments import check_list, check_texts
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, compact
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, compact, gates_first
 from quantum_diffusion.circuits.invariants import Invariant
 from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.circuits.matrices import exact_below, infidelities, matrix_keys, pieces
@@ -235,8 +235,7 @@ class TargetTask(Task):
         assert requests.targets is not None
         ids = compact(report.ids)
         if angles is not None:
-            order = np.argsort(report.ids == NO_GATE, axis=1, kind="stable")
-            angles = np.take_along_axis(angles, order[..., None], axis=1)
+            ids, angles = gates_first(report.ids, angles)
         return TargetSamples(
             prompts=requests.prompts,
             report=report,

@@ -151,6 +151,11 @@ def target_charts(metrics: TargetMetrics) -> list[Markup | None]:
         _infidelities(metrics),
         _by_group(f"Solved by length, {groups}", "gates of the target's own circuit", metrics.by_length),
         _by_group(f"Solved by gate subset, {groups}", "kinds of gates allowed", metrics.by_allowed_gates),
+        None
+        if metrics.angles is None
+        else _by_group(
+            f"Solved by number of angles, {groups}", "angles of the target's own circuit", metrics.angles.by_angles
+        ),
         _gate_chart(metrics),
         _reasons(metrics),
     ]

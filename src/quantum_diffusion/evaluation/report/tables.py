@@ -9,7 +9,13 @@ from collections.abc import Sequence
 
 from quantum_diffusion.errors import counted
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics, SampledFigures
-from quantum_diffusion.evaluation.target_metrics import MOST_CIRCUITS, GateComparison, GroupFigures, TargetMetrics
+from quantum_diffusion.evaluation.target_metrics import (
+    MOST_CIRCUITS,
+    AngleFigures,
+    GateComparison,
+    GroupFigures,
+    TargetMetrics,
+)
 
 Row = tuple[str, str, str]
 
@@ -82,6 +88,7 @@ def _target_rows(metrics: TargetMetrics) -> list[Row]:
     for number, group in metrics.by_allowed_gates.items():
         meaning = f"best of {samples}, {_of_targets(group)} with so many allowed; {percent(group.exact_rate)} a sample"
         rows.append(("  " + counted(int(number), "kind") + " of gates", percent(group.solved_rate), meaning))
+    rows += [] if metrics.angles is None else _angle_rows(metrics.angles, samples)
     distinct = f"mean number of distinct exact circuits per target; the {MOST_CIRCUITS} shortest of each are written"
     rows.append(("exact circuits", f"{metrics.distinct_exact:.1f}", distinct))
     own, qiskit = metrics.against_own, metrics.against_qiskit
@@ -114,6 +121,21 @@ def _target_rows(metrics: TargetMetrics) -> list[Row]:
         ),
         ("sampler", metrics.scheduler, sampler_settings(metrics)),
     ]
+    return rows
+
+
+def _angle_rows(figures: AngleFigures, samples: int) -> list[Row]:
+    """Return how near circuits with angles come to their targets, beside chance and the empty circuit."""
+    rows = []
+    for level, share in figures.solved_below.items():
+        chance, empty = figures.baseline_random_solved_below[level], figures.empty_solved_below[level]
+        meaning = f"best of {samples}; random circuits, refined, {percent(chance)}, the empty circuit {percent(empty)}"
+        rows.append((f"  below {level}", percent(share), meaning))
+    for number, group in figures.by_angles.items():
+        meaning = f"best of {samples}, {_of_targets(group)} made with so many; {percent(group.exact_rate)} a sample"
+        rows.append(("  " + counted(int(number), "angle"), percent(group.solved_rate), meaning))
+    empty_distance = f"{figures.mean_empty_infidelity:.2g}"
+    rows.append(("empty circuit", empty_distance, "mean infidelity of the circuit without gates"))
     return rows
 
 

@@ -45,6 +45,10 @@ def save_success_chart(metrics: TargetMetrics, path: Path) -> None:
         )
 
 
+_NARROW = 0.05
+"""Upper edge of the first bin of the infidelity histogram that is as wide as the others."""
+
+
 def _draw_tries(axes: Axes, metrics: TargetMetrics) -> None:
     tries = [int(k) for k in metrics.best_of]
     low, high = 100 * np.array(list(metrics.best_of_intervals.values())).T
@@ -60,14 +64,20 @@ def _draw_tries(axes: Axes, metrics: TargetMetrics) -> None:
 
 
 def _draw_infidelities(axes: Axes, metrics: TargetMetrics) -> None:
-    # The exact bin has almost no width, so it is drawn as a separate bar at the left.
-    places = np.array([-0.06, *(np.array(metrics.infidelity_edges[1:-1]) + np.array(metrics.infidelity_edges[2:])) / 2])
+    # The first bins have almost no width, so they are drawn as separate bars at the left.
+    edges = np.array(metrics.infidelity_edges)
+    narrow = edges[1:][edges[1:] < _NARROW].tolist()
+    left = [-0.06 * (len(narrow) - place) for place in range(len(narrow))]
+    places = np.array([*left, *(edges[len(narrow) : -1] + edges[len(narrow) + 1 :]) / 2])
     for counts, colour, shift, label in (
         (metrics.infidelity_counts, _SAMPLE, -0.011, "all samples"),
         (metrics.best_infidelity_counts, _MODEL, 0.011, "best sample of a target"),
     ):
         axes.bar(places + shift, 100 * np.array(counts) / max(sum(counts), 1), 0.022, color=colour, label=label)
-    axes.set_xticks([-0.06, 0.25, 0.5, 0.75, 1.0], ["exact", "0.25", "0.5", "0.75", "1"])
+    names = ["exact", *(f"<{edge:g}" for edge in narrow[1:])]
+    axes.set_xticks([*left, 0.25, 0.5, 0.75, 1.0], [*names, "0.25", "0.5", "0.75", "1"])
+    if len(narrow) > 1:
+        axes.tick_params(axis="x", labelrotation=60)
     axes.set_xlabel("infidelity")
     axes.set_ylabel("share (%)")
     axes.set_title("How far from the target", fontsize=10)
