@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, gate_count, instruction_table
+from quantum_diffusion.circuits.instructions import (
+    NO_GATE,
+    Angles,
+    Ids,
+    InstructionTable,
+    gate_count,
+    instruction_table,
+)
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
@@ -185,18 +192,35 @@ def random_accuracy(samples: SrvSamples, dataset: CircuitDataset, seed: int) -> 
     return matches / len(samples)
 
 
-def circuit_keys(ids: Ids, table: InstructionTable, widths: NDArray[np.integer]) -> NDArray[np.void]:
+def circuit_keys(
+    ids: Ids, table: InstructionTable, widths: NDArray[np.integer], angles: Angles | None = None
+) -> NDArray[np.void]:
     """Return one key per circuit, equal for circuits with the same normal form and number of qubits.
 
     Args:
         ids: int16 [N, T].
         table: The instructions that the ids index.
         widths: [N], qubits of each circuit.
+        angles: float64 [N, T, A], compared to 1e-6; None for gates without angles.
     """
-    return _as_keys(normal_form(ids, table), widths)
+    return _as_keys(_forms(ids, table, angles), widths)
 
 
-def _as_keys(rows: Ids, widths: NDArray[np.integer]) -> NDArray[np.void]:
+def _forms(ids: Ids, table: InstructionTable, angles: Angles | None) -> NDArray[np.int16]:
+    """Return the normal forms of circuits, int16 [N, T, 1 + 2 A]: the gate of each step, and its rounded angles."""
+    if angles is None:
+        return normal_form(ids, table)[..., None]
+    ids, angles = merge_rotations(ids, angles, table)
+    rounded = np.rint(angles * _ANGLE_STEPS).astype(np.int32).view(np.int16)
+    return np.concatenate([table.first[ids][..., None], rounded], axis=2)
+
+
+_ANGLE_STEPS = 1e6
+"""Steps of a radian, to which angles are compared."""
+
+
+def _as_keys(forms: NDArray[np.int16], widths: NDArray[np.integer]) -> NDArray[np.void]:
+    rows = forms.reshape(len(forms), -1)
     whole = np.ascontiguousarray(np.concatenate([widths[:, None], rows], axis=1).astype(np.int16))
     return whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1])))[:, 0]
 
@@ -209,29 +233,16 @@ def dataset_keys(dataset: CircuitDataset, num_qubits: int, num_steps: int) -> ND
         num_qubits: Q of the samples, which determines the instruction ids.
         num_steps: T of the samples; circuits with a longer normal form are left out, since no sample can equal them.
     """
-    shape = (len(dataset), num_qubits, max(num_steps, dataset.max_gates))
-    tokens = np.full(shape, dataset.gate_pool.padding_token, dtype=np.int8)
+    steps = max(num_steps, dataset.max_gates)
+    tokens = np.full((len(dataset), num_qubits, steps), dataset.gate_pool.padding_token, dtype=np.int8)
     tokens[:, : dataset.num_qubits, : dataset.max_gates] = dataset.tokens
-    table = instruction_table(dataset.gate_pool, num_qubits)
+    angles = None
     if dataset.angles is not None:
-        return angle_keys(dataset, table, num_steps)
-    form = normal_form(decode_tokens(tokens, dataset.gate_pool).ids, table)
-    short = gate_count(form) <= num_steps
-    return _as_keys(form[short, :num_steps], dataset.sizes[short, 0])
-
-
-def angle_keys(dataset: CircuitDataset, table: InstructionTable, num_steps: int) -> NDArray[np.void]:
-    """Return keys of circuits with angles, rounded to 1e-6; see `dataset_keys`."""
-    tokens = np.full((len(dataset), table.num_qubits, dataset.max_gates), table.pool.padding_token, dtype=np.int8)
-    tokens[:, : dataset.num_qubits] = dataset.tokens
-    ids, angles = merge_rotations(decode_tokens(tokens, table.pool).ids, dataset.exact_angles, table)
-    missing = num_steps - ids.shape[1]
-    if missing > 0:
-        ids, angles = np.pad(ids, ((0, 0), (0, missing))), np.pad(angles, ((0, 0), (0, missing), (0, 0)))
-    short = gate_count(ids) <= num_steps
-    ids, angles = ids[short, :num_steps], angles[short, :num_steps]
-    rounded = np.rint(angles * 1e6).astype(np.int32).reshape(len(ids), -1).view(np.int16)
-    return _as_keys(np.concatenate([table.first[ids], rounded], axis=1), dataset.sizes[short, 0])
+        angles = np.pad(dataset.angles, ((0, 0), (0, steps - dataset.max_gates), (0, 0)))
+    ids = decode_tokens(tokens, dataset.gate_pool).ids
+    forms = _forms(ids, instruction_table(dataset.gate_pool, num_qubits), angles)
+    short = np.count_nonzero(forms[..., 0], axis=1) <= num_steps
+    return _as_keys(forms[short, :num_steps], dataset.sizes[short, 0])
 
 
 def shortest_distinct(keys: NDArray[np.void] | NDArray[np.uint64], gate_counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.labels import ranks_of_states
 from quantum_diffusion.circuits.simulate import apply_step
-from quantum_diffusion.circuits.tokenizer import ids_from_circuits
+from quantum_diffusion.circuits.tokenizer import angles_of_circuits, ids_from_circuits
 from quantum_diffusion.errors import ConfigError, counted
 
 _MOST_NUMBERS = 2**21
@@ -92,8 +92,9 @@ def _after_each(circuit: Circuit, start: Matrix) -> Iterator[Matrix]:
     if not len(circuit):
         return
     table = instruction_table(GatePool(list(circuit.gate_counts)), circuit.num_qubits)
-    for step in ids_from_circuits([circuit], table, len(circuit)).T:  # [1]
-        apply_step(states, step, table)
+    angles = angles_of_circuits([circuit], table, len(circuit))
+    for number, step in enumerate(ids_from_circuits([circuit], table, len(circuit)).T):  # [1]
+        apply_step(states, step, table, angles[:, number])
         yield states[0].copy()
 
 

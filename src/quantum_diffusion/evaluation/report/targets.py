@@ -74,11 +74,9 @@ def _draw_infidelities(axes: Axes, metrics: TargetMetrics) -> None:
         (metrics.best_infidelity_counts, _MODEL, 0.011, "best sample of a target"),
     ):
         axes.bar(places + shift, 100 * np.array(counts) / max(sum(counts), 1), 0.022, color=colour, label=label)
-    names = ["exact", *(f"<{edge:g}" for edge in narrow[1:])]
-    axes.set_xticks([*left, 0.25, 0.5, 0.75, 1.0], [*names, "0.25", "0.5", "0.75", "1"])
-    if len(narrow) > 1:
-        axes.tick_params(axis="x", labelrotation=60)
-    axes.set_xlabel("infidelity")
+    axes.set_xticks([left[0], 0.25, 0.5, 0.75, 1.0], ["exact", "0.25", "0.5", "0.75", "1"])
+    others = "".join(f", {edge:g}" for edge in narrow[1:])
+    axes.set_xlabel(f"infidelity (bars at the left: below {narrow[0]:g}{others})" if others else "infidelity")
     axes.set_ylabel("share (%)")
     axes.set_title("How far from the target", fontsize=10)
 
