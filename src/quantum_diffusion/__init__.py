@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from quantum_diffusion.api import Model, compile, evaluate, generate, load, prepare, sample, train
+    from quantum_diffusion.api import Model, compile, evaluate, generate, load, prepare, refine, sample, train
     from quantum_diffusion.circuits.circuit import Circuit, Instruction
     from quantum_diffusion.data.dataset import DatasetLoader
     from quantum_diffusion.errors import QuantumDiffusionError
@@ -33,6 +33,7 @@ __all__ = [
     "generate",
     "load",
     "prepare",
+    "refine",
     "sample",
     "train",
 ]

@@ -7,10 +7,8 @@ rich display in notebooks.
 from __future__ import annotations
 
 import os
-import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +23,9 @@ from quantum_diffusion.arguments import (
     check_wholes,
     shown,
 )
+from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
-    SECTIONS,
     DatasetConfig,
     EvaluationConfig,
     SamplingConfig,
@@ -36,11 +34,11 @@ from quantum_diffusion.config.schema import (
     TrainingConfig,
 )
 from quantum_diffusion.config.store import compose
-from quantum_diffusion.config.validation import Section, all_fields, validate
+from quantum_diffusion.config.validation import Section, validate
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, unknown_name
+from quantum_diffusion.errors import ConfigError, unknown_name
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult
 from quantum_diffusion.evaluation.target_evaluation import TargetResult
@@ -49,6 +47,8 @@ from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder, model_folders
+from quantum_diffusion.python_names import named_as_in_python
+from quantum_diffusion.search.angles import refine_angles
 from quantum_diffusion.search.compiling import negative_for_target, open_for_target
 from quantum_diffusion.search.exact import Compilation, find_exact
 from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
@@ -160,7 +160,7 @@ class Model:
             ConfigError: The vector, an option or an edit does not suit this model; the message says what does.
         """
         self._check("sample")
-        with _named_as_in_python("sample"):
+        with named_as_in_python("sample"):
             return find_entangling(self.pipeline, srv, **_arguments(wanted, SampleOptions))
 
     def compile(self, target: object, **wanted: Unpack[TargetOptions]) -> Compilation:
@@ -265,6 +265,56 @@ def prepare(target: object, *, device: str = "auto", **wanted: Unpack[TargetOpti
     return _find("prepare", model_folders(None, "prepare"), lambda folder: _opened(folder, device), target, wanted)
 
 
+def refine(
+    circuit: Circuit,
+    target: object = None,
+    *,
+    state: object = None,
+    starts: int = 32,
+    tolerance: float = 0.0,
+    shorten: bool = False,
+    round_angles: bool = True,
+    seed: int = 0,
+    device: str = "auto",
+) -> Compilation:
+    """Find the angles with which a circuit implements a unitary or prepares a state, up to a global phase.
+
+    Args:
+        circuit: The circuit; its gates stay, unless `shorten`, and the search starts from its angles.
+        target: The unitary; see `Model.compile`. Give this or `state`.
+        state: The state; see `Model.prepare`.
+        starts: Number of searches; all but the first start from random angles.
+        tolerance: Accepted infidelity; 0 requires an infidelity below 1e-10.
+        shorten: Whether to delete gates that the target can do without.
+        round_angles: Whether to round angles to multiples of pi, pi/2, ..., pi/16 where the others make up for it.
+        seed: Seed of the random angles.
+        device: See `load`; angles are computed in 64 bits.
+
+    Returns:
+        The best circuit, as its only circuit if it is good enough, and as `best`.
+
+    Raises:
+        ConfigError: The circuit has no angles, the target does not fit it, or neither or both are given.
+
+    Example:
+        >>> ansatz = Circuit.from_qasm('include "qelib1.inc"; qreg q[1]; rz(1) q[0]; rx(1) q[0]; rz(1) q[0];')
+        >>> refine(ansatz, np.array([[1, 1], [1, -1]]) / 2**0.5)[0].gate_counts
+        {'rz': 2, 'rx': 1}
+    """
+    with named_as_in_python("refine"):
+        return refine_angles(
+            circuit,
+            target,
+            state,
+            starts=starts,
+            tolerance=tolerance,
+            shorten=shorten,
+            round_angles=round_angles,
+            seed=seed,
+            device=device,
+        )
+
+
 def _find(
     command: str,
     folders: Sequence[Path],
@@ -273,7 +323,7 @@ def _find(
     wanted: TargetOptions,
 ) -> Compilation:
     """Search with the first of several models that has enough qubits for the target."""
-    with _named_as_in_python(command):
+    with named_as_in_python(command):
         given = _arguments(wanted, TargetOptions)
         of_random = {name: given.get(name) for name in ("gates", "max_gates")}
         pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
@@ -281,31 +331,6 @@ def _find(
             command, given.pop("negative", None), pipeline, array, seed=given["seed"], **of_random
         )
         return find_exact(pipeline, array, negative=negative, **given)
-
-
-@contextmanager
-def _named_as_in_python(section: str) -> Iterator[None]:
-    """Rewrite messages, which name keys of the command line, to name the arguments that the caller wrote."""
-    try:
-        yield
-    except QuantumDiffusionError as problem:
-        problem.args = (_in_python(str(problem), section),)
-        raise
-
-
-def _in_python(message: str, section: str) -> str:
-    """Return a message with Python's names for the keys and values of a section.
-
-    Example:
-        >>> _in_python("sample.num_circuits is null, see sample.model_params.order", "sample")
-        'num is None, see order'
-    """
-    keys = "|".join(key.removeprefix(f"{section}.") for key, *_ in all_fields(SECTIONS[section], section))
-    message = re.sub(rf"^{section}\.(?=\w)|(?<![\w/.]){section}\.(?=({keys})\b)", "", message)
-    message = re.sub(r"(?<![\w/.])(model_params|options)\.(?=[a-z])", "", message)
-    message = re.sub(r"(?<![\w/.'])edit\.coupling\b", "coupling", message)
-    message = re.sub(r"(?<![\w/.'])num_circuits\b", "num", message)
-    return re.sub(r"(?<![\w/.'])null\b", "None", message)
 
 
 def _opened(folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:
@@ -366,7 +391,7 @@ def generate(
         DatasetFormatError: The data set cannot be written, or the folder holds another one.
     """
     place = {} if output_path is None else {"output_path": check_path(output_path, "output_path")}
-    with _named_as_in_python("datasets"):
+    with named_as_in_python("datasets"):
         config = _composed("datasets", DatasetConfig, preset, settings | place)
         generator = DatasetGenerator(config)
     if output_path is None:
@@ -400,7 +425,7 @@ def train(
     places: dict[str, Any] = {"general.verbose": False, "general.dataset": _address(dataset, "the data set")}
     if output_path is not None:
         places["general.output_path"] = check_path(output_path, "output_path")
-    with _named_as_in_python("training"):
+    with named_as_in_python("training"):
         config = _composed("training", TrainingConfig, preset, {**places, **_settings(settings)})
         summary = DiffusionTrainer(config).run()
     if summary.status != "finished":
@@ -435,7 +460,7 @@ def evaluate(
     }
     if save_folder is not None:
         places["save_folder"] = check_path(save_folder, "save_folder")
-    with _named_as_in_python("evaluation"):
+    with named_as_in_python("evaluation"):
         return Evaluator(_composed("evaluation", EvaluationConfig, preset, {**places, **_settings(settings)})).run()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,9 @@ from quantum_diffusion.search.unitaries import target_unitary
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.registry import TASKS
+from quantum_diffusion.tasks.state import StateTask
 from quantum_diffusion.tasks.targets import TargetTask
+from quantum_diffusion.tasks.unitary import UnitaryTask
 
 _ITERATIONS = 200
 
@@ -52,15 +55,10 @@ def refine_file(config: RefineConfig) -> Compilation:
         circuit = Circuit.from_qiskit(read)
     except QuantumDiffusionError as problem:
         raise type(problem)(f"refine.circuit: {quoted_path(config.circuit)}: {problem}") from problem
-    names = circuit.gate_counts
-    if config.target is not None:
-        task, target = "UNITARY", target_unitary(config.target, circuit.num_qubits, gates=[*names], seed=config.seed)
-    else:
-        task, target = "STATE", target_state(config.state, circuit.num_qubits, gates=[*names], seed=config.seed)
-    return refine_circuit(
+    return refine_angles(
         circuit,
-        target,
-        task=task,
+        config.target,
+        config.state,
         starts=config.starts,
         tolerance=config.tolerance,
         shorten=config.shorten,
@@ -70,11 +68,28 @@ def refine_file(config: RefineConfig) -> Compilation:
     )
 
 
+def refine_angles(circuit: Circuit, target: object, state: object, *, seed: int = 0, **settings: Any) -> Compilation:
+    """Find the angles of a circuit for a unitary or a state, given by name, file or array; see `refine_circuit`.
+
+    Raises:
+        ConfigError: Neither or both are given, one cannot be read or does not fit the circuit.
+    """
+    check_kind(circuit, Circuit, "circuit")
+    if (target is None) == (state is None):
+        raise ConfigError("give target or state, and not both")
+    gates = [*circuit.gate_counts]
+    if state is None:
+        task, wanted = UnitaryTask.name, target_unitary(target, circuit.num_qubits, gates=gates, seed=seed)
+    else:
+        task, wanted = StateTask.name, target_state(state, circuit.num_qubits, gates=gates, seed=seed)
+    return refine_circuit(circuit, wanted, task=task, seed=seed, **settings)
+
+
 def refine_circuit(
     circuit: Circuit,
     target: Matrix,
     *,
-    task: str = "UNITARY",
+    task: str = UnitaryTask.name,
     starts: int = 32,
     tolerance: float = 0.0,
     shorten: bool = False,

@@ -1,17 +1,17 @@
-"""Time evolution of spin chains, exp(-i H t), as target unitaries named after their Hamiltonian.
+"""Time evolution, exp(-i H t), as target unitaries: of spin chains by name, and of a user's own sum of Pauli operators.
 
-`search.unitaries` uses these names and parameters. Signs and axes are those of genQC's benchmark.
+`search.unitaries` uses these names and parameters. Signs and axes of ising and xxz are those of genQC's benchmark.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError, quoted, unknown_name
 
 _PAULI: dict[str, Matrix] = {
     "X": np.array([[0, 1], [1, 0]], dtype=np.complex128),
@@ -22,14 +22,18 @@ _PAULI: dict[str, Matrix] = {
 CHAINS: dict[str, dict[str, float]] = {
     "ising": {"J": 1.0, "h": 1.0, "t": 1.0},
     "xxz": {"J": 1.0, "delta": 0.5, "h": 0.0, "t": 1.0},
+    "heisenberg": {"Jx": 1.0, "Jy": 1.0, "Jz": 1.0, "h": 0.0, "t": 1.0},
 }
 """Parameters of each chain with their default values; t is the time."""
 
 FORMS = {
     "ising": "ising:3:J0.4:h0.2:t0.25 (qubits, coupling, field, time)",
     "xxz": "xxz:3:J0.4:delta1.5:h0.2:t0.25 (qubits, coupling, anisotropy, field, time)",
+    "heisenberg": "heisenberg:3:Jx0.4:Jy0.3:Jz0.2:h0.1:t0.25 (qubits, couplings, field, time)",
 }
 """The full form of each name; parameters left out have the default values of `CHAINS`."""
+
+_DIGITS = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 _LARGEST = 1000.0
 """Maximum absolute value of a parameter; beyond it, rounding errors in the phases blur the unitary."""
@@ -40,6 +44,7 @@ def evolution(name: str, num_qubits: int, parameters: Mapping[str, float]) -> Ma
 
     - `ising`: H = -J sum Z_k Z_(k+1) - h sum X_k
     - `xxz`: H = -J sum (X_k X_(k+1) + Y_k Y_(k+1) + delta Z_k Z_(k+1)) - h sum X_k
+    - `heisenberg`: H = -sum (Jx X_k X_(k+1) + Jy Y_k Y_(k+1) + Jz Z_k Z_(k+1)) - h sum Z_k
 
     Args:
         name: One of `CHAINS`.
@@ -49,21 +54,78 @@ def evolution(name: str, num_qubits: int, parameters: Mapping[str, float]) -> Ma
     Reference:
         genQC 0.2.5, `IsingHamiltonian` and `XXZHamiltonian` with periodic_boundary=False.
     """
-    energies, vectors = np.linalg.eigh(hamiltonian(name, num_qubits, parameters))
-    matrix: Matrix = (vectors * np.exp(-1j * parameters["t"] * energies)) @ vectors.conj().T
+    return evolved(hamiltonian(name, num_qubits, parameters), parameters["t"])
+
+
+def evolved(total: Matrix, time: float) -> Matrix:
+    """Return exp(-i H t) for a Hamiltonian H, complex128 [D, D]."""
+    energies, vectors = np.linalg.eigh(total)
+    matrix: Matrix = (vectors * np.exp(-1j * time * energies)) @ vectors.conj().T
     return matrix
 
 
 def hamiltonian(name: str, num_qubits: int, parameters: Mapping[str, float]) -> Matrix:
     """Return the Hamiltonian H, complex128 [D, D]; see `evolution`."""
-    bonds = {"Z": 1.0} if name == "ising" else {"X": 1.0, "Y": 1.0, "Z": parameters["delta"]}
+    coupling = parameters.get("J", 1.0)
+    bonds = {
+        "ising": {"Z": coupling},
+        "xxz": {"X": coupling, "Y": coupling, "Z": coupling * parameters.get("delta", 1.0)},
+        "heisenberg": {axis: parameters.get(f"J{axis.lower()}", 1.0) for axis in "XYZ"},
+    }[name]
+    field = "Z" if name == "heisenberg" else "X"
     total = np.zeros((2**num_qubits, 2**num_qubits), dtype=np.complex128)
     for qubit in range(num_qubits):
-        total -= parameters["h"] * _on(num_qubits, {qubit: "X"})
+        total -= parameters["h"] * _on(num_qubits, {qubit: field})
         if qubit + 1 < num_qubits:
             for axis, weight in bonds.items():
-                total -= parameters["J"] * weight * _on(num_qubits, {qubit: axis, qubit + 1: axis})
+                total -= weight * _on(num_qubits, {qubit: axis, qubit + 1: axis})
     return total
+
+
+PAULI_FORM = "e.g. pauli:0.5*XXI-0.3*IZZ:t0.25 (a sum of Pauli operators, the last letter for qubit 0, then the time)"
+"""The form of the evolution of a user's own Hamiltonian."""
+
+_TERM = re.compile(rf"([+-]?)(?:({_DIGITS})\*)?([IXYZ]+)")
+
+
+def pauli_evolution(text: str, words: list[str], most_qubits: int) -> tuple[int, Callable[[], Matrix]]:
+    """Parse a sum of Pauli operators and a time.
+
+    Args:
+        text: The whole target, for messages.
+        words: What follows "pauli", split at colons.
+        most_qubits: Maximum number of qubits, for the message.
+
+    Returns:
+        The number of qubits, and a function that returns exp(-i H t), complex128 [D, D].
+
+    Raises:
+        ConfigError: The sum or the time is malformed, or its operators act on different numbers of qubits.
+    """
+    total, time = (words[0].replace(" ", ""), words[1]) if len(words) == 2 else ("", "")
+    terms = [*_TERM.finditer(total)]
+    given = re.fullmatch(rf"t=?([-+]?{_DIGITS})", time, re.ASCII)
+    if not terms or "".join(term[0] for term in terms) != total or given is None:
+        raise ConfigError(f"cannot read the target {quoted(text)}: expected {PAULI_FORM}")
+    widths = {len(term[3]) for term in terms}
+    if len(widths) > 1:
+        raise ConfigError(
+            f"the target {quoted(text)} has operators on {' and '.join(map(str, sorted(widths)))} qubits: give each one "
+            "letter for every qubit, I where it does nothing"
+        )
+    numbers = [float(given[1]), *(float(term[2] or 1) for term in terms)]
+    if max(map(abs, numbers)) > _LARGEST:
+        raise ConfigError(f"the target {quoted(text)} has a number beyond {_LARGEST:g}: give smaller ones")
+    (num_qubits,) = widths
+
+    def matrix() -> Matrix:
+        total = np.zeros((2**num_qubits, 2**num_qubits), dtype=np.complex128)
+        for term, weight in zip(terms, numbers[1:], strict=True):
+            axes = {qubit: axis for qubit, axis in enumerate(reversed(term[3])) if axis != "I"}
+            total += (-weight if term[1] == "-" else weight) * _on(num_qubits, axes)
+        return evolved(total, numbers[0])
+
+    return num_qubits, matrix
 
 
 def _on(num_qubits: int, axes: Mapping[int, str]) -> Matrix:
@@ -95,7 +157,7 @@ def read_parameters(text: str, name: str, words: list[str]) -> tuple[int | None,
         num_qubits = int(words.pop(0))
     given: dict[str, float] = {}
     for word in words:
-        found = re.fullmatch(r"([A-Za-z]+?)=?([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", word, re.ASCII)
+        found = re.fullmatch(rf"([A-Za-z]+?)=?([-+]?{_DIGITS})", word, re.ASCII)
         if found is None or found[1] in given:
             raise ConfigError(f"cannot read the target {text!r}: expected {name} or e.g. {FORMS[name]}")
         if found[1] not in CHAINS[name]:

@@ -31,7 +31,7 @@ from quantum_diffusion.errors import (
     unknown_name,
 )
 from quantum_diffusion.search.files import is_path, read_target_file
-from quantum_diffusion.search.hamiltonians import CHAINS, evolution, read_parameters
+from quantum_diffusion.search.hamiltonians import CHAINS, evolution, pauli_evolution, read_parameters
 from quantum_diffusion.seeding import numpy_generator
 
 OF_THREE_QUBITS = {"toffoli": 3, "ccz": 3}
@@ -57,8 +57,11 @@ def target_unitary(
             - `adder`: the sum of qubits 0 to 2 replaces qubit 2, their carry is added to qubit 3, and the sum of qubits
               0 and 1 replaces qubit 1,
             - `random:Q:G`: G random gates on Q qubits,
-            - `ising:Q:J1:h1:t1`, `xxz:Q:J1:delta0.5:h0:t1`: exp(-i H t) of an open spin chain, whose Hamiltonians are
-              given in `evolution`. Hardly any is exactly a circuit of discrete gates, so give a tolerance.
+            - `ising:Q:J1:h1:t1`, `xxz:Q:J1:delta0.5:h0:t1`, `heisenberg:Q:Jx1:Jy1:Jz1:h0:t1`: exp(-i H t) of an open
+              spin chain, whose Hamiltonians are given in `evolution`,
+            - `pauli:0.5*XXI-0.3*IZZ:t0.25`: exp(-i H t) of a sum H of Pauli operators, the last letter for qubit 0.
+
+            Hardly any evolution is exactly a circuit of gates without angles, so give a tolerance.
 
             Missing numbers (`qft`) are taken from the other arguments.
         num_qubits: Maximum number of qubits of the target, and the number for a name without one.
@@ -129,6 +132,10 @@ def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: 
         given, parameters = read_parameters(text, name, words)
         check_size(given or num_qubits, num_qubits)
         return evolution(name, given or num_qubits, parameters)
+    if name == "pauli":
+        width, of_hamiltonian = pauli_evolution(text, words, num_qubits)
+        check_size(width, num_qubits)
+        return of_hamiltonian()
     example = "random:3:8 (qubits, gates)" if name == "random" else f"{name}:3 (qubits)"
     form = name if name in _CIRCUITS else f"{name}, or e.g. {example}"
     if len(words) > (2 if name == "random" else 0 if name in _CIRCUITS else 1):
@@ -241,12 +248,12 @@ _CIRCUITS = {
 }
 """Targets with a fixed number of qubits, each as a circuit."""
 
-NAMES = (*_FORMULAS, *_CIRCUITS, "random", *CHAINS)
+NAMES = (*_FORMULAS, *_CIRCUITS, "random", *CHAINS, "pauli")
 """Names of well-known unitaries; see `target_unitary` for what may follow them."""
 
 
 def random_circuit(num_qubits: int, num_gates: int, gates: Sequence[str], seed: int) -> Circuit:
-    """Draw a random circuit from the gates that fit `num_qubits`.
+    """Draw a random circuit from the gates that fit `num_qubits`, with random angles.
 
     Raises:
         ConfigError: None of the gates fits.
@@ -258,5 +265,9 @@ def random_circuit(num_qubits: int, num_gates: int, gates: Sequence[str], seed: 
             "qubits or other gates"
         )
     table = instruction_table(GatePool(fitting), num_qubits)
-    ids = random_ids(numpy_generator(seed, "target"), table, 1, num_gates, num_gates)
-    return circuits_from_ids(ids, table)[0]
+    rng = numpy_generator(seed, "target")
+    ids = random_ids(rng, table, 1, num_gates, num_gates)
+    if not table.pool.num_angles:
+        return circuits_from_ids(ids, table)[0]
+    period = (table.step * table.num_steps)[ids][..., None]
+    return circuits_from_ids(ids, table, angles=period * rng.random((*ids.shape, table.pool.num_angles)))[0]

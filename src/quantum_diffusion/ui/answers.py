@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from quantum_diffusion.api import Model
+from quantum_diffusion.circuits.angles import angle_in_words
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import depth, two_qubit_gates
@@ -290,6 +291,7 @@ def _gates(circuit: Circuit) -> list[dict[str, Any]]:
         {
             "name": one.gate,
             "base": one.gate[GATES[one.gate].num_controls :],
+            "angles": [angle_in_words(angle) for angle in one.angles],
             "controls": list(one.controls),
             "targets": list(one.targets),
             "layer": layer,

@@ -198,7 +198,8 @@ class CompileConfig(TargetSearchConfig):
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or a name: qft, toffoli, ccz, ghz or random, also
     with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits); or
-    ising:3:J0.4:h0.2:t0.25 or xxz:3:J0.4:delta1.5:h0.2:t0.25, the evolution of a spin chain (needs a tolerance)."""
+    ising:3:J0.4:h0.2:t0.25, xxz:3:J0.4:delta1.5:h0.2:t0.25 or heisenberg:3:t0.25, the evolution of a spin chain, or
+    pauli:0.5*XXI-0.3*IZZ:t0.25, that of a sum of Pauli operators (these need a model with angles, or a tolerance)."""
 
 
 class RefineConfig(Section):

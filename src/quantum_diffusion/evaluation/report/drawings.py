@@ -5,6 +5,7 @@ It draws gates from their controls and targets alone, so gates added to the tabl
 
 from __future__ import annotations
 
+from quantum_diffusion.circuits.angles import angle_in_words
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import counted
@@ -49,8 +50,14 @@ def in_words(circuit: Circuit) -> str:
         >>> in_words(Circuit(2, (Instruction("h", (), (0,)), Instruction("cx", (0,), (1,)))))
         '2 qubits, h on q0, cx on q0 q1'
     """
-    gates = [f"{one.gate} on {' '.join(f'q{qubit}' for qubit in one.qubits)}" for one in circuit.instructions]
+    gates = [f"{named(one)} on {' '.join(f'q{qubit}' for qubit in one.qubits)}" for one in circuit.instructions]
     return ", ".join([counted(circuit.num_qubits, "qubit"), *(gates or ["no gates"])])
+
+
+def named(instruction: Instruction) -> str:
+    """Return a gate's name with its angles, if it has any: rz(π/2)."""
+    angles = ", ".join(map(angle_in_words, instruction.angles))
+    return f"{instruction.gate}({angles})" if angles else instruction.gate
 
 
 def layered(circuit: Circuit) -> list[int]:
@@ -79,11 +86,14 @@ def _gate(instruction: Instruction, x: float) -> Markup:
         parts.append(element("line", x1=x, y1=_y(min(qubits)), x2=x, y2=_y(max(qubits)), class_="link"))
     parts += [element("circle", cx=x, cy=_y(qubit), r=4.5, class_="dot") for qubit in instruction.controls]
     for qubit in instruction.targets:
-        parts.append(_target(name, x, _y(qubit), bool(instruction.controls)))
-    return element("g", element("title", instruction.gate), parts)
+        parts.append(_target(name, x, _y(qubit), bool(instruction.controls), len(instruction.angles) == 1))
+        if len(instruction.angles) == 1:  # more do not fit; the title has them
+            angle = angle_in_words(*instruction.angles)
+            parts.append(element("text", angle, x=x, y=_y(qubit) + _BOX / 2 - 2, class_="gate-angle"))
+    return element("g", element("title", named(instruction)), parts)
 
 
-def _target(name: str, x: float, y: float, is_controlled: bool) -> Markup:
+def _target(name: str, x: float, y: float, is_controlled: bool, has_angle: bool) -> Markup:
     if name == "swap":
         return element("path", d=f"M{x - 6:g} {y - 6:g}l12 12m0-12l-12 12", class_="link")
     if is_controlled and name == "x":
@@ -94,4 +104,5 @@ def _target(name: str, x: float, y: float, is_controlled: bool) -> Markup:
     letters = name.removesuffix(_DAGGER).upper() + ("†" if name.endswith(_DAGGER) else "")
     half = _BOX / 2
     box = element("rect", x=x - half, y=y - half, width=_BOX, height=_BOX, rx=4, class_="box")
-    return element("g", box, element("text", letters, x=x, y=y + 5, class_="gate-name"))
+    height = y + (0 if has_angle else 5)
+    return element("g", box, element("text", letters, x=x, y=height, class_="gate-name"))

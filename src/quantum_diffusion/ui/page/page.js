@@ -338,7 +338,8 @@ function drawing(circuit) {
   const gates = circuit.gates.map((gate) => {
     const x = LEFT + LAYER * (gate.layer + 0.5);
     const qubits = [...gate.controls, ...gate.targets];
-    const parts = [draw("title", {}, `${gate.name} on ${qubits.map((qubit) => `q${qubit}`).join(" ")}`)];
+    const angles = gate.angles.length ? `(${gate.angles.join(", ")})` : "";
+    const parts = [draw("title", {}, `${gate.name}${angles} on ${qubits.map((qubit) => `q${qubit}`).join(" ")}`)];
     if (qubits.length > 1) {
       parts.push(draw("line", { x1: x, y1: y(Math.min(...qubits)), x2: x, y2: y(Math.max(...qubits)), class: "link" }));
     }
@@ -360,7 +361,8 @@ function symbol(gate, x, y) {
   const letters = gate.base.endsWith("dg") ? `${gate.base.slice(0, -2).toUpperCase()}†` : gate.base.toUpperCase();
   return [
     draw("rect", { x: x - BOX / 2, y: y - BOX / 2, width: BOX, height: BOX, rx: 4, class: "box" }),
-    draw("text", { x, y: y + 5, class: "gate-name" }, letters),
+    draw("text", { x, y: y + (gate.angles.length === 1 ? 0 : 5), class: "gate-name" }, letters),
+    ...(gate.angles.length === 1 ? [draw("text", { x, y: y + BOX / 2 - 2, class: "gate-angle" }, gate.angles[0])] : []),
   ];
 }
 
