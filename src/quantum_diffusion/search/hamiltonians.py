@@ -110,8 +110,8 @@ def pauli_evolution(text: str, words: list[str], most_qubits: int) -> tuple[int,
     widths = {len(term[3]) for term in terms}
     if len(widths) > 1:
         raise ConfigError(
-            f"the target {quoted(text)} has operators on {' and '.join(map(str, sorted(widths)))} qubits: give each one "
-            "letter for every qubit, I where it does nothing"
+            f"the target {quoted(text)} has operators on {' and '.join(map(str, sorted(widths)))} qubits: give each "
+            "one letter for every qubit, I where it does nothing"
         )
     numbers = [float(given[1]), *(float(term[2] or 1) for term in terms)]
     if max(map(abs, numbers)) > _LARGEST:
