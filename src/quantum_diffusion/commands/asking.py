@@ -157,7 +157,7 @@ def _complain(
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
         problem += ", and no circuit of these gates equals the target, whose entries they cannot make"
         mends = [f"set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"]
-    elif isinstance(found, Compilation) and found.best and found.tolerance:
+    elif isinstance(found, Compilation) and found.best and (found.tolerance or found.search == "refinement"):
         mends.append(f"set {section}.tolerance above {found.best.infidelity:.2g}, the infidelity of the best circuit")
     problem = f"{problem}: {' or '.join(mends)}"
     print(f"error: {problem}", file=sys.stderr)

@@ -31,13 +31,16 @@ from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
 from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batches
 from quantum_diffusion.search.completions import Completions
-from quantum_diffusion.search.found import CompiledCircuit, Found
+from quantum_diffusion.search.found import MODEL, CompiledCircuit, Found
 from quantum_diffusion.search.reach import check_target_reach
-from quantum_diffusion.search.refining import ROUND, RefinedRounds
+from quantum_diffusion.search.refining import ROUND, RefinedRounds, closed_form
 from quantum_diffusion.search.results import CircuitTable
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
+
+_MOST_OF_CLOSED_FORMS = 1000
+"""Maximum number of gates of a circuit in closed form, which may be longer than those that the model writes."""
 
 _FIRST_WIDTH, _WIDENING = 8, 8
 """Width of the first beam, and the factor by which each next one is wider."""
@@ -85,8 +88,10 @@ class Compilation(CircuitTable):
         return [compiled.circuit for compiled in self.circuits]
 
     def figures(self, row: int) -> Mapping[str, Any]:
-        """Return a circuit's infidelity and whether it is exact; see `CircuitTable.figures`."""
-        return {"infidelity": self.circuits[row].infidelity, "exact": self.circuits[row].is_exact}
+        """Return a circuit's infidelity, whether it is exact, and its source; see `CircuitTable.figures`."""
+        compiled = self.circuits[row]
+        figures = {"infidelity": compiled.infidelity, "exact": compiled.is_exact}
+        return figures if compiled.source == MODEL else figures | {"source": compiled.source}
 
     @property
     def effort(self) -> str:
@@ -118,12 +123,14 @@ class _Round:
         num_sampled: Number of circuits sampled for them, or of partial circuits kept by a beam.
         progress: Used part of `max_tries`.
         num_invalid: Number of samples that were not circuits.
+        source: See `CompiledCircuit`.
     """
 
     circuits: Sequence[Circuit]
     num_sampled: int
     progress: int
     num_invalid: int = 0
+    source: str = MODEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +145,11 @@ class _Search:
     plan: EditPlan
     seed: int
     budget: Budget
+
+    @property
+    def may_use_closed_forms(self) -> bool:
+        """Whether circuits that the model does not write are wanted, too: no edit keeps to some of the qubits."""
+        return bool(self.plan.allowed[1:].all()) and not self.edit.keep and not self.edit.min_gates
 
 
 @memory_for("searching for circuits for the target", "close other programs, or use a computer with more memory")
@@ -229,7 +241,7 @@ def find_exact(
         target=target,
         pool=pool,
         num_qubits=num_qubits,
-        most_gates=most_gates,
+        most_gates=most_gates if max_gates or not pool.num_angles else _MOST_OF_CLOSED_FORMS,
         tolerance=tolerance,
         objective=objective,
         may_simplify=may_simplify,
@@ -278,7 +290,7 @@ def _run(
     interrupted = True
     with suppress(KeyboardInterrupt):
         for candidates in rounds:
-            valid = found.add(candidates.circuits)
+            valid = found.add(candidates.circuits, candidates.source)
             sampled += candidates.num_sampled
             invalid += candidates.num_invalid + len(candidates.circuits) - valid
             if progress:
@@ -377,8 +389,11 @@ def _refined(search: _Search) -> Iterator[_Round]:
     """Sample circuits with angles and refine them; see `search.refining`."""
     found, budget = search.found, search.budget
     accepted = max(EXACT_ANGLES, found.tolerance)
+    closed = closed_form(found.task, found.target, found.pool, found.num_qubits, accepted)
+    if closed and search.may_use_closed_forms:
+        yield _Round(closed, 0, 0, source="Qiskit")
     rounds = RefinedRounds(
-        search.pipeline, search.request, search.options, search.edit, search.seed, found.most_gates, accepted
+        search.pipeline, search.request, search.options, search.edit, search.seed, search.plan.max_gates, accepted
     )
     sampled = 0
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,8 @@ from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_fr
 from quantum_diffusion.config.schema import SearchObjective
 from quantum_diffusion.tasks.targets import TargetTask
 
+MODEL = "model"
+
 _SAME_ANGLES = 1e6
 """Steps in a radian below which angles count as equal."""
 
@@ -36,10 +38,12 @@ class CompiledCircuit:
         circuit: The circuit, over the allowed gates.
         infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 for states),
             simulated in float64.
+        source: What it comes from: "model", or "Qiskit" for a closed form.
     """
 
     circuit: Circuit
     infidelity: float
+    source: str = MODEL
 
     @property
     def is_exact(self) -> bool:
@@ -89,14 +93,15 @@ class Found:
         """Return the number of distinct accepted circuits."""
         return len(self._circuits)
 
-    def add(self, candidates: Sequence[Circuit]) -> int:
+    def add(self, candidates: Sequence[Circuit], source: str = MODEL) -> int:
         """Simplify and verify candidates, keep the accepted ones, and return how many use only the pool's gates."""
         columns = self.target.reshape(1, len(self.target), -1)
         distances = partial(self.task.distances, targets=columns)
         simplify = self.task.simplify if self.may_simplify else None
         verify = _verify_exact_angles if self.pool.num_angles else _verify
         results = verify(candidates, self.pool, self.num_qubits, distances, simplify)
-        for result in results:
+        for verified in results:
+            result = replace(verified, source=source)
             self.num_exact += result.is_exact
             if len(result.circuit) > self.most_gates:
                 self.num_too_long += result.is_exact

@@ -14,18 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.gates import Matrix
-from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, gate_count, gates_first
+from quantum_diffusion.circuits.gates import GatePool, Matrix
+from quantum_diffusion.circuits.instructions import (
+    NO_GATE,
+    Angles,
+    Ids,
+    InstructionTable,
+    gate_count,
+    gates_first,
+    instruction_table,
+)
 from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.circuits.simulate import unitaries
-from quantum_diffusion.circuits.tokenizer import circuits_from_ids
+from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.samples import Requests
-from quantum_diffusion.tasks.targets import TargetSamples
+from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 
 ROUND = 64
 """Circuits sampled for a round."""
@@ -41,6 +49,11 @@ _TEMPERATURES = (1.0, 1.0, 1.5, 1.0, 2.0)
 
 _SHORTENED = 8
 """Circuits of a round that are shortened, those with the fewest gates."""
+
+_CLOSED_FORM_QUBITS = 2
+
+_MOST_SHORTENED = 32
+"""Gates of a closed form beyond which shortening it takes longer than it is worth."""
 
 _SNAPS = np.pi / np.array([1, 2, 4, 8, 16])
 """Angles are snapped to multiples of these, the largest first."""
@@ -222,3 +235,31 @@ def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted
     if merge:
         ids, angles = merge_rotations(ids, angles, table)
     return Refined(ids, angles, infidelities)
+
+
+def closed_form(task: TargetTask, target: Matrix, pool: GatePool, num_qubits: int, accepted: float) -> list[Circuit]:
+    """Return Qiskit's circuit where a closed form is known to be good, and if it is not long, a shorter one.
+
+    These are unitaries on one or two qubits (Euler angles, the KAK decomposition) and diagonal ones.
+
+    Args:
+        task: Task of the target.
+        target: complex128 [d, ...].
+        pool: The gates to use.
+        num_qubits: Number of qubits of the target.
+        accepted: Infidelity at which a circuit is good enough.
+    """
+    off_diagonal = np.abs(target - np.diag(np.diag(target))).max() if target.shape[0] == target.shape[-1] else 1.0
+    if num_qubits > _CLOSED_FORM_QUBITS and off_diagonal > accepted:
+        return []
+    circuit = task.by_qiskit(target, pool.names)
+    if circuit is None:
+        return []
+    table = instruction_table(pool, num_qubits)
+    if len(circuit) > _MOST_SHORTENED:
+        return [circuit]
+    ids = ids_from_circuits([circuit], table, len(circuit))
+    angles = angles_of_circuits([circuit], table, len(circuit))
+    short = shortened(Refined(ids, angles, np.zeros(1)), target[None], table, accepted)
+    short = snapped(short, target[None], table, accepted)
+    return [circuit, *circuits_from_ids(short.ids, table, angles=short.angles)]

@@ -162,14 +162,14 @@ class TargetSearchConfig(Section):
     search: SearchMethod = "auto"
     """beam extends the likeliest prefixes with distinct remaining targets, in ever wider beams, and looks up the last
     gates (masked models that condition every step on the remaining target); sampling draws whole circuits; auto uses
-    beam where the model and the edit allow it."""
+    beam where the model and the edit allow it. Models of gates with angles are always sampled, and the angles refined."""
     max_tries: Positive = 1024
     """Maximum number of circuits to sample, or maximum beam width; ignored when max_seconds is given."""
     max_seconds: Seconds | None = None
     """Time limit in seconds, used in full to look for cheaper circuits; null stops as soon as num_circuits are found.
     Ctrl-C ends the search with the best circuits so far."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Largest infidelity to accept; 0 requires exact circuits (infidelity below 1e-6)."""
+    """Largest infidelity to accept; 0 requires exact circuits (infidelity below 1e-6, with angles below 1e-10)."""
     objective: SearchObjective = "gates"
     """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
     several with weights, {gates:1,t_count:10}."""
