@@ -13,6 +13,7 @@ from quantum_diffusion.interrupts import INTERRUPTED
 from quantum_diffusion.jobs import NOT_FOUND, Outcome
 
 if TYPE_CHECKING:
+    from quantum_diffusion.search.angles import LowestEnergy
     from quantum_diffusion.search.exact import Compilation
     from quantum_diffusion.search.sampling import FoundCircuits
 
@@ -65,10 +66,12 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
 def refine(config: RefineConfig) -> Outcome:
     """Find the angles of a given circuit."""
     from quantum_diffusion import console
-    from quantum_diffusion.search.angles import outcome_in_words, refine_file, write_refined
+    from quantum_diffusion.search.angles import LowestEnergy, outcome_in_words, refine_file, write_refined
     from quantum_diffusion.search.compiling import described
 
     found = refine_file(config)
+    if isinstance(found, LowestEnergy):
+        return _lowest_energy(found, config)
     assert found.best is not None
     try:
         if config.save_folder is not None:
@@ -89,7 +92,36 @@ def refine(config: RefineConfig) -> Outcome:
     if found.circuits:
         return Outcome(report=report)
     problem = (
-        f"the best angles have infidelity {found.best.infidelity:.2g}: raise refine.starts, set refine.tolerance above "
+        f"the best angles have infidelity {found.best.infidelity:.2g}: raise refine.starts, set refine.tolerance "
+        "it, or give a circuit with more gates"
+    )
+    print(f"error: {problem}", file=sys.stderr)
+    return Outcome(NOT_FOUND, {"error": problem, **report})
+
+
+def _lowest_energy(found: LowestEnergy, config: RefineConfig) -> Outcome:
+    from quantum_diffusion import console
+    from quantum_diffusion.search.angles import write_refined
+
+    try:
+        if config.save_folder is not None:
+            write_refined(found, config)
+    finally:
+        console.out.print(str(found), highlight=False)
+    if config.save_folder is not None:
+        console.out.print(_written(Path(config.save_folder)))
+    report = {
+        "hamiltonian": config.energy,
+        "energy": found.energy,
+        "lowest": found.lowest,
+        "qasm": found.circuit.to_qasm2(),
+        "seconds": found.seconds,
+        "save_folder": config.save_folder,
+    }
+    if found.is_lowest:
+        return Outcome(report=report)
+    problem = (
+        f"the energy is {found.excess:.2g} of the range above the lowest: raise refine.starts, set refine.tolerance "
         "it, or give a circuit with more gates"
     )
     print(f"error: {problem}", file=sys.stderr)

@@ -6,6 +6,7 @@ The command `refine` uses it; the refinement itself is in `tasks.refinement`.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 from quantum_diffusion.arguments import PRESETS_HINT, check_count, check_kind
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import instruction_table
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, instruction_table
 from quantum_diffusion.circuits.matrices import EXACT_ANGLES
+from quantum_diffusion.circuits.simulate import statevectors
 from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import RefineConfig
 from quantum_diffusion.device import select_device
@@ -24,12 +26,13 @@ from quantum_diffusion.search.compiling import described, title
 from quantum_diffusion.search.exact import Compilation
 from quantum_diffusion.search.files import read_target_file
 from quantum_diffusion.search.found import CompiledCircuit
+from quantum_diffusion.search.hamiltonians import PauliSum
 from quantum_diffusion.search.refining import Refined, shortened, snapped
 from quantum_diffusion.search.saving import check_save_folder, save_circuits
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
 from quantum_diffusion.seeding import numpy_generator
-from quantum_diffusion.tasks.refinement import refine
+from quantum_diffusion.tasks.refinement import lowest_energy, refine
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.state import StateTask
 from quantum_diffusion.tasks.targets import TargetTask
@@ -38,8 +41,45 @@ from quantum_diffusion.tasks.unitary import UnitaryTask
 _ITERATIONS = 200
 
 
-def refine_file(config: RefineConfig) -> Compilation:
-    """Find the angles of the circuit in a file; see `refine_circuit`.
+@dataclass(frozen=True)
+class LowestEnergy:
+    """The result of minimising the energy of a circuit's state.
+
+    Attributes:
+        circuit: The circuit with the best angles.
+        energy: The energy of its state, simulated in float64 from the final form.
+        lowest: The lowest possible energy, from the eigenvalues of the Hamiltonian.
+        highest: The highest possible energy.
+        tolerance: Accepted `excess`.
+        seconds: Duration in seconds.
+    """
+
+    circuit: Circuit
+    energy: float
+    lowest: float
+    highest: float
+    tolerance: float
+    seconds: float
+
+    @property
+    def excess(self) -> float:
+        """How far the energy is above the lowest possible, as a share of the range of all energies."""
+        return (self.energy - self.lowest) / (self.highest - self.lowest or 1.0)
+
+    @property
+    def is_lowest(self) -> bool:
+        """Whether the energy is the lowest possible but for the tolerance."""
+        return self.excess < max(EXACT_ANGLES, self.tolerance)
+
+    def __str__(self) -> str:
+        return (
+            f"energy {self.energy:.12g}, {self.energy - self.lowest:.2g} above the lowest possible "
+            f"({counted(len(self.circuit), 'gate')}; {self.seconds:.1f} s)\n{self.circuit}"
+        )
+
+
+def refine_file(config: RefineConfig) -> Compilation | LowestEnergy:
+    """Find the angles of the circuit in a file; see `refine_circuit` and `minimize_energy`.
 
     Raises:
         ConfigError: A file or the target cannot be read, or they do not fit each other.
@@ -55,6 +95,10 @@ def refine_file(config: RefineConfig) -> Compilation:
         circuit = Circuit.from_qiskit(read)
     except QuantumDiffusionError as problem:
         raise type(problem)(f"refine.circuit: {quoted_path(config.circuit)}: {problem}") from problem
+    if config.energy is not None:
+        return minimize_energy(
+            circuit, config.energy, starts=config.starts, tolerance=config.tolerance, seed=config.seed
+        )
     return refine_angles(
         circuit,
         config.target,
@@ -121,22 +165,14 @@ def refine_circuit(
     started = time.perf_counter()
     chosen = TASKS[task]
     assert isinstance(chosen, TargetTask)
-    check_kind(circuit, Circuit, "circuit")
-    check_count(starts, "starts", 1)
-    if not any(step.angles for step in circuit.instructions):
-        raise ConfigError("the circuit has no gates with angles: give one with e.g. rz, ry or cp")
+    every, tried, table = _starts(circuit, starts, seed)
     chosen.check_target(target, circuit.num_qubits)
-    table = instruction_table(GatePool(circuit.gate_counts), circuit.num_qubits)
     columns = np.asarray(target, dtype=np.complex128).reshape(len(target), -1)
     wanted = chosen.pad(columns, circuit.num_qubits)[None]
-    ids, own = ids_from_circuits([circuit], table, len(circuit)), angles_of_circuits([circuit], table, len(circuit))
-    period = (table.step * table.num_steps)[ids][..., None]
-    others = period * numpy_generator(seed, "angles").random((starts - 1, *own.shape[1:]))
     accepted = max(EXACT_ANGLES, tolerance)
-    every = np.repeat(ids, starts, axis=0)
     found, reached = refine(
         every,
-        np.concatenate([own, others]),
+        tried,
         wanted,
         table,
         iterations=_ITERATIONS,
@@ -165,21 +201,84 @@ def refine_circuit(
     )
 
 
-def write_refined(result: Compilation, config: RefineConfig) -> None:
+def _starts(circuit: Circuit, count: int, seed: int) -> tuple[Ids, Angles, InstructionTable]:
+    """Return a circuit as ids int16 [count, T], its own angles and random ones [count, T, A], and the instructions.
+
+    Raises:
+        ConfigError: The circuit has no angles, or the count is not positive.
+    """
+    check_kind(circuit, Circuit, "circuit")
+    check_count(count, "starts", 1)
+    if not any(step.angles for step in circuit.instructions):
+        raise ConfigError("the circuit has no gates with angles: give one with e.g. rz, ry or cp")
+    table = instruction_table(GatePool(circuit.gate_counts), circuit.num_qubits)
+    ids, own = ids_from_circuits([circuit], table, len(circuit)), angles_of_circuits([circuit], table, len(circuit))
+    period = (table.step * table.num_steps)[ids][..., None]
+    others = period * numpy_generator(seed, "angles").random((count - 1, *own.shape[1:]))
+    return np.repeat(ids, count, axis=0), np.concatenate([own, others]), table
+
+
+def minimize_energy(
+    circuit: Circuit, hamiltonian: str, *, starts: int = 32, tolerance: float = 0.0, seed: int = 0
+) -> LowestEnergy:
+    """Find the angles with which a circuit's state has the lowest energy.
+
+    Args:
+        circuit: Its gates stay; its angles are where the first search starts.
+        hamiltonian: A sum of Pauli operators on the circuit's qubits, such as "0.5*XXI-0.3*IZZ".
+        starts: Number of searches; all but the first start from random angles.
+        tolerance: Accepted distance from the lowest possible energy; see `LowestEnergy.excess`.
+        seed: Seed of the random angles.
+
+    Raises:
+        ConfigError: The Hamiltonian cannot be read or has other qubits, the circuit has no angles, or a number is out
+            of range.
+    """
+    started = time.perf_counter()
+    ids, tried, table = _starts(circuit, starts, seed)
+    total = PauliSum.parse(hamiltonian)
+    if total.num_qubits != circuit.num_qubits:
+        raise ConfigError(
+            f"the Hamiltonian acts on {counted(total.num_qubits, 'qubit')} and the circuit has {circuit.num_qubits}: "
+            "give one letter for every qubit of the circuit"
+        )
+    matrix = total.matrix()
+    found, energies = lowest_energy(ids, tried, matrix, table)
+    best = int(energies.argmin())
+    (final,) = circuits_from_ids(ids[best : best + 1], table, angles=found[best : best + 1])
+    exact = angles_of_circuits([final], table, len(final))
+    state = statevectors(ids[best : best + 1], table, exact)[0]
+    levels = np.linalg.eigvalsh(matrix)
+    return LowestEnergy(
+        circuit=final,
+        energy=float((state.conj() @ matrix @ state).real),
+        lowest=float(levels[0]),
+        highest=float(levels[-1]),
+        tolerance=tolerance,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def write_refined(result: Compilation | LowestEnergy, config: RefineConfig) -> None:
     """Write the circuit as `refined.qasm`, a picture and a summary into the new folder `save_folder`.
 
     Raises:
         CheckpointError: The folder cannot be written.
     """
     assert config.save_folder is not None
-    assert result.best is not None
+    if isinstance(result, LowestEnergy):
+        circuit, words = result.circuit, f"energy {result.energy:.8g}"
+        row: dict[str, Any] = {"energy": result.energy, "lowest": result.lowest, "num_gates": len(circuit)}
+    else:
+        assert result.best is not None
+        circuit, words, row = result.best.circuit, title(result.best), described(result.best)
     save_circuits(
         config.save_folder,
-        {"refined.qasm": result.best.circuit},
-        asked=repr(config.target or config.state),
-        titles=[title(result.best)],
-        rows=[described(result.best)],
-        summary={"starts": result.num_sampled, "seconds": result.seconds, "refine": config.model_dump(mode="json")},
+        {"refined.qasm": circuit},
+        asked=repr(config.target or config.state or config.energy),
+        titles=[words],
+        rows=[row],
+        summary={"seconds": result.seconds, "refine": config.model_dump(mode="json")},
         language=config.format,
     )
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -82,50 +83,74 @@ def hamiltonian(name: str, num_qubits: int, parameters: Mapping[str, float]) -> 
     return total
 
 
-PAULI_FORM = "e.g. pauli:0.5*XXI-0.3*IZZ:t0.25 (a sum of Pauli operators, the last letter for qubit 0, then the time)"
-"""The form of the evolution of a user's own Hamiltonian."""
+PAULI_FORM = "0.5*XXI-0.3*IZZ (Pauli operators, the last letter for qubit 0)"
+"""The form of a user's own Hamiltonian."""
 
 _TERM = re.compile(rf"([+-]?)(?:({_DIGITS})\*)?([IXYZ]+)")
 
 
-def pauli_evolution(text: str, words: list[str], most_qubits: int) -> tuple[int, Callable[[], Matrix]]:
-    """Parse a sum of Pauli operators and a time.
+@dataclass(frozen=True)
+class PauliSum:
+    """A Hamiltonian: a sum of products of Pauli operators.
 
-    Args:
-        text: The whole target, for messages.
-        words: What follows "pauli", split at colons.
-        most_qubits: Maximum number of qubits, for the message.
+    Attributes:
+        terms: The weight of each product, and its letters, the last one for qubit 0.
+    """
 
-    Returns:
-        The number of qubits, and a function that returns exp(-i H t), complex128 [D, D].
+    terms: tuple[tuple[float, str], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> PauliSum:
+        """Read a sum such as "0.5*XXI-0.3*IZZ".
+
+        Raises:
+            ConfigError: It is malformed, or its operators act on different numbers of qubits.
+        """
+        total = text.replace(" ", "")
+        found = [*_TERM.finditer(total)]
+        if not found or "".join(term[0] for term in found) != total:
+            raise ConfigError(f"cannot read the Hamiltonian {quoted(text)}: expected e.g. {PAULI_FORM}")
+        terms = [((-1 if term[1] == "-" else 1) * float(term[2] or 1), term[3]) for term in found]
+        widths = sorted({len(letters) for _, letters in terms})
+        if len(widths) > 1:
+            raise ConfigError(
+                f"the Hamiltonian {quoted(text)} has operators on {' and '.join(map(str, widths))} qubits: give each "
+                "one letter for every qubit, I where it does nothing"
+            )
+        if max(abs(weight) for weight, _ in terms) > _LARGEST:
+            raise ConfigError(f"the Hamiltonian {quoted(text)} has a number beyond {_LARGEST:g}: give smaller ones")
+        return cls(tuple(terms))
+
+    @property
+    def num_qubits(self) -> int:
+        """Number of qubits it acts on."""
+        return len(self.terms[0][1])
+
+    def matrix(self) -> Matrix:
+        """Return H, complex128 [D, D]."""
+        total = np.zeros((2**self.num_qubits, 2**self.num_qubits), dtype=np.complex128)
+        for weight, letters in self.terms:
+            axes = {qubit: axis for qubit, axis in enumerate(reversed(letters)) if axis != "I"}
+            total += weight * _on(self.num_qubits, axes)
+        return total
+
+
+def ground_state(hamiltonian: Matrix) -> Matrix:
+    """Return the eigenvector of the lowest energy, complex128 [D]; if it is degenerate, one of them."""
+    vectors: Matrix = np.linalg.eigh(hamiltonian)[1]
+    return vectors[:, 0]
+
+
+def read_time(text: str, word: str) -> float:
+    """Return the time of an evolution, written t0.25.
 
     Raises:
-        ConfigError: The sum or the time is malformed, or its operators act on different numbers of qubits.
+        ConfigError: It is malformed or too large.
     """
-    total, time = (words[0].replace(" ", ""), words[1]) if len(words) == 2 else ("", "")
-    terms = [*_TERM.finditer(total)]
-    given = re.fullmatch(rf"t=?([-+]?{_DIGITS})", time, re.ASCII)
-    if not terms or "".join(term[0] for term in terms) != total or given is None:
-        raise ConfigError(f"cannot read the target {quoted(text)}: expected {PAULI_FORM}")
-    widths = {len(term[3]) for term in terms}
-    if len(widths) > 1:
-        raise ConfigError(
-            f"the target {quoted(text)} has operators on {' and '.join(map(str, sorted(widths)))} qubits: give each "
-            "one letter for every qubit, I where it does nothing"
-        )
-    numbers = [float(given[1]), *(float(term[2] or 1) for term in terms)]
-    if max(map(abs, numbers)) > _LARGEST:
-        raise ConfigError(f"the target {quoted(text)} has a number beyond {_LARGEST:g}: give smaller ones")
-    (num_qubits,) = widths
-
-    def matrix() -> Matrix:
-        total = np.zeros((2**num_qubits, 2**num_qubits), dtype=np.complex128)
-        for term, weight in zip(terms, numbers[1:], strict=True):
-            axes = {qubit: axis for qubit, axis in enumerate(reversed(term[3])) if axis != "I"}
-            total += (-weight if term[1] == "-" else weight) * _on(num_qubits, axes)
-        return evolved(total, numbers[0])
-
-    return num_qubits, matrix
+    given = re.fullmatch(rf"t=?([-+]?{_DIGITS})", word, re.ASCII)
+    if given is None or abs(float(given[1])) > _LARGEST:
+        raise ConfigError(f"cannot read the target {quoted(text)}: expected e.g. pauli:0.5*XXI-0.3*IZZ:t0.25")
+    return float(given[1])
 
 
 def _on(num_qubits: int, axes: Mapping[int, str]) -> Matrix:

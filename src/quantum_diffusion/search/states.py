@@ -21,6 +21,7 @@ from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.circuits.matrices import check_unmasked, qubits_of_state
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, quoted, quoted_path
 from quantum_diffusion.search.files import is_path, read_target_file
+from quantum_diffusion.search.hamiltonians import PauliSum, ground_state
 from quantum_diffusion.search.unitaries import (
     check_length,
     check_size,
@@ -30,7 +31,7 @@ from quantum_diffusion.search.unitaries import (
     unreadable,
 )
 
-NAMES = ("ghz", "w", "dicke", "basis", "random")
+NAMES = ("ghz", "w", "dicke", "basis", "ground", "random")
 """Names of well-known states; see `target_state` for what may follow them."""
 
 _FORMS = {
@@ -56,6 +57,7 @@ def target_state(
             - `w:Q`: the equal superposition of all basis states with a single 1,
             - `dicke:K` or `dicke:Q:K`: the equal superposition of all basis states with K ones,
             - `basis:BITS`: a basis state, written as in Qiskit, qubit 0 last,
+            - `ground:0.5*XXI-0.3*IZZ`: a ground state of a sum of Pauli operators, the last letter for qubit 0,
             - `random:Q:G`: the state prepared by G random gates.
 
             Missing numbers (`ghz`) are taken from the other arguments.
@@ -107,6 +109,10 @@ def _named_state(text: str, num_qubits: int, gates: Sequence[str], num_gates: in
         if len(words) > 1 or not re.fullmatch("[01]{1,20}", "".join(words), re.ASCII):
             raise unreadable(text, f"e.g. {_FORMS[name]}")
         return _uniform([int(words[0], 2)], _sized(len(words[0]), num_qubits))
+    if name == "ground":
+        hamiltonian = PauliSum.parse(":".join(words))
+        _sized(hamiltonian.num_qubits, num_qubits)
+        return ground_state(hamiltonian.matrix())
     if len(words) > (2 if name in ("dicke", "random") else 1) or (name == "dicke" and not words):
         raise unreadable(text, f"e.g. {_FORMS[name]}")
     numbers = read_numbers(text, words, f"e.g. {_FORMS[name]}", num_qubits)

@@ -31,7 +31,7 @@ from quantum_diffusion.errors import (
     unknown_name,
 )
 from quantum_diffusion.search.files import is_path, read_target_file
-from quantum_diffusion.search.hamiltonians import CHAINS, evolution, pauli_evolution, read_parameters
+from quantum_diffusion.search.hamiltonians import CHAINS, PauliSum, evolution, evolved, read_parameters, read_time
 from quantum_diffusion.seeding import numpy_generator
 
 OF_THREE_QUBITS = {"toffoli": 3, "ccz": 3}
@@ -133,9 +133,10 @@ def _named_unitary(text: str, num_qubits: int, gates: Sequence[str], num_gates: 
         check_size(given or num_qubits, num_qubits)
         return evolution(name, given or num_qubits, parameters)
     if name == "pauli":
-        width, of_hamiltonian = pauli_evolution(text, words, num_qubits)
-        check_size(width, num_qubits)
-        return of_hamiltonian()
+        time = read_time(text, words[1] if len(words) == 2 else "")
+        hamiltonian = PauliSum.parse(words[0])
+        check_size(hamiltonian.num_qubits, num_qubits)
+        return evolved(hamiltonian.matrix(), time)
     example = "random:3:8 (qubits, gates)" if name == "random" else f"{name}:3 (qubits)"
     form = name if name in _CIRCUITS else f"{name}, or e.g. {example}"
     if len(words) > (2 if name == "random" else 0 if name in _CIRCUITS else 1):

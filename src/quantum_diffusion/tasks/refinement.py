@@ -73,13 +73,45 @@ def refine(
         values[rows], infidelity[rows] = _minimize(
             rotations, numbers[rows], values[rows], free[rows], wanted, iterations, device
         )
-    moved = values.reshape(*ids.shape, -1)
-    for number in range(angles.shape[2]):
-        takes = (rotations.angle[ids] == number) & rotations.has_angle[ids]
-        place, steps = np.nonzero(takes.any(axis=2))
-        found[place, steps, number] = moved[place, steps, takes[place, steps].argmax(axis=1)]
+    found = rotations.back(ids, angles, values)
     period = (table.step * table.num_steps)[ids][..., None]
     return found % period, infidelity
+
+
+def lowest_energy(
+    ids: Ids, angles: Angles, hamiltonian: Matrix, table: InstructionTable, *, iterations: int = 500
+) -> tuple[Angles, NDArray[np.float64]]:
+    """Move the angles of circuits to a local minimum of the energy of their states, by BFGS with exact gradients.
+
+    Args:
+        ids: int16 [N, T].
+        angles: float64 [N, T, A], where to start.
+        hamiltonian: complex128 [D, D].
+        table: The instructions the ids number.
+        iterations: Maximum number of steps.
+
+    Returns:
+        Angles float64 [N, T, A] in [0, period), and energies float64 [N].
+    """
+    from scipy.optimize import minimize  # a tenth of a second, which other commands save
+
+    rotations = rotations_of(table)
+    matrix = torch.from_numpy(hamiltonian)
+    found, energies = angles.copy(), np.zeros(len(ids))
+    for row in range(len(ids)):
+        numbers, values = rotations.in_order(ids[row : row + 1], angles[row : row + 1])
+        place = torch.from_numpy(numbers)
+
+        def energy_and_slope(tried: NDArray[np.float64], place: Tensor = place) -> tuple[float, NDArray[np.float64]]:
+            energy, slope = rotations.energy(place, torch.from_numpy(tried[None]), matrix)
+            return float(energy[0]), slope[0].numpy()
+
+        result = minimize(
+            energy_and_slope, values[0], jac=True, method="BFGS", options={"maxiter": iterations, "gtol": 1e-10}
+        )
+        found[row : row + 1] = rotations.back(ids[row : row + 1], angles[row : row + 1], result.x[None])
+        energies[row] = result.fun
+    return found % (table.step * table.num_steps)[ids][..., None], energies
 
 
 def _minimize(

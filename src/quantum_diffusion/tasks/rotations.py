@@ -74,6 +74,15 @@ class Rotations:
         numbers = self.of_instruction[ids].reshape(len(ids), -1)
         return numbers, np.take_along_axis(angles, self.angle[ids], axis=2).reshape(numbers.shape)
 
+    def back(self, ids: Ids, angles: Angles, values: NDArray[np.float64]) -> Angles:
+        """Return the angles [N, T, A] of circuits whose rotations have the given angles [N, L]; see `in_order`."""
+        result, moved = angles.copy(), values.reshape(*ids.shape, -1)
+        for number in range(angles.shape[2]):
+            takes = (self.angle[ids] == number) & self.has_angle[ids]
+            rows, steps = np.nonzero(takes.any(axis=2))
+            result[rows, steps, number] = moved[rows, steps, takes[rows, steps].argmax(axis=1)]
+        return result
+
     def of_ids(self, ids: Tensor, angles: Tensor) -> Tensor:
         """Return the rotations of circuits in single precision, complex64 [B, L, D, D].
 
@@ -101,6 +110,19 @@ class Rotations:
         for step in range(1, gates.shape[1]):
             made = gates[:, step] @ made
         return torch.einsum("nrd,ndr->n", bras, made).abs()
+
+    def energy(self, numbers: Tensor, angles: Tensor, hamiltonian: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energies of circuits' states, float64 [N], and their gradients, [N, L]; see `slope`."""
+        gates = self.gates(numbers, angles)
+        before = [self.identity.expand(len(numbers), -1, -1)]
+        for step in range(gates.shape[1]):
+            before.append(gates[:, step] @ before[-1])
+        made = torch.stack(before[:-1], dim=1)
+        kernels = made.mH @ (self.generators[numbers] @ made[..., :1])  # [N, L, D, 1]
+        state = before[-1][:, :, :1]
+        energies = (state.mH @ (hamiltonian @ state))[:, 0, 0].real
+        back = (hamiltonian @ state).mH @ before[-1]  # [N, 1, D]
+        return energies, -2 * torch.einsum("nrd,nldr->nl", back, kernels).imag
 
     def slope(self, numbers: Tensor, angles: Tensor, bras: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient of the overlap, float64 [N, L], and the metric [N, L, L].

@@ -162,7 +162,7 @@ class TargetSearchConfig(Section):
     search: SearchMethod = "auto"
     """beam extends the likeliest prefixes with distinct remaining targets, in ever wider beams, and looks up the last
     gates (masked models that condition every step on the remaining target); sampling draws whole circuits; auto uses
-    beam where the model and the edit allow it. Models of gates with angles are always sampled, and the angles refined."""
+    beam where the model and the edit allow it. For gates with angles, samples are refined instead."""
     max_tries: Positive = 1024
     """Maximum number of circuits to sample, or maximum beam width; ignored when max_seconds is given."""
     max_seconds: Seconds | None = None
@@ -208,13 +208,17 @@ class RefineConfig(Section):
     circuit: PathText
     """OpenQASM file of the circuit; its gates stay, and the search starts from its angles."""
     target: PathText | None = None
-    """Unitary that the circuit has to implement, written like compile.target; give this or state."""
+    """Unitary that the circuit has to implement, written like compile.target; give this, state or energy."""
     state: PathText | None = None
-    """State that the circuit has to prepare, written like prepare.target; give this or target."""
+    """State that the circuit has to prepare, written like prepare.target; give this, target or energy."""
+    energy: PathText | None = None
+    """Hamiltonian whose energy the circuit's state has to minimise, a sum of Pauli operators such as 0.5*XXI-0.3*IZZ,
+    the last letter for qubit 0; give this, target or state."""
     starts: Positive = 32
     """Number of searches, each from other angles: the circuit's own, then random ones."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Largest infidelity to accept; 0 requires an exact circuit (infidelity below 1e-10)."""
+    """Largest infidelity to accept; 0 requires an exact circuit (infidelity below 1e-10). For an energy, how far above
+    the lowest possible it may be, as a share of the range of all energies."""
     shorten: bool = False
     """Delete gates that the target can do without."""
     round_angles: bool = True
@@ -230,7 +234,8 @@ class RefineConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> RefineConfig:
-        refuse((Rule((self.target is None) == (self.state is None), "give target or state, and not both"),))
+        given = [self.target, self.state, self.energy]
+        refuse((Rule(given.count(None) != len(given) - 1, "give one of target, state and energy"),))
         return self
 
 
@@ -244,4 +249,5 @@ class PrepareConfig(TargetSearchConfig):
     pretrained:state."""
     target: PathText
     """State to prepare: path of a .npy vector or a .qasm circuit, or a name: ghz, w, dicke:1, basis:101 or random, also
-    with the number of qubits (ghz:3, w:3), of qubits and ones (dicke:4:2), or of qubits and gates (random:3:8)."""
+    with the number of qubits (ghz:3, w:3), of qubits and ones (dicke:4:2), or of qubits and gates (random:3:8); or
+    ground:0.5*XXI-0.3*IZZ, a ground state of a sum of Pauli operators."""
