@@ -93,7 +93,7 @@ def refine(config: RefineConfig) -> Outcome:
         return Outcome(report=report)
     problem = (
         f"the best angles have infidelity {found.best.infidelity:.2g}: raise refine.starts, set refine.tolerance "
-        "it, or give a circuit with more gates"
+        "above it, or give a circuit with more gates"
     )
     print(f"error: {problem}", file=sys.stderr)
     return Outcome(NOT_FOUND, {"error": problem, **report})
@@ -122,7 +122,7 @@ def _lowest_energy(found: LowestEnergy, config: RefineConfig) -> Outcome:
         return Outcome(report=report)
     problem = (
         f"the energy is {found.excess:.2g} of the range above the lowest: raise refine.starts, set refine.tolerance "
-        "it, or give a circuit with more gates"
+        "above it, or give a circuit with more gates"
     )
     print(f"error: {problem}", file=sys.stderr)
     return Outcome(NOT_FOUND, {"error": problem, **report})
