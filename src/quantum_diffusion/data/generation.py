@@ -154,7 +154,7 @@ class DatasetGenerator:
             drafts = _Drafts(folder, self.config.max_gates)
             counts = self._select(folder, drafts, progress, work)
             report = self._report(drafts, counts, started)
-            save_blocks(self._blocks(drafts), report.num_circuits, path, self.settings)
+            save_blocks(self._blocks(drafts, self._rows_at_once), report.num_circuits, path, self.settings)
         return report
 
     def generate(
@@ -172,7 +172,7 @@ class DatasetGenerator:
             drafts = _Drafts(Path(folder), self.config.max_gates)
             counts = self._select(Path(folder), drafts, progress)
             report = self._report(drafts, counts, started)
-            dataset = join_blocks(list(self._blocks(drafts, with_targets)))
+            (dataset,) = self._blocks(drafts, self.config.num_samples, with_targets)
         return dataset, report
 
     # ------------------------------------------------------------------------------------------- details
@@ -236,30 +236,33 @@ class DatasetGenerator:
 
         def keys(ids: Ids) -> NDArray[np.uint64]:
             padded = np.pad(ids, ((0, 0), (0, steps - ids.shape[1])))
-            return self._in_pieces(self.task.keys_of, padded, columns=1)
+            return self._in_pieces(self.task.keys_of, padded, np.empty(len(ids), dtype=np.uint64), columns=1)
 
         steps = max(self._excluded.max_gates, self.config.max_gates)
         known = np.unique(keys(decode_tokens(self._excluded.tokens, self.table.pool).ids))
         return lambda ids: np.isin(keys(ids), known)
 
     def _in_pieces(
-        self, function: Callable[[Ids, InstructionTable], NDArray[Any]], ids: Ids, columns: int
+        self, function: Callable[[Ids, InstructionTable], NDArray[Any]], ids: Ids, result: NDArray[Any], columns: int
     ) -> NDArray[Any]:
-        """Apply a function of circuits in pieces; it needs memory for complex [N, D, columns] for N circuits."""
+        """Write a function of circuits to `result` in pieces; a circuit needs memory for complex [D, columns]."""
 
-        def of_piece(piece: slice) -> NDArray[Any]:
-            return function(ids[piece], self.table)
+        def write(piece: slice) -> None:
+            result[piece] = function(ids[piece], self.table)
 
         with ThreadPoolExecutor(num_workers("local", self.config.n_jobs)) as threads:
-            cut = pieces(len(ids), 2**self.config.num_qubits * columns)
-            return np.concatenate(list(threads.map(of_piece, cut)))
+            list(threads.map(write, pieces(len(ids), 2**self.config.num_qubits * columns)))  # raises their errors
+        return result
 
     def _stored_targets(self, ids: Ids) -> NDArray[np.float32] | None:
         """Return the targets of circuits as stored, float32 [N, 2, D, R]; None for tasks without targets."""
         columns = self.task.columns(self.config.num_qubits)
         if not columns:
             return None
-        return self._in_pieces(lambda some, table: as_two_channels(self.task.targets_of(some, table)), ids, columns)
+        targets = np.empty((len(ids), 2, 2**self.config.num_qubits, columns), dtype=np.float32)
+        return self._in_pieces(
+            lambda some, table: as_two_channels(self.task.targets_of(some, table)), ids, targets, columns
+        )
 
     @property
     def _usual_round(self) -> int:
@@ -303,15 +306,19 @@ class DatasetGenerator:
             longest=drafts.longest(),
         )
 
-    def _blocks(self, drafts: _Drafts, with_targets: bool = True) -> Iterator[CircuitDataset]:
-        """Yield the data set in blocks, made from the drafts."""
+    @property
+    def _rows_at_once(self) -> int:
+        """Number of circuits in a block of a data set that is written: its targets need 32 MB at most."""
+        entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
+        return min(_BLOCK_CIRCUITS, 2**22 // entries) if entries else _BLOCK_CIRCUITS
+
+    def _blocks(self, drafts: _Drafts, rows: int, with_targets: bool = True) -> Iterator[CircuitDataset]:
+        """Yield the data set in blocks of at most `rows` circuits, made from the drafts."""
         labels, _ = drafts.label_counts()
         texts = [self.task.label_prompt(label, self.config) for label in labels]
         prompts = tuple(sorted(texts))
         place = {prompt: index for index, prompt in enumerate(prompts)}
         numbers = np.array([place[text] for text in texts], dtype=np.int32)  # of each label, in ascending order
-        entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
-        rows = min(_BLOCK_CIRCUITS, 2**22 // entries) if entries else _BLOCK_CIRCUITS
         for ids, block_labels in drafts.blocks(rows):
             sizes = np.stack([np.full(len(ids), self.config.num_qubits), gate_count(ids)], axis=1).astype(np.int16)
             yield CircuitDataset(
@@ -382,22 +389,6 @@ class _Drafts:
             ids = np.fromfile(self._files["ids"], np.int16, count * self._num_steps, offset=2 * start * self._num_steps)
             labels = np.fromfile(self._files["labels"], np.uint32, count, offset=4 * start)
             yield ids.reshape(count, self._num_steps)[kept], labels[kept]
-
-
-def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
-    """Concatenate the blocks of a data set."""
-    if len(blocks) == 1:
-        return blocks[0]
-    targets = [block.targets for block in blocks if block.targets is not None]
-    return CircuitDataset(
-        tokens=np.concatenate([block.tokens for block in blocks]),
-        prompt_index=np.concatenate([block.prompt_index for block in blocks]),
-        prompts=blocks[0].prompts,
-        sizes=np.concatenate([block.sizes for block in blocks]),
-        gate_pool=blocks[0].gate_pool,
-        condition_type=blocks[0].condition_type,
-        targets=np.concatenate(targets) if targets else None,
-    )
 
 
 def _parts(config: DatasetConfig) -> list[DatasetConfig]:
