@@ -24,6 +24,7 @@ from quantum_diffusion.circuits.instructions import (
     gate_count,
     instruction_table,
 )
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.simulate import Complex, unitaries
 
@@ -66,14 +67,19 @@ def optimize(ids: Ids, table: InstructionTable) -> Ids:
     if len(table) > MAX_INSTRUCTIONS:
         return cancel_inverse_neighbours(ids, table)
     rules = _rules(table.pool, table.num_qubits)
-    result = compact(ids)
+    joined = ids.copy()
+    _join_gates(joined, rules.meeting[0], rules.uses_qubit)
+    joined = compact(joined)
+    # Nearly a third of random circuits are the same once their gates are joined; of few gates, nearly all are.
+    _, first, which = np.unique(row_keys(joined), return_index=True, return_inverse=True)
+    result = joined[first]
     counts = gate_count(result)
     by_length = np.argsort(counts, kind="stable")  # blocks of similar length have few empty time steps
-    for start in range(0, len(ids), _BLOCK):
+    for start in range(0, len(result), _BLOCK):
         rows = by_length[start : start + _BLOCK]
         num_steps = counts[rows[-1]]
         result[rows, :num_steps] = _optimize_block(result[rows, :num_steps], rules)
-    return result
+    return result[which]
 
 
 # ------------------------------------------------------------------------------------------------- passes
@@ -82,7 +88,8 @@ def optimize(ids: Ids, table: InstructionTable) -> Ids:
 def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
     """Apply the rules, reading forwards and backwards in turn, until neither changes a circuit; [N, T] in and out.
 
-    Windows are searched greedily from the front, so reading backwards finds others.
+    The gates of ids must have been joined, reading forwards. Windows are searched greedily from the front, so reading
+    backwards finds others.
     """
     result = ids.copy()
     rows = np.arange(len(ids))
@@ -93,10 +100,9 @@ def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
     for turn in itertools.cycle((0, 1)):
         if not len(rows):
             break
-        reading = slice(None, None, -1 if turn else 1)
-        block = np.ascontiguousarray(result[rows][:, reading])
+        onward, back = (slice(None, None, direction) for direction in ((-1, 1) if turn else (1, -1)))
+        block = np.ascontiguousarray(result[rows][:, onward])
         before = gate_count(block)
-        _join_gates(block, rules.meeting[turn], rules.uses_qubit, changed, next(clock))
         joined = _joined_pairs(block, rules.joins)
         for number, window in enumerate(rules.windows):
             # The qubits must be joined by gates, and a repeated search only pays off where something has changed.
@@ -106,15 +112,18 @@ def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
             searched[turn, number] = now
             shortened = _shorten_windows(block, np.flatnonzero(promising), window, window.automata[turn])
             changed[shortened[:, None], window.qubits] = now
-        result[rows] = compact(block[:, reading])
+        block = np.ascontiguousarray(block[:, ::-1])
+        changed[_join_gates(block, rules.meeting[1 - turn], rules.uses_qubit)] = next(clock)
+        result[rows] = compact(block[:, back])
         idle = np.where(gate_count(block) < before, 0, idle + 1)
         kept = idle < 2
         rows, idle, changed = rows[kept], idle[kept], changed[kept]
     return result
 
 
-def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, changed: _Index, now: int) -> None:
-    """Move each gate of ids [N, T] back to one it can merge with, in place; record the time in `changed` [N, Q]."""
+def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags) -> _Flags:
+    """Move each gate of ids [N, T] back to one it can merge with, in place; return the changed qubits, bool [N, Q]."""
+    changed = np.zeros((len(ids), uses_qubit.shape[1]), dtype=np.bool_)
     steps = np.ascontiguousarray(ids.T)
     for step in range(1, len(steps)):
         rows = np.flatnonzero(steps[step])
@@ -124,8 +133,7 @@ def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, change
             joins = np.flatnonzero(met >= 0)
             if len(joins):
                 joining = rows[joins]
-                touched = uses_qubit[walking[joins]] | uses_qubit[steps[earlier, joining]]
-                changed[joining] = np.where(touched, now, changed[joining])
+                changed[joining] |= uses_qubit[walking[joins]] | uses_qubit[steps[earlier, joining]]
                 steps[earlier, joining] = met[joins]
                 steps[step, joining] = NO_GATE
             going = np.flatnonzero(met == _PASS)
@@ -133,6 +141,7 @@ def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, change
                 break
             rows, walking = rows[going], walking[going]
     ids[:] = steps.T
+    return changed
 
 
 def _joined_pairs(ids: Ids, joins: _Flags) -> _Flags:
@@ -217,12 +226,14 @@ def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Inde
     """
     counts = np.bincount(stream.row)
     starts = np.cumsum(counts) - counts
-    longest_first = np.argsort(-counts, kind="stable")
+    longest_first = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts > 1)]  # one gate is no stretch
     counts, starts = counts[longest_first], starts[longest_first]
-    num_open = np.searchsorted(-counts, -np.arange(counts[0]))  # circuits with more gates than 0, 1, ...
+    longest = counts.max(initial=0)
+    num_open = np.searchsorted(-counts, -np.arange(longest))  # circuits with more gates than 0, 1, ...
 
-    first, state = starts.copy(), np.zeros_like(starts)
-    taken = np.zeros_like(starts)  # local instructions, as bits
+    first = starts.copy()
+    state = automaton.step[0, stream.local[starts]].astype(np.int64)
+    taken = 1 << stream.local[starts]  # local instructions, as bits
     barred = np.zeros_like(starts)  # local instructions that do not commute with the gates on the right
     border = np.zeros_like(starts)  # the place just before the gates on the right
     found: list[tuple[_Index, ...]] = []
@@ -234,7 +245,7 @@ def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Inde
         found.append((first[rows], end, state[rows], place))
         return shorter
 
-    for step in range(counts[0]):
+    for step in range(1, longest):
         here = slice(num_open[step])
         now = starts[here] + step
         local, between = stream.local[now], stream.between[now]
@@ -462,8 +473,8 @@ def _equal(matrices: Complex, matrix: Complex | NDArray[np.float64]) -> _Flags:
 def _automaton(pool: GatePool, width: int, backwards: bool) -> _Automaton:
     """Enumerate the products of the pool's gates on `width` qubits, fewest gates first.
 
-    A circuit read backwards is the transposed circuit, made of transposed gates. Products are compared by their action
-    on two random vectors: if it agrees to five digits, the unitaries are the same.
+    A circuit read backwards is the transposed circuit, made of transposed gates. Products are compared by one matrix
+    element in each of two random bases: if both agree to five digits, the unitaries are the same.
     """
     table = _local_table(pool, width)
     assert table is not None
@@ -475,40 +486,41 @@ def _automaton(pool: GatePool, width: int, backwards: bool) -> _Automaton:
         gates = transposed
     count, size = gates.shape[:2]
     limit = min(_MAX_STATES, _MAX_PRODUCTS // count)
-    all_gates = gates.transpose(2, 0, 1).reshape(size, count * size)  # they act on rows
 
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(1, 2, 2 * size)).view(np.complex128)  # [states, 2, D]
-    multipliers = rng.integers(-(2**62), 2**62, 4 * size)
-    keys = _keys(vectors, multipliers)  # of the states, [S]
+    images, probes = rng.normal(size=(2, 2, 1, 2 * size)).view(np.complex128)  # of the states, [2, S, D]; [2, 1, D]
+    probed_gates = np.einsum("kpi,gij->kjg", probes, gates)  # numbers all products without computing their images
+    multipliers = rng.integers(-(2**62), 2**62, (2, 2))
+    keys = _keys((images @ probes.swapaxes(1, 2))[:, :, 0], multipliers)  # of the states, [S]
     parent, last = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    next_keys: list[_Index] = []
-    queue, done = [vectors], 0
-    while queue:
-        vectors = queue.pop(0)
-        images = (vectors @ all_gates).reshape(-1, 2, count, size).swapaxes(1, 2).reshape(-1, 2, size)
-        found = _keys(images, multipliers)
-        next_keys.append(found)
-        different, where = np.unique(found, return_index=True)
-        new = np.sort(where[~np.isin(different, keys)])[: limit - len(keys)]
-        keys = np.append(keys, found[new])
-        parent, last = np.append(parent, done + new // count), np.append(last, new % count)
-        queue += [images[part] for part in np.array_split(new, range(_CHUNK, len(new), _CHUNK)) if len(part)]
-        done += len(vectors)
+    product_keys: list[_Index] = []
+    done = 0
+    while done < len(keys):
+        found = _keys((images[:, done : done + _CHUNK] @ probed_gates).reshape(2, -1), multipliers)
+        product_keys.append(found)
+        if len(keys) < limit:
+            different, where = np.unique(found, return_index=True)
+            new = np.sort(where[~np.isin(different, keys)])[: limit - len(keys)]
+            keys = np.append(keys, found[new])
+            parent, last = np.append(parent, done + new // count), np.append(last, new % count)
+            before, factors = images[:, done + new // count, :, None], gates[new % count]
+            images = np.concatenate([images, (factors @ before)[..., 0]], axis=1)
+        done += len(found) // count
 
-    order = np.argsort(keys)
-    step = order[np.minimum(np.searchsorted(keys, np.concatenate(next_keys), sorter=order), len(keys) - 1)]
-    step = np.where(keys[step] == np.concatenate(next_keys), step, -1).reshape(-1, count)
+    order, wanted = np.argsort(keys), np.concatenate(product_keys)
+    known = keys[order]
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    step = np.where(known[place] == wanted, order[place], -1).reshape(-1, count)
     length, words = _words(parent, last)
     groups = _groups(table)
     word_groups = np.append(groups, np.zeros_like(groups[:1]), axis=0)[words]  # [S, longest + 1, groups]
     return _Automaton(step.astype(np.int16), length, words, groups, np.asarray(word_groups.any(axis=1)))
 
 
-def _keys(vectors: Complex, multipliers: _Index) -> _Index:
-    """Return a hash of each item of vectors [M, 2, D] that ignores rounding, int64 [M]."""
-    entries = vectors.reshape(len(vectors), -1).view(np.float64)
-    keys: _Index = np.rint(entries * 1e5).astype(np.int64) @ multipliers
+def _keys(elements: Complex, multipliers: _Index) -> _Index:
+    """Return a hash of each column of matrix elements [2, M] that ignores rounding, int64 [M]."""
+    numbers = np.rint(elements.view(np.float64) * 1e5).astype(np.int64).reshape(*elements.shape, 2)
+    keys: _Index = np.einsum("kmc,kc->m", numbers, multipliers)
     return keys
 
 
