@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.keys import cell_keys, row_keys
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, decode_tokens
 from quantum_diffusion.config.schema import DatasetConfig
 from quantum_diffusion.data import blocks
@@ -102,6 +102,24 @@ def test_keys_of_rows_tell_every_byte_and_use_every_bit(width: int) -> None:
     assert len(np.unique(keys)) == 20_000
     ones = np.unpackbits(keys.view(np.uint8)).reshape(-1, 64).mean(axis=0)
     assert np.abs(ones - 0.5).max() < 5 * 0.5 / 20_000**0.5, "every bit is as often 1 as 0"
+
+
+def test_keys_of_cells_ignore_the_frame_and_tell_everything_else() -> None:
+    rng = np.random.default_rng(0)
+    cells = np.unique(rng.integers(-3, 4, (200_000, 2, 9), dtype=np.int8) * (rng.random((200_000, 2, 9)) < 0.2), axis=0)
+    keys = cell_keys(cells)
+    assert len(np.unique(keys)) == len(cells)
+    framed = np.zeros((len(cells), 5, 26), dtype=np.int8)
+    framed[:, :2, :9] = cells
+    np.testing.assert_array_equal(cell_keys(framed), keys)
+    places = np.arange(3 * 20)  # words of equal content in two places; multiples of each other among them
+    pairs = np.zeros((60, 60, 3 * 20), dtype=np.int8)
+    pairs[places, :, places] = 1
+    pairs[:, places, places] = 3
+    assert len(np.unique(cell_keys(pairs.reshape(-1, 3, 20)))) == 3600
+    ones = np.unpackbits(keys.view(np.uint8)).reshape(-1, 64).mean(axis=0)
+    assert np.abs(ones - 0.5).max() < 5 * 0.5 / len(keys) ** 0.5, "every bit is as often 1 as 0"
+    assert cell_keys(cells[:0]).shape == (0,)
 
 
 def test_cells_outside_a_circuits_own_data_set_hold_the_padding_token() -> None:

@@ -18,8 +18,9 @@ from quantum_diffusion.circuits import peephole
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES, GatePool
-from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, in_pool, instruction_table
 from quantum_diffusion.circuits.peephole import optimize
+from quantum_diffusion.circuits.peephole_subsets import optimize_subsets
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.simulate import Complex, apply_step, unitaries
@@ -244,7 +245,7 @@ def test_gates_merge_where_windows_are_too_rich_to_be_searched(
     before: str, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peephole, "_MAX_LOCAL", 0)
-    monkeypatch.setattr(peephole, "_rules", peephole._rules.__wrapped__)  # tables of its own
+    monkeypatch.setattr(peephole, "rules_of", peephole.rules_of.__wrapped__)  # tables of its own
     table = instruction_table(GatePool(GATES), 4)
     texts = (before, "h 0; h 1", before, "h 3")
     ids = ids_from_circuits([Circuit(4, read_gates(text)) for text in texts], table, 8)
@@ -308,7 +309,7 @@ def test_the_same_input_gives_the_same_bytes_with_new_tables() -> None:
     table = instruction_table(GatePool(POOLS["phases"]), 3)
     ids = random_ids(np.random.default_rng(10), table, 500, 0, 24)
     result = optimize(ids, table)
-    peephole._rules.cache_clear()
+    peephole.rules_of.cache_clear()
     peephole._automaton.cache_clear()
     np.testing.assert_array_equal(optimize(ids, table), result)
 
@@ -361,3 +362,22 @@ def test_empty_arrays(shape: tuple[int, int], num_qubits: int) -> None:
     result = optimize(np.zeros(shape, dtype=np.int16), table)
     assert (result.shape, result.dtype) == (shape, np.int16)
     assert not result.any()
+
+
+@pytest.mark.parametrize("num_qubits", [2, 3, 4])
+def test_subsets_are_optimized_as_each_pool_by_itself(num_qubits: int) -> None:
+    whole = GatePool(["h", "cx", "t", "ccx", "swap", "tdg"] if num_qubits > 2 else ["h", "cx", "t", "swap", "tdg"])
+    table = instruction_table(whole, num_qubits)
+    subsets = np.arange(1, 2 ** len(whole), dtype=np.uint32)
+    gates = np.random.default_rng(11).permutation(np.repeat(subsets, 40))
+    ids, expected = np.zeros((2, len(gates), 16), dtype=np.int16)
+    for subset in subsets:
+        rows = np.flatnonzero(gates == subset)
+        own = instruction_table(GatePool([name for k, name in enumerate(whole.names) if subset >> k & 1]), num_qubits)
+        drawn = random_ids(np.random.default_rng(subset), own, len(rows), 0, 16)
+        ids[rows] = in_pool(own, whole)[drawn]
+        expected[rows] = in_pool(own, whole)[optimize(drawn, own)]
+    np.testing.assert_array_equal(optimize_subsets(ids, gates, table), expected)
+    some = slice(None, None, 7)
+    np.testing.assert_array_equal(optimize_subsets(ids[some], gates[some], table), expected[some])
+    assert optimize_subsets(ids[:0], gates[:0], table).shape == (0, 16)

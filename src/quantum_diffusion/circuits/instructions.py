@@ -187,6 +187,14 @@ def instruction_table(pool: GatePool, num_qubits: int) -> InstructionTable:
     return InstructionTable(pool, num_qubits)
 
 
+@lru_cache(maxsize=4096)
+def in_pool(table: InstructionTable, pool: GatePool) -> Ids:
+    """Return the ids that a table's instructions have in the table of a larger pool, int16 [K+1]."""
+    larger = instruction_table(pool, table.num_qubits)
+    number = {instruction: i for i, instruction in enumerate(larger.instructions, start=1)}
+    return np.array([0, *(number[instruction] for instruction in table.instructions)], dtype=np.int16)
+
+
 def gate_count(ids: Ids) -> NDArray[np.int64]:
     """Return the number of gates of each circuit, int64 [N], for ids [N, T]."""
     counts: NDArray[np.int64] = np.count_nonzero(ids, axis=1)

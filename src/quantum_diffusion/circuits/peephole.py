@@ -24,6 +24,7 @@ from quantum_diffusion.circuits.instructions import (
     gate_count,
     instruction_table,
 )
+from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.simulate import Complex, unitaries
@@ -34,13 +35,13 @@ MAX_INSTRUCTIONS = 4096
 MAX_QUBITS_FOR_TRIPLES = 12
 """The number of windows on three qubits grows with the cube of the number of qubits."""
 
-_MAX_WIDTH = 3  # qubits of a window
+MAX_WIDTH = 3  # qubits of a window
 _MAX_STATES = 10_000  # of an automaton; int16 holds them
 _MAX_PRODUCTS = 200_000  # tried for an automaton, in less than 0.1 s; more saves only another 1 % of gates
 _MAX_LOCAL = 62  # the instructions of a window are bits of an int64
 _CHUNK = 2048  # states whose successors are found at once
 _BLOCK = 16_384  # circuits at once: with fewer numpy's overhead dominates, more do not fit the cache
-_STOP, _PASS = -1, -2  # a gate meets another that it can neither merge with nor pass; one that it can pass
+STOP, PASS = -1, -2  # a gate meets another that it can neither merge with nor pass; one that it can pass
 _TOLERANCE = 1e-9  # float64 leaves about 1e-15
 
 _Index = NDArray[np.int64]
@@ -69,24 +70,34 @@ def optimize(ids: Ids, table: InstructionTable) -> Ids:
         return merge_rotations(ids, table.angles[ids], table)[0]
     if len(table) > MAX_INSTRUCTIONS:
         return cancel_inverse_neighbours(ids, table)
-    rules = _rules(table.pool, table.num_qubits)
-    result = compact(ids)
-    counts = gate_count(result)
-    by_length = np.argsort(counts, kind="stable")  # blocks of similar length have few empty time steps
-    for start in range(0, len(ids), _BLOCK):
-        rows = by_length[start : start + _BLOCK]
-        num_steps = counts[rows[-1]]
-        result[rows, :num_steps] = _optimize_block(result[rows, :num_steps], rules)
-    return result
+    return apply_rules(ids, rules_of(table.pool, table.num_qubits))
 
 
 # ------------------------------------------------------------------------------------------------- passes
 
 
-def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
+def apply_rules(ids: Ids, rules: Rules) -> Ids:
+    """Apply rules to circuits until none applies; see `optimize`."""
+    joined = ids.copy()
+    _join_gates(joined, rules.meeting[0], rules.uses_qubit)
+    joined = compact(joined)
+    # Nearly a third of random circuits are the same once their gates are joined; of few gates, nearly all are.
+    _, first, which = np.unique(row_keys(joined), return_index=True, return_inverse=True)
+    result = joined[first]
+    counts = gate_count(result)
+    by_length = np.argsort(counts, kind="stable")  # blocks of similar length have few empty time steps
+    for start in range(0, len(result), _BLOCK):
+        rows = by_length[start : start + _BLOCK]
+        num_steps = counts[rows[-1]]
+        result[rows, :num_steps] = _optimize_block(result[rows, :num_steps], rules)
+    return np.asarray(result[which])
+
+
+def _optimize_block(ids: Ids, rules: Rules) -> Ids:
     """Apply the rules, reading forwards and backwards in turn, until neither changes a circuit; [N, T] in and out.
 
-    Windows are searched greedily from the front, so reading backwards finds others.
+    The gates of ids must have been joined, reading forwards. Windows are searched greedily from the front, so reading
+    backwards finds others.
     """
     result = ids.copy()
     rows = np.arange(len(ids))
@@ -97,10 +108,9 @@ def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
     for turn in itertools.cycle((0, 1)):
         if not len(rows):
             break
-        reading = slice(None, None, -1 if turn else 1)
-        block = np.ascontiguousarray(result[rows][:, reading])
+        onward, back = (slice(None, None, direction) for direction in ((-1, 1) if turn else (1, -1)))
+        block = np.ascontiguousarray(result[rows][:, onward])
         before = gate_count(block)
-        _join_gates(block, rules.meeting[turn], rules.uses_qubit, changed, next(clock))
         joined = _joined_pairs(block, rules.joins)
         for number, window in enumerate(rules.windows):
             # The qubits must be joined by gates, and a repeated search only pays off where something has changed.
@@ -108,17 +118,20 @@ def _optimize_block(ids: Ids, rules: _Rules) -> Ids:
             promising &= (changed[:, window.qubits] >= searched[turn, number]).any(axis=1)
             now = next(clock)
             searched[turn, number] = now
-            shortened = _shorten_windows(block, np.flatnonzero(promising), window, window.automata[turn])
+            shortened = _shorten_windows(block, np.flatnonzero(promising), window, turn)
             changed[shortened[:, None], window.qubits] = now
-        result[rows] = compact(block[:, reading])
+        block = np.ascontiguousarray(block[:, ::-1])
+        changed[_join_gates(block, rules.meeting[1 - turn], rules.uses_qubit)] = next(clock)
+        result[rows] = compact(block[:, back])
         idle = np.where(gate_count(block) < before, 0, idle + 1)
         kept = idle < 2
         rows, idle, changed = rows[kept], idle[kept], changed[kept]
     return result
 
 
-def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, changed: _Index, now: int) -> None:
-    """Move each gate of ids [N, T] back to one it can merge with, in place; record the time in `changed` [N, Q]."""
+def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags) -> _Flags:
+    """Move each gate of ids [N, T] back to one it can merge with, in place; return the changed qubits, bool [N, Q]."""
+    changed = np.zeros((len(ids), uses_qubit.shape[1]), dtype=np.bool_)
     steps = np.ascontiguousarray(ids.T)
     for step in range(1, len(steps)):
         rows = np.flatnonzero(steps[step])
@@ -128,15 +141,15 @@ def _join_gates(ids: Ids, meeting: NDArray[np.int16], uses_qubit: _Flags, change
             joins = np.flatnonzero(met >= 0)
             if len(joins):
                 joining = rows[joins]
-                touched = uses_qubit[walking[joins]] | uses_qubit[steps[earlier, joining]]
-                changed[joining] = np.where(touched, now, changed[joining])
+                changed[joining] |= uses_qubit[walking[joins]] | uses_qubit[steps[earlier, joining]]
                 steps[earlier, joining] = met[joins]
                 steps[step, joining] = NO_GATE
-            going = np.flatnonzero(met == _PASS)
+            going = np.flatnonzero(met == PASS)
             if not len(going):
                 break
             rows, walking = rows[going], walking[going]
     ids[:] = steps.T
+    return changed
 
 
 def _joined_pairs(ids: Ids, joins: _Flags) -> _Flags:
@@ -147,13 +160,16 @@ def _joined_pairs(ids: Ids, joins: _Flags) -> _Flags:
     return joined
 
 
-def _shorten_windows(ids: Ids, rows: _Index, window: _Window, automaton: _Automaton) -> _Index:
-    """Shorten some rows of ids [N, T] on a window's qubits, in place; return the rows that changed."""
+def _shorten_windows(ids: Ids, rows: _Index, window: Window, turn: int) -> _Index:
+    """Shorten some rows of ids [N, T] on a window's qubits, in place; return the rows that changed.
+
+    In turn 1, circuits are read backwards.
+    """
     block = ids[rows]
     stream = _stream(block, window)
     if stream is None:
         return rows[:0]
-    first, end, state, place = _scan(stream, automaton)
+    first, end, state, place = _scan(stream, window, turn)
     if not len(first):
         return rows[:0]
 
@@ -164,7 +180,7 @@ def _shorten_windows(ids: Ids, rows: _Index, window: _Window, automaton: _Automa
     columns = stream.column[gates]
     changed, at = np.unique(stream.row[gates], return_inverse=True)
     replaced = block[changed]
-    replaced[at, columns] = window.ids[automaton.word_gate(state[stretch], rank)]
+    replaced[at, columns] = window.ids[window.automata[turn].word_gate(state[stretch], rank)]
     # All gates keep their order, except that those of a stretch are brought together.
     keys = np.tile(2 * np.arange(ids.shape[1]), (len(changed), 1))
     keys[at, columns] = place[stretch]
@@ -179,6 +195,7 @@ class _Stream:
     Attributes:
         row: int64 [G], the circuit.
         column: int64 [G], the time step.
+        gate: int16 [G], the instruction.
         local: int64 [G], the instruction, numbered within the window.
         between: int64 [G], the local instructions, as bits, that do not commute with all gates between the previous
             gate and this one.
@@ -187,12 +204,13 @@ class _Stream:
 
     row: _Index
     column: _Index
+    gate: Ids
     local: _Index
     between: _Index
     edge: _Index
 
 
-def _stream(ids: Ids, window: _Window) -> _Stream | None:
+def _stream(ids: Ids, window: Window) -> _Stream | None:
     """List the gates of ids [N, T] inside the window; None if there are none."""
     num_steps = ids.shape[1]
     places = np.flatnonzero(window.matters[ids])
@@ -205,10 +223,10 @@ def _stream(ids: Ids, window: _Window) -> _Stream | None:
     between = np.roll(np.bitwise_or.reduceat(window.clash[gates], inside), 1)
     edge = np.append(places, 0)[np.roll(inside, 1) + 1] % num_steps
     row, column = np.divmod(places[inside], num_steps)
-    return _Stream(row, column, local[inside], between, edge)
+    return _Stream(row, column, gates[inside], local[inside], between, edge)
 
 
-def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Index, _Index]:
+def _scan(stream: _Stream, window: Window, turn: int) -> tuple[_Index, _Index, _Index, _Index]:
     """Find stretches of gates that have a shorter word, in all circuits at once.
 
     A stretch takes the gates of the stream one by one. Gates in between move to its left while they commute with all
@@ -221,24 +239,27 @@ def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Inde
     """
     counts = np.bincount(stream.row)
     starts = np.cumsum(counts) - counts
-    longest_first = np.argsort(-counts, kind="stable")
+    longest_first = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts > 1)]  # one gate is no stretch
     counts, starts = counts[longest_first], starts[longest_first]
-    num_open = np.searchsorted(-counts, -np.arange(counts[0]))  # circuits with more gates than 0, 1, ...
+    longest = counts.max(initial=0)
+    num_open = np.searchsorted(-counts, -np.arange(longest))  # circuits with more gates than 0, 1, ...
 
-    first, state = starts.copy(), np.zeros_like(starts)
-    taken = np.zeros_like(starts)  # local instructions, as bits
+    automaton = window.automata[turn]
+    first, root = starts.copy(), window.roots[turn][stream.gate[starts]]
+    state = automaton.step[root, stream.local[starts]].astype(np.int64)
+    taken = 1 << stream.local[starts]  # local instructions, as bits
     barred = np.zeros_like(starts)  # local instructions that do not commute with the gates on the right
     border = np.zeros_like(starts)  # the place just before the gates on the right
     found: list[tuple[_Index, ...]] = []
 
     def close(rows: _Index, end: _Index) -> _Flags:
-        shorter = automaton.length[state[rows]] < end - first[rows]
+        shorter: _Flags = automaton.length[state[rows]] < end - first[rows]
         rows, end = rows[shorter], end[shorter]
         place = np.where(barred[rows] == 0, 2 * stream.column[end - 1], border[rows])
         found.append((first[rows], end, state[rows], place))
         return shorter
 
-    for step in range(counts[0]):
+    for step in range(1, longest):
         here = slice(num_open[step])
         now = starts[here] + step
         local, between = stream.local[now], stream.between[now]
@@ -251,9 +272,9 @@ def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Inde
             end = now[stopped]
             done = close(stopped, end) | (barred[stopped] != 0)
             begin = np.where(done, end, first[stopped] + 1)
-            onward = automaton.follow(stream.local, begin, end + 1)
+            onward = automaton.follow(root[stopped], stream.local, begin, end + 1)
             begin = np.where(onward < 0, end, begin)
-            after[stopped] = np.where(onward < 0, automaton.step[0, local[stopped]], onward)
+            after[stopped] = np.where(onward < 0, automaton.step[root[stopped], local[stopped]], onward)
             first[stopped] = begin
             fresh = stopped[begin == end]
             taken[fresh] = barred[fresh] = 0
@@ -261,64 +282,66 @@ def _scan(stream: _Stream, automaton: _Automaton) -> tuple[_Index, _Index, _Inde
         taken[here] |= bit
     close(np.arange(len(counts)), starts + counts)
     first, end, state, place = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    kept = automaton.joins_nothing_new(state, stream.local, first, end)
+    kept = (automaton.word_groups[state] <= _groups_between(window.groups[stream.gate], first, end)).all(axis=1)
     return first[kept], end[kept], state[kept], place[kept]
+
+
+def _groups_between(groups: _Flags, first: _Index, end: _Index) -> _Flags:
+    """Return which sets of qubits occur in gates first..end - 1 of a list, bool [stretches, sets]."""
+    found = np.zeros((len(first), groups.shape[1]), dtype=np.bool_)
+    for offset in range(int((end - first).max(initial=0))):
+        going = np.flatnonzero(first + offset < end)
+        found[going] |= groups[first[going] + offset]
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- tables
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Automaton:
+class Automaton:
     """Products of a pool's L instructions on a few qubits: S states, of which 0 is the identity.
 
     Attributes:
         step: int16 [S, L], the state after one more instruction, -1 if the product is not in the table.
         length: int16 [S], length of the shortest word for a state.
         words: int8 [S, longest + 1], that word, padded with -1.
-        groups: bool [L, groups], the set of two or more qubits that an instruction acts on.
-        word_groups: bool [S, groups], the sets that a word's instructions act on.
+        word_groups: bool [S, groups], the sets of two or more qubits that a word's instructions act on.
     """
 
     step: NDArray[np.int16]
     length: NDArray[np.int16]
     words: NDArray[np.int8]
-    groups: _Flags
     word_groups: _Flags
 
     def word_gate(self, state: _Index, rank: _Index) -> NDArray[np.int8]:
         """Return gate number `rank` of each state's word, -1 past its end."""
         return np.asarray(self.words[state, np.minimum(rank, self.words.shape[1] - 1)])
 
-    def follow(self, local: _Index, first: _Index, end: _Index) -> _Index:
+    def follow(self, root: _Index, local: _Index, first: _Index, end: _Index) -> _Index:
         """Return the state after instructions first..end - 1 of the list `local`, -1 if it is not in the table."""
-        state = np.zeros(len(first), dtype=np.int64)
+        state = root.copy()
         for offset in range(int((end - first).max(initial=0))):
             going = np.flatnonzero((first + offset < end) & (state >= 0))
             state[going] = self.step[state[going], local[first[going] + offset]]
         return state
 
-    def joins_nothing_new(self, state: _Index, local: _Index, first: _Index, end: _Index) -> _Flags:
-        """Tell whether all sets of qubits that a word acts on also occur in instructions first..end - 1 of `local`."""
-        joined = np.zeros((len(state), self.groups.shape[1]), dtype=np.bool_)
-        for offset in range(int((end - first).max(initial=0))):
-            going = np.flatnonzero(first + offset < end)
-            joined[going] |= self.groups[local[first[going] + offset]]
-        return np.asarray((joined | ~self.word_groups[state]).all(axis=1))
-
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Window:
+class Window:
     """A few qubits, and how the instructions relate to them.
 
     Attributes:
         qubits: int64, the qubits in ascending order.
-        pairs: int64, their pairs as columns of `_Rules.joins`.
+        pairs: int64, their pairs as columns of `Rules.joins`.
         ids: int16 [L + 1], the instructions inside by local number; the last, number -1, is NO_GATE.
         local: int64 [K+1], the local number of an instruction inside, else -1.
         clash: int64 [K+1], for an instruction not inside, the local ones it does not commute with, as bits.
         matters: bool [K+1], whether an instruction is inside or clashes.
+        groups: bool [K+1, groups], the set of two or more of the qubits that an instruction inside acts on.
         automata: For circuits read forwards and backwards.
+        roots: int64 [K+1], for circuits read forwards and backwards: the state of the identity, in which a stretch with
+            an instruction starts; 0 unless the automata join those of several pools.
     """
 
     qubits: _Index
@@ -327,16 +350,18 @@ class _Window:
     local: _Index
     clash: _Index
     matters: _Flags
-    automata: tuple[_Automaton, _Automaton]
+    groups: _Flags
+    automata: tuple[Automaton, Automaton]
+    roots: tuple[_Index, _Index]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Rules:
+class Rules:
     """The lookup tables of the passes.
 
     Attributes:
         meeting: int16 [K+1, K+1], for circuits read forwards and backwards: the product of a gate (row) and a later one
-            (column) if it is one gate or NO_GATE, else `_PASS` if they commute and `_STOP` if not.
+            (column) if it is one gate or NO_GATE, else `PASS` if they commute and `STOP` if not.
         uses_qubit: bool [K+1, Q].
         joins: bool [K+1, pairs], whether an instruction acts on both qubits.
         windows: In order of size, smallest first.
@@ -345,18 +370,19 @@ class _Rules:
     meeting: tuple[NDArray[np.int16], NDArray[np.int16]]
     uses_qubit: _Flags
     joins: _Flags
-    windows: tuple[_Window, ...]
+    windows: tuple[Window, ...]
 
 
 @lru_cache(maxsize=64)
-def _rules(pool: GatePool, num_qubits: int) -> _Rules:
+def rules_of(pool: GatePool, num_qubits: int) -> Rules:
+    """Return the (cached) rules for circuits of a pool."""
     table = instruction_table(pool, num_qubits)
     number = {instruction: row for row, instruction in enumerate(table.instructions, start=1)}
     commutes = _commutes(table)
-    meeting = np.where(commutes, np.int16(_PASS), np.int16(_STOP))
+    meeting = np.where(commutes, np.int16(PASS), np.int16(STOP))
     pairs = list(itertools.combinations(range(num_qubits), 2))
     windows = []
-    for width in range(1, min(num_qubits, _MAX_WIDTH) + 1):
+    for width in range(1, min(num_qubits, MAX_WIDTH) + 1):
         local_table = _local_table(pool, width)
         if local_table is None:
             continue
@@ -374,22 +400,29 @@ def _rules(pool: GatePool, num_qubits: int) -> _Rules:
             meeting[both] = np.where(products >= 0, ids[products], meeting[both])
             if automata is not None:
                 columns = [pairs.index(pair) for pair in itertools.combinations(qubits, 2)]
-                windows.append(_window(qubits, columns, ids, commutes, automata))
+                windows.append(_window(qubits, columns, ids, commutes, _groups(local_table), automata))
     joins = table.uses_qubit[:, np.array(pairs, dtype=np.int64).reshape(-1, 2)].all(axis=2)
-    return _Rules((meeting, np.ascontiguousarray(meeting.T)), table.uses_qubit, joins, tuple(windows))
+    return Rules((meeting, np.ascontiguousarray(meeting.T)), table.uses_qubit, joins, tuple(windows))
 
 
 def _window(
-    qubits: tuple[int, ...], pairs: list[int], ids: Ids, commutes: _Flags, automata: tuple[_Automaton, _Automaton]
-) -> _Window:
+    qubits: tuple[int, ...],
+    pairs: list[int],
+    ids: Ids,
+    commutes: _Flags,
+    local_groups: _Flags,
+    automata: tuple[Automaton, Automaton],
+) -> Window:
     inside = ids[:-1]
     local = np.full(len(commutes), -1)
     local[inside] = np.arange(len(inside))
     clash = np.where(local < 0, ~commutes[:, inside] @ (1 << np.arange(len(inside))), 0)
     matters = (local >= 0) | (clash != 0)
-    return _Window(
-        np.array(qubits, dtype=np.int64), np.array(pairs, dtype=np.int64), ids, local, clash, matters, automata
-    )
+    groups = np.zeros((len(commutes), local_groups.shape[1]), dtype=np.bool_)
+    groups[inside] = local_groups
+    root = np.zeros_like(local)
+    columns = np.array(pairs, dtype=np.int64)
+    return Window(np.array(qubits), columns, ids, local, clash, matters, groups, automata, (root, root))
 
 
 def _local_table(pool: GatePool, width: int) -> InstructionTable | None:
@@ -463,11 +496,11 @@ def _equal(matrices: Complex, matrix: Complex | NDArray[np.float64]) -> _Flags:
 
 
 @lru_cache(maxsize=192)
-def _automaton(pool: GatePool, width: int, backwards: bool) -> _Automaton:
+def _automaton(pool: GatePool, width: int, backwards: bool) -> Automaton:
     """Enumerate the products of the pool's gates on `width` qubits, fewest gates first.
 
-    A circuit read backwards is the transposed circuit, made of transposed gates. Products are compared by their action
-    on two random vectors: if it agrees to five digits, the unitaries are the same.
+    A circuit read backwards is the transposed circuit, made of transposed gates. Products are compared by one matrix
+    element in each of two random bases: if both agree to five digits, the unitaries are the same.
     """
     table = _local_table(pool, width)
     assert table is not None
@@ -479,40 +512,41 @@ def _automaton(pool: GatePool, width: int, backwards: bool) -> _Automaton:
         gates = transposed
     count, size = gates.shape[:2]
     limit = min(_MAX_STATES, _MAX_PRODUCTS // count)
-    all_gates = gates.transpose(2, 0, 1).reshape(size, count * size)  # they act on rows
 
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(1, 2, 2 * size)).view(np.complex128)  # [states, 2, D]
-    multipliers = rng.integers(-(2**62), 2**62, 4 * size)
-    keys = _keys(vectors, multipliers)  # of the states, [S]
+    images, probes = rng.normal(size=(2, 2, 1, 2 * size)).view(np.complex128)  # of the states, [2, S, D]; [2, 1, D]
+    probed_gates = np.einsum("kpi,gij->kjg", probes, gates)  # numbers all products without computing their images
+    multipliers = rng.integers(-(2**62), 2**62, (2, 2))
+    keys = _keys((images @ probes.swapaxes(1, 2))[:, :, 0], multipliers)  # of the states, [S]
     parent, last = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    next_keys: list[_Index] = []
-    queue, done = [vectors], 0
-    while queue:
-        vectors = queue.pop(0)
-        images = (vectors @ all_gates).reshape(-1, 2, count, size).swapaxes(1, 2).reshape(-1, 2, size)
-        found = _keys(images, multipliers)
-        next_keys.append(found)
-        different, where = np.unique(found, return_index=True)
-        new = np.sort(where[~np.isin(different, keys)])[: limit - len(keys)]
-        keys = np.append(keys, found[new])
-        parent, last = np.append(parent, done + new // count), np.append(last, new % count)
-        queue += [images[part] for part in np.array_split(new, range(_CHUNK, len(new), _CHUNK)) if len(part)]
-        done += len(vectors)
+    product_keys: list[_Index] = []
+    done = 0
+    while done < len(keys):
+        found = _keys((images[:, done : done + _CHUNK] @ probed_gates).reshape(2, -1), multipliers)
+        product_keys.append(found)
+        if len(keys) < limit:
+            different, where = np.unique(found, return_index=True)
+            new = np.sort(where[~np.isin(different, keys)])[: limit - len(keys)]
+            keys = np.append(keys, found[new])
+            parent, last = np.append(parent, done + new // count), np.append(last, new % count)
+            before, factors = images[:, done + new // count, :, None], gates[new % count]
+            images = np.concatenate([images, (factors @ before)[..., 0]], axis=1)
+        done += len(found) // count
 
-    order = np.argsort(keys)
-    step = order[np.minimum(np.searchsorted(keys, np.concatenate(next_keys), sorter=order), len(keys) - 1)]
-    step = np.where(keys[step] == np.concatenate(next_keys), step, -1).reshape(-1, count)
+    order, wanted = np.argsort(keys), np.concatenate(product_keys)
+    known = keys[order]
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    step = np.where(known[place] == wanted, order[place], -1).reshape(-1, count)
     length, words = _words(parent, last)
     groups = _groups(table)
     word_groups = np.append(groups, np.zeros_like(groups[:1]), axis=0)[words]  # [S, longest + 1, groups]
-    return _Automaton(step.astype(np.int16), length, words, groups, np.asarray(word_groups.any(axis=1)))
+    return Automaton(step.astype(np.int16), length, words, np.asarray(word_groups.any(axis=1)))
 
 
-def _keys(vectors: Complex, multipliers: _Index) -> _Index:
-    """Return a hash of each item of vectors [M, 2, D] that ignores rounding, int64 [M]."""
-    entries = vectors.reshape(len(vectors), -1).view(np.float64)
-    keys: _Index = np.rint(entries * 1e5).astype(np.int64) @ multipliers
+def _keys(elements: Complex, multipliers: _Index) -> _Index:
+    """Return a hash of each column of matrix elements [2, M] that ignores rounding, int64 [M]."""
+    numbers = np.rint(elements.view(np.float64) * 1e5).astype(np.int64).reshape(*elements.shape, 2)
+    keys: _Index = np.einsum("kmc,kc->m", numbers, multipliers)
     return keys
 
 

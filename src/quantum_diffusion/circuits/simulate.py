@@ -6,6 +6,8 @@ grouped by gate and qubits, so that one numpy call handles many. Angles that are
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,15 @@ from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable
 
 Complex = NDArray[np.complex128]
+
+_MAX_QUBITS_FOR_PAIRS = 4
+"""Beyond it, multiplying matrices takes longer than applying two gates."""
+
+_PAIRS_BYTES = 2**23
+"""Maximum memory for the matrices of all pairs of instructions."""
+
+_PAIRED_AT_ONCE = 256
+"""Circuits whose matrices stay in the processor's cache while they are multiplied."""
 
 
 def statevectors(ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Complex:
@@ -40,7 +51,10 @@ def random_images(ids: Ids, table: InstructionTable, angles: Angles | None = Non
 
 def unitaries(ids: Ids, table: InstructionTable, angles: Angles | None = None) -> Complex:
     """Return the unitary of each circuit, complex128 [N, D, D]; see `statevectors`."""
-    size = 2**table.num_qubits
+    size, steps = 2**table.num_qubits, ids.shape[1]
+    may_pair = angles is None and steps > 1 and table.num_qubits <= _MAX_QUBITS_FOR_PAIRS
+    if may_pair and 16 * (size * (len(table) + 1)) ** 2 <= _PAIRS_BYTES:
+        return _by_pairs(ids, table)
     return _apply(np.tile(np.eye(size, dtype=np.complex128), (len(ids), 1, 1)), ids, table, angles)
 
 
@@ -48,6 +62,30 @@ def _apply(states: Complex, ids: Ids, table: InstructionTable, angles: Angles | 
     for step in range(ids.shape[1]):
         apply_step(states, ids[:, step], table, None if angles is None else angles[:, step])
     return states
+
+
+def _by_pairs(ids: Ids, table: InstructionTable) -> Complex:
+    """Return the unitary of each circuit as a product of matrices of two instructions each; see `unitaries`."""
+    factors = _pair_matrices(table)
+    even = np.pad(ids, ((0, 0), (0, ids.shape[1] % 2))).astype(np.int64)
+    numbers = (len(table) + 1) * even[:, ::2] + even[:, 1::2]
+    matrices = np.empty((len(ids), *factors.shape[1:]), dtype=np.complex128)
+    for start in range(0, len(ids), _PAIRED_AT_ONCE):
+        some = slice(start, start + _PAIRED_AT_ONCE)
+        product = factors[numbers[some, 0]]
+        for column in numbers[some, 1:].T:
+            rows = np.flatnonzero(column)
+            product[rows] = factors[column[rows]] @ product[rows]
+        matrices[some] = product
+    return matrices
+
+
+@lru_cache(maxsize=8)
+def _pair_matrices(table: InstructionTable) -> Complex | NDArray[np.float64]:
+    """Return the products of all pairs of instructions or "no gate", [(K+1)^2, D, D]; in real numbers if possible."""
+    single = unitaries(np.arange(len(table) + 1, dtype=np.int16)[:, None], table)
+    products = (single @ single[:, None]).reshape(-1, *single.shape[1:])
+    return products if products.imag.any() else np.ascontiguousarray(products.real)
 
 
 def apply_step(

@@ -155,7 +155,7 @@ class DatasetGenerator:
             drafts = _Drafts(folder, self.config.max_gates, self.table.pool.num_angles)
             counts = self._select(folder, drafts, progress, work)
             report = self._report(drafts, counts, started)
-            save_blocks(self._blocks(drafts), report.num_circuits, path, self.settings)
+            save_blocks(self._blocks(drafts, self._rows_at_once), report.num_circuits, path, self.settings)
         return report
 
     def generate(
@@ -173,7 +173,7 @@ class DatasetGenerator:
             drafts = _Drafts(Path(folder), self.config.max_gates, self.table.pool.num_angles)
             counts = self._select(Path(folder), drafts, progress)
             report = self._report(drafts, counts, started)
-            dataset = join_blocks(list(self._blocks(drafts, with_targets)))
+            (dataset,) = self._blocks(drafts, self.config.num_samples, with_targets)
         return dataset, report
 
     # ------------------------------------------------------------------------------------------- details
@@ -238,28 +238,33 @@ class DatasetGenerator:
         def keys(ids: Ids, angles: Angles) -> NDArray[np.uint64]:
             missing = (0, steps - ids.shape[1])
             padded = np.pad(ids, ((0, 0), missing)), np.pad(angles, ((0, 0), missing, (0, 0)))
-            return self._in_pieces(self.task.keys_of, *padded, columns=1)
+            return self._in_pieces(self.task.keys_of, *padded, np.empty(len(ids), dtype=np.uint64), columns=1)
 
         steps = max(self._excluded.max_gates, self.config.max_gates)
         known = np.unique(keys(self._excluded.decoded().ids, self._excluded.exact_angles))
         return lambda drawn: np.isin(keys(drawn.ids, drawn.angles), known)
 
-    def _in_pieces(self, function: Callable[..., NDArray[Any]], ids: Ids, angles: Angles, columns: int) -> NDArray[Any]:
-        """Apply a function of circuits in pieces; it needs memory for complex [N, D, columns] for N circuits."""
+    def _in_pieces(
+        self, function: Callable[..., NDArray[Any]], ids: Ids, angles: Angles, result: NDArray[Any], columns: int
+    ) -> NDArray[Any]:
+        """Write a function of circuits to `result` in pieces; a circuit needs memory for complex [D, columns]."""
 
-        def of_piece(piece: slice) -> NDArray[Any]:
-            return function(ids[piece], self.table, angles[piece])
+        def write(piece: slice) -> None:
+            result[piece] = function(ids[piece], self.table, angles[piece] if self.table.pool.num_angles else None)
 
         with ThreadPoolExecutor(num_workers("local", self.config.n_jobs)) as threads:
-            cut = pieces(len(ids), 2**self.config.num_qubits * columns)
-            return np.concatenate(list(threads.map(of_piece, cut)))
+            list(threads.map(write, pieces(len(ids), 2**self.config.num_qubits * columns)))  # raises their errors
+        return result
 
     def _stored_targets(self, ids: Ids, angles: Angles) -> NDArray[np.float32] | None:
         """Return the targets of circuits as stored, float32 [N, 2, D, R]; None for tasks without targets."""
         columns = self.task.columns(self.config.num_qubits)
         if not columns:
             return None
-        return self._in_pieces(lambda *some: as_two_channels(self.task.targets_of(*some)), ids, angles, columns)
+        targets = np.empty((len(ids), 2, 2**self.config.num_qubits, columns), dtype=np.float32)
+        return self._in_pieces(
+            lambda *some: as_two_channels(self.task.targets_of(*some)), ids, angles, targets, columns
+        )
 
     @property
     def _usual_round(self) -> int:
@@ -303,15 +308,19 @@ class DatasetGenerator:
             longest=drafts.longest(),
         )
 
-    def _blocks(self, drafts: _Drafts, with_targets: bool = True) -> Iterator[CircuitDataset]:
-        """Yield the data set in blocks, made from the drafts."""
+    @property
+    def _rows_at_once(self) -> int:
+        """Number of circuits in a block of a data set that is written: its targets need 32 MB at most."""
+        entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
+        return min(_BLOCK_CIRCUITS, 2**22 // entries) if entries else _BLOCK_CIRCUITS
+
+    def _blocks(self, drafts: _Drafts, rows: int, with_targets: bool = True) -> Iterator[CircuitDataset]:
+        """Yield the data set in blocks of at most `rows` circuits, made from the drafts."""
         labels, _ = drafts.label_counts()
         texts = [self.task.label_prompt(label, self.config) for label in labels]
         prompts = tuple(sorted(texts))
         place = {prompt: index for index, prompt in enumerate(prompts)}
         numbers = np.array([place[text] for text in texts], dtype=np.int32)  # of each label, in ascending order
-        entries = 2**self.config.num_qubits * self.task.columns(self.config.num_qubits)
-        rows = min(_BLOCK_CIRCUITS, 2**22 // entries) if entries else _BLOCK_CIRCUITS
         for block in drafts.blocks(rows):
             ids = block.ids
             sizes = np.stack([np.full(len(ids), self.config.num_qubits), gate_count(ids)], axis=1).astype(np.int16)
@@ -396,24 +405,6 @@ class _Drafts:
         offset = start * size * np.dtype(dtype).itemsize
         flat = np.fromfile(self._files[name], dtype, count * size, offset=offset)
         return flat.reshape(count, *self._shapes[name])
-
-
-def join_blocks(blocks: list[CircuitDataset]) -> CircuitDataset:
-    """Concatenate the blocks of a data set."""
-    if len(blocks) == 1:
-        return blocks[0]
-    targets = [block.targets for block in blocks if block.targets is not None]
-    angles = [block.angles for block in blocks if block.angles is not None]
-    return CircuitDataset(
-        tokens=np.concatenate([block.tokens for block in blocks]),
-        prompt_index=np.concatenate([block.prompt_index for block in blocks]),
-        prompts=blocks[0].prompts,
-        sizes=np.concatenate([block.sizes for block in blocks]),
-        gate_pool=blocks[0].gate_pool,
-        condition_type=blocks[0].condition_type,
-        targets=np.concatenate(targets) if targets else None,
-        angles=np.concatenate(angles) if angles else None,
-    )
 
 
 def _parts(config: DatasetConfig) -> list[DatasetConfig]:

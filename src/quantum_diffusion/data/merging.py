@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.keys import Keys, cell_keys, row_keys
 from quantum_diffusion.data.blocks import row_blocks, take_rows
 from quantum_diffusion.data.container import CircuitDataset
+from quantum_diffusion.data.engines import num_workers
 from quantum_diffusion.errors import IncompatibleDatasetsError
 from quantum_diffusion.seeding import numpy_generator
 
@@ -58,14 +60,22 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
     prompt_index, sizes = np.concatenate(renumbered), np.concatenate([part.sizes for part in parts])
 
     # Decide first which circuits are kept, so that the tokens need memory only once.
-    kept = _without_repetitions(_token_keys(parts, shape), sizes, prompt_index)
-    tokens = np.full((len(kept), *shape), parts[0].gate_pool.padding_token, dtype=np.int8)
+    threads = ThreadPoolExecutor(num_workers("local", -1))  # numpy leaves the interpreter to others
+    token_keys = np.concatenate(list(threads.map(_token_keys, parts)))
+    kept = _without_repetitions(token_keys, sizes, prompt_index)
+    tokens = np.empty((len(kept), *shape), dtype=np.int8)
     task, targets = parts[0].task, None
     if all(part.targets is not None for part in parts):
         targets = np.zeros((len(kept), 2, 2 ** shape[0], task.columns(shape[0])), dtype=np.float32)
+    pool, angles = parts[0].gate_pool, None
+    if pool.num_angles:
+        angles = np.zeros((len(kept), shape[1], pool.num_angles))
     starts = np.cumsum([0, *map(len, parts)])
     bounds = np.searchsorted(kept, starts)
-    for part, start, first, last in zip(parts, starts, bounds, bounds[1:], strict=False):
+
+    def write(part: CircuitDataset, start: int, first: int, last: int) -> None:
+        if (part.num_qubits, part.max_gates) != shape:
+            tokens[first:last] = part.gate_pool.padding_token
         place = tokens[first:last, : part.num_qubits, : part.max_gates]
         take_rows(part.tokens, kept[first:last] - start, place)
         if targets is not None and part.targets is not None:
@@ -73,11 +83,11 @@ def merge_datasets(datasets: Sequence[CircuitDataset]) -> CircuitDataset:
             for copy in range(targets.shape[-1] // width):  # tensor product of the identity with a unitary
                 rows, columns = slice(copy * side, (copy + 1) * side), slice(copy * width, (copy + 1) * width)
                 take_rows(part.targets, kept[first:last] - start, targets[first:last, :, rows, columns])
-    pool, angles = parts[0].gate_pool, None
-    if pool.num_angles:
-        angles = np.zeros((len(kept), shape[1], pool.num_angles))
-        for part, start, first, last in zip(parts, starts, bounds, bounds[1:], strict=False):
+        if angles is not None:
             take_rows(part.exact_angles, kept[first:last] - start, angles[first:last, : part.max_gates])
+
+    with threads:
+        list(threads.map(write, parts, starts, bounds, bounds[1:]))  # raises their errors
     return CircuitDataset(tokens, prompt_index[kept], prompts, sizes[kept], pool, task.name, targets, angles)
 
 
@@ -92,24 +102,19 @@ def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
     return sorted(datasets, key=rank)
 
 
-def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDArray[np.uint64]:
+def _token_keys(part: CircuitDataset) -> Keys:
     """Return a hash of the cells and angles of every circuit, uint64 [N], that does not depend on its padding."""
-    keys = []
-    for part in parts:
-        for tokens in row_blocks(part.tokens):
-            cells = np.zeros((len(tokens), *shape), dtype=np.int8)
-            is_cell = tokens != part.gate_pool.padding_token
-            np.copyto(cells[:, : part.num_qubits, : part.max_gates], tokens, where=is_cell)
-            keys.append(row_keys(cells))
-    if not parts[0].gate_pool.num_angles:
-        return np.concatenate(keys)
-    padding = [((0, 0), (0, shape[1] - part.max_gates), (0, 0)) for part in parts]
-    exact = np.concatenate([np.pad(part.exact_angles, pad) for part, pad in zip(parts, padding, strict=True)])
-    return row_keys(np.column_stack([np.concatenate(keys), row_keys(exact)]))
+    padding = part.gate_pool.padding_token
+    keys = np.concatenate([cell_keys(tokens * (tokens != padding)) for tokens in row_blocks(part.tokens)])
+    if part.angles is None:
+        return keys
+    # The bytes of a time step's angles as cells: steps without angles add only zeros.
+    of_angles = np.ascontiguousarray(part.angles).view(np.int8).reshape(len(part), part.max_gates, -1).swapaxes(1, 2)
+    return row_keys(np.column_stack([keys, cell_keys(of_angles)]))
 
 
 def _without_repetitions(
-    token_keys: NDArray[np.uint64], sizes: NDArray[np.int16], prompt_index: NDArray[np.int32]
+    token_keys: Keys, sizes: NDArray[np.int16], prompt_index: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Return the first row of each circuit and prompt; repetitions would leak from training to validation."""
     keys = row_keys(np.column_stack([token_keys, row_keys(np.column_stack([sizes, prompt_index]))]))

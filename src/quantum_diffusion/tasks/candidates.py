@@ -6,14 +6,21 @@ Tasks label them; this module does not depend on the task.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, instruction_table
+from quantum_diffusion.circuits.instructions import (
+    NO_GATE,
+    Angles,
+    Ids,
+    InstructionTable,
+    in_pool,
+    instruction_table,
+)
 from quantum_diffusion.circuits.peephole import optimize
+from quantum_diffusion.circuits.peephole_subsets import optimize_subsets
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.config.schema import AngleKind, DatasetConfig, Simplification
@@ -71,8 +78,13 @@ def draw_with_subsets(config: DatasetConfig, rng: np.random.Generator, count: in
         rows = np.flatnonzero(codes == code)
         chosen = [name for name in pool.names if name in names[allowed[rows[0]]]]  # in pool order
         table = instruction_table(GatePool(chosen), config.num_qubits)
-        ids[rows] = in_pool(table, pool)[draw_circuits(config, rng, table, len(rows))]
+        drawn = random_ids(rng, table, len(rows), config.min_gates, config.max_gates, coupling=config.coupling)
+        if config.optimize != "rules":
+            drawn = SIMPLIFIERS[config.optimize](drawn, table)
+        ids[rows] = in_pool(table, pool)[drawn]
         labels[rows] = sum(1 << pool.names.index(name) for name in chosen)
+    if config.optimize == "rules":  # for all subsets together, which is twice as fast
+        ids = optimize_subsets(ids, labels, instruction_table(pool, config.num_qubits))
     return ids, labels
 
 
@@ -144,14 +156,6 @@ def random_subsets(rng: np.random.Generator, num_members: int, sizes: NDArray[np
 def bits(count: int) -> NDArray[np.int64]:
     """Return 1, 2, 4, ..., the weights that pack `count` booleans into an integer."""
     return 1 << np.arange(count)
-
-
-@lru_cache(maxsize=4096)
-def in_pool(table: InstructionTable, pool: GatePool) -> Ids:
-    """Return the ids that a table's instructions have in the table of a larger pool, int16 [K+1]."""
-    larger = instruction_table(pool, table.num_qubits)
-    number = {instruction: i for i, instruction in enumerate(larger.instructions, start=1)}
-    return np.array([0, *(number[instruction] for instruction in table.instructions)], dtype=np.int16)
 
 
 def _transpile(ids: Ids, table: InstructionTable) -> Ids:

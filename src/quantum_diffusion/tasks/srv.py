@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool, Matrix
-from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, compact, gate_count
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, compact, gate_count, in_pool
 from quantum_diffusion.circuits.labels import SchmidtRanks, schmidt_rank_vectors
 from quantum_diffusion.circuits.prompts import parse_srv_prompt, srv_prompt
 from quantum_diffusion.circuits.tokenizer import DecodeReport
@@ -28,7 +28,6 @@ from quantum_diffusion.tasks.candidates import (
     bits,
     draw_circuits,
     generation_table,
-    in_pool,
     random_subsets,
 )
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
