@@ -1,0 +1,150 @@
+"""Measures how often a model of gates with angles finds exact circuits for unseen random targets, beside chance.
+
+    python benchmarks/angles.py MODEL [--gates 2,4,6,8,10] [--targets 50] [--tries 128] [--seconds 5] [--seed 0]
+        [--json FILE]
+
+Targets are random circuits of so many gates that merging rotations leaves, over a random subset of the model's gates,
+with uniform angles; the search is told the subset, not the length. It ends with the first exact circuit (infidelity
+below 1e-10), after --tries samples, or after --seconds. Chance is as many random circuits of the target's gates and
+length with refined angles. Every circuit called exact is asked of Qiskit. Seconds are processor seconds of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from qiskit.quantum_info import Operator
+
+from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GatePool
+from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, gate_count
+from quantum_diffusion.circuits.matrices import EXACT_ANGLES, infidelities
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.rotations import merge_rotations
+from quantum_diffusion.circuits.simulate import unitaries
+from quantum_diffusion.evaluation.metrics import wilson_interval
+from quantum_diffusion.evaluation.target_metrics import LEVELS
+from quantum_diffusion.interop.opening import load_pipeline
+from quantum_diffusion.search.exact import find_exact
+from quantum_diffusion.tasks.candidates import random_subsets
+from quantum_diffusion.tasks.refinement import refine
+
+_WRONG = 1e-9
+"""Infidelity by Qiskit above which a circuit called exact is wrong."""
+
+
+def draw(
+    table: InstructionTable, length: int, count: int, rng: np.random.Generator
+) -> tuple[Ids, Angles, NDArray[np.bool_]]:
+    """Return random circuits of exactly so many gates after merging: ids, angles and the allowed gates [count, G]."""
+    parts: list[tuple[Ids, Angles, NDArray[np.bool_]]] = []
+    while sum(len(part[0]) for part in parts) < count:
+        number = 4 * count
+        allowed = random_subsets(rng, len(table.pool), rng.integers(1, len(table.pool) + 1, number))
+        ids = random_ids(rng, table, number, length, length, gates=allowed)
+        period = (table.step * table.num_steps)[ids][..., None]
+        ids, angles = merge_rotations(ids, period * rng.random((*ids.shape, table.pool.num_angles)), table)
+        whole = gate_count(ids) == length
+        parts.append((ids[whole], angles[whole], allowed[whole]))
+    ids, angles, allowed = (np.concatenate(each)[:count] for each in zip(*parts, strict=True))
+    return ids, angles, allowed
+
+
+def chance(
+    table: InstructionTable, allowed: NDArray[np.bool_], length: int, tries: int, target: Any, rng: np.random.Generator
+) -> float:
+    """Return the least infidelity of random circuits of a length with refined angles."""
+    ids = random_ids(rng, table, tries, length, length, gates=np.repeat(allowed[None], tries, axis=0))
+    period = (table.step * table.num_steps)[ids][..., None]
+    angles = period * rng.random((*ids.shape, table.pool.num_angles))
+    return float(refine(ids, angles, target[None], table)[1].min())
+
+
+def by_qiskit(circuit: Circuit, target: Any) -> float:
+    """Return the infidelity of a circuit by Qiskit's simulation."""
+    return float(infidelities(np.asarray(Operator(circuit.to_qiskit()).data)[None], target[None])[0])
+
+
+def measure(model: str, length: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Search for circuits for targets of one length and return the figures."""
+    pipeline = load_pipeline(model)
+    rng = np.random.default_rng((options.seed, length))
+    ids, angles, allowed = draw(pipeline.table, length, options.targets, rng)
+    targets = unitaries(ids, pipeline.table, angles)
+    names = np.array(pipeline.gate_pool.names)
+    nearest, lengths, wrong, by_chance, seconds = [], [], 0, [], []
+    for target, kinds in zip(targets, allowed, strict=True):
+        started = time.process_time()
+        found = find_exact(
+            pipeline,
+            target,
+            gates=GatePool(names[kinds].tolist()).names,
+            max_tries=options.tries,
+            max_seconds=options.seconds,
+            stop_at_first=True,
+            seed=options.seed,
+        )
+        seconds.append(time.process_time() - started)
+        nearest.append(found.best.infidelity if found.best else 1.0)
+        if found.circuits:
+            lengths.append(len(found.circuits[0].circuit))
+            wrong += by_qiskit(found.circuits[0].circuit, target) > _WRONG
+        by_chance.append(chance(pipeline.table, kinds, length, options.tries, target, rng))
+    least, random = np.array(nearest), np.array(by_chance)
+    solved = int((least < EXACT_ANGLES).sum())
+    empty = infidelities(np.broadcast_to(np.eye(targets.shape[1], dtype=complex), targets.shape), targets)
+    return {
+        "gates": length,
+        "targets": len(targets),
+        "solved": solved / len(targets),
+        "interval": wilson_interval(solved, len(targets)),
+        "below": {f"{level:g}": float((least < level).mean()) for level in LEVELS},
+        "chance": float((random < EXACT_ANGLES).mean()),
+        "chance_below": {f"{level:g}": float((random < level).mean()) for level in LEVELS},
+        "empty_infidelity": float(empty.mean()),
+        "mean_gates": float(np.mean(lengths)) if lengths else None,
+        "called_exact": len(lengths),
+        "wrong_by_qiskit": wrong,
+        "seconds": float(np.mean(seconds)),
+        "most_seconds": float(np.max(seconds)),
+    }
+
+
+def main() -> None:
+    """Measure each length and print a line for it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--gates", default="2,4,6,8,10")
+    parser.add_argument("--targets", type=int, default=50)
+    parser.add_argument("--tries", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    print("gates  solved (95 %)            chance   below 1e-2  gates found  seconds  wrong  empty circuit")
+    for length in map(int, options.gates.split(",")):
+        row = measure(options.model, length, options)
+        rows.append(row)
+        low, high = (100 * bound for bound in row["interval"])
+        found = "-" if row["mean_gates"] is None else f"{row['mean_gates']:.2f}"
+        print(
+            f"{length:5d}  {100 * row['solved']:5.1f} % ({low:.1f} to {high:.1f})".ljust(32)
+            + f"{100 * row['chance']:5.1f} %  {100 * row['below']['0.01']:8.1f} %  {found:>11}  {row['seconds']:7.2f}"
+            + f"  {row['wrong_by_qiskit']:5d}  {row['empty_infidelity']:13.2f}",
+            flush=True,
+        )
+    if options.json:
+        options.json.write_text(json.dumps({"options": vars(options) | {"json": None}, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
