@@ -18,6 +18,7 @@ PAGES = (
     "docs/index.md",
     "docs/python.md",
     "docs/states.md",
+    "docs/angles.md",
     "docs/editing.md",
     "docs/own_gate.md",
     "docs/own_task.md",

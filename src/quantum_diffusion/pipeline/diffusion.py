@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from quantum_diffusion.arguments import check_kind, check_texts
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import NO_GATE, instruction_table
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, instruction_table
 from quantum_diffusion.circuits.tokenizer import VALID, DecodeReport
 from quantum_diffusion.config.schema import GaussianParams, LoopConfig, MaskedParams, SamplingConfig
 from quantum_diffusion.data.container import Batch
@@ -33,7 +33,7 @@ from quantum_diffusion.pipeline.build import PipelineConfig, build_network
 from quantum_diffusion.pipeline.cells import CellsAdapter
 from quantum_diffusion.pipeline.condition import Condition, Request, check_guided, request_of, with_negative
 from quantum_diffusion.pipeline.decoding import AngleGrid, DeviceDecoder
-from quantum_diffusion.pipeline.editing import Edit, plan_edit
+from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.pipeline.fit import FitResult, fit
 from quantum_diffusion.pipeline.guided import Guided, Reader
 from quantum_diffusion.pipeline.sequence import SequenceAdapter
@@ -402,15 +402,18 @@ class DiffusionPipeline:
         check_guided(asked, self.resolved(options))
         if options.n_jobs != 1 and len(asked) > 1:
             return sample_on_workers(self, asked, seed, options, edit, first_sample, progress)
-        report = self._sample(asked, seed, options, edit, first_sample, progress)
-        return self.verified(asked, report)
+        edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
+        plan = plan_edit(edit, self.table, self.config.max_gates)
+        report = self._sample(asked, seed, options, plan, first_sample, progress)
+        return self.task.verify(asked, report, self.table, self._refined(asked, report, plan))
 
-    def verified(self, asked: Requests, report: DecodeReport) -> SampledCircuits:
-        """Refine the angles of decoded samples, if they have any, and simulate them."""
-        angles = None
-        if self.gate_pool.num_angles and asked.targets is not None:
-            angles, _ = refine(report.ids, self.table.angles[report.ids], asked.targets, self.table, device=self.device)
-        return self.task.verify(asked, report, self.table, angles)
+    def _refined(self, asked: Requests, report: DecodeReport, plan: EditPlan) -> Angles | None:
+        """Return the refined angles of decoded samples; None for gates without angles. Those of kept gates stay."""
+        if not self.gate_pool.num_angles or asked.targets is None:
+            return None
+        kept = np.broadcast_to(plan.kept[:, None], (*report.ids.shape, self.gate_pool.num_angles))
+        angles = np.where(kept, plan.angles, self.table.angles[report.ids])
+        return refine(report.ids, angles, asked.targets, self.table, fixed=kept, device=self.device)[0]
 
     @torch.inference_mode()
     def reader(self, requests: Requests, options: SamplingConfig) -> Reader:
@@ -432,15 +435,13 @@ class DiffusionPipeline:
         asked: Requests,
         seed: int,
         options: SamplingConfig,
-        edit: Edit | None,
+        plan: EditPlan,
         first_sample: int,
         progress: Callable[[int, int], None] | None,
     ) -> DecodeReport:
         """Sample and decode one circuit per request; see `sample`."""
-        edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
         self.check_sampling(options)
         options = self.resolved(options)
-        plan = plan_edit(edit, self.table, self.config.max_gates)
         rows = Rows(asked.num_qubits, asked.allowed & plan.allowed, sample_seeds(seed, len(asked), first_sample))
         plan.check_samples(rows.allowed, self.table)
         request = self._request(asked, plan.num_gates)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.arguments import check_kind, check_list, check_number, check_whole, check_wholes
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
-from quantum_diffusion.circuits.tokenizer import ids_from_circuits
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable
+from quantum_diffusion.circuits.tokenizer import angles_of_circuits, ids_from_circuits
 from quantum_diffusion.diffusion.schedules import steps_redone
 from quantum_diffusion.errors import ConfigError, counted
 from quantum_diffusion.seeding import numpy_generator
@@ -70,6 +70,7 @@ class EditPlan:
 
     Attributes:
         ids: int16 [T], the circuit to edit; zeros without one.
+        angles: float64 [T, A], its exact angles.
         kept: bool [T], steps to keep.
         allowed: bool [K+1], instructions within the coupling that touch no fixed qubit.
         fixed: bool [Q], qubits that no gate may touch.
@@ -81,6 +82,7 @@ class EditPlan:
     """
 
     ids: Ids
+    angles: Angles
     kept: NDArray[np.bool_]
     allowed: NDArray[np.bool_]
     fixed: NDArray[np.bool_]
@@ -175,10 +177,11 @@ def plan_edit(edit: Edit, table: InstructionTable, max_gates: int) -> EditPlan:
     fixed = np.isin(np.arange(table.num_qubits), edit.fixed_qubits)
     connected = table.allowed(edit.coupling)
     untouched = ~(table.uses_qubit & fixed).any(axis=1)
-    ids = np.zeros(max_gates, dtype=np.int16)
+    ids, angles = np.zeros(max_gates, dtype=np.int16), np.zeros((max_gates, table.pool.num_angles))
     if edit.start is not None:
         _check_start(edit.start, table, max_gates)
         ids = ids_from_circuits([edit.start], table, max_gates)[0]
+        angles = angles_of_circuits([edit.start], table, max_gates)[0]
     kept = np.isin(np.arange(max_gates), edit.keep)
     for step in np.flatnonzero(kept):
         for fine, rule in ((connected, "edit.coupling does not connect"), (untouched, "edit.fixed_qubits forbids")):
@@ -190,6 +193,7 @@ def plan_edit(edit: Edit, table: InstructionTable, max_gates: int) -> EditPlan:
     most = max_gates if edit.max_gates is None else edit.max_gates
     return EditPlan(
         ids=ids,
+        angles=angles,
         kept=kept,
         allowed=connected & untouched,
         fixed=fixed,

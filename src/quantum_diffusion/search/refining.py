@@ -173,6 +173,8 @@ class RefinedRounds:
         width = [int(self._request.num_qubits[0])]
         if not good.any():
             chosen = tries.take(np.array([int(tries.infidelities.argmin())]))
+        elif self._edit.keep or self._edit.min_gates:
+            chosen = tries.take(good)
         else:
             chosen = tries.take(good)
             rows = np.argsort(gate_count(chosen.ids), kind="stable")[:_SHORTENED]
