@@ -22,7 +22,7 @@ ZERO = 1e-9
 _COMMUTES = 1e-9
 
 
-def merge_rotations(ids: Ids, angles: Angles, table: InstructionTable) -> tuple[Ids, Angles]:
+def merge_rotations(ids: Ids, angles: Angles, table: InstructionTable, zero: float = ZERO) -> tuple[Ids, Angles]:
     """Merge each gate with an earlier one that it reaches past gates it commutes with, until nothing merges.
 
     Two gates of one angle on the same qubits become one, whose angle is the sum; inverse gates without angles and gates
@@ -32,6 +32,7 @@ def merge_rotations(ids: Ids, angles: Angles, table: InstructionTable) -> tuple[
         ids: int16 [N, T], with any angles.
         angles: float64 [N, T, A].
         table: The instructions the ids number.
+        zero: Angles below this, in radians, do nothing.
 
     Returns:
         Ids with the nearest angles on the grid, and angles in [0, period); gates at the start of each circuit in the
@@ -42,18 +43,18 @@ def merge_rotations(ids: Ids, angles: Angles, table: InstructionTable) -> tuple[
     while len(rows):
         part, of_part = result[rows], exact[rows]
         before = np.count_nonzero(part, axis=1)
-        _merge_once(part, of_part, table)
+        _merge_once(part, of_part, table, zero)
         order = layer_order(part, table)
         result[rows] = np.take_along_axis(part, order, axis=1)
         exact[rows] = np.take_along_axis(of_part, order[:, :, None], axis=1)
         rows = rows[np.count_nonzero(part, axis=1) < before]
-    _reduce(result, exact, table)
+    _reduce(result, exact, table, zero)
     return table.on_grid(result, exact), exact
 
 
-def _merge_once(ids: Ids, angles: Angles, table: InstructionTable) -> None:
+def _merge_once(ids: Ids, angles: Angles, table: InstructionTable, zero: float) -> None:
     """Merge gates of ids [N, T], whose angles are all zero, in one pass, in place."""
-    _reduce(ids, angles, table)
+    _reduce(ids, angles, table, zero)
     relations = _relations(table)
     for step in range(1, ids.shape[1]):
         rows = np.flatnonzero(ids[:, step])
@@ -67,14 +68,14 @@ def _merge_once(ids: Ids, angles: Angles, table: InstructionTable) -> None:
             rows = rows[relations.commutes[there, here] & ~(adds | cancels)]
             if not len(rows):
                 break
-    _reduce(ids, angles, table)
+    _reduce(ids, angles, table, zero)
 
 
-def _reduce(ids: Ids, angles: Angles, table: InstructionTable) -> None:
+def _reduce(ids: Ids, angles: Angles, table: InstructionTable, zero: float) -> None:
     """Reduce angles to [0, period) and remove gates whose angles are all zero, in place."""
     period = (table.step * table.num_steps)[ids][..., None]
     angles %= period
-    angles[np.minimum(angles, period - angles) < ZERO] = 0.0
+    angles[np.minimum(angles, period - angles) < zero] = 0.0
     ids[(table.num_angles[ids] > 0) & (angles == 0).all(axis=2)] = NO_GATE
     angles[np.arange(angles.shape[2]) >= table.num_angles[ids][..., None]] = 0.0
 

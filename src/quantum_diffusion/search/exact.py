@@ -88,10 +88,11 @@ class Compilation(CircuitTable):
         return [compiled.circuit for compiled in self.circuits]
 
     def figures(self, row: int) -> Mapping[str, Any]:
-        """Return a circuit's infidelity, whether it is exact, and its source; see `CircuitTable.figures`."""
+        """Return a circuit's infidelity, whether it is exact, and its source if not all are the model's."""
         compiled = self.circuits[row]
         figures = {"infidelity": compiled.infidelity, "exact": compiled.is_exact}
-        return figures if compiled.source == MODEL else figures | {"source": compiled.source}
+        all_alike = all(each.source == MODEL for each in self.circuits)
+        return figures if all_alike else figures | {"source": compiled.source}
 
     @property
     def effort(self) -> str:

@@ -26,6 +26,9 @@ from quantum_diffusion.tasks.targets import TargetTask
 
 MODEL = "model"
 
+_NO_ANGLE = 1e-7
+"""Angles below this, in radians, are what refinement leaves of none: they change the infidelity by about 1e-15."""
+
 _SAME_ANGLES = 1e6
 """Steps in a radian below which angles count as equal."""
 
@@ -84,7 +87,7 @@ class Found:
     best: CompiledCircuit | None = None
     num_exact: int = 0
     num_too_long: int = 0
-    _circuits: dict[Circuit, CompiledCircuit] = field(default_factory=dict)
+    _circuits: dict[Circuit, CompiledCircuit] = field(default_factory=dict)  # by `_rounded`
 
     def __post_init__(self) -> None:
         self._cost = cost_of(self.objective)
@@ -107,7 +110,7 @@ class Found:
                 self.num_too_long += result.is_exact
                 continue
             if result.is_exact or result.infidelity <= self.tolerance:
-                self._circuits.setdefault(result.circuit, result)
+                self._circuits.setdefault(_rounded(result.circuit), result)
             if self.best is None or result.infidelity < self.best.infidelity:
                 self.best = result
         return len(results)
@@ -119,6 +122,17 @@ class Found:
             return self._cost(found.circuit), len(found.circuit), found.infidelity
 
         return tuple(sorted(self._circuits.values(), key=order)[:count])
+
+
+def _rounded(circuit: Circuit) -> Circuit:
+    """Return the circuit with angles rounded to 1e-6, the same for circuits that differ only by rounding errors."""
+    steps = [
+        replace(step, angles=tuple(round(angle * _SAME_ANGLES) / _SAME_ANGLES for angle in step.angles))
+        if step.angles
+        else step
+        for step in circuit.instructions
+    ]
+    return Circuit(circuit.num_qubits, tuple(steps))
 
 
 def _verify(
@@ -166,7 +180,7 @@ def _verify_exact_angles(
     longest = max(map(len, circuits), default=0)
     ids, angles = ids_from_circuits(circuits, table, longest), angles_of_circuits(circuits, table, longest)
     if simplify is not None:
-        ids, angles = merge_rotations(ids, angles, table)
+        ids, angles = merge_rotations(ids, angles, table, _NO_ANGLE)
     rounded = np.rint(angles * _SAME_ANGLES).astype(np.int64).reshape(len(ids), -1)
     _, first, origin = np.unique(
         np.column_stack([table.first[ids], rounded]), axis=0, return_index=True, return_inverse=True
