@@ -1,11 +1,12 @@
 """Measures how often a model of gates with angles finds exact circuits for unseen random targets, beside chance.
 
     python benchmarks/angles.py MODEL [--gates 2,4,6,8,10] [--targets 50] [--tries 128] [--seconds 5] [--seed 0]
-        [--json FILE]
+        [--exact 0] [--json FILE]
 
 Targets are random circuits of so many gates that merging rotations leaves, over a random subset of the model's gates,
 with uniform angles; the search is told the subset, not the length. It ends with the first exact circuit (infidelity
-below 1e-10), after --tries samples, or after --seconds. Chance is as many random circuits of the target's gates and
+below 1e-10), after --tries samples, or after --seconds. --exact collects so many circuits called exact, over lengths 2
+to 8, and asks Qiskit of each. Chance is as many random circuits of the target's gates and
 length with refined angles. Every circuit called exact is asked of Qiskit. Seconds are processor seconds of one thread.
 """
 
@@ -117,6 +118,24 @@ def measure(model: str, length: int, options: argparse.Namespace) -> dict[str, A
     }
 
 
+def verify_exact(model: str, wanted: int, seed: int) -> None:
+    """Ask Qiskit of so many distinct circuits that searches call exact, and print how many are not."""
+    pipeline = load_pipeline(model)
+    rng = np.random.default_rng((seed, 1))
+    names = np.array(pipeline.gate_pool.names)
+    largest, checked, wrong = 0.0, 0, 0
+    while checked < wanted:
+        ids, angles, allowed = draw(pipeline.table, int(rng.integers(2, 9)), 1, rng)
+        target = unitaries(ids, pipeline.table, angles)[0]
+        gates = GatePool(names[allowed[0]].tolist()).names
+        found = find_exact(pipeline, target, gates=gates, num_circuits=200, max_tries=256, seed=seed)
+        distances = [by_qiskit(circuit, target) for circuit in found.found][: wanted - checked]
+        checked += len(distances)
+        wrong += sum(distance > _WRONG for distance in distances)
+        largest = max([largest, *distances])
+    print(f"{checked:,} circuits called exact: {wrong} above {_WRONG:g} by Qiskit, at most {largest:.1e}")
+
+
 def main() -> None:
     """Measure each length and print a line for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,9 +145,13 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--exact", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.exact:
+        verify_exact(options.model, options.exact, options.seed)
+        return
     rows = []
     print("gates  solved (95 %)            chance   below 1e-2  gates found  seconds  wrong  empty circuit")
     for length in map(int, options.gates.split(",")):
