@@ -79,7 +79,7 @@ def refine(
         place, steps = np.nonzero(takes.any(axis=2))
         found[place, steps, number] = moved[place, steps, takes[place, steps].argmax(axis=1)]
     period = (table.step * table.num_steps)[ids][..., None]
-    return found % period, infidelity
+    return found % period % period, infidelity  # twice, for a tiny negative angle rounds up to the period
 
 
 def _minimize(
