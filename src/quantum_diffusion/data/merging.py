@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.keys import angle_keys, row_keys
 from quantum_diffusion.data.blocks import row_blocks, take_rows
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import IncompatibleDatasetsError
@@ -93,7 +93,7 @@ def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
 
 
 def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDArray[np.uint64]:
-    """Return a hash of the cells and angles of every circuit, uint64 [N], that does not depend on its padding."""
+    """Return a hash of the cells and angles of every circuit, uint64 [N]; padding and rounding do not matter."""
     keys = []
     for part in parts:
         for tokens in row_blocks(part.tokens):
@@ -105,7 +105,7 @@ def _token_keys(parts: Sequence[CircuitDataset], shape: tuple[int, int]) -> NDAr
         return np.concatenate(keys)
     padding = [((0, 0), (0, shape[1] - part.max_gates), (0, 0)) for part in parts]
     exact = np.concatenate([np.pad(part.exact_angles, pad) for part, pad in zip(parts, padding, strict=True)])
-    return row_keys(np.column_stack([np.concatenate(keys), row_keys(exact)]))
+    return row_keys(np.column_stack([np.concatenate(keys), angle_keys(exact)]))
 
 
 def _without_repetitions(
