@@ -232,10 +232,11 @@ class _Reader:
         given = isinstance(names, list) and all(isinstance(name, str) and len(name) < 80 for name in names)
         self._require(given and len(names) < 50, "params.gate_pool", names, "a list of names of gates")
         names = [gate_name(name) for name in names]
-        unknown = [name for name in names if name not in GATES]
+        known = [name for name, gate in GATES.items() if not gate.num_angles]
+        unknown = [name for name in names if name not in known]
         if unknown:
             raise self._not_read(
-                f"circuits of the gate {unknown[0]!r}", f"give one whose gates are among {', '.join(GATES)}"
+                f"circuits of the gate {unknown[0]!r}", f"give one whose gates are among {', '.join(known)}"
             )
         try:
             return GatePool(names)

@@ -66,12 +66,17 @@ def export_dataset(dataset: CircuitDataset, path: str | Path) -> str:
         The name of genQC's class.
 
     Raises:
-        DatasetFormatError: The folder is not empty or cannot be written, or genQC has no such task.
+        DatasetFormatError: The folder is not empty or cannot be written, genQC has no such task, or the gates have
+            angles.
     """
     check_export(path, DatasetFormatError)
     if dataset.condition_type not in _TASKS:
         raise DatasetFormatError(
             f"genQC has no task for {dataset.task.asked}: export a data set of condition_type {' or '.join(_TASKS)}"
+        )
+    if dataset.gate_pool.num_angles:
+        raise DatasetFormatError(
+            "exports have no place for angles, so genQC would read other circuits: export a data set of gates without"
         )
     padding = dataset.gate_pool.padding_token
     is_mixed = bool((np.abs(dataset.tokens) == padding).any() or (dataset.sizes[:, 0] < dataset.num_qubits).any())
