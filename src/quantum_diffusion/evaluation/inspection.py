@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
-from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, instruction_table
-from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, instruction_table
+from quantum_diffusion.circuits.keys import angle_keys, row_keys
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import UNITARY_TOLERANCE, pieces
 from quantum_diffusion.circuits.pairs import FrequentPairs, frequent_pairs
@@ -297,8 +297,9 @@ def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _B
     """Verify the circuits of a block; circuits with wrong tokens are not checked further."""
     table = instruction_table(dataset.gate_pool, dataset.num_qubits)
     tokens, sizes, prompts = dataset.tokens[block], dataset.sizes[block], dataset.prompt_index[block]
-    report = decode_tokens(tokens, table.pool)
-    exact_keys = row_keys(np.column_stack([row_keys(tokens), prompts.astype(np.uint64)]))
+    report, angles = dataset.decoded(block), dataset.exact_angles[block]
+    keys = [row_keys(tokens), prompts.astype(np.uint64), angle_keys(angles)]
+    exact_keys = row_keys(np.column_stack(keys))
 
     rows = np.flatnonzero(report.valid)
     tokens, sizes, prompts, ids = tokens[rows], sizes[rows], prompts[rows], report.ids[rows]
@@ -318,7 +319,9 @@ def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _B
         is_wrong["labels"][is_srv] = (ranks != labels.ranks[prompts[is_srv]]).any(axis=1)
     largest_error = 0.0
     if dataset.targets is not None:
-        is_wrong["targets"], largest_error = _check_targets(ids, dataset.targets[block][rows], table, dataset.task)
+        is_wrong["targets"], largest_error = _check_targets(
+            ids, angles[rows], dataset.targets[block][rows], table, dataset.task
+        )
     return _Block(
         exact_keys=exact_keys,
         form_keys=row_keys(circuit_keys(ids, table, widths)),
@@ -359,21 +362,24 @@ def _gates_used(ids: Ids, table: InstructionTable) -> NDArray[np.int64]:
 
 
 def _check_targets(
-    ids: Ids, stored: NDArray[np.float32], table: InstructionTable, task: Task
+    ids: Ids, angles: Angles, stored: NDArray[np.float32], table: InstructionTable, task: Task
 ) -> tuple[NDArray[np.bool_], float]:
     """Return which stored targets are wrong, bool [N], and the largest error; see `_target_errors`."""
-    errors = _target_errors(ids, stored, table, task)
+    errors = _target_errors(ids, angles, stored, table, task)
     is_wrong = errors > UNITARY_TOLERANCE
     doubtful = np.flatnonzero(is_wrong)
     is_wrong[doubtful] = errors[doubtful] > _tolerances(stored[doubtful])
     return is_wrong, float(errors.max(initial=0))
 
 
-def _target_errors(ids: Ids, stored: NDArray[np.float32], table: InstructionTable, task: Task) -> NDArray[np.float64]:
+def _target_errors(
+    ids: Ids, angles: Angles, stored: NDArray[np.float32], table: InstructionTable, task: Task
+) -> NDArray[np.float64]:
     """Return the largest error of each stored target, up to a global phase.
 
     Args:
         ids: int16 [N, T].
+        angles: float64 [N, T, A].
         stored: float32 [N, 2, D, R].
         table: The instructions that the ids index.
         task: Defines the targets.
@@ -383,7 +389,7 @@ def _target_errors(ids: Ids, stored: NDArray[np.float32], table: InstructionTabl
     """
     errors = np.zeros(len(ids))
     for piece in pieces(len(ids), stored.shape[2] * stored.shape[3]):
-        exact = task.targets_of(ids[piece], table)
+        exact = task.targets_of(ids[piece], table, angles[piece])
         given = stored[piece, 0] + 1j * stored[piece, 1].astype(np.float64)
         overlap = np.einsum("nij,nij->n", exact.conj(), given)
         phase = np.where(np.abs(overlap) > 0, overlap, 1)  # without overlap, any phase will do
