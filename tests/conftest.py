@@ -38,6 +38,9 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
     "policy": {"width": 16, "depth": 2},
 }
 
+WITHOUT_ANGLES = tuple(name for name, gate in GATES.items() if not gate.num_angles)
+"""The gates for what is not for gates with angles; test_gate_harness.py tests what all gates have in common."""
+
 MakeConfig = Callable[..., TrainingConfig]
 
 settings.register_profile("any machine", deadline=None)  # on a busy one an example may take any time

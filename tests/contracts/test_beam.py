@@ -216,7 +216,7 @@ def test_beams_are_refused_where_they_cannot_be(make_config: MakeConfig, monkeyp
     blind = pipeline.config.model_copy(update={"unitary_encoder": None})
     monkeypatch.setattr(pipeline, "config", blind)
     with pytest.raises(ConfigError, match="conditioned on what is left to do"):
-        exact._takes_beam("beam", pipeline, SamplingConfig(), Edit())
+        exact._beam_or_sampling("beam", pipeline, SamplingConfig(), Edit())
 
 
 @pytest.mark.parametrize("task", ENCODERS)

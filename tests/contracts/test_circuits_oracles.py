@@ -247,7 +247,7 @@ def test_qasm_loads_in_qiskit_as_the_same_unitary(names: tuple[str, ...], num_qu
 def test_tokens_and_qiskit_give_the_circuit_back(names: tuple[str, ...], num_qubits: int) -> None:
     ids, table = draw(names, num_qubits, 60, 12, seed=8)
     circuits = circuits_from_ids(ids, table)
-    report = decode_tokens(encode_ids(ids, table), table.pool)
+    report = decode_tokens(encode_ids(ids, table), table.pool, table.angles[ids])
     assert report.valid.all()
     assert circuits_from_ids(report.ids, table) == circuits
     backend = QiskitBackend()
@@ -280,7 +280,7 @@ def _with(method: str, *arguments: object) -> QuantumCircuit:
         pytest.param(_with("measure", 0, 0), r"operation 1 .*'measure'.*remove_final_measurements", id="measure"),
         pytest.param(_with("reset", 1), r"operation 1 .*'reset'", id="reset"),
         pytest.param(
-            _with("rx", 0.1, 0), r"operation 1 .*'rx', expected one of ccx, .* z: rewrite.*transpile", id="rx"
+            _with("ryy", 0.1, 0, 1), r"operation 1 .*'ryy', expected one of ccx, .* z: rewrite.*transpile", id="ryy"
         ),
         pytest.param(_with("ch", 0, 1), r"is 'ch', expected", id="ch"),
         pytest.param(_with("cx", 0, 1, None, 0), r"is 'cx_o0', expected", id="control-on-zero"),

@@ -65,12 +65,13 @@ def random_dataset(
         gate_pool=pool,
         condition_type="UNITARY" if with_unitaries else "SRV",
         targets=rng.random((num_circuits, 2, side, side), dtype=np.float32) if with_unitaries else None,
+        angles=rng.random((num_circuits, max_gates, pool.num_angles)) if pool.num_angles else None,
     )
 
 
 def assert_equal(first: CircuitDataset, second: CircuitDataset) -> None:
     assert first.fingerprint == second.fingerprint
-    for key in ("tokens", "prompt_index", "sizes", "targets"):
+    for key in ("tokens", "prompt_index", "sizes", "targets", "angles"):
         ours, theirs = getattr(first, key), getattr(second, key)
         assert (ours is None) == (theirs is None)
         if ours is not None:

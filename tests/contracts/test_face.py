@@ -59,7 +59,8 @@ def test_circuits_go_to_other_libraries_and_come_back() -> None:
         assert isinstance(native, QuantumCircuit)
         assert qd.Circuit.from_qiskit(native) == circuit
         assert qd.Circuit.from_qasm(circuit.to_qasm2()) == circuit
-        assert Operator(qasm3.loads(circuit.to_qasm3())) == Operator(native)
+        # Qiskit's reader of OpenQASM 3 keeps the phases of gates with angles only up to a global one.
+        assert Operator(qasm3.loads(circuit.to_qasm3())).equiv(Operator(native))
         assert qd.Circuit.from_qasm(circuit.to_qasm3()) == circuit
         # PennyLane's first wire is the highest bit, ours the lowest.
         matrix = pennylane.matrix(circuit.to_pennylane(), wire_order=[2, 1, 0])

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from quantum_diffusion.circuits.circuit import Instruction
-from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import VALID, circuits_from_ids, decode_tokens, encode_ids
+from tests.conftest import WITHOUT_ANGLES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -31,7 +32,7 @@ with warnings.catch_warnings():
 def buildable() -> tuple[str, ...]:
     """Our gates that genQC can simulate: not sdg, tdg and cswap (test_genqc_faults)."""
     names = []
-    for name in GATES:
+    for name in WITHOUT_ANGLES:
         with contextlib.suppress(AttributeError):
             instruction_name_to_qiskit_gate(name)
             names.append(name)
@@ -93,10 +94,10 @@ def test_prompts_for_unitaries_are_genqc_s() -> None:
     assert len(set(prompts.tolist())) > 3
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", WITHOUT_ANGLES)
 def test_every_placement_of_every_gate_is_written_and_read_alike(name: str) -> None:
     """Ours to genQC's instructions and tokens, and genQC's tokens to ours, in a pool of all gates."""
-    names = tuple(GATES)
+    names = WITHOUT_ANGLES
     table = instruction_table(GatePool(names), 4)
     placements = [number for number, step in enumerate(table.instructions, start=1) if step.gate == name]
     assert placements

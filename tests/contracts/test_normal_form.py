@@ -7,15 +7,16 @@ import itertools
 import numpy as np
 import pytest
 
-from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
+from tests.conftest import WITHOUT_ANGLES
 
 TABLES = [
     instruction_table(GatePool(names), num_qubits)
-    for names, num_qubits in ((("h", "cx"), 3), (("h", "cz", "s", "sdg"), 3), (tuple(GATES), 4))
+    for names, num_qubits in ((("h", "cx"), 3), (("h", "cz", "s", "sdg"), 3), (WITHOUT_ANGLES, 4))
 ]
 
 

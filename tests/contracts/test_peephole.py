@@ -25,12 +25,12 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 from quantum_diffusion.circuits.simulate import Complex, apply_step, unitaries
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
-from tests.conftest import read_gates
+from tests.conftest import WITHOUT_ANGLES, read_gates
 
 POOLS = {
     "h_cx": ("h", "cx"),
     "genqc": ("h", "cx", "z", "x", "ccx", "swap"),
-    "full": tuple(GATES),
+    "full": WITHOUT_ANGLES,
     "phases": ("s", "t", "sdg", "tdg", "z", "h", "cx", "cz"),
     "no_inverse": ("s", "t", "cx"),
     "antisymmetric": ("y", "cy", "h"),
@@ -96,7 +96,7 @@ def test_contract_on_any_ids(case: tuple[Ids, InstructionTable]) -> None:
 
 
 def test_qiskit_finds_the_same_unitary() -> None:
-    table = instruction_table(GatePool(GATES), 3)
+    table = instruction_table(GatePool(WITHOUT_ANGLES), 3)
     ids = random_ids(np.random.default_rng(5), table, 60, 5, 25)
     backend = QiskitBackend()
     before, after = circuits_from_ids(ids, table), circuits_from_ids(optimize(ids, table), table)
@@ -111,7 +111,7 @@ def outputs(ids: Ids, table: InstructionTable, inputs: Complex) -> Complex:
     return states
 
 
-@pytest.mark.parametrize(("names", "count"), [(("h", "cx"), 1000), (tuple(GATES), 300)], ids=["h_cx", "full"])
+@pytest.mark.parametrize(("names", "count"), [(("h", "cx"), 1000), (WITHOUT_ANGLES, 300)], ids=["h_cx", "full"])
 def test_long_circuits_act_alike_on_random_product_states(names: tuple[str, ...], count: int) -> None:
     table = instruction_table(GatePool(names), 8)
     rng = np.random.default_rng(3)
@@ -246,7 +246,7 @@ def test_gates_merge_where_windows_are_too_rich_to_be_searched(
 ) -> None:
     monkeypatch.setattr(peephole, "_MAX_LOCAL", 0)
     monkeypatch.setattr(peephole, "rules_of", peephole.rules_of.__wrapped__)  # tables of its own
-    table = instruction_table(GatePool(GATES), 4)
+    table = instruction_table(GatePool(WITHOUT_ANGLES), 4)
     texts = (before, "h 0; h 1", before, "h 3")
     ids = ids_from_circuits([Circuit(4, read_gates(text)) for text in texts], table, 8)
     result = check_contract(ids, table)
@@ -278,7 +278,7 @@ def test_windows_are_searched_again_where_gates_have_joined(pool: str, text: str
 
 
 @pytest.mark.parametrize(
-    "names", [("cx",), ("h", "cx", "swap"), ("h", "cz", "ccx", "cswap"), tuple(GATES)], ids=lambda names: names[-1]
+    "names", [("cx",), ("h", "cx", "swap"), ("h", "cz", "ccx", "cswap"), WITHOUT_ANGLES], ids=lambda names: names[-1]
 )
 def test_coupling_is_respected(names: tuple[str, ...]) -> None:
     table = instruction_table(GatePool(names), 5)
@@ -340,7 +340,7 @@ def test_tables_of_products_agree_with_matrices(label: str, width: int, backward
 
 
 def test_large_vocabularies_only_cancel_inverse_neighbours() -> None:
-    table = instruction_table(GatePool(GATES), 16)
+    table = instruction_table(GatePool(WITHOUT_ANGLES), 16)
     assert len(table) > peephole.MAX_INSTRUCTIONS
     ids = random_ids(np.random.default_rng(11), table, 50, 0, 40)
     np.testing.assert_array_equal(optimize(ids, table), cancel_inverse_neighbours(ids, table))

@@ -23,14 +23,15 @@ from quantum_diffusion.circuits.tokenizer import (
     ids_from_circuits,
 )
 from quantum_diffusion.errors import GateSetError
+from tests.conftest import WITHOUT_ANGLES
 
 POOLS = {
     "h_cx": ("h", "cx"),
     "one_gate": ("swap",),
     "symmetric": ("cz", "swap", "t"),
     "paper_unitary": ("h", "cx", "z", "x", "ccx", "swap"),
-    "full": tuple(GATES),
-    "full_reversed": tuple(reversed(GATES)),
+    "full": WITHOUT_ANGLES,
+    "full_reversed": WITHOUT_ANGLES[::-1],
 }
 REASONS = {
     VALID,

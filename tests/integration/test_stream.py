@@ -70,7 +70,7 @@ def test_models_make_the_targets_of_streamed_circuits(make_config: MakeConfig, c
         pipeline = DiffusionTrainer(make_config(sections={encoder: {"type": kind, "params": params}})).setup_model(
             epoch
         )
-        made = pipeline._targets_of(torch.from_numpy(circuits.ids.astype(np.int64)))
+        made = pipeline._targets_of(torch.from_numpy(circuits.ids.astype(np.int64)), None)
         np.testing.assert_allclose(made, exact, atol=1e-6)
         losses = []
         for dataset in (epoch, replace(epoch, targets=exact)):

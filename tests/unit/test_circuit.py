@@ -47,7 +47,7 @@ def test_qubits_are_controls_then_targets() -> None:
         (Instruction("h", (), ()), "'h' takes 0 controls and 1 target"),
         (Instruction("cx", (1,), (1,)), "does not fit a circuit of 3 qubits"),
         (Instruction("swap", (), (2, 2)), "does not fit a circuit of 3 qubits"),
-        (Instruction("h", (), (3,)), r"targets=\(3,\)\) does not fit a circuit of 3 qubits"),
+        (Instruction("h", (), (3,)), r"targets=\(3,\), angles=\(\)\) does not fit a circuit of 3 qubits"),
         (Instruction("h", (), (-1,)), "does not fit a circuit of 3 qubits"),
         (Instruction("hh", (), (0,)), "unknown gate 'hh': did you mean 'h'"),
     ],

@@ -107,7 +107,7 @@ def test_edits_are_read_from_files(tmp_path: Path) -> None:
     assert read_edit(EditConfig(start=str(file), strength=0.5)) == Edit(start=START, strength=0.5)
     with pytest.raises(ConfigError, match=r"edit.start='.*missing.qasm': there is no such file"):
         read_edit(EditConfig(start=str(tmp_path / "missing.qasm")))
-    file.write_text("OPENQASM 2.0;\nqreg q[1];\nU(0,0,1) q[0];\n")
+    file.write_text('OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\nch q[0],q[1];\n')
     with pytest.raises(QuantumDiffusionError, match=r"edit.start='.*start.qasm': .*expected one of"):
         read_edit(EditConfig(start=str(file)))
     file.write_text("OPENQASM 2.0;\n")

@@ -176,7 +176,7 @@ H = Instruction("h", (), (0,))
     [
         (
             lambda: Circuit(1, (Instruction("h", (), (5,)),)),
-            "targets=(5,)) does not fit a circuit of 1 qubit: give different qubits from 0 to 0",
+            "targets=(5,), angles=()) does not fit a circuit of 1 qubit: give different qubits from 0 to 0",
         ),
         (lambda: Instruction("h", (), 0), "Instruction('h').targets is 0: give a list, e.g. (0,)"),
         (lambda: Instruction("h", (), "0"), "Instruction('h').targets is '0': give a list"),

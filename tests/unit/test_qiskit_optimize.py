@@ -11,17 +11,18 @@ from qiskit.transpiler import TranspilerError
 from qiskit.transpiler.passmanager import StagedPassManager
 
 from quantum_diffusion.circuits.backends.qiskit import optimize
-from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count, instruction_table
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
+from tests.conftest import WITHOUT_ANGLES
 
 POOLS = [
     ("h", "cx"),
     ("h", "cx", "z", "x", "ccx", "swap"),
     ("h", "s", "t", "sdg", "tdg", "z", "cx", "cz"),
     ("t", "cx"),
-    tuple(GATES),
+    WITHOUT_ANGLES,
 ]
 LINE = [(0, 1), (1, 2), (2, 3)]
 
@@ -59,7 +60,7 @@ def test_higher_levels_do_not_lose_what_level_1_finds() -> None:
 
 
 def test_coupling_is_respected() -> None:
-    table = instruction_table(GatePool(GATES), 4)
+    table = instruction_table(GatePool(WITHOUT_ANGLES), 4)
     ids = random_ids(np.random.default_rng(0), table, 80, 0, 20, coupling=LINE)
     assert table.allowed(LINE)[optimize(ids, table, 3)].all()
 

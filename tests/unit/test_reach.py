@@ -87,7 +87,7 @@ def test_unitaries_out_of_reach(target: str, gates: tuple[str, ...], edit: dict[
         ),
         ("qft:3", "h cx", {}, "add t to compile.gates"),
         ("qft:1", "x", {}, "add h to compile.gates"),
-        ("ising:3", "h cx", {}, "no known gates make it exactly: set compile.tolerance, e.g. to 0.01"),
+        ("ising:3", "h cx", {}, "no gates without angles make it exactly: set compile.tolerance, e.g. to 0.01"),
         ("xxz:2:delta1:t0.7853981633974483", "x swap", {}, None),
         ("toffoli", "h s cx", {}, "all of them are Clifford, and the target is not: add t or ccx to compile.gates"),
         ("toffoli:2", "h swap", {}, "add cx to compile.gates"),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
-from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.gates import GATES, SOME_ANGLES
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.config.schema import ReportConfig, TrainingConfig
 from quantum_diffusion.config.store import compose, to_yaml
@@ -499,8 +499,8 @@ def test_an_axis_has_its_values_and_its_numbers_between_its_ends(values: list[fl
 @pytest.mark.parametrize("name", GATES)
 def test_every_gate_is_drawn(name: str) -> None:
     gate = GATES[name]
-    qubits = tuple(range(1, gate.num_qubits + 1))
-    circuit = Circuit(4, (Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :]),))
+    qubits, angles = tuple(range(1, gate.num_qubits + 1)), SOME_ANGLES[: gate.num_angles]
+    circuit = Circuit(4, (Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :], angles),))
     page = Page(str(drawing(circuit, "title")))
     (label,) = [value for value in page.values("aria-label") if value.startswith("circuit")]
     assert f"{name} on q1" in label

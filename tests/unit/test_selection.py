@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantum_diffusion.data.selection import KeySet, Quota, Selection, length_groups, length_quota
-from quantum_diffusion.data.shards import Shard
+from quantum_diffusion.tasks.base import Candidates
 
 
 @pytest.mark.parametrize(("memory", "maps"), [(0, True), (2**10, True), (2**20, True), (2**10, False)])
@@ -63,7 +63,8 @@ def test_a_selection_keeps_the_first_distinct_circuits(
     selection, kept = Selection(most, most_per_label, KeySet(tmp_path, 64)), list[int]()
     for shard in shards:
         numbers = np.array(shard, dtype=np.int16).reshape(-1, 1)
-        kept += selection.keep(Shard(numbers, (numbers[:, 0] % 3).astype(np.uint32))).ids[:, 0].tolist()
+        drawn = Candidates(numbers, (numbers[:, 0] % 3).astype(np.uint32), np.empty((*numbers.shape, 0)))
+        kept += selection.keep(drawn).ids[:, 0].tolist()
     expected = list[int]()
     for number in [number for shard in shards for number in shard]:
         same_label = sum(other % 3 == number % 3 for other in expected)

@@ -218,7 +218,8 @@ def test_stratified_circuits_are_kept_to_as_many_qubits_as_are_aimed_at(monkeypa
     monkeypatch.setattr("quantum_diffusion.tasks.srv.CANDIDATES", 500)
     monkeypatch.setattr("quantum_diffusion.tasks.srv._aims", lambda config: np.array([0, 0, 0, 1, 0, 0]))
     config = DatasetConfig(num_qubits=5, min_gates=20, max_gates=30, sampling="stratified")
-    ids, labels = SrvTask().draw(config, np.random.default_rng(0))
+    drawn = SrvTask().draw(config, np.random.default_rng(0))
+    ids, labels = drawn.ids, drawn.labels
     assert len(ids) == len(labels) == 500
     sizes = np.bitwise_count(labels)
     assert sizes.max() == 3
@@ -289,7 +290,7 @@ def test_circuits_for_states_lose_what_leaves_the_state_unchanged_unless_told_ot
     monkeypatch.setattr("quantum_diffusion.tasks.targets.CANDIDATES", 200)
     config = DatasetConfig(num_qubits=2, gate_set=("h", "cx", "t"), min_gates=4, max_gates=6, num_samples=1)
     for optimizer in ("none", "rules"):
-        ids, _ = StateTask().draw(config.model_copy(update={"optimize": optimizer}), np.random.default_rng(0))
+        ids = StateTask().draw(config.model_copy(update={"optimize": optimizer}), np.random.default_rng(0)).ids
         has_returns = (gate_count(without_returns(ids, TABLE)) < gate_count(ids)).any()
         assert has_returns == (optimizer == "none")
 

@@ -79,10 +79,10 @@ def broken_by_state(state: Matrix, gates: Sequence[str]) -> list[Invariant]:
 def may_be_exact(target: Matrix, gates: Sequence[str], max_gates: int) -> bool:
     """Tell by the target's entries whether some circuit may implement it exactly; True proves nothing.
 
-    Each h divides by sqrt(2), and the other gates of `_OVER_ROOTS_OF_TWO` only permute and add Gaussian integers. So
-    the squared magnitudes of all entries are integers divided by a power of two. With t and tdg they are
-    (a + b sqrt(2)) / 2^k, and so is each with the sign of sqrt(2) flipped, since a unitary stays one: both lie between
-    0 and 1.
+    Each h, sx and sxdg divides by sqrt(2), up to a global phase, and the other gates of `_OVER_ROOTS_OF_TWO` only
+    permute and add Gaussian integers. So the squared magnitudes of all entries are integers divided by a power of two.
+    With t and tdg they are (a + b sqrt(2)) / 2^k, and so is each with the sign of sqrt(2) flipped, since a unitary
+    stays one: both lie between 0 and 1.
 
     Args:
         target: complex [D, D] of a unitary, or [D] of a normalized state.
@@ -103,7 +103,7 @@ def may_be_exact(target: Matrix, gates: Sequence[str], max_gates: int) -> bool:
     return any(all(_is_over(2**power, share, blur, with_roots) for share in shares) for power in range(most + 1))
 
 
-_OVER_ROOTS_OF_TWO = {"h", "x", "y", "z", "s", "sdg", "cx", "cy", "cz", "swap", "ccx", "cswap"}
+_OVER_ROOTS_OF_TWO = {"h", "x", "y", "z", "s", "sdg", "sx", "sxdg", "cx", "cy", "cz", "swap", "ccx", "cswap"}
 _TURN_BY_EIGHTHS = {"t", "tdg"}
 _MOST_POWERS = 16
 """For higher powers, rounding hides the distance from an integer."""

@@ -14,6 +14,27 @@ Keys = NDArray[np.uint64]
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
+_ANGLE_STEPS = 1e6
+"""Steps in a radian below which angles count as equal: sums of the same angles differ by their rounding."""
+
+
+def angle_keys(angles: NDArray[np.float64]) -> Keys:
+    """Return a hash of the angles of each circuit, the same for angles equal up to rounding.
+
+    Args:
+        angles: float64 [N, T, A].
+
+    Returns:
+        uint64 [N].
+    """
+    return row_keys(angle_steps(angles))
+
+
+def angle_steps(angles: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return angles in steps so coarse that rounding errors rarely matter, int64 of the same shape."""
+    return np.rint(angles * _ANGLE_STEPS).astype(np.int64)
+
+
 def row_keys(rows: NDArray[Any]) -> Keys:
     """Return a 64-bit hash of each row; different rows collide with probability 2**-64.
 

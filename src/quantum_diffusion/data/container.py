@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
-from quantum_diffusion.circuits.keys import Keys, row_keys
+from quantum_diffusion.circuits.keys import Keys, angle_keys, row_keys
 from quantum_diffusion.circuits.tokenizer import DecodeReport, decode_tokens
 from quantum_diffusion.data.blocks import row_blocks, take_rows
 from quantum_diffusion.errors import ConfigError, counted, unknown_name
@@ -117,9 +117,9 @@ class CircuitDataset:
 
     @property
     def keys(self) -> Keys:
-        """A hash of the cells and angles of each circuit, uint64 [N]."""
+        """A hash of the cells and angles of each circuit, uint64 [N]; rounding of angles does not matter."""
         keys = row_keys(self.tokens)
-        return keys if self.angles is None else row_keys(np.column_stack([keys, row_keys(self.angles)]))
+        return keys if self.angles is None else row_keys(np.column_stack([keys, angle_keys(self.angles)]))
 
     @property
     def exact_angles(self) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.keys import Keys, cell_keys, row_keys
+from quantum_diffusion.circuits.keys import Keys, angle_steps, cell_keys, row_keys
 from quantum_diffusion.data.blocks import row_blocks, take_rows
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.engines import num_workers
@@ -103,13 +103,13 @@ def _in_order(datasets: Sequence[CircuitDataset]) -> list[CircuitDataset]:
 
 
 def _token_keys(part: CircuitDataset) -> Keys:
-    """Return a hash of the cells and angles of every circuit, uint64 [N], that does not depend on its padding."""
+    """Return a hash of the cells and angles of every circuit, uint64 [N]; padding and rounding do not matter."""
     padding = part.gate_pool.padding_token
     keys = np.concatenate([cell_keys(tokens * (tokens != padding)) for tokens in row_blocks(part.tokens)])
     if part.angles is None:
         return keys
     # The bytes of a time step's angles as cells: steps without angles add only zeros.
-    of_angles = np.ascontiguousarray(part.angles).view(np.int8).reshape(len(part), part.max_gates, -1).swapaxes(1, 2)
+    of_angles = angle_steps(part.angles).view(np.int8).reshape(len(part), part.max_gates, -1).swapaxes(1, 2)
     return row_keys(np.column_stack([keys, cell_keys(of_angles)]))
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, instruction_table
-from quantum_diffusion.circuits.keys import row_keys
+from quantum_diffusion.circuits.keys import angle_keys, row_keys
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import UNITARY_TOLERANCE, pieces
 from quantum_diffusion.circuits.pairs import FrequentPairs, frequent_pairs
@@ -298,8 +298,8 @@ def _inspect_block(dataset: CircuitDataset, labels: _Labels, block: slice) -> _B
     table = instruction_table(dataset.gate_pool, dataset.num_qubits)
     tokens, sizes, prompts = dataset.tokens[block], dataset.sizes[block], dataset.prompt_index[block]
     report = dataset.decoded(block)
-    rows = np.arange(len(dataset))[block]
-    exact_keys = row_keys(np.column_stack([dataset.take(rows).keys, prompts.astype(np.uint64)]))
+    keys = [row_keys(tokens), prompts.astype(np.uint64), angle_keys(dataset.exact_angles[block])]
+    exact_keys = row_keys(np.column_stack(keys))
 
     rows = np.flatnonzero(report.valid)
     angles = None if dataset.angles is None else dataset.angles[block][rows]

@@ -246,9 +246,10 @@ class _Reader:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise CheckpointError(f"{data.place}.gate_pool: expected a list of gates, given {_shown(names)}")
         gates = [gate_name(name) for name in names]
-        unknown = [name for name in gates if name not in GATES]
+        known = [name for name, gate in GATES.items() if not gate.num_angles]  # it writes no angles
+        unknown = [name for name in gates if name not in known]
         if unknown:
-            raise CheckpointError(f"{data.place}.gate_pool: {unknown_name('gate', unknown[0][:60], GATES)}")
+            raise CheckpointError(f"{data.place}.gate_pool: {unknown_name('gate', unknown[0][:60], known)}")
         try:
             pool = GatePool(gates)
         except GateSetError as problem:

@@ -108,7 +108,10 @@ def draw_with_angles(
     for number, kind in enumerate(config.angles):
         rows = kinds == number
         ids[rows], angles[rows] = DRAW_ANGLES[kind](rng, ids[rows], table)
-    if config.optimize != "none":
+    angles = np.where(np.arange(pool.num_angles) < table.num_angles[ids][..., None], angles, 0.0)
+    if config.optimize == "none":
+        angles %= (table.step * table.num_steps)[ids][..., None]
+    else:
         ids, angles = merge_rotations(ids, angles, table)
     return table.on_grid(ids, angles), (allowed @ bits(len(pool))).astype(np.uint32), angles
 

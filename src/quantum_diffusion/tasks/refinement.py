@@ -75,7 +75,7 @@ def refine(
         )
     found = rotations.back(ids, angles, values)
     period = (table.step * table.num_steps)[ids][..., None]
-    return found % period, infidelity
+    return found % period % period, infidelity  # twice, for a tiny negative angle rounds up to the period
 
 
 def lowest_energy(

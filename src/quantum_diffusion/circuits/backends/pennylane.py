@@ -26,8 +26,17 @@ _NAMES = {
     "swap": "SWAP",
     "ccx": "Toffoli",
     "cswap": "CSWAP",
+    "sx": "SX",
+    "rx": "RX",
+    "ry": "RY",
+    "rz": "RZ",
+    "p": "PhaseShift",
+    "cp": "ControlledPhaseShift",
+    "crz": "CRZ",
+    "rzz": "IsingZZ",
+    "u": "U3",
 }
-_ADJOINTS = {"sdg": "S", "tdg": "T"}
+_ADJOINTS = {"sdg": "S", "tdg": "T", "sxdg": "SX"}
 
 
 def to_script(circuit: Circuit) -> QuantumScript:
@@ -53,5 +62,5 @@ def to_script(circuit: Circuit) -> QuantumScript:
             gate = getattr(pennylane, _NAMES[name])
         else:
             raise GateSetError(f"PennyLane has no gate {name!r}: expected one of {', '.join([*_NAMES, *_ADJOINTS])}")
-        operations.append(gate(wires=instruction.qubits))
+        operations.append(gate(*instruction.angles, wires=instruction.qubits))
     return pennylane.tape.QuantumScript(operations)
