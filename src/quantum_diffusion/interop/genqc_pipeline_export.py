@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 from safetensors.torch import save
 
+from quantum_diffusion.config.known_names import CLIP_WEIGHTS
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.files import DESCRIPTION, new_folder
 from quantum_diffusion.interop.genqc import UNITARY_ENCODER, unet_weights_to_genqc
 from quantum_diffusion.interop.genqc_export import check_export
 from quantum_diffusion.interop.genqc_pipeline import (
-    CLIP_WEIGHTS,
     EMBEDDER,
     MODEL,
     OBJECTIVES,
