@@ -63,6 +63,8 @@ USUAL = ("csv", "jsonl", "tensorboard")
         ("training.training.padding_mode=bucket", "training.batching", "bucketed"),
         ("training.training.bucket_batch_size=64", "training.batch_size", 64),
         ("training.training.bucket_batch_size=-1", "training.batching", "max_padded"),
+        ("training.training.bucket_batch_size=null", "training.batching", "max_padded"),
+        ("training.training.padding_mode=null", "training.batching", "max_padded"),
         ("training.training.ckpt_interval=5", "general.checkpoint_epochs", 5),
         ("training.training.ckpt_path=null", "general.resume", "auto"),
         ("training.training.max_grad_norm=0.5", "training.gradient_clip", 0.5),
@@ -270,6 +272,7 @@ def parse_and_compose(section: str, given: list[str]) -> None:
         (["training.scheduler.params.device=cpu"], "has no meaning here: training.general.device is where"),
         (["training.dataset_to_gpu=true"], "has no meaning here: batches are kept on a GPU"),
         (["training.embedder={target:X}"], "has no meaning here: gates are embedded by"),
+        (["training.general.experiment_name=[a]"], "training.general.experiment_name: expected text"),
         (["training.training.lr=fast"], "training.training.learning_rate: expected a number, given 'fast'"),
     ],
 )

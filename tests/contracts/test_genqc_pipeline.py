@@ -396,7 +396,7 @@ def test_aliases_that_expand_without_bound_are_refused(clip: Path, tmp_path: Pat
     lines = ["target: genQC.pipeline.diffusion_pipeline.DiffusionPipeline", "a0: &a0 [x,x,x,x,x,x,x,x,x]"]
     lines += [f"a{n + 1}: &a{n + 1} [{','.join([f'*a{n}'] * 9)}]" for n in range(9)]
     (folder / "config.yaml").write_text("\n".join([*lines, "params: *a9"]))
-    with pytest.raises(CheckpointError, match="is not readable YAML"):
+    with pytest.raises(CheckpointError, match="with its aliases expanded it has more than 100,000 values"):
         load_pipeline(folder)
 
 
@@ -449,6 +449,40 @@ def test_a_pool_with_fewer_gates_than_the_embedding_is_told(
     rewrite(folder, params__add_config__dataset__params__gate_pool=POOL[:2])
     load_pipeline(folder)
     assert "embeds 3 gates and add_config names a gate_pool of 2" in caplog.text
+
+
+def exported(pipeline: DiffusionPipeline, folder: Path, dropout: float | None = None) -> dict[str, Any]:
+    write_pipeline(pipeline, folder, dropout)
+    params: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())["params"]
+    return params
+
+
+def test_an_export_names_the_clip_of_the_model_or_says_that_it_is_unknown(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    for model in (("ViT-B-32", "laion2b_s34b_b79k"), ("ViT-H-14", "laion2b_s32b_b79k")):
+        rewrite(folder, params__text_encoder__params__arch=model[0], params__text_encoder__params__version=model[1])
+        caplog.clear()
+        written = exported(load_pipeline(folder), tmp_path / model[0])["text_encoder"]["params"]
+        assert (written["arch"], written["version"]) == model
+        assert "is not known" not in caplog.text
+    exported(small("SRV", 1, clip), tmp_path / "local")
+    assert "config.yaml names ViT-B-32/datacomp_xl_s13b_b90k; if they are others, correct arch" in caplog.text
+
+
+def test_an_export_says_how_it_was_trained_and_is_sampled(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = small("SRV", 1, clip)
+    values = ours.config.model_dump()
+    values["scheduler"]["params"]["guidance_mode"] = "plain"
+    for number, (dropout, expected) in enumerate(((None, (True, 0.1)), (0.25, (True, 0.25)), (0.0, (False, 0.0)))):
+        written = exported(ours, tmp_path / str(number), dropout)
+        assert (written["enable_guidance_train"], written["guidance_train_p"]) == expected
+    assert "CFG++" not in caplog.text
+    exported(make_pipeline(PipelineConfig.model_validate(values)), tmp_path / "plain")
+    assert "genQC always guides models for Schmidt rank vectors by CFG++" in caplog.text
 
 
 def test_models_that_genqc_has_no_parts_for_are_refused(tmp_path: Path) -> None:

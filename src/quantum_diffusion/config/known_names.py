@@ -115,7 +115,7 @@ def _batching(given: Mapping[str, Any]) -> Values:
             f"expected a whole number as bucket_batch_size, given {size!r}: -1 pads to the largest circuit"
         )
     if size is None:
-        return {"training.batching": mode}
+        return {} if mode is None else {"training.batching": mode}
     by_size = size > 0
     if mode is not None and str(mode).casefold() in ("max", "bucket") and by_size != (str(mode).casefold() == "bucket"):
         raise ValueError(
@@ -142,7 +142,7 @@ def _all_tokens(given: Mapping[str, Any]) -> Values:
 
 
 def _zero_signal(given: Mapping[str, Any]) -> Values:
-    noise = str(given["prediction_type"]).casefold() in ("epsilon", "eps", "noise")
+    noise = str(given["prediction_type"]).casefold() in ("none", "epsilon", "eps", "noise")
     return {} if noise else {"scheduler.params.zero_terminal_snr": True}
 
 

@@ -64,7 +64,8 @@ def _imply(section: str, result: Values, below: Mapping[str, Any], meant: list[t
     for path, value in list(_leaves(section, result)):
         key, before, ours = ".".join(path), _get(below, path), _value(section, path, value)
         _put(result, path, ours)
-        is_alike = before == ours or {before, ours} <= set(ALIKE.get(key, ())) if isinstance(before, str) else False
+        alike = ALIKE.get(key, ())
+        is_alike = before is not None and (before == ours or (before in alike and ours in alike))
         meant.append((IMPLIED.get((key, _last(value)), {}), is_alike))
     while meant:
         implied, below_first = meant.pop(0)

@@ -73,6 +73,9 @@ TEXT_ENCODERS = {
 }
 """Class => whether it caches features."""
 
+OPEN_CLIP = "open_clip:"
+"""Prefix of the names of weights whose address is not known, ARCHITECTURE/VERSION, in place of a path."""
+
 ZERO_SIGNAL = "enable_zero_terminal_snr"
 OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
 _SUFFIXES = ("safetensors", "pt", "ckpt")
@@ -194,9 +197,10 @@ class _Reader:
             description = yaml.safe_load(text)
         except OSError as problem:
             raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
-        except Exception:  # PyYAML raises many exception types
+        except Exception as problem:  # PyYAML raises many exception types
+            reason = f" ({problem})" if type(problem) is ValueError else ""
             raise CheckpointError(
-                f"{str(file)!r} is not readable YAML: copy the folder again, or save it again with genQC"
+                f"{str(file)!r} is not readable YAML{reason}: copy the folder again, or save it again with genQC"
             ) from None
         if not isinstance(description, Mapping):
             raise CheckpointError(f"{str(file)!r} is no mapping: expected a pipeline that genQC saved")
@@ -298,11 +302,12 @@ class _Reader:
                 str(self._folder),
                 shown(model),
             )
+        weights = CLIP_WEIGHTS.get(model, f"{OPEN_CLIP}{'/'.join(model)}")
         found = {"layer": params["layer"]} if "layer" in params else {}
         # genQC cuts prompts to max_length only where it caches their features.
         is_cut = is_cached and given.switch("enable_cache_token_limit", True)
         found["max_length"] = params.get("max_length", CONTEXT) if is_cut else CONTEXT
-        return {"type": "clip", "params": {"weights": clip_weights(model), "width": width} | found}
+        return {"type": "clip", "params": {"weights": weights, "width": width} | found}
 
     def _unitary_encoder(self, node: _Node) -> dict[str, Any]:
         values = node.values
@@ -346,11 +351,6 @@ class _Reader:
             pipeline.prompt_features.load_saved(file.read_bytes())
         except (OSError, ValueError) as problem:
             raise CheckpointError(f"{str(file)!r} cannot be used: {problem}; remove it, or copy it again") from problem
-
-
-def clip_weights(model: tuple[str, str]) -> str:
-    """Return the address of OpenCLIP's (architecture, version); unknown ones keep their names, for the way back."""
-    return CLIP_WEIGHTS.get(model, "/".join(model))
 
 
 def _srv_prompts(num_qubits: int) -> tuple[str, ...]:
