@@ -99,8 +99,8 @@ def _architecture(pipeline: DiffusionPipeline) -> dict[str, Any]:
         names += ["num_qubits", "max_gates"]
     if config["text_encoder"]["type"] == "clip":  # frozen, so it has no weights of its own here
         config["text_encoder"]["params"] = {"width": config["text_encoder"]["params"]["width"]}
-    kind = "masked" if pipeline.config.scheduler.is_masked else "Gaussian"
-    return {name: config[name] for name in names} | {"process": kind}
+    kind = "masked" if pipeline.config.scheduler.is_masked else "Gaussian diffusion"
+    return {name: config[name] for name in names} | {"scheduler": kind}
 
 
 def _tell_other_settings(origin: DiffusionPipeline, pipeline: DiffusionPipeline, source: str) -> None:
