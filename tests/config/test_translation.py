@@ -34,6 +34,7 @@ def value_at(config: Any, key: str) -> Any:
     return config
 
 
+VIT_L = "hf://laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K"
 USUAL = ("csv", "jsonl", "tensorboard")
 
 
@@ -62,6 +63,8 @@ USUAL = ("csv", "jsonl", "tensorboard")
         ("training.training.padding_mode=bucket", "training.batching", "bucketed"),
         ("training.training.bucket_batch_size=64", "training.batch_size", 64),
         ("training.training.bucket_batch_size=-1", "training.batching", "max_padded"),
+        ("training.training.bucket_batch_size=null", "training.batching", "max_padded"),
+        ("training.training.padding_mode=null", "training.batching", "max_padded"),
         ("training.training.ckpt_interval=5", "general.checkpoint_epochs", 5),
         ("training.training.ckpt_path=null", "general.resume", "auto"),
         ("training.training.max_grad_norm=0.5", "training.gradient_clip", 0.5),
@@ -86,6 +89,18 @@ USUAL = ("csv", "jsonl", "tensorboard")
         ("datasets.optimized=false", "optimize", "none"),
         ("datasets.backbone=qiskit", "optimize", "qiskit"),
         ("datasets.n_jobs=2", "n_jobs", 2),
+        ("datasets.backbone=genQC.platform.backends.circuits_qiskit.CircuitsQiskitBackend", "optimize", "qiskit"),
+        ("datasets.gate_pool=[qiskit.circuit.library.standard_gates.h.HGate,x.CXGate]", "gate_set", ("h", "cx")),
+        ("training.training.pct_start=0.25", "training.warmup_fraction", 0.25),
+        ("training.text_encoder={type:clip,params:{arch:ViT-L-14}}", "text_encoder.params.weights", VIT_L),
+        ("training.text_encoder={type:clip,params:{freeze:true}}", "text_encoder.params.max_length", None),
+        (
+            "training.text_encoder={type:clip,params:{enable_cache_token_limit:false}}",
+            "text_encoder.params.max_length",
+            77,
+        ),
+        ("training.text_encoder.type=FrozenOpenCLIPEmbedder", "text_encoder.params.max_length", 77),
+        ("training.scheduler.params.prediction_type=x0", "scheduler.params.zero_terminal_snr", True),
         ("datasets.gate_pool=[h,cx,z]", "gate_set", ("h", "cx", "z")),
         ("datasets.num_of_qubits=4", "num_qubits", 4),
         ("datasets.random_samples=12", "num_samples", 12),
@@ -119,6 +134,105 @@ def test_settings_that_belong_together_are_read_together(given: list[str], key: 
     assert value_at(compose("training", SECTIONS["training"], [*BASE["training"], *overrides]), key) == value
 
 
+FIELD = """
+model: {type: QC_Cond_UNet}
+training: {guidance_train_p: 0.3, lr_scheduler: CosineAnnealingLR}
+"""
+"""What a user of genQC leaves out has the defaults of genQC and torch."""
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        ("", "training.objective", "epsilon"),
+        ("", "training.loss", "mse"),
+        ("", "scheduler.type", "ddim"),
+        ("", "scheduler.params.eta", 0),
+        ("", "scheduler.params.beta_schedule", "linear"),
+        ("", "scheduler.params.zero_terminal_snr", False),
+        ("", "model.params.clr_dim", 8),
+        ("", "text_encoder.params.width", 512),
+        ("", "training.warmup_fraction", 0),
+        ("training.lr_scheduler=OneCycleLR", "training.warmup_fraction", 0.3),
+        ("training.lr_scheduler=one_cycle", "training.warmup_fraction", 0),
+        ("enable_guidance_train=true", "training.condition_dropout", 0.3),
+        ("enable_guidance_train=false", "training.condition_dropout", 0),
+        ("padding_mode=bucket", "training.batching", "bucketed"),
+        ("scheduler.type=DDPMScheduler", "scheduler.type", "ddpm"),
+        ("scheduler.params.eta=0.5", "scheduler.params.eta", 0.5),
+    ],
+)
+def test_left_out_settings_are_those_of_the_field(given: str, key: str, value: Any, tmp_path: Path) -> None:
+    """In a file, and on a command line that completes it."""
+    file = tmp_path / "field.yaml"
+    file.write_text(FIELD)
+    overrides = [f"training={file}", "training.general.dataset=data", *([f"training.{given}"] if given else [])]
+    assert value_at(compose("training", SECTIONS["training"], overrides), key) == value
+
+
+def test_a_class_on_the_command_line_keeps_what_the_file_says(tmp_path: Path) -> None:
+    def composed(content: str, *given: str) -> Any:
+        (tmp_path / "a.yaml").write_text(content)
+        return compose(
+            "training", SECTIONS["training"], [f"training={tmp_path / 'a.yaml'}", *BASE["training"][1:], *given]
+        )
+
+    explicit = "training: {lr_scheduler: OneCycleLR, pct_start: 0.2}"
+    assert composed(explicit, "training.training.lr_scheduler=OneCycleLR").training.warmup_fraction == 0.2
+    based = "defaults: [paper_srv_stage_1]\nscheduler: {type: DDIMScheduler}"
+    kept = composed(based).scheduler.params
+    assert (kept.beta_schedule, kept.eta) == ("cos_alpha", 1.0)
+    both = composed("model: {type: QC_Cond_UNet}\ntraining: {padding_mode: bucket, bucket_batch_size: 16}").training
+    assert (both.batching, both.batch_size) == ("bucketed", 16)
+    qiskit = tmp_path / "d.yaml"
+    qiskit.write_text("backbone: qiskit")
+    chosen = compose("datasets", SECTIONS["datasets"], [f"datasets={qiskit}", "datasets.optimized=true"])
+    assert value_at(chosen, "optimize") == "qiskit"
+
+
+def test_names_of_the_field_over_several_presets_are_refused_where_they_differ(tmp_path: Path) -> None:
+    (tmp_path / "cosine.yaml").write_text("training: {lr_scheduler: cosine, warmup_fraction: 0.05}")
+    presets = f"training=paper_srv_stage_1,{tmp_path / 'cosine.yaml'}"
+    with pytest.raises(ConfigError, match="mean different things over paper_srv_stage_1 and cosine: give our names"):
+        parse_arguments(["-m", presets, "training.training.lr_scheduler=CosineAnnealingLR"], "training")
+
+
+PIPELINE = """
+target: genQC.pipeline.diffusion_pipeline.DiffusionPipeline
+params:
+  scheduler: {target: genQC.scheduler.scheduler_ddim.DDIMScheduler, params: {device: cpu, beta_schedule: cos_alpha}}
+  model:
+    target: genQC.models.unet_qc.QC_Cond_UNet
+    save_path: /somewhere/model
+    params: {model_features: [64, 64], clr_dim: 5, num_clrs: 7, t_emb_size: 16, cond_emb_size: 128, num_heads: [2, 2],
+             num_res_blocks: [1, 1], transformer_depths: [1, 1]}
+  text_encoder:
+    target: genQC.models.frozen_open_clip.CachedFrozenOpenCLIPEmbedder
+    params: {arch: ViT-L-14, version: datacomp_xl_s13b_b90k, max_length: 9, freeze: true, layer: last}
+  embedder: {target: genQC.models.unet_qc.QC_Cond_UNet, params: {}}
+  device: cpu
+  enable_guidance_train: true
+  guidance_train_p: 0.2
+  add_config: {dataset: {params: {gate_pool: [h]}}}
+"""
+
+
+def test_the_description_of_a_model_of_genqc_is_a_preset(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(PIPELINE)
+    (tmp_path / "mine.yaml").write_text("defaults: [config]\ntraining: {lr: 0.0001}")
+    for name in ("config", "mine"):
+        config: Any = compose(
+            "training", SECTIONS["training"], [f"training={tmp_path / name}.yaml", *BASE["training"][1:]]
+        )
+        assert config.model.params.model_features == (64, 64)
+        assert (config.text_encoder.params.weights, config.text_encoder.params.layer) == (VIT_L, "last")
+        assert (config.text_encoder.params.width, config.text_encoder.params.max_length) == (128, None)
+        process = config.scheduler.params
+        assert (process.beta_schedule, process.eta, process.guidance_mode) == ("cos_alpha", 0, "cfg++")
+        assert (config.training.objective, config.training.condition_dropout) == ("epsilon", 0.2)
+    assert config.training.learning_rate == 0.0001
+
+
 def test_who_simplifies_follows_from_two_settings() -> None:
     both = ["datasets.backbone=qiskit", "datasets.optimized=false"]
     assert compose("datasets", SECTIONS["datasets"], both).model_dump()["optimize"] == "none"
@@ -142,11 +256,23 @@ def parse_and_compose(section: str, given: list[str]) -> None:
         (["training.model.params.unitary_encoder_config={model_features:[1,2]}"], "expected four numbers"),
         (["training.model.params.unitary_encoder_config={heads:1}"], "unknown key 'heads'"),
         (["training.model.params.unitary_encoder_config=3"], "expected nested keys"),
-        (["datasets.backbone=cudaq"], "backbone=cudaq has no meaning here: circuits are drawn and labelled by our own"),
+        (["datasets.backbone=cudaq"], "given backbone=cudaq: that only chooses who simplifies"),
         (["sample.model_params.no_bar=true"], "'no_bar' has no meaning here"),
         (["sample.model_params.guidance_sample_mode=fastai"], "unknown value 'fastai'"),
         (["training.training.optimizer=torch.optim.SGD"], "unknown value 'torch.optim.SGD'"),
         (["-m", "training.training.lr_scheduler=OneCycleLR,CosineAnnealingLR"], "sweep over our keys instead"),
+        (["training.training.lr=1", "training.lr=2"], "training.training.lr is given twice, also as training.lr"),
+        (["training.training.bucket_batch_size=abc"], "expected a whole number as bucket_batch_size, given 'abc'"),
+        (
+            ["training.training.padding_mode=max", "training.training.bucket_batch_size=8"],
+            "'padding_mode' and 'bucket_batch_size' contradict each other, given 'max' and 8",
+        ),
+        (["training.text_encoder.params.arch=RN50"], "not known here, RN50/datacomp_xl_s13b_b90k: give a copy"),
+        (["training.text_encoder.params.freeze=false"], "cannot be switched off: CLIP's weights are never trained"),
+        (["training.scheduler.params.device=cpu"], "has no meaning here: training.general.device is where"),
+        (["training.dataset_to_gpu=true"], "has no meaning here: batches are kept on a GPU"),
+        (["training.embedder={target:X}"], "has no meaning here: gates are embedded by"),
+        (["training.general.experiment_name=[a]"], "training.general.experiment_name: expected text"),
         (["training.training.lr=fast"], "training.training.learning_rate: expected a number, given 'fast'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -221,3 +222,17 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     encoder = FrozenPromptEncoder(params(folder), PROMPTS[:1])
     assert len(encoder.read(PROMPTS[:1])) == 1
     assert "not kept for later runs" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor * torch.nan, "holds NaN or infinity"),
+        (lambda tensor: tensor.to(torch.int64), "is int64: expected real numbers"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers_are_refused(folder: Path, change: Any, message: str) -> None:
+    state = TextTower().state_dict()
+    torch.save(state | {"ln_final.bias": change(state["ln_final.bias"])}, folder / "open_clip.pt")
+    with pytest.raises(ConfigError, match=message):
+        ClipTextEncoder(params(folder / "open_clip.pt"))

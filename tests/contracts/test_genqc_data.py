@@ -636,6 +636,13 @@ def store_as(**changes: Any) -> Callable[[Path], None]:
     return lambda folder: describe_as(folder, store_dict={"x": "tensor", "y": "numpy", "U": "tensor"} | changes)
 
 
+def equal_columns(U: np.ndarray) -> np.ndarray:
+    """Make all columns of the first unitary the same, each still of length 1."""
+    U = U.copy()
+    U[0] = U[0][..., :1]
+    return U
+
+
 def tensor_as(key: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
     return lambda folder: replace_tensor(folder, key, change)
 
@@ -682,10 +689,11 @@ def with_parameters(value: np.float32) -> Callable[[Path], None]:
         (tensor_as("U", lambda U: U[:, :, :2, :2]), "U is ('float32', 6, 2, 2, 2), expected"),
         (tensor_as("U", lambda U: U[:4]), "U is ('float32', 4, 2, 4, 4), expected"),
         (tensor_as("U", lambda U: np.moveaxis(U, 1, 3)), "U is ('float32', 6, 4, 4, 2), expected"),
-        (tensor_as("U", lambda U: U * np.float32("nan")), "U is 'not unitary'"),
-        (tensor_as("U", lambda U: U * 2), "U is 'not unitary'"),
-        (tensor_as("U", with_entry(2, 0)), "U is 'not unitary'"),  # zeros are for Schmidt rank vectors
-        (tensor_as("U", lambda U: U.astype(np.float64) * 1e300), "U is 'not unitary'"),
+        (tensor_as("U", lambda U: U * np.float32("nan")), " is 'not unitary'"),
+        (tensor_as("U", lambda U: U * 2), " is 'not unitary'"),
+        (tensor_as("U", equal_columns), "U of circuit 0 is 'not unitary', expected orthogonal columns"),
+        (tensor_as("U", with_entry(2, 0)), " is 'not unitary'"),  # zeros are for Schmidt rank vectors
+        (tensor_as("U", lambda U: U.astype(np.float64) * 1e300), " is 'not unitary'"),
         (with_z(lambda z: z[:, :1]), "z is ('int32', 6, 1), expected integers (6, 2)"),
         (with_z(lambda z: z[:4]), "z is ('int32', 4, 2), expected"),
         (with_z(lambda z: z.astype(np.float32)), "z is ('float32', 6, 2), expected"),
@@ -712,13 +720,13 @@ def with_parameters(value: np.float32) -> Callable[[Path], None]:
             lambda folder: save_texts(folder, np.array(list("abcdef")).view(np.recarray)),
             "ds_y.pt' holds 'numpy.rec.recarray', which is not read: expected a tensor, a numpy array",
         ),
-        (lambda folder: describe_as(folder, store_dict={"x": "tensor"}), "params.store_dict is a list, expected x and"),
+        (lambda folder: describe_as(folder, store_dict={"x": "tensor"}), "params.store_dict is ['x'], expected x and"),
         (store_as(z="tensor"), "lacks the file dataset/ds_z.safetensors"),
-        (lambda folder: describe_as(folder, store_dict=["x", "y"]), "store_dict is a list, expected a mapping"),
+        (lambda folder: describe_as(folder, store_dict=["x", "y"]), "store_dict is ['x', 'y'], expected a mapping"),
         (lambda folder: describe_as(folder, params=None), "params is None, expected a mapping"),
         (lambda folder: describe_as(folder, params="x"), "params is 'x', expected a mapping"),
         (lambda folder: describe_as(folder, gate_pool="h"), "params.gate_pool is 'h', expected a list"),
-        (lambda folder: describe_as(folder, gate_pool=[1, 2]), "params.gate_pool is a list, expected a list of names"),
+        (lambda folder: describe_as(folder, gate_pool=[1, 2]), "params.gate_pool is [1, 2], expected a list of names"),
         (lambda folder: describe_as(folder, gate_pool=[]), "the gate set is empty"),
         (
             lambda folder: describe_as(folder, gate_pool=["h", "rx"]),

@@ -17,6 +17,13 @@ import yaml
 from torch import Tensor
 
 from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
+from quantum_diffusion.config.known_names import (
+    CLIP_WEIGHTS,
+    GENQC_NOISE,
+    GENQC_UNET,
+    GENQC_UNITARY_ENCODER,
+    GENQC_WIDTH,
+)
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.interop.genqc_pipeline import is_genqc_pipeline, read_pipeline
@@ -317,6 +324,9 @@ def test_legacy_layouts_open(clip: Path, tmp_path: Path) -> None:
         ({"params__add_config__dataset__params__gate_pool": None}, "expected a list of gates"),
         ({"params__add_config__dataset__params__num_of_qubits": True}, "expected a whole number"),
         ({"params__add_config": None}, "add_config: expected a mapping"),
+        ({"params__scheduler__params__enable_zero_terminal_snr": "false"}, "expected true or false, given 'false'"),
+        ({"params__text_encoder__params__enable_cache_token_limit": 0}, "expected true or false, given 0"),
+        ({"params__text_encoder__params__arch": [1]}, "expected names as arch and version"),
     ],
 )
 def test_what_cannot_be_opened_is_said_in_a_line(
@@ -333,9 +343,10 @@ def test_what_cannot_be_opened_is_said_in_a_line(
 def test_damaged_and_hostile_files_are_refused(clip: Path, tmp_path: Path) -> None:
     folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
     content = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(content[:1000])
-    with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        load_pipeline(folder)
+    for content_left in (content[:1000], b""):
+        (folder / "model.safetensors").write_bytes(content_left)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors' is damaged"):
+            load_pipeline(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"lacks model\.safetensors"):
         load_pipeline(folder)
@@ -343,6 +354,135 @@ def test_damaged_and_hostile_files_are_refused(clip: Path, tmp_path: Path) -> No
     (folder / "config.yaml").write_text("target: genQC.pipeline.X\nparams: !!python/object/apply:os.system ['x']")
     with pytest.raises(CheckpointError, match="is not readable YAML"):
         load_pipeline(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor * torch.nan, "'conv_in.bias' holds NaN or infinity"),
+        (lambda tensor: tensor + torch.inf, "'conv_in.bias' holds NaN or infinity"),
+        (lambda tensor: tensor.to(torch.complex64), "'conv_in.bias' is complex64: expected real numbers"),
+        (lambda tensor: tensor.to(torch.int32), "'conv_in.bias' is int32: expected real numbers"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers_are_refused(change: Any, message: str, clip: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state | {"conv_in.bias": change(state["conv_in.bias"])}, folder / "model.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_pipeline(folder)
+
+
+def test_a_description_is_recognised_in_any_form_of_yaml(clip: Path, tmp_path: Path) -> None:
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    plain = (folder / "config.yaml").read_text()
+    description = yaml.safe_load(plain)
+    for text in (
+        "\ufeff" + plain,
+        plain.replace("target:", '"target":', 1),
+        yaml.safe_dump(description, default_flow_style=True, sort_keys=True),
+        yaml.safe_dump(description, default_flow_style=True, sort_keys=False, width=10**6),
+    ):
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
+        assert load_pipeline(folder).config.num_qubits == 3
+    assert not is_genqc_pipeline(tmp_path)
+
+
+def test_aliases_that_expand_without_bound_are_refused(clip: Path, tmp_path: Path) -> None:
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    lines = ["target: genQC.pipeline.diffusion_pipeline.DiffusionPipeline", "a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{n + 1}: &a{n + 1} [{','.join([f'*a{n}'] * 9)}]" for n in range(9)]
+    (folder / "config.yaml").write_text("\n".join([*lines, "params: *a9"]))
+    with pytest.raises(CheckpointError, match="with its aliases expanded it has more than 100,000 values"):
+        load_pipeline(folder)
+
+
+def test_what_a_folder_leaves_out_has_genqcs_defaults(clip: Path, tmp_path: Path) -> None:
+    from inspect import signature
+
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    rewrite(folder, params__scheduler__params={"device": "cpu"})
+    config = load_pipeline(folder).config
+    process = config.scheduler.params.model_dump()
+    expected = {name: one.default for name, one in signature(genqc_ddim.DDIMScheduler.__init__).parameters.items()}
+    assert {name: process[name] for name in (*GENQC_NOISE, "eta")} == {
+        name: expected[name] for name in (*GENQC_NOISE, "eta")
+    }
+    assert config.objective == expected["prediction_type"]
+    unet = {name: one.default for name, one in signature(genqc_models.QC_Cond_UNet.__init__).parameters.items()}
+    assert {name: unet[name] for name in GENQC_UNET} == GENQC_UNET
+    assert unet["cond_emb_size"] == GENQC_WIDTH
+    encoder = importlib.import_module("genQC.models.unitary_encoder").Unitary_encoder.__init__
+    assert {name: signature(encoder).parameters[name].default for name in GENQC_UNITARY_ENCODER} == (
+        GENQC_UNITARY_ENCODER
+    )
+    assert next(iter(CLIP_WEIGHTS)) == ("ViT-B-32", "datacomp_xl_s13b_b90k")
+
+
+@pytest.mark.parametrize(
+    ("changes", "length"),
+    [
+        ({"max_length": 9}, 9),
+        ({"max_length": 9, "enable_cache_token_limit": False}, 77),
+        ({"target": "genQC.models.clip.frozen_open_clip.FrozenOpenCLIPEmbedder", "max_length": 9}, 77),
+        ({"max_length": None}, 77),
+    ],
+)
+def test_prompts_are_cut_only_where_genqc_cuts_them(
+    changes: dict[str, Any], length: int, clip: Path, tmp_path: Path
+) -> None:
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    prefix = "params__text_encoder__"
+    rewrite(folder, **{prefix + ("" if name == "target" else "params__") + name: v for name, v in changes.items()})
+    assert load_pipeline(folder).config.text_encoder.params.max_length == length
+
+
+def test_a_pool_with_fewer_gates_than_the_embedding_is_told(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    load_pipeline(folder)
+    assert not caplog.records
+    rewrite(folder, params__add_config__dataset__params__gate_pool=POOL[:2])
+    load_pipeline(folder)
+    assert "embeds 3 gates and add_config names a gate_pool of 2" in caplog.text
+
+
+def exported(pipeline: DiffusionPipeline, folder: Path, dropout: float | None = None) -> dict[str, Any]:
+    write_pipeline(pipeline, folder, dropout)
+    params: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())["params"]
+    return params
+
+
+def test_an_export_names_the_clip_of_the_model_or_says_that_it_is_unknown(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = store(theirs("SRV", [srv_prompt([1, 2, 2])]), tmp_path / "genqc")
+    for model in (("ViT-B-32", "laion2b_s34b_b79k"), ("ViT-H-14", "laion2b_s32b_b79k")):
+        rewrite(folder, params__text_encoder__params__arch=model[0], params__text_encoder__params__version=model[1])
+        caplog.clear()
+        written = exported(load_pipeline(folder), tmp_path / model[0])["text_encoder"]["params"]
+        assert (written["arch"], written["version"]) == model
+        assert "is not known" not in caplog.text
+    exported(small("SRV", 1, clip), tmp_path / "local")
+    assert "config.yaml names ViT-B-32/datacomp_xl_s13b_b90k; if they are others, correct arch" in caplog.text
+
+
+def test_an_export_says_how_it_was_trained_and_is_sampled(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = small("SRV", 1, clip)
+    values = ours.config.model_dump()
+    values["scheduler"]["params"]["guidance_mode"] = "plain"
+    for number, (dropout, expected) in enumerate(((None, (True, 0.1)), (0.25, (True, 0.25)), (0.0, (False, 0.0)))):
+        written = exported(ours, tmp_path / str(number), dropout)
+        assert (written["enable_guidance_train"], written["guidance_train_p"]) == expected
+    assert "CFG++" not in caplog.text
+    exported(make_pipeline(PipelineConfig.model_validate(values)), tmp_path / "plain")
+    assert "genQC always guides models for Schmidt rank vectors by CFG++" in caplog.text
 
 
 def test_models_that_genqc_has_no_parts_for_are_refused(tmp_path: Path) -> None:

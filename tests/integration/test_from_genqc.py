@@ -53,7 +53,7 @@ def test_from_genqc_to_a_fine_tuned_model_and_back(
     run_here(capfd, "export-genqc", "export.dataset=ours", "export.output_path=genqc_data")
 
     weights = f"training.text_encoder.params={{weights:{clip},width:{WIDTH}}}"
-    run_here(
+    told, _ = run_here(
         capfd,
         "train",
         *NETWORK,
@@ -65,6 +65,10 @@ def test_from_genqc_to_a_fine_tuned_model_and_back(
         "training.training.batch_size=16",
         "training.training.num_sampled=4",
     )
+    for other in ("eta=0.0, not 1.0", "guidance_mode='cfg++', not 'plain'"):
+        assert f"training.scheduler.params.{other}" in told
+    assert "training.scheduler.params.beta_schedule" not in told
+    assert "(training=genqc_model/config.yaml has its settings)" in told
     tuned, origin = load_pipeline("tuned"), load_pipeline(model)
     name = "backbone.conv_in.weight"
     change = (tuned.network.state_dict()[name] - origin.network.state_dict()[name]).abs().max()
@@ -84,6 +88,7 @@ def test_from_genqc_to_a_fine_tuned_model_and_back(
     assert json.loads(report)
     told, _ = run_here(capfd, "export-genqc", "export.model_dir=tuned", "export.output_path=back")
     assert "from_config_file" in told
+    assert "guidance_train_p: 0.1" in (tmp_path / "back" / "config.yaml").read_text()
     opened = KINDS["SRV"].from_config_file("back/", torch.device("cpu"))
     assert torch.equal(opened.model.conv_in.weight, tuned.network["backbone"].conv_in.weight)
     again = load_pipeline("back")

@@ -84,11 +84,11 @@ def _export_model(model: str, path: Path) -> Outcome:
     from quantum_diffusion import console
     from quantum_diffusion.interop.genqc_export import check_export
     from quantum_diffusion.interop.genqc_pipeline_export import write_pipeline
-    from quantum_diffusion.interop.opening import load_pipeline
+    from quantum_diffusion.interop.opening import condition_dropout, load_pipeline
 
     check_export(path, CheckpointError)
     pipeline = load_pipeline(model)
-    kind = write_pipeline(pipeline, path)
+    kind = write_pipeline(pipeline, path, condition_dropout(model))
     console.out.print(
         f"model written to {path}; open the folder in genQC with "
         f'{kind}.from_config_file("{path}/", torch.device("cpu"))'

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from quantum_diffusion.config.presets import SUFFIXES, Presets, layered, path_of
+from quantum_diffusion.config.presets import GROUPS, SUFFIXES, Presets, layered, path_of
 from quantum_diffusion.config.schema import SECTIONS
 from quantum_diffusion.config.translation import translated
 from quantum_diffusion.config.validation import Section, all_fields, fields_at, nested_sections
@@ -138,7 +138,7 @@ def parse_arguments(arguments: Sequence[str], command_section: str) -> Arguments
     options += ["--hydra-help"] if found.hydra_help else []
     return Arguments(
         command_section,
-        tuple(_in_our_names(overrides, command_section)),
+        tuple(_in_our_names(overrides, command_section, chosen.get(command_section, {}))),
         chosen,
         found.multirun,
         found.cfg,
@@ -272,7 +272,7 @@ def _prepared(argument: str, section: str, is_sweep: bool) -> str:
     return argument if argument[0] in "+~" else f"++{argument}"
 
 
-def _in_our_names(overrides: Sequence[str], section: str) -> list[str]:
+def _in_our_names(overrides: Sequence[str], section: str, chosen: Mapping[str, Path]) -> list[str]:
     """Translate overrides from the names of the field, all at once: some of them mean something only together."""
     result: list[str] = []
     settings: dict[str, Any] = {}
@@ -281,27 +281,45 @@ def _in_our_names(overrides: Sequence[str], section: str) -> list[str]:
         if parsed is None:
             result.append(override)
         elif parsed.is_sweep_override():
-            result.append(_swept_in_our_names(parsed, override, section))
+            result.append(_swept_in_our_names(parsed, override, section, chosen))
         else:
             nested = _nested(parsed.key_or_group, parsed.value())
             settings = layered(Section, settings, nested)
             if translated(section, nested) == nested:
                 result.append(override)
     given = keys_in([override for override in result if override.startswith(f"++{section}.")])
-    for key, value in _flat(translated(section, settings), section):
+    for key, value in _flat(_over_presets(settings, section, chosen), section):
         if key not in given:
             is_reference = isinstance(value, str) and value.startswith("${")
             result.append(f"++{key}={value if is_reference else written(value)}")
     return result
 
 
-def _swept_in_our_names(parsed: Any, override: str, section: str) -> str:
+def _over_presets(settings: dict[str, Any], section: str, chosen: Mapping[str, Path]) -> dict[str, Any]:
+    """Translate settings that are merged over the chosen presets.
+
+    Raises:
+        ConfigError: They mean different things over each.
+    """
+    if section not in GROUPS or translated(section, settings) == settings:
+        return translated(section, settings)
+    files = chosen or {"default": Presets().find(section, "default")}
+    results = [translated(section, settings, Presets().given(section, file)) for file in files.values()]
+    if any(result != results[0] for result in results):
+        raise ConfigError(
+            f"genQC's and torch's names among the settings mean different things over {' and '.join(files)}: give our "
+            "names, which --cfg job shows for each"
+        )
+    return results[0]
+
+
+def _swept_in_our_names(parsed: Any, override: str, section: str, chosen: Mapping[str, Path]) -> str:
     """Translate each value of a sweep."""
     if not parsed.is_choice_sweep():
         return override
     values = [parsed._convert_value(value) for value in parsed.value().list]
     before = [_nested(parsed.key_or_group, value) for value in values]
-    after = [translated(section, nested) for nested in before]
+    after = [_over_presets(nested, section, chosen) for nested in before]
     if after == before:
         return override
     settings = [list(_flat(one, section)) for one in after]

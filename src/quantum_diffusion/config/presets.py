@@ -18,9 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 import quantum_diffusion
 from quantum_diffusion.config.schema import SECTIONS
-from quantum_diffusion.config.translation import translated
+from quantum_diffusion.config.translation import pipeline_settings, translated
 from quantum_diffusion.config.validation import Part, Section, nested_sections
 from quantum_diffusion.errors import ConfigError, first_line, unknown_name
+
+GROUPS = ("datasets", "training", "evaluation")
+"""The sections that have presets."""
 
 SUFFIXES = (".yaml", ".yml")
 MISSING = "???"
@@ -98,17 +101,24 @@ class Presets:
         Raises:
             ConfigError: A file is missing, unreadable or not a mapping; the message names file, line and problem.
         """
-        values: Values = {}
-        for layer in self._layers(group, file, ()):
-            values = layered(SECTIONS.get(group, Section), values, layer)
+        values = self.given(group, file)
         return completed(SECTIONS[group], values) if group in SECTIONS else values
 
-    def _layers(self, group: str, file: Path, chain: tuple[Path, ...]) -> list[Values]:
-        """Return the layers of a preset in merge order, the base first."""
+    def given(self, group: str, file: Path) -> Values:
+        """Return what `load` does, without the defaults."""
+        values: Values = {}
+        for path, content in self._layers(group, file, ()):
+            values = layered(SECTIONS.get(group, Section), values, _in_our_names(path, group, content, values))
+        return values
+
+    def _layers(self, group: str, file: Path, chain: tuple[Path, ...]) -> list[tuple[Path, Values]]:
+        """Return the layers of a preset and their files in merge order, the base first."""
         real = Path(os.path.realpath(file))
         if real in chain:
             raise ConfigError(f"{str(file)!r} builds on itself through {str(chain[-1])!r}: change its `defaults`")
         content = read_yaml(file)
+        if group == "training":
+            content = pipeline_settings(content) or content
         bases = content.pop("defaults", [])
         package = _package_of(file)
         if package not in (None, "_global_", group):
@@ -116,16 +126,16 @@ class Presets:
         if package == "_global_" and group in SECTIONS:
             content = content.get(group) or {}
         _check_nesting(file, SECTIONS.get(group, Section), content)
-        content = _in_our_names(file, group, content)
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
             raise ConfigError(
                 f"{str(file)!r}: `defaults` is {bases!r}, expected a list of {group} presets, e.g. [default, _self_]"
             )
-        layers: list[Values] = []
+        layers: list[tuple[Path, Values]] = []
         for base in [*bases, *(["_self_"] if "_self_" not in bases else [])]:
-            layers += (
-                [content] if base == "_self_" else self._layers(group, self._base(group, base, file), (*chain, real))
-            )
+            if base == "_self_":
+                layers.append((file, content))
+            else:
+                layers += self._layers(group, self._base(group, base, file), (*chain, real))
         return layers
 
     def _base(self, group: str, name: str, file: Path) -> Path:
@@ -152,11 +162,11 @@ def _check_nesting(file: Path, schema: type[Section], content: Values) -> None:
             raise ConfigError(f"{str(file)!r}: {key}: expected nested keys, given {value!r}")
 
 
-def _in_our_names(file: Path, group: str, content: Values) -> Values:
-    """Translate a file's settings from the names of the field."""
+def _in_our_names(file: Path, group: str, content: Values, below: Values) -> Values:
+    """Translate a file's settings from the names of the field; `below` is what the files it builds on give."""
     try:
         if group in SECTIONS:
-            return translated(group, content)
+            return translated(group, content, below)
         return {
             key: translated(key, part) if key in SECTIONS and isinstance(part, dict) else part
             for key, part in content.items()
@@ -203,7 +213,7 @@ def read_yaml(file: Path) -> Values:
         raise ConfigError(f"{str(file)!r} is larger than {_LARGEST_FILE // 2**20} MiB: give a file of settings")
     try:
         text = content.decode("utf-8-sig")
-        _check_extent(text)
+        check_extent(text)
         loaded = OmegaConf.load(io.StringIO(text))
         values = OmegaConf.to_container(loaded, resolve=False)
     except UnicodeDecodeError as problem:
@@ -234,7 +244,7 @@ def _package_of(file: Path) -> str | None:
     return None
 
 
-def _check_extent(text: str) -> None:
+def check_extent(text: str) -> None:
     """Refuse aliases that expand to very many values or to themselves, before anything expands them."""
 
     def size(node: yaml.Node) -> int:

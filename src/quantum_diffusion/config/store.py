@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quantum_diffusion.config.command_line import Arguments, keys_in, parse_arguments
 from quantum_diffusion.config.presets import (
+    GROUPS,
     MISSING,
     SUFFIXES,
     Presets,
@@ -48,7 +49,6 @@ __all__ = [
 
 SectionT = TypeVar("SectionT", bound=Section)
 
-_GROUPS = ("datasets", "training", "evaluation")
 _PRESET_TYPES = "preset_types"
 """Key beside a preset's values for the type it gives to each part, which `_complete` compares with the final one."""
 
@@ -202,13 +202,13 @@ def _register(arguments: Arguments) -> None:
 
     store = ConfigStore.instance()
     root, section = read_yaml(config_folder() / "config.yaml"), arguments.section
-    if section not in _GROUPS:
+    if section not in GROUPS:
         root[section] = completed(SECTIONS[section], {})
     store.store("config", root)
-    for group in _GROUPS:
+    for group in GROUPS:
         store.store("default", {}, group, group)  # other sections are not read
     for group, files in arguments.chosen.items():
-        if group in _GROUPS and not files:
+        if group in GROUPS and not files:
             files = {"default": config_folder() / group / "default.yaml"}
         for name, file in files.items():
             values = Presets().load(group, file)

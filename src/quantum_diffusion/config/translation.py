@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from quantum_diffusion.config.known_names import IMPLIED, TRANSLATIONS, VALUES, Translation, Values
+from quantum_diffusion.config.known_names import ALIKE, IMPLIED, TRANSLATIONS, VALUES, Translation, Values
 from quantum_diffusion.config.schema import SECTIONS
 from quantum_diffusion.config.validation import fields_at
 from quantum_diffusion.errors import ConfigError
@@ -16,7 +16,7 @@ from quantum_diffusion.errors import ConfigError
 _Path = tuple[str, ...]
 
 
-def translated(section: str, values: Mapping[str, Any]) -> Values:
+def translated(section: str, values: Mapping[str, Any], below: Mapping[str, Any] | None = None) -> Values:
     """Return a section's settings under our names.
 
     Example:
@@ -26,41 +26,95 @@ def translated(section: str, values: Mapping[str, Any]) -> Values:
     Args:
         section: Key of `SECTIONS`.
         values: Plain, nested settings of the section, those of one source: a file, or a command line.
+        below: What the sources that these settings are merged over give, under our names.
 
     Raises:
-        ConfigError: A setting has no meaning here, or is given under both names.
+        ConfigError: A setting has no meaning here, or is given twice.
     """
+    below = below or {}
     found: dict[tuple[str, ...], tuple[Translation, dict[str, Any]]] = {}
+    places: dict[str, _Path] = {}
     result: Values = {}
-    implied: Values = {}
     for path, value in _leaves(section, values):
         row = _row(section, path)
         if row is not None:
             translation, name = row
+            if name in places:
+                one, two = (".".join((section, *place)) for place in (places[name], path))
+                raise ConfigError(f"{one} is given twice, also as {two}: leave one out")
+            places[name] = path
             found.setdefault(translation.names, (translation, {}))[1][name] = value
         else:
             _put(result, path, value)
+    meant: list[tuple[Values, bool]] = []
     for translation, given in found.values():
-        for key, value in _apply(section, translation, given).items():
-            if _get(result, tuple(key.split("."))) not in (None, value):
+        for key, value in _apply(section, translation, given, below).items():
+            if _get(result, _split(key)) not in (None, value):
                 raise ConfigError(
                     f"{section}.{key} is given twice, also as {' and '.join(map(repr, given))}: leave one out"
                 )
-            _put(result, tuple(key.split(".")), value)
-    for path, value in list(_leaves(section, result)):
-        implied |= IMPLIED.get((".".join(path), _last(value)), {})
-        _put(result, path, _value(section, path, value))
-    for key, value in implied.items():
-        if _get(result, tuple(key.split("."))) is None:
-            _put(result, tuple(key.split(".")), value)
+            _put(result, _split(key), value)
+        meant.append((translation.imply(given), True))
+    _imply(section, result, below, meant)
     return result
 
 
-def _apply(section: str, translation: Translation, given: Mapping[str, Any]) -> Values:
+def _imply(section: str, result: Values, below: Mapping[str, Any], meant: list[tuple[Values, bool]]) -> None:
+    """Name the values of settings as ours, and add what they mean beside; each is (values, below comes first)."""
+    for path, value in list(_leaves(section, result)):
+        key, before, ours = ".".join(path), _get(below, path), _value(section, path, value)
+        _put(result, path, ours)
+        alike = ALIKE.get(key, ())
+        is_alike = before is not None and (before == ours or (before in alike and ours in alike))
+        meant.append((IMPLIED.get((key, _last(value)), {}), is_alike))
+    while meant:
+        implied, below_first = meant.pop(0)
+        for key, value in implied.items():
+            path = _split(key)
+            if _get(result, path) is None and not (below_first and _get(below, path) is not None):
+                _put(result, path, _value(section, path, value))
+                meant.append((IMPLIED.get((key, _last(value)), {}), False))
+
+
+def _apply(section: str, translation: Translation, given: Mapping[str, Any], below: Mapping[str, Any]) -> Values:
+    before = _get(below, _split(translation.keys[0])) if translation.keys else None
     try:
-        return translation.translate(given)
+        return translation.translate(translation.recall(before) | dict(given))
     except ValueError as problem:
         raise ConfigError(f"{section}: {' and '.join(map(repr, given))} {problem}") from None
+
+
+def pipeline_settings(description: Mapping[str, Any]) -> Values | None:
+    """Return the settings of training in the `config.yaml` of a genQC model folder, under genQC's names.
+
+    What follows from the data set, the device, and the paths of files is left out.
+
+    Args:
+        description: The content of the file.
+
+    Returns:
+        Network, text encoder and process; None if it does not describe a genQC pipeline.
+    """
+    target, params = description.get("target"), description.get("params")
+    if not isinstance(target, str) or not target.startswith("genQC.pipeline.") or not isinstance(params, Mapping):
+        return None
+    result: Values = {"training": {name: params[name] for name in _GUIDANCE if name in params}}
+    for part, left_out in _LEFT_OUT.items():
+        content = params.get(part)
+        if isinstance(content, Mapping) and isinstance(content.get("params"), Mapping):
+            kept = {name: value for name, value in content["params"].items() if name not in left_out}
+            result[part] = {"type": content.get("target"), "params": kept}
+    if target.endswith(".DiffusionPipeline") and _last(_get(result, ("scheduler", "type"))) == "ddimscheduler":
+        result["scheduler"]["params"]["guidance_mode"] = "cfg++"
+    return result
+
+
+_GUIDANCE = ("enable_guidance_train", "guidance_train_p")
+_LEFT_OUT = {
+    "model": ("num_clrs",),
+    "scheduler": ("device", "solver_order"),
+    "text_encoder": ("freeze", "max_length"),  # genQC, too, counts the tokens of the prompts again
+}
 
 
 def _row(section: str, path: _Path) -> tuple[Translation, str] | None:
@@ -106,6 +160,10 @@ def _choices(annotation: Any) -> Sequence[Any]:
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return [choice for inner in get_args(annotation) for choice in _choices(inner)]
+
+
+def _split(key: str) -> _Path:
+    return tuple(key.split("."))
 
 
 def _get(values: Any, path: _Path) -> Any:

@@ -23,6 +23,8 @@ from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.prompts import SRV_PROMPT, srv_prompt
 from quantum_diffusion.circuits.tokenizer import decode_tokens
+from quantum_diffusion.config.known_names import gate_name
+from quantum_diffusion.config.presets import check_extent
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import DatasetFormatError, GateSetError
 from quantum_diffusion.files import DESCRIPTION, describe
@@ -40,9 +42,6 @@ _LEGACY_TARGETS = (  # from genQC 0.1; genQC 0.2 opens them under their new name
 )
 _TARGETS = (SINGLE, MIXED, *_LEGACY_TARGETS)
 
-_LEGACY_GATE = re.compile(r"qiskit\.circuit\.library\.standard_gates\.\w+\.(\w+)Gate")
-"""genQC 0.1 names a gate by the path of its Qiskit class, which contains the gate's name in other letter case."""
-
 PREFIXES = ("dataset/ds", "dataset")
 """Prefixes of the tensor files next to a `config.yaml`: as usually passed to `save_dataset`, and on the Hub."""
 
@@ -51,12 +50,6 @@ _KEYS = ("x", "y", "params", "U", "z")
 _MOST_QUBITS, _MOST_STEPS = 64, 2**15 - 1
 _LARGEST_DESCRIPTION = 2**20
 _ROWS_AT_ONCE = 2**16
-
-
-def gate_name(name: str) -> str:
-    """Return the name of a gate in a genQC pool; genQC 0.1 stores the path of its Qiskit class instead."""
-    path = _LEGACY_GATE.fullmatch(name)
-    return path[1].lower() if path else name
 
 
 class _Place(NamedTuple):
@@ -107,7 +100,9 @@ def _find(folder: Path) -> _Place | None:
         )
     if not found and DESCRIPTION in names and os.path.isfile(folder / DESCRIPTION):
         with (folder / DESCRIPTION).open("rb") as file:
-            if re.search(rb"^target *:", file.read(_LARGEST_DESCRIPTION), re.MULTILINE):
+            if re.search(
+                rb"^(?:\xef\xbb\xbf)?(?:\{ *)?(['\"]?)target\1\s*:", file.read(_LARGEST_DESCRIPTION), re.MULTILINE
+            ):
                 return _Place(DESCRIPTION, "")
     return found[0] if found else None
 
@@ -175,7 +170,9 @@ class _Reader:
         try:
             if file.stat().st_size > _LARGEST_DESCRIPTION:
                 raise ValueError("it is larger than 1 MiB")
-            description = yaml.safe_load(file.read_bytes())
+            text = file.read_text(encoding="utf-8-sig")
+            check_extent(text)
+            description = yaml.safe_load(text)
         except OSError:
             raise
         except Exception as problem:  # PyYAML raises many other types, such as KeyError for `!!bool x`
@@ -183,7 +180,7 @@ class _Reader:
         target = description.get("target") if isinstance(description, dict) else None
         if not isinstance(target, str) or target not in _TARGETS:
             raise DatasetFormatError(
-                f"{str(file)!r} does not describe a data set of genQC: target is {_shown(target)}, expected "
+                f"{str(file)!r} does not describe a data set of genQC: target is {shown(target)}, expected "
                 f"{SINGLE!r} or {MIXED!r}"
             )
         return dict(description)
@@ -219,7 +216,7 @@ class _Reader:
     def _require(self, condition: bool, what: str, given: Any, expected: str) -> None:
         if not condition:
             raise DatasetFormatError(
-                f"genQC's data set {str(self.folder)!r} cannot be used: {what} is {_shown(given)}, "
+                f"genQC's data set {str(self.folder)!r} cannot be used: {what} is {shown(given)}, "
                 f"expected {expected}; correct that, or copy the folder again"
             )
 
@@ -344,12 +341,14 @@ class _Reader:
         self._require(U.dtype.kind == "f" and U.shape == shape, "U", (str(U.dtype), *U.shape), f"floats {shape}")
         with np.errstate(over="ignore", invalid="ignore"):  # overflow fails the check below
             unitaries = np.ascontiguousarray(U.reshape(-1, *shape[-3:]), dtype=np.float32)
-            lengths = np.einsum("ncij,ncij->nj", unitaries, unitaries)  # squared lengths of columns
+            errors = _distance_from_unitary(unitaries)
             asks_srv = np.array([prompt.startswith(SRV_PROMPT) for prompt in dataset.prompts])[dataset.prompt_index]
             has_none = asks_srv & ~unitaries.any(axis=(1, 2, 3))
             # bfloat16 causes errors up to 4e-3, genQC's float16 up to 5e-4; NaN fails too.
-            is_unitary = (np.abs(lengths - 1) < 0.01).all(axis=1) | has_none
-            self._require(bool(is_unitary.all()), "U", "not unitary", "columns of length 1")
+            is_unitary = (errors < 0.01) | has_none
+        if not is_unitary.all():
+            row = int(np.flatnonzero(~is_unitary)[0])
+            self._require(False, f"U of circuit {row}", "not unitary", "orthogonal columns of length 1")
         rows = np.flatnonzero(~has_none)
         if not len(rows):
             return dataset
@@ -390,15 +389,30 @@ def _read_safetensors(file: Path) -> NDArray[Any]:
         raise damaged(file, problem) from None
 
 
+def _distance_from_unitary(unitaries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the largest entry of U^dagger U - 1 for float32 [N, 2, D, D], float32 [N]."""
+    side = unitaries.shape[-1]
+    errors = np.empty(len(unitaries), np.float32)
+    rows = max(1, 2**22 // side**2)  # the products need memory, too
+    for start in range(0, len(unitaries), rows):
+        some = unitaries[start : start + rows]
+        matrices = some[:, 0] + 1j * some[:, 1]
+        products = matrices.conj().transpose(0, 2, 1) @ matrices
+        errors[start : start + rows] = np.abs(products - np.eye(side, dtype=np.complex64)).max(axis=(1, 2))
+    return errors
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _shown(value: Any) -> str:
-    """Format a value from a file for a message, on one line; nested values, which YAML aliases can blow up, by type."""
-    if isinstance(value, str | float | None) or (isinstance(value, int) and abs(value) < 10**18):
-        return " ".join(repr(value)[:120].split())
-    return str(value) if isinstance(value, np.dtype | tuple) else f"a {type(value).__name__}"
+def shown(value: Any) -> str:
+    """Format a value from a file for a message, short and on one line; `check_extent` has bounded its extent."""
+    try:
+        text = str(value) if isinstance(value, np.dtype) else repr(value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        return f"a {type(value).__name__}"
+    return " ".join(text[:120].split())
 
 
 def _last(used: NDArray[np.bool_]) -> NDArray[np.int64]:

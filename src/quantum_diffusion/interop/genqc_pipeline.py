@@ -20,6 +20,15 @@ from torch import Tensor
 
 from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.prompts import gates_prompt, srv_prompt
+from quantum_diffusion.config.known_names import (
+    CLIP_WEIGHTS,
+    GENQC_NOISE,
+    GENQC_UNET,
+    GENQC_UNITARY_ENCODER,
+    GENQC_WIDTH,
+    gate_name,
+)
+from quantum_diffusion.config.presets import check_extent
 from quantum_diffusion.config.validation import validate
 from quantum_diffusion.errors import CheckpointError, ConfigError, GateSetError, unknown_name
 from quantum_diffusion.files import DESCRIPTION, describe
@@ -28,9 +37,10 @@ from quantum_diffusion.interop.genqc import (
     gate_embedding_from_genqc,
     unet_weights_from_genqc,
 )
-from quantum_diffusion.interop.genqc_data import gate_name
+from quantum_diffusion.interop.genqc_data import shown
+from quantum_diffusion.models.clip import CONTEXT
 from quantum_diffusion.models.gate_embedding import GateEmbedding
-from quantum_diffusion.models.weight_files import read_weights
+from quantum_diffusion.models.weight_files import check_weights, read_weights
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.checkpoint import PROMPTS
 from quantum_diffusion.pipeline.compilation import make_pipeline
@@ -56,18 +66,15 @@ SCHEDULERS = {
     "genQC.scheduler.scheduler_dpm.DPMScheduler": "dpmsolver++",
 }
 TEXT_ENCODER = "genQC.models.frozen_open_clip.CachedFrozenOpenCLIPEmbedder"
-TEXT_ENCODERS = (
-    TEXT_ENCODER,
-    "genQC.models.frozen_open_clip.FrozenOpenCLIPEmbedder",
-    "genQC.models.clip.frozen_open_clip.CachedFrozenOpenCLIPEmbedder",
-    "genQC.models.clip.frozen_open_clip.FrozenOpenCLIPEmbedder",
-)
-CLIP_WEIGHTS = {
-    ("ViT-B-32", "datacomp_xl_s13b_b90k"): "hf://laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
-    ("ViT-B-32", "laion2b_s34b_b79k"): "hf://laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-    ("ViT-L-14", "datacomp_xl_s13b_b90k"): "hf://laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+TEXT_ENCODERS = {
+    f"genQC.models.{module}.{name}FrozenOpenCLIPEmbedder": bool(name)
+    for module in ("frozen_open_clip", "clip.frozen_open_clip")
+    for name in ("Cached", "")
 }
-"""OpenCLIP's (architecture, version) => address of these weights on the Hub."""
+"""Class => whether it caches features."""
+
+OPEN_CLIP = "open_clip:"
+"""Prefix of the names of weights whose address is not known, ARCHITECTURE/VERSION, in place of a path."""
 
 ZERO_SIGNAL = "enable_zero_terminal_snr"
 OBJECTIVES = {"epsilon": "epsilon", "v-type": "v", "x0": "x0"}
@@ -75,6 +82,11 @@ _SUFFIXES = ("safetensors", "pt", "ckpt")
 _LARGEST_DESCRIPTION = 2**20
 _MOST_LISTED = 12
 """Maximum number of qubits for which all Schmidt rank vectors are listed; genQC's models have at most 8."""
+_NAMES_PIPELINE = re.compile(
+    rb"(?:^(?:\xef\xbb\xbf)?|[{,]) *(['\"]?)target\1\s*:\s*['\"]?genQC\.pipeline\.", re.MULTILINE
+)
+"""In plain YAML and in flow style ({...}), perhaps after a byte order mark."""
+
 MODEL, EMBEDDER, TEXT = "model", "embedder", "text_encoder"
 
 
@@ -85,7 +97,7 @@ def is_genqc_pipeline(folder: Path) -> bool:
             text = file.read(_LARGEST_DESCRIPTION)
     except OSError:
         return False
-    return re.search(rb"^target *: *['\"]?genQC\.pipeline\.", text, re.MULTILINE) is not None
+    return _NAMES_PIPELINE.search(text) is not None
 
 
 def read_pipeline(folder: Path, device: torch.device | None = None) -> DiffusionPipeline:
@@ -118,19 +130,31 @@ class _Node:
         """
         value = self.values.get(key)
         if not isinstance(value, Mapping):
-            raise CheckpointError(f"{self.place}.{key}: expected a mapping, given {_shown(value)}")
+            raise CheckpointError(f"{self.place}.{key}: expected a mapping, given {shown(value)}")
         return _Node(value, f"{self.place}.{key}")
 
-    def choose(self, key: str, valid: Mapping[str, Any]) -> Any:
-        """Return the table entry for the name under a key.
+    def choose(self, key: str, valid: Mapping[str, Any], default: Any = None) -> Any:
+        """Return the table entry for the name under a key; `default` is the name if there is none.
 
         Raises:
             CheckpointError: The table has no such name.
         """
-        name = self.values.get(key)
+        name = self.values.get(key, default)
         if not isinstance(name, str) or name not in valid:
-            raise CheckpointError(f"{self.place}.{key}: {unknown_name('name', str(name)[:120], valid)}")
+            given = name[:120] if isinstance(name, str) else shown(name)
+            raise CheckpointError(f"{self.place}.{key}: {unknown_name('name', given, valid)}")
         return valid[name]
+
+    def switch(self, key: str, default: bool) -> bool:
+        """Return the truth value under a key.
+
+        Raises:
+            CheckpointError: It is something else, such as text.
+        """
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{self.place}.{key}: expected true or false, given {shown(value)}")
+        return value
 
 
 class _Reader:
@@ -168,12 +192,15 @@ class _Reader:
     def _description(self) -> Mapping[str, Any]:
         file = self._folder / DESCRIPTION
         try:
-            description = yaml.safe_load(file.read_bytes()[:_LARGEST_DESCRIPTION])
+            text = file.read_bytes()[:_LARGEST_DESCRIPTION].decode("utf-8-sig")
+            check_extent(text)
+            description = yaml.safe_load(text)
         except OSError as problem:
             raise CheckpointError(f"cannot read {str(file)!r}: {describe(problem)}") from problem
-        except Exception:  # PyYAML raises many exception types
+        except Exception as problem:  # PyYAML raises many exception types
+            reason = f" ({problem})" if type(problem) is ValueError else ""
             raise CheckpointError(
-                f"{str(file)!r} is not readable YAML: copy the folder again, or save it again with genQC"
+                f"{str(file)!r} is not readable YAML{reason}: copy the folder again, or save it again with genQC"
             ) from None
         if not isinstance(description, Mapping):
             raise CheckpointError(f"{str(file)!r} is no mapping: expected a pipeline that genQC saved")
@@ -185,7 +212,9 @@ class _Reader:
         names = [f"{name}.{suffix}" for suffix in sorted(_SUFFIXES, key=lambda suffix: suffix != kind)]
         for file in names:
             if os.path.lexists(self._folder / file):
-                return read_weights(self._folder / file, CheckpointError)
+                weights = read_weights(self._folder / file, CheckpointError)
+                check_weights(weights, self._folder / file, CheckpointError)
+                return weights
         raise CheckpointError(
             f"genQC's pipeline {str(self._folder)!r} lacks {names[0]}: copy the whole folder, or save it again with "
             "genQC"
@@ -197,14 +226,13 @@ class _Reader:
         pool, num_qubits, max_gates = self._sizes(params)
         scheduler = params.child("scheduler")
         process = scheduler.child("params")
-        objective = process.choose("prediction_type", OBJECTIVES)
-        text = self._text_encoder(params.child(TEXT), unet.values.get("cond_emb_size"))
+        objective = process.choose("prediction_type", OBJECTIVES, "epsilon")
+        text = self._text_encoder(params.child(TEXT), unet.values.get("cond_emb_size", GENQC_WIDTH))
         is_unitary, sampler = task == UnitaryTask.name, scheduler.choose("target", SCHEDULERS)
         # genQC's models of x0 and v end at zero signal unless told not to; it saves no such setting, but we do.
-        zero = bool(process.values.get(ZERO_SIGNAL, True)) and objective != "epsilon"
-        kept = ("model_features", "clr_dim", "t_emb_size", "num_heads", "num_res_blocks", "transformer_depths")
-        noise = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "input_perturbation", "eta")
-        steps = {key: process.values[key] for key in noise if key in process.values}
+        zero = process.switch(ZERO_SIGNAL, True) and objective != "epsilon"
+        sizes = {key: unet.values.get(key, default) for key, default in GENQC_UNET.items()}
+        steps = {key: process.values.get(key, default) for key, default in (GENQC_NOISE | {"eta": 0.0}).items()}
         if sampler == "dpmsolver++" and zero:
             # Our solvers cannot start at zero signal; DDIM without noise is DPM-Solver++ of order 1, and can.
             sampler, steps = "ddim", {**steps, "eta": 0.0}
@@ -219,7 +247,7 @@ class _Reader:
             "loss": "mse",
             "prefix_head": False,
             "bucketed": True,
-            "model": {"type": "unet", "params": {key: unet.values[key] for key in kept if key in unet.values}},
+            "model": {"type": "unet", "params": sizes},
             "text_encoder": text,
             "scheduler": {
                 "type": sampler,
@@ -244,7 +272,7 @@ class _Reader:
         data = params.child("add_config").child("dataset").child("params")
         names = data.values.get("gate_pool")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise CheckpointError(f"{data.place}.gate_pool: expected a list of gates, given {_shown(names)}")
+            raise CheckpointError(f"{data.place}.gate_pool: expected a list of gates, given {shown(names)}")
         gates = [gate_name(name) for name in names]
         known = [name for name, gate in GATES.items() if not gate.num_angles]  # it writes no angles
         unknown = [name for name in gates if name not in known]
@@ -258,24 +286,28 @@ class _Reader:
         for key, most in (("num_of_qubits", 64), ("max_gates", 2**15)):
             value = data.values.get(key)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise CheckpointError(
-                    f"{data.place}.{key}: expected a whole number up to {most}, given {_shown(value)}"
-                )
+                raise CheckpointError(f"{data.place}.{key}: expected a whole number up to {most}, given {shown(value)}")
             sizes.append(value)
         return pool, sizes[0], sizes[1]
 
     def _text_encoder(self, node: _Node, width: Any) -> dict[str, Any]:
-        node.choose("target", dict.fromkeys(TEXT_ENCODERS))
-        params = node.child("params").values
-        model = (str(params.get("arch")), str(params.get("version")))
+        is_cached = node.choose("target", TEXT_ENCODERS)
+        given = node.child("params")
+        params, (arch, version) = given.values, next(iter(CLIP_WEIGHTS))
+        model = (params.get("arch", arch), params.get("version", version))
+        if not all(isinstance(name, str) and len(name) < 120 for name in model):
+            raise CheckpointError(f"{given.place}: expected names as arch and version, given {shown(model)}")
         if model not in CLIP_WEIGHTS:
             logger.warning(
                 "%r names unknown CLIP weights, %s: name a copy on this machine (QUANTUM_DIFFUSION_CLIP)",
                 str(self._folder),
-                _shown(model),
+                shown(model),
             )
-        weights = CLIP_WEIGHTS.get(model, f"{model[0]}/{model[1]}")
-        found = {key: params[key] for key in ("layer", "max_length") if key in params}
+        weights = CLIP_WEIGHTS.get(model, f"{OPEN_CLIP}{'/'.join(model)}")
+        found = {"layer": params["layer"]} if "layer" in params else {}
+        # genQC cuts prompts to max_length only where it caches their features.
+        is_cut = is_cached and given.switch("enable_cache_token_limit", True)
+        found["max_length"] = params.get("max_length", CONTEXT) if is_cut else CONTEXT
         return {"type": "clip", "params": {"weights": weights, "width": width} | found}
 
     def _unitary_encoder(self, node: _Node) -> dict[str, Any]:
@@ -285,9 +317,10 @@ class _Reader:
         if features is None and isinstance(width, int):
             features = [2, width // 4, width // 2, width]
         if not isinstance(features, list) or len(features) != 4 or features[0] != 2 or features[3] != width:
-            raise CheckpointError(f"{node.place}.model_features: expected [2, F, F', cond_emb_size], given {features}")
-        names = ("num_heads", "transformer_depths", "dropout")
-        found = {name: values[name] for name in names if name in values}
+            raise CheckpointError(
+                f"{node.place}.model_features: expected [2, F, F', cond_emb_size], given {str(features)[:80]}"
+            )
+        found = {name: values.get(name, default) for name, default in GENQC_UNITARY_ENCODER.items()}
         return {"type": "convolution", "params": {"features": features[1:3]} | found}
 
     # ------------------------------------------------------------------------------------------------ content
@@ -299,6 +332,14 @@ class _Reader:
             raise CheckpointError(
                 f"genQC's pipeline {str(self._folder)!r} embeds gates in {tuple(rows.shape)}: expected "
                 f"{tuple(ours.shape)} or more rows, for {len(ours) - 2} gates, none and padding"
+            )
+        if len(rows) > len(ours):
+            logger.warning(
+                "%r embeds %d gates and add_config names a gate_pool of %d: if it lacks some, samples are wrong; give "
+                "the gates that the model was trained with, in their order",
+                str(self._folder),
+                len(rows) - 2,
+                len(ours) - 2,
             )
         ours.copy_(rows[: len(ours)])
 
@@ -326,8 +367,3 @@ def gate_embedding_of(pipeline: DiffusionPipeline) -> Tensor:
     embedding = pipeline.network["gate_embedding"]
     assert isinstance(embedding, GateEmbedding)
     return embedding.weight
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) < 80 else f"{text[:80]}..."

@@ -5,21 +5,23 @@ Pipelines with parts that genQC lacks are rejected with an error that names thes
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import yaml
 from safetensors.torch import save
 
+from quantum_diffusion.config.known_names import CLIP_WEIGHTS
 from quantum_diffusion.errors import CheckpointError, ConfigError
 from quantum_diffusion.files import DESCRIPTION, new_folder
 from quantum_diffusion.interop.genqc import UNITARY_ENCODER, unet_weights_to_genqc
 from quantum_diffusion.interop.genqc_export import check_export
 from quantum_diffusion.interop.genqc_pipeline import (
-    CLIP_WEIGHTS,
     EMBEDDER,
     MODEL,
     OBJECTIVES,
+    OPEN_CLIP,
     PIPELINES,
     SCHEDULERS,
     TEXT,
@@ -32,9 +34,12 @@ from quantum_diffusion.models.clip import CONTEXT
 from quantum_diffusion.pipeline.build import PipelineConfig
 from quantum_diffusion.pipeline.checkpoint import PROMPTS
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.tasks.srv import SrvTask
+
+logger = logging.getLogger(__name__)
 
 
-def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
+def write_pipeline(pipeline: DiffusionPipeline, path: str | Path, dropout: float | None = None) -> str:
     """Write a U-Net pipeline as a folder that genQC 0.2.5 opens with `from_config_file`.
 
     The features of known prompts are saved next to genQC's files; `read_pipeline` reads them, genQC does not.
@@ -42,6 +47,7 @@ def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
     Args:
         pipeline: A Gaussian U-Net with CLIP as the text encoder.
         path: A folder that does not exist or is empty.
+        dropout: Probability with which training dropped prompts (`guidance_train_p`); None writes genQC's default.
 
     Returns:
         The name of genQC's class.
@@ -63,6 +69,9 @@ def write_pipeline(pipeline: DiffusionPipeline, path: str | Path) -> str:
     features = pipeline.prompt_features
     assert features is not None, "checked above"
     description = _description(config, target, len(embedding), features.length)
+    if dropout is not None:
+        description["params"] |= {"enable_guidance_train": dropout > 0, "guidance_train_p": dropout}
+    _tell_what_differs(config)
     with new_folder(path, CheckpointError) as folder:
         (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
         for name in (MODEL, EMBEDDER):  # genQC reads the U-Net's own embedding from the second file
@@ -100,6 +109,32 @@ def check_exportable(config: PipelineConfig) -> None:
         )
 
 
+def _clip_model(weights: str) -> tuple[str, str] | None:
+    """Return OpenCLIP's (architecture, version) of weights, those in a folder of genQC or known here; else None."""
+    if weights.startswith(OPEN_CLIP):
+        arch, _, version = weights.removeprefix(OPEN_CLIP).partition("/")
+        return arch, version
+    return next((model for model, address in CLIP_WEIGHTS.items() if address == weights), None)
+
+
+def _tell_what_differs(config: PipelineConfig) -> None:
+    """Warn of what the folder cannot say."""
+    text, process = config.text_encoder.params.model_dump(), config.scheduler.params.model_dump()
+    if config.condition_type == SrvTask.name and process["guidance_mode"] != "cfg++":
+        logger.warning(
+            "genQC always guides models for Schmidt rank vectors by CFG++, this one has guidance_mode=%s: samples with "
+            "guidance differ there",
+            process["guidance_mode"],
+        )
+    if _clip_model(text["weights"]) is None:
+        logger.warning(
+            "which of OpenCLIP's models the weights %r are is not known: config.yaml names %s; if they are others, "
+            "correct arch and version of text_encoder there",
+            text["weights"],
+            "/".join(next(iter(CLIP_WEIGHTS))),
+        )
+
+
 def _description(config: PipelineConfig, target: str, vocabulary_size: int, length: int | None) -> dict[str, Any]:
     """Return the content of genQC's `config.yaml`; `length` is the number of tokens per prompt (None: `CONTEXT`)."""
     parts = (config.model, config.scheduler, config.text_encoder)
@@ -131,9 +166,7 @@ def _description(config: PipelineConfig, target: str, vocabulary_size: int, leng
         ZERO_SIGNAL: process["zero_terminal_snr"],
         **({"eta": eta} if kind == "ddim" else {}),
     }
-    arch, version = next(
-        (model for model, weights in CLIP_WEIGHTS.items() if weights == text["weights"]), next(iter(CLIP_WEIGHTS))
-    )
+    arch, version = _clip_model(text["weights"]) or next(iter(CLIP_WEIGHTS))
     part = {"target": UNETS[config.condition_type], "save_type": "safetensors", "params": sizes}
     return {
         "target": target,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from quantum_diffusion.arguments import check_path
 from quantum_diffusion.interop.genqc_pipeline import is_genqc_pipeline, read_pipeline
@@ -54,3 +55,13 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         CheckpointError: It is missing or unreadable.
     """
     return {} if is_genqc_pipeline(folder) else checkpoint.read_metadata(folder)
+
+
+def condition_dropout(folder: str | Path) -> float | None:
+    """Return the probability with which a saved model's training dropped conditions; None if it is not known."""
+    try:
+        content = yaml.safe_load((model_folder(folder) / checkpoint.TRAINING_CONFIG).read_text(encoding="utf-8"))
+        dropout = content["training"]["condition_dropout"]
+    except Exception:  # none, or one of another software: PyYAML raises many kinds
+        return None
+    return float(dropout) if isinstance(dropout, int | float) and 0 <= dropout < 1 else None

@@ -21,7 +21,7 @@ from quantum_diffusion.config.schema import ClipParams
 from quantum_diffusion.errors import ConfigError, first_line, quoted_path
 from quantum_diffusion.files import sha256_of
 from quantum_diffusion.hub import download, hub_address
-from quantum_diffusion.models.weight_files import read_weights
+from quantum_diffusion.models.weight_files import check_weights, read_weights
 
 CONTEXT = 77
 """Number of tokens that CLIP reads; shorter prompts are padded with zeros, which are not masked, as in OpenCLIP."""
@@ -220,7 +220,9 @@ def _read_model(transformers: Any, file: Path, activation: str) -> Any:
             config = transformers.CLIPTextConfig.from_pretrained(str(file.parent), local_files_only=True)
         model = transformers.CLIPTextModel(config)
         wanted = model.state_dict().keys()
-        state = {name: tensor.float() for name, tensor in state.items() if name in wanted}  # no vision, no projection
+        state = {name: tensor for name, tensor in state.items() if name in wanted}  # no vision, no projection
+        check_weights(state, file, ConfigError)
+        state = {name: tensor.float() for name, tensor in state.items()}
         missing = sorted(wanted - state.keys())
         if missing:
             raise ValueError(f"{len(missing)} of {len(wanted)} weights are missing, e.g. {missing[:3]}")

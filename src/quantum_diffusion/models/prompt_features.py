@@ -114,6 +114,18 @@ class PromptFeatures:
             raise ValueError(f"expected features of {self.params.width} channels a prompt, the empty one first")
         self.add(prompts, features)
 
+    def take(self, other: PromptFeatures) -> None:
+        """Adopt the features of a model that training starts from, so that its prompts need no CLIP.
+
+        They are computed anew, at the first request, if the other model read prompts in another way (weights,
+        vocabulary, layer, tokens) or lacks one of this model's prompts.
+        """
+        reads = set(ClipParams.model_fields) - {"max_length"}
+        is_same = all(getattr(self.params, name) == getattr(other.params, name) for name in reads)
+        has_all = set(self._own) <= set(other.prompts)
+        if is_same and has_all and other.length and self.params.max_length in (None, other.length):
+            self.add(other.prompts, other.table(torch.device("cpu")))
+
     def _encode(self, prompts: Sequence[str]) -> None:
         if self._encoder is None:
             try:

@@ -5,10 +5,12 @@ The readers of CLIP and of genQC's models use it; `pipeline.checkpoint` reads ou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
@@ -31,6 +33,8 @@ def read_weights(file: Path, error: type[QuantumDiffusionError]) -> dict[str, Te
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as problem:
         raise error(f"cannot read {str(file)!r}: {describe(problem)}") from problem
+    except SafetensorError as problem:
+        raise error(f"{str(file)!r} is damaged (empty, cut short or no safetensors file): copy it again") from problem
     except Exception as problem:  # torch and pickle raise any exception type, with messages for developers
         raise error(
             f"{str(file)!r} cannot be read as weights: expected .safetensors, or tensors that torch.save wrote; "
@@ -46,3 +50,22 @@ def read_weights(file: Path, error: type[QuantumDiffusionError]) -> dict[str, Te
     if not tensors:
         raise error(f"{str(file)!r} holds no tensors by name: expected a model's state_dict")
     return tensors
+
+
+def check_weights(weights: Mapping[str, Tensor], file: Path, error: type[QuantumDiffusionError]) -> None:
+    """Raise an error if weights are no finite real numbers; a model would compute nonsense with them.
+
+    Args:
+        weights: The weights that are used.
+        file: Where they are from, for the message.
+        error: Type to raise.
+    """
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise error(f"{str(file)!r}: the weight {name!r} is {kind}: expected real numbers; save the model again")
+        if not bool(tensor.float().isfinite().all()):
+            raise error(
+                f"{str(file)!r}: the weight {name!r} holds NaN or infinity: its training diverged or the file is "
+                "damaged; give another model, or copy it again"
+            )

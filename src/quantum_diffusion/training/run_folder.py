@@ -280,9 +280,16 @@ def _data_set_around(folder: Path) -> Path | None:
 
 def first_difference(theirs: Any, ours: Any, path: str = "training") -> str:
     """Name the first value in which two nested mappings differ."""
+    return next(iter(differences(theirs, ours, path)), "the same settings")
+
+
+def differences(theirs: Any, ours: Any, path: str = "training") -> list[str]:
+    """Name the values in which two nested mappings differ."""
+    if theirs == ours:
+        return []
     if not isinstance(theirs, dict) or not isinstance(ours, dict):
-        return f"{path.replace('training.config', 'training')}={theirs!r}, not {ours!r}"
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
-        if theirs.get(key) != ours.get(key):
-            return first_difference(theirs.get(key), ours.get(key), f"{path}.{key}")
-    return "the same settings"
+        return [f"{path.replace('training.config', 'training')}={theirs!r}, not {ours!r}"]
+    if theirs.get("type") != ours.get("type"):  # the parameters of another type say no more
+        return differences(theirs.get("type"), ours.get("type"), f"{path}.type")
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    return [one for key in keys for one in differences(theirs.get(key), ours.get(key), f"{path}.{key}")]
