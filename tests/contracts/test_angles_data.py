@@ -26,7 +26,6 @@ from quantum_diffusion.data.storage import load_dataset_folder, save_dataset
 from quantum_diffusion.data.stream import CircuitStream
 from quantum_diffusion.errors import ConfigError, DatasetFormatError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation.inspection import inspect_dataset
-from quantum_diffusion.interop.genqc_export import export_dataset
 from quantum_diffusion.tasks.candidates import DRAW_ANGLES
 
 POOL = ("h", "cx", "rx", "rz", "cp", "u")
@@ -265,12 +264,6 @@ def test_a_folder_is_loaded_and_split(dataset: CircuitDataset, tmp_path: Path) -
     labelled = opened.labelled(rows)
     np.testing.assert_array_equal(labelled.angles, dataset.exact_angles[rows])
     np.testing.assert_array_equal(opened.take(rows).angles, dataset.exact_angles[rows])
-
-
-def test_genqc_has_no_place_for_angles(dataset: CircuitDataset, tmp_path: Path) -> None:
-    with pytest.raises(DatasetFormatError, match="angles"):
-        export_dataset(dataset, tmp_path / "export")
-    assert not (tmp_path / "export").exists()
 
 
 @pytest.mark.parametrize("condition_type", ["UNITARY", "STATE"])

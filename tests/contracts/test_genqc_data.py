@@ -736,7 +736,10 @@ def with_parameters(value: np.float32) -> Callable[[Path], None]:
             lambda folder: describe_as(folder, gate_pool=["os.system", "h"]),
             "circuits of the gate 'os.system', which is not read",
         ),
-        (with_parameters(np.float32(0.25)), "params is 'not zero', expected zeros for ['h', 'cx'], gates without angles"),
+        (
+            with_parameters(np.float32(0.25)),
+            "params is 'not zero', expected zeros for ['h', 'cx'], gates without angles",
+        ),
         (with_parameters(np.float32("nan")), "params is 'not zero', expected zeros for ['h', 'cx']"),
         (store_as(params="tensor"), "lacks the file dataset/ds_params.safetensors"),
         (lambda folder: describe_as(folder, gate_pool=["h", "h"]), "repeats ['h']"),

@@ -172,6 +172,10 @@ def _p(angle: ArrayLike) -> Matrix:
     return _of_entries((1, 0), (0, np.exp(np.multiply(angle, 1j))))
 
 
+def _cp(angle: ArrayLike) -> Matrix:
+    return _of_entries((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, np.exp(np.multiply(angle, 1j))))
+
+
 def _rzz(angle: ArrayLike) -> Matrix:
     turn = np.exp(np.multiply(angle, 0.5j))
     back = turn.conj()
@@ -205,7 +209,8 @@ GATES: dict[str, Gate] = {
         Gate("ry", 0, 1, _ry, "ry", False, None, 1),
         Gate("rz", 0, 1, _rz, "rz", False, None, 1),
         Gate("p", 0, 1, _p, "p", False, "(t) a { u1(t) a; }", 1),
-        Gate("cp", 1, 1, _p, "cp", False, "(t) a,b { cu1(t) a,b; }", 1),
+        # Of two targets, as its qubits may be exchanged; genQC writes it like this, too.
+        Gate("cp", 0, 2, _cp, "cp", False, "(t) a,b { cu1(t) a,b; }", 1),
         Gate("crz", 1, 1, _rz, "crz", False, None, 1, 2 * TURN),
         Gate("rzz", 0, 2, _rzz, "rzz", False, "(t) a,b { cx a,b; rz(t) b; cx a,b; }", 1),
         Gate(
