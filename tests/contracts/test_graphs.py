@@ -77,8 +77,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 TASKS_OF_CASES = {
-    **{"policy of unitaries": "UNITARY", "policy of angles": "UNITARY"},
-    **{"dropout": "UNITARY", "states": "STATE"},
+    "policy of unitaries": "UNITARY",
+    "policy of angles": "UNITARY",
+    "dropout": "UNITARY",
+    "states": "STATE",
 }
 """The others learn Schmidt rank vectors."""
 
