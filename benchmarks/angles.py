@@ -50,8 +50,7 @@ def draw(
         number = 4 * count
         allowed = random_subsets(rng, len(table.pool), rng.integers(1, len(table.pool) + 1, number))
         ids = random_ids(rng, table, number, length, length, gates=allowed)
-        period = (table.step * table.num_steps)[ids][..., None]
-        ids, angles = merge_rotations(ids, period * rng.random((*ids.shape, table.pool.num_angles)), table)
+        ids, angles = merge_rotations(ids, table.random_angles(ids, rng), table)
         whole = gate_count(ids) == length
         parts.append((ids[whole], angles[whole], allowed[whole]))
     ids, angles, allowed = (np.concatenate(each)[:count] for each in zip(*parts, strict=True))
@@ -63,9 +62,7 @@ def chance(
 ) -> float:
     """Return the least infidelity of random circuits of a length with refined angles."""
     ids = random_ids(rng, table, tries, length, length, gates=np.repeat(allowed[None], tries, axis=0))
-    period = (table.step * table.num_steps)[ids][..., None]
-    angles = period * rng.random((*ids.shape, table.pool.num_angles))
-    return float(refine(ids, angles, target[None], table)[1].min())
+    return float(refine(ids, table.random_angles(ids, rng), target[None], table)[1].min())
 
 
 def by_qiskit(circuit: Circuit, target: Any) -> float:

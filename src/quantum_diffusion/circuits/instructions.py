@@ -56,6 +56,7 @@ class InstructionTable:
         first: int16 [K+1], id of the same gate on the same qubits with all angles 0; the id itself without angles.
         step: float64 [K+1], distance of neighbouring angles on the grid; 1 without angles.
         num_steps: int64 [K+1], values of each angle on the grid; 1 without angles.
+        period: float64 [K+1], period of the angles up to a global phase; 1 without angles.
         strides: int64 [K+1, A], by how much the id grows with each angle's number on the grid; 0 for missing angles.
     """
 
@@ -100,6 +101,7 @@ class InstructionTable:
             self.operands[row, : len(controls) + len(targets)] = controls + targets
             self.columns[row, list(controls)] = -(index + 1)
             self.columns[row, list(targets)] = index + 1
+        self.period = self.step * self.num_steps
         self.uses_qubit = self.columns != 0
         self.instructions = tuple(
             Instruction(pool.names[index], controls, targets, angles) for index, controls, targets, angles in placements
@@ -123,6 +125,17 @@ class InstructionTable:
         numbers = np.rint(angles / self.step[ids][..., None]).astype(np.int64) % self.num_steps[ids][..., None]
         found: Ids = (self.first[ids] + (numbers * self.strides[ids]).sum(axis=-1)).astype(np.int16)
         return found
+
+    def in_period(self, ids: NDArray[np.integer], angles: Angles) -> Angles:
+        """Return angles [..., A] of instructions [...] in [0, period), which changes only the global phase."""
+        period = self.period[ids][..., None]
+        reduced: Angles = angles % period % period  # twice, for a tiny negative angle rounds up to the period
+        return reduced
+
+    def random_angles(self, ids: NDArray[np.integer], rng: np.random.Generator) -> Angles:
+        """Return angles [..., A] of instructions [...], uniform in [0, period)."""
+        angles: Angles = self.period[ids][..., None] * rng.random((*ids.shape, self.pool.num_angles))
+        return angles
 
     def allowed(self, coupling: Sequence[tuple[int, int]] | None) -> NDArray[np.bool_]:
         """Return which instructions a coupling allows.

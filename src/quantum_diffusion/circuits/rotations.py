@@ -73,7 +73,7 @@ def _merge_once(ids: Ids, angles: Angles, table: InstructionTable, zero: float) 
 
 def _reduce(ids: Ids, angles: Angles, table: InstructionTable, zero: float) -> None:
     """Reduce angles to [0, period) and remove gates whose angles are all zero, in place."""
-    period = (table.step * table.num_steps)[ids][..., None]
+    period = table.period[ids][..., None]
     angles %= period
     angles[np.minimum(angles, period - angles) < zero] = 0.0
     ids[(table.num_angles[ids] > 0) & (angles == 0).all(axis=2)] = NO_GATE

@@ -283,7 +283,7 @@ class _Reader:
         angles = (codes.reshape(-1, *shape[-2:]).swapaxes(1, 2).astype(np.float64) + 1) * (2 * np.pi)
         table = instruction_table(pool, tokens.shape[1])
         ids = decode_tokens(tokens, pool).ids
-        angles %= (table.step * table.num_steps)[ids][..., None]
+        angles = table.in_period(ids, angles)
         angles[np.arange(pool.num_angles) >= table.num_angles[ids][..., None]] = 0.0
         return angles
 

@@ -7,7 +7,7 @@ while CLIP's text embeddings hardly do.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,17 @@ FIRST_WORDS: tuple[str, ...] = (
 """The vocabulary of old saved models, which do not store their own; it must never change."""
 
 WORDS: tuple[str, ...] = (*FIRST_WORDS, *(gate for gate in GATES if gate not in FIRST_WORDS))
-"""The vocabulary of new models; it may change freely, because models store their own."""
+"""All words of prompts. Models store their own vocabularies; see `vocabulary_of`."""
 
 MAX_WORDS = 64
+
+
+def vocabulary_of(gates: Iterable[str], words: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the vocabulary of a new model of some gates, and of a task with some words of its own.
+
+    It has no other gates, so that models of the same gates stay the same when a gate is added to the table.
+    """
+    return tuple(dict.fromkeys((*FIRST_WORDS, *gates, *words)))
 
 
 def tokenize_prompts(prompts: Sequence[str], vocabulary: Sequence[str] = WORDS, min_length: int = 1) -> Tensor:

@@ -34,8 +34,7 @@ from quantum_diffusion.config.schema import (
 from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.errors import ConfigError, first_line, lacks_memory, unknown_name
-from quantum_diffusion.models import condition_encoder
-from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder
+from quantum_diffusion.models.condition_encoder import FIRST_WORDS, PromptEncoder, vocabulary_of
 from quantum_diffusion.models.gate_embedding import GateEmbedding
 from quantum_diffusion.models.gates_left import GatesLeft
 from quantum_diffusion.models.policy import InstructionPolicy
@@ -121,7 +120,7 @@ def pipeline_config(config: TrainingConfig, dataset: CircuitDataset) -> Pipeline
         max_gates=dataset.max_gates,
         length_counts=dataset.length_counts,
         prompts=dataset.prompts,
-        vocabulary=(*condition_encoder.WORDS, *task.words),
+        vocabulary=vocabulary_of(dataset.gate_pool.names, task.words),
         objective=config.training.objective,
         loss=config.training.loss,
         prefix_head=config.training.prefix_head_weight > 0,

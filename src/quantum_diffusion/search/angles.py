@@ -185,7 +185,7 @@ def refine_circuit(
     (final,) = circuits_from_ids(best.ids, table, angles=best.angles)
     exact = angles_of_circuits([final], table, len(final))
     distance = chosen.distances(ids_from_circuits([final], table, len(final)), wanted, table, exact)
-    result = CompiledCircuit(final, float(distance[0]))
+    result = CompiledCircuit(final, float(distance[0]), exact_below=EXACT_ANGLES)
     is_good = result.is_exact or result.infidelity <= tolerance
     return Compilation(
         circuits=(result,) if is_good else (),
@@ -213,9 +213,9 @@ def _starts(circuit: Circuit, count: int, seed: int) -> tuple[Ids, Angles, Instr
         raise ConfigError("the circuit has no gates with angles: give one with e.g. rz, ry or cp")
     table = instruction_table(GatePool(circuit.gate_counts), circuit.num_qubits)
     ids, own = ids_from_circuits([circuit], table, len(circuit)), angles_of_circuits([circuit], table, len(circuit))
-    period = (table.step * table.num_steps)[ids][..., None]
-    others = period * numpy_generator(seed, "angles").random((count - 1, *own.shape[1:]))
-    return np.repeat(ids, count, axis=0), np.concatenate([own, others]), table
+    every = np.repeat(ids, count, axis=0)
+    others = table.random_angles(every[1:], numpy_generator(seed, "angles"))
+    return every, np.concatenate([own, others]), table
 
 
 def minimize_energy(

@@ -390,9 +390,6 @@ def _refined(search: _Search) -> Iterator[_Round]:
     """Sample circuits with angles and refine them; see `search.refining`."""
     found, budget = search.found, search.budget
     accepted = max(EXACT_ANGLES, found.tolerance)
-    closed = closed_form(found.task, found.target, found.pool, found.num_qubits, accepted)
-    if closed and search.may_use_closed_forms:
-        yield _Round(closed, 0, 0, source="Qiskit")
     rounds = RefinedRounds(
         search.pipeline, search.request, search.options, search.edit, search.seed, search.plan.max_gates, accepted
     )
@@ -402,9 +399,18 @@ def _refined(search: _Search) -> Iterator[_Round]:
         while budget.is_timed or sampled < budget.max_tries:
             yield ROUND if budget.is_timed else min(ROUND, budget.max_tries - sampled)
 
+    def closed_forms() -> Iterator[_Round]:
+        if search.may_use_closed_forms:
+            circuits = closed_form(found.task, found.target, found.pool, found.num_qubits, accepted)
+            yield _Round(circuits, 0, sampled, source="Qiskit")
+
+    closed = closed_forms()
     for circuits, count in rounds(sizes()):
+        if count and sampled:  # the model has had a first round
+            yield from closed
         sampled += count
         yield _Round(circuits, count, sampled)
+    yield from closed
 
 
 _METHODS: dict[str, Callable[[_Search], Iterator[_Round]]] = {

@@ -16,7 +16,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
-from quantum_diffusion.circuits.matrices import EXACT, EXACT_ANGLES
+from quantum_diffusion.circuits.matrices import EXACT, exact_below
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.phases import drop_phases
 from quantum_diffusion.circuits.rotations import merge_rotations
@@ -42,20 +42,18 @@ class CompiledCircuit:
         infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 for states),
             simulated in float64.
         source: What it comes from: "model", or "Qiskit" for a closed form.
+        exact_below: Infidelity below which it is exact: `EXACT`, or `EXACT_ANGLES` if the gates may have angles.
     """
 
     circuit: Circuit
     infidelity: float
     source: str = MODEL
+    exact_below: float = EXACT
 
     @property
     def is_exact(self) -> bool:
-        """Whether the circuit implements the target up to a global phase: its infidelity is below `EXACT`.
-
-        Circuits with angles come near any target, so for them it is `EXACT_ANGLES`.
-        """
-        has_angles = any(step.angles for step in self.circuit.instructions)
-        return self.infidelity < (EXACT_ANGLES if has_angles else EXACT)
+        """Whether the circuit implements the target up to a global phase."""
+        return self.infidelity < self.exact_below
 
 
 @dataclass(eq=False, kw_only=True)
@@ -104,7 +102,7 @@ class Found:
         verify = _verify_exact_angles if self.pool.num_angles else _verify
         results = verify(candidates, self.pool, self.num_qubits, distances, simplify)
         for verified in results:
-            result = replace(verified, source=source)
+            result = replace(verified, source=source, exact_below=exact_below(self.pool))
             self.num_exact += result.is_exact
             if len(result.circuit) > self.most_gates:
                 self.num_too_long += result.is_exact

@@ -194,7 +194,7 @@ def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accept
     """
     ids, angles, infidelities = circuits.ids.copy(), circuits.angles.copy(), circuits.infidelities.copy()
     steps = np.arange(ids.shape[1])
-    active = np.arange(len(ids))
+    active = np.flatnonzero(gate_count(ids))
     while len(active):
         tried = np.repeat(ids[active], len(steps), axis=0)
         tried[np.arange(len(tried)), np.tile(steps, len(active))] = NO_GATE

@@ -270,5 +270,4 @@ def random_circuit(num_qubits: int, num_gates: int, gates: Sequence[str], seed: 
     ids = random_ids(rng, table, 1, num_gates, num_gates)
     if not table.pool.num_angles:
         return circuits_from_ids(ids, table)[0]
-    period = (table.step * table.num_steps)[ids][..., None]
-    return circuits_from_ids(ids, table, angles=period * rng.random((*ids.shape, table.pool.num_angles)))[0]
+    return circuits_from_ids(ids, table, angles=table.random_angles(ids, rng))[0]

@@ -40,6 +40,11 @@ class Candidates:
     labels: Labels
     angles: Angles
 
+    @classmethod
+    def without_angles(cls, ids: Ids, labels: Labels) -> Candidates:
+        """Return circuits of gates without angles."""
+        return cls(ids, labels, np.empty((*ids.shape, 0)))
+
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Candidates:
         """Return some of the circuits."""
         return Candidates(self.ids[rows], self.labels[rows], self.angles[rows])

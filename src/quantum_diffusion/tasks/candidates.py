@@ -110,7 +110,7 @@ def draw_with_angles(
         ids[rows], angles[rows] = DRAW_ANGLES[kind](rng, ids[rows], table)
     angles = np.where(np.arange(pool.num_angles) < table.num_angles[ids][..., None], angles, 0.0)
     if config.optimize == "none":
-        angles %= (table.step * table.num_steps)[ids][..., None]
+        angles = table.in_period(ids, angles)
     else:
         ids, angles = merge_rotations(ids, angles, table)
     return table.on_grid(ids, angles), (allowed @ bits(len(pool))).astype(np.uint32), angles
@@ -118,8 +118,7 @@ def draw_with_angles(
 
 def _uniform(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:
     """Draw each angle from the whole period."""
-    period = (table.step * table.num_steps)[ids][..., None]
-    return ids, period * rng.random((*ids.shape, table.pool.num_angles))
+    return ids, table.random_angles(ids, rng)
 
 
 def _eighths(rng: np.random.Generator, ids: Ids, table: InstructionTable) -> tuple[Ids, Angles]:

@@ -74,8 +74,7 @@ def refine(
             rotations, numbers[rows], values[rows], free[rows], wanted, iterations, device
         )
     found = rotations.back(ids, angles, values)
-    period = (table.step * table.num_steps)[ids][..., None]
-    return found % period % period, infidelity  # twice, for a tiny negative angle rounds up to the period
+    return table.in_period(ids, found), infidelity
 
 
 def lowest_energy(
@@ -111,7 +110,7 @@ def lowest_energy(
         )
         found[row : row + 1] = rotations.back(ids[row : row + 1], angles[row : row + 1], result.x[None])
         energies[row] = result.fun
-    return found % (table.step * table.num_steps)[ids][..., None], energies
+    return table.in_period(ids, found), energies
 
 
 def _minimize(

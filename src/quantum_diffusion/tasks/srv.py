@@ -104,7 +104,7 @@ class SrvTask(Task):
             aim = random_subsets(rng, config.num_qubits, sizes)
         drawn = draw_circuits(config, rng, table, count, aim)
         labels = ((schmidt_rank_vectors(drawn, table) == 2) @ bits(config.num_qubits)).astype(np.uint32)
-        return Candidates(in_pool(table, GatePool(config.gate_set))[drawn], labels, np.empty((*drawn.shape, 0)))
+        return Candidates.without_angles(in_pool(table, GatePool(config.gate_set))[drawn], labels)
 
     def simplify(self, ids: Ids, table: InstructionTable) -> Ids:
         """Return circuits with fewer gates that prepare the same states and so have the same vectors.

@@ -86,8 +86,7 @@ class TargetTask(Task):
         count = self.num_candidates(config)
         if GatePool(config.gate_set).num_angles:
             return Candidates(*draw_with_angles(config, rng, count))
-        ids, labels = draw_with_subsets(config, rng, count)
-        return Candidates(ids, labels, np.empty((*ids.shape, 0)))
+        return Candidates.without_angles(*draw_with_subsets(config, rng, count))
 
     def label_prompt(self, label: int, config: DatasetConfig) -> str:
         """Return the prompt that lists the gates a label allows."""
