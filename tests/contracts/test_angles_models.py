@@ -234,7 +234,7 @@ TARGETS = {
 def test_short_circuits_are_found_exactly(make_config: MakeConfig, name: str) -> None:
     pipeline = build(make_config)
     target = by_qiskit(circuit(*TARGETS[name]))
-    result = find_exact(pipeline, target, max_tries=1024, num_circuits=1)
+    result = find_exact(pipeline, target, max_tries=1024, num_circuits=1, max_gates=STEPS)
     assert result.search == "refinement"
     assert_right(result, target)
     assert len(result.circuits[0].circuit) <= STEPS

@@ -28,7 +28,7 @@ def saved(
     make_config: MakeConfig, dataset: CircuitDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> DiffusionPipeline:
     """A model in the folder `model`, and in `older` as it was before models kept their words."""
-    monkeypatch.setattr(condition_encoder, "WORDS", WORDS)
+    monkeypatch.setattr("quantum_diffusion.pipeline.build.vocabulary_of", lambda gates, words: WORDS)
     pipeline = build(make_config, dataset, str(tmp_path / "model"))
     for name in ("model", "older"):
         save_pipeline(pipeline, tmp_path / name, "", {})
@@ -61,7 +61,7 @@ def test_training_goes_on_from_a_model_of_fewer_words(
     monkeypatch: pytest.MonkeyPatch,
     where: str,
 ) -> None:
-    monkeypatch.setattr(condition_encoder, "WORDS", GROWN[where])
+    monkeypatch.setattr("quantum_diffusion.pipeline.build.vocabulary_of", lambda gates, words: GROWN[where])
     assert build(make_config, dataset, str(tmp_path / "new")).config.vocabulary == GROWN[where]
     tuned = build(make_config, dataset, str(tmp_path / "tuned"), init_from_pipeline_dir=str(tmp_path / "older"))
     assert tuned.config == saved.config

@@ -174,8 +174,10 @@ def _verify_exact_angles(
     simplify: Callable[[Ids, InstructionTable], Ids] | None,
 ) -> list[CompiledCircuit]:
     """`_verify` for gates with angles; circuits of the same gates whose angles agree to 1e-6 share a result."""
+    if not circuits:
+        return []
     table = instruction_table(pool, num_qubits)
-    longest = max(map(len, circuits), default=0)
+    longest = max(map(len, circuits))
     ids, angles = ids_from_circuits(circuits, table, longest), angles_of_circuits(circuits, table, longest)
     if simplify is not None:
         ids, angles = merge_rotations(ids, angles, table, _NO_ANGLE)
