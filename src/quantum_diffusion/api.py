@@ -49,8 +49,9 @@ from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder, model_folders
 from quantum_diffusion.python_names import named_as_in_python
 from quantum_diffusion.search.angles import refine_angles
+from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.compiling import negative_for_target, open_for_target
-from quantum_diffusion.search.exact import Compilation, find_exact
+from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
 from quantum_diffusion.training.training import DiffusionTrainer
 

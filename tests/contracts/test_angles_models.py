@@ -30,7 +30,8 @@ from quantum_diffusion.pipeline.augmentation import augment, check_augmentation
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.decoding import AngleGrid
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.search.exact import Compilation, find_exact
+from quantum_diffusion.search.compilation import Compilation
+from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.refining import Refined, shortened, snapped
 from tests.conftest import MakeConfig
 

@@ -27,7 +27,8 @@ from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.compilation import CompilationDiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.search import reach
-from quantum_diffusion.search.exact import Compilation, choose_gates, find_exact
+from quantum_diffusion.search.compilation import Compilation
+from quantum_diffusion.search.exact import choose_gates, find_exact
 from quantum_diffusion.tasks import unitary as unitary_task
 from tests.conftest import MakeConfig, read_gates
 

@@ -26,8 +26,9 @@ from quantum_diffusion.errors import CheckpointError, IncompatibleDatasetsError
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.report.results import MOST_FAILED
 from quantum_diffusion.evaluation.report.tables import summary_rows
-from quantum_diffusion.evaluation.target_evaluation import TargetResult, draw_targets, evaluate_targets
+from quantum_diffusion.evaluation.target_evaluation import TargetResult, evaluate_targets
 from quantum_diffusion.evaluation.target_metrics import TargetMetrics
+from quantum_diffusion.evaluation.target_samples import draw_targets
 from quantum_diffusion.evaluation.training_data import TrainingData
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
@@ -145,7 +146,7 @@ def test_samples_do_not_depend_on_the_blocks(
         return sample(requests, *args, **options)
 
     monkeypatch.setattr(pipeline, "sample", counted)
-    monkeypatch.setattr("quantum_diffusion.evaluation.target_evaluation._BLOCK_BYTES", 30 * 4 * 4 * 16)
+    monkeypatch.setattr("quantum_diffusion.evaluation.target_samples._BLOCK_BYTES", 30 * 4 * 4 * 16)
     parts = evaluate_targets(pipeline, dataset, settings)
     assert max(sizes) == 30, "complex128 of two qubits; less than the samples of one target"
     np.testing.assert_array_equal(whole.tries.ids, parts.tries.ids)
@@ -286,7 +287,7 @@ def test_targets_made_with_needless_gates_are_compared_in_normal_form(
 
     # Only what simulation confirms in the very form that is written is called verified.
     monkeypatch.setattr(
-        "quantum_diffusion.evaluation.target_evaluation.normal_form", lambda ids, table: np.zeros_like(ids)
+        "quantum_diffusion.evaluation.target_samples.normal_form", lambda ids, table: np.zeros_like(ids)
     )
     assert not any(evaluate_targets(pipeline, dataset, settings).verified.values())
 

@@ -14,7 +14,7 @@ from quantum_diffusion.jobs import NOT_FOUND, Outcome
 
 if TYPE_CHECKING:
     from quantum_diffusion.search.angles import LowestEnergy
-    from quantum_diffusion.search.exact import Compilation
+    from quantum_diffusion.search.compilation import Compilation
     from quantum_diffusion.search.sampling import FoundCircuits
 
 
@@ -165,7 +165,7 @@ def _complain(
     num_too_long: int = 0,
 ) -> Outcome:
     """Return the outcome of a search; if it found too few circuits, print why and what to do."""
-    from quantum_diffusion.search.exact import Compilation
+    from quantum_diffusion.search.compilation import Compilation
 
     report = {**report, "num_exact": found.num_exact, "seconds": found.seconds, "save_folder": config.save_folder}
     if found.interrupted:

@@ -22,8 +22,8 @@ from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_fr
 from quantum_diffusion.config.schema import RefineConfig
 from quantum_diffusion.device import select_device
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, quoted_path
+from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.compiling import described, title
-from quantum_diffusion.search.exact import Compilation
 from quantum_diffusion.search.files import read_target_file
 from quantum_diffusion.search.found import CompiledCircuit
 from quantum_diffusion.search.hamiltonians import PauliSum

@@ -18,7 +18,8 @@ from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, Target
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pretrained import model_folders
-from quantum_diffusion.search.exact import Compilation, find_exact
+from quantum_diffusion.search.compilation import Compilation
+from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.found import CompiledCircuit
 from quantum_diffusion.search.sampling import load_answering, read_edit
 from quantum_diffusion.search.saving import check_save_folder, save_circuits

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -30,11 +30,11 @@ from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
 from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batches
+from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.completions import Completions
-from quantum_diffusion.search.found import MODEL, CompiledCircuit, Found
+from quantum_diffusion.search.found import MODEL, Found
 from quantum_diffusion.search.reach import check_target_reach
 from quantum_diffusion.search.refining import ROUND, RefinedRounds, closed_form
-from quantum_diffusion.search.results import CircuitTable
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
@@ -44,75 +44,6 @@ _MOST_OF_CLOSED_FORMS = 1000
 
 _FIRST_WIDTH, _WIDENING = 8, 8
 """Width of the first beam, and the factor by which each next one is wider."""
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Compilation(CircuitTable):
-    """The result of a search for circuits for one target.
-
-    Attributes:
-        circuits: Distinct circuits that implement the target up to a global phase (infidelity below `EXACT`, or at most
-            the requested tolerance), cheapest first; at most the requested number.
-        best: The first of these; if there is none, the valid circuit with the lowest infidelity. None if no sample was
-            a circuit of at most `max_gates` gates.
-        gates: The allowed gates.
-        num_sampled: Number of circuits sampled, or of partial circuits kept by a beam.
-        num_exact: Number of samples, or of completed circuits of a beam, that were exact, of any length.
-        num_invalid: Number of samples that were not circuits of the allowed gates.
-        num_too_long: Number of exact circuits dropped because they had more than `max_gates` gates when simplified.
-        search: "beam", "sampling", or for gates with angles "refinement"; "angles" for those of a given circuit.
-        seconds: Duration of the search in seconds.
-        kept: Result of the fixed gates at the start, in words; None if there are none.
-        interrupted: Whether the search was interrupted, so that this is the best result until then.
-        tolerance: Accepted infidelity.
-        never_exact: Whether the target's entries prove that no circuit of these gates is exact.
-    """
-
-    circuits: tuple[CompiledCircuit, ...]
-    best: CompiledCircuit | None
-    gates: tuple[str, ...]
-    num_sampled: int
-    num_exact: int
-    num_invalid: int
-    num_too_long: int
-    search: str = "sampling"
-    seconds: float = 0.0
-    kept: str | None = None
-    interrupted: bool = False
-    tolerance: float = 0.0
-    never_exact: bool = False
-
-    @property
-    def found(self) -> Sequence[Circuit]:
-        """The circuits without their infidelities."""
-        return [compiled.circuit for compiled in self.circuits]
-
-    def figures(self, row: int) -> Mapping[str, Any]:
-        """Return a circuit's infidelity, whether it is exact, and its source if not all are the model's."""
-        compiled = self.circuits[row]
-        figures = {"infidelity": compiled.infidelity, "exact": compiled.is_exact}
-        all_alike = all(each.source == MODEL for each in self.circuits)
-        return figures if all_alike else figures | {"source": compiled.source}
-
-    @property
-    def effort(self) -> str:
-        """How much the search tried, in a few words."""
-        if self.search == "sampling":
-            return f"{self.num_exact} of {self.num_sampled} samples were exact, {self.num_invalid} invalid"
-        if self.search == "refinement":
-            return f"{counted(self.num_sampled, 'circuit')} sampled and refined"
-        if self.search == "angles":
-            return f"refined from {counted(self.num_sampled, 'start')}"
-        return f"beam search, {counted(self.num_sampled, 'partial circuit')} tried"
-
-    @property
-    def summary(self) -> str:
-        """The result in one line."""
-        found = counted(len(self.circuits), "distinct circuit")
-        nearest = ""
-        if not self.circuits and self.best is not None:
-            nearest = f"; the closest has infidelity {self.best.infidelity:.2g}"
-        return f"{found} for the target{nearest} ({self.effort}; {self.seconds:.1f} s)"
 
 
 @dataclass(frozen=True, eq=False)

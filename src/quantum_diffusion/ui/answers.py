@@ -23,8 +23,8 @@ from quantum_diffusion.circuits.gates import GATES, Matrix
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, unknown_name
 from quantum_diffusion.evaluation.report.drawings import in_words, layered
 from quantum_diffusion.search import states, unitaries
+from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.compiling import open_for_target
-from quantum_diffusion.search.exact import Compilation
 from quantum_diffusion.search.files import read_target
 from quantum_diffusion.search.sampling import FoundCircuits
 from quantum_diffusion.ui.models import Settings, described_models, open_model
