@@ -14,7 +14,7 @@ import stim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantum_diffusion.circuits import peephole
+from quantum_diffusion.circuits import peephole, peephole_tables
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES, GatePool
@@ -244,7 +244,7 @@ def test_rules(pool: str, before: str, after: str) -> None:
 def test_gates_merge_where_windows_are_too_rich_to_be_searched(
     before: str, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peephole, "_MAX_LOCAL", 0)
+    monkeypatch.setattr(peephole_tables, "_MAX_LOCAL", 0)
     monkeypatch.setattr(peephole, "rules_of", peephole.rules_of.__wrapped__)  # tables of its own
     table = instruction_table(GatePool(WITHOUT_ANGLES), 4)
     texts = (before, "h 0; h 1", before, "h 3")
@@ -310,7 +310,7 @@ def test_the_same_input_gives_the_same_bytes_with_new_tables() -> None:
     ids = random_ids(np.random.default_rng(10), table, 500, 0, 24)
     result = optimize(ids, table)
     peephole.rules_of.cache_clear()
-    peephole._automaton.cache_clear()
+    peephole_tables._automaton.cache_clear()
     np.testing.assert_array_equal(optimize(ids, table), result)
 
 
@@ -319,7 +319,7 @@ def test_the_same_input_gives_the_same_bytes_with_new_tables() -> None:
 @pytest.mark.parametrize("label", ["h_cx", "full", "phases", "antisymmetric"])
 def test_tables_of_products_agree_with_matrices(label: str, width: int, backwards: bool) -> None:
     pool = GatePool(POOLS[label])
-    automaton = peephole._automaton(pool, width, backwards)
+    automaton = peephole_tables._automaton(pool, width, backwards)
     table = instruction_table(GatePool([gate.name for gate in pool if gate.num_qubits <= width]), width)
     words = automaton.words.astype(np.int16) + 1
     if backwards:  # the words are read from the end
@@ -348,7 +348,7 @@ def test_large_vocabularies_only_cancel_inverse_neighbours() -> None:
 
 def test_many_qubits() -> None:
     """Windows on three qubits are not searched there; those on two are."""
-    table = instruction_table(GatePool(["h", "cx", "ccx", "swap"]), peephole.MAX_QUBITS_FOR_TRIPLES + 2)
+    table = instruction_table(GatePool(["h", "cx", "ccx", "swap"]), peephole_tables.MAX_QUBITS_FOR_TRIPLES + 2)
     text = "ccx 0 1 2; cx 9 13; ccx 0 1 2; cx 13 9; cx 9 13"
     ids = ids_from_circuits([Circuit(table.num_qubits, read_gates(text))], table, 6)
     expected = [Circuit(table.num_qubits, read_gates("swap 9 13"))]

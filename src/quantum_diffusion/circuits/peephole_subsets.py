@@ -16,16 +16,8 @@ from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable, in_pool, instruction_table
-from quantum_diffusion.circuits.peephole import (
-    MAX_INSTRUCTIONS,
-    MAX_WIDTH,
-    PASS,
-    Automaton,
-    Rules,
-    Window,
-    apply_rules,
-    rules_of,
-)
+from quantum_diffusion.circuits.peephole import MAX_INSTRUCTIONS, apply_rules
+from quantum_diffusion.circuits.peephole_tables import MAX_WIDTH, PASS, Automaton, Rules, Window, rules_of
 from quantum_diffusion.circuits.simplify import cancel_inverse_neighbours
 
 _SUBSETS_AT_ONCE = 8
