@@ -24,7 +24,6 @@ from quantum_diffusion.circuits.instructions import (
     gates_first,
     instruction_table,
 )
-from quantum_diffusion.circuits.keys import row_keys
 from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
@@ -144,12 +143,9 @@ class RefinedRounds:
     def _continued(self, tries: Refined, temperature: float) -> Refined:
         """Return circuits that fall short with more gates, from the model for what is left to do, refined as a whole.
 
-        Each is the better of before and after.
+        Where that does not bring them nearer to the target, or they become too long, they stay as they were.
         """
-        lengths = gate_count(tries.ids)
-        short = tries.infidelities >= self._accepted
-        rows = np.flatnonzero(short & (tries.infidelities < _WORTH_CONTINUING) & (lengths < self._most_gates))
-        begun = tries.take(rows[np.unique(row_keys(tries.ids[rows]), return_index=True)[1]])
+        begun = self._worth_continuing(tries)
         if not len(begun):
             return begun
         table = self._pipeline.table
@@ -162,9 +158,22 @@ class RefinedRounds:
         ids, angles = merge_rotations(*gates_first(ids, angles), table)
         fits = gate_count(ids) <= self._most_gates
         steps = begun.ids.shape[1]
-        ids, angles = ids[fits, :steps], angles[fits, :steps]
+        ids, angles = np.where(fits[:, None], ids[:, :steps], begun.ids), angles[:, :steps]
+        angles = np.where(fits[:, None, None], angles, begun.angles)
         angles, infidelities = refine(ids, angles, self._target, table)
-        return Refined(ids, angles, infidelities)
+        nearer = infidelities < begun.infidelities
+        return Refined(
+            np.where(nearer[:, None], ids, begun.ids),
+            np.where(nearer[:, None, None], angles, begun.angles),
+            np.where(nearer, infidelities, begun.infidelities),
+        )
+
+    def _worth_continuing(self, tries: Refined) -> Refined:
+        """Return the circuits that fall short by little enough and may have more gates, each local minimum once."""
+        near = (tries.infidelities >= self._accepted) & (tries.infidelities < _WORTH_CONTINUING)
+        chosen = tries.take(near & (gate_count(tries.ids) < self._most_gates))
+        minima = np.column_stack([self._pipeline.table.first[chosen.ids], np.rint(1e6 * chosen.infidelities)])
+        return chosen.take(np.sort(np.unique(minima, axis=0, return_index=True)[1]))
 
     def _circuits(self, tries: Refined) -> list[Circuit]:
         """Return the good circuits, the shortest ones also shortened, and the best of the others."""
