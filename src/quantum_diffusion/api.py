@@ -299,7 +299,7 @@ def refine(
 
     Example:
         >>> ansatz = Circuit.from_qasm('include "qelib1.inc"; qreg q[1]; rz(1) q[0]; rx(1) q[0]; rz(1) q[0];')
-        >>> refine(ansatz, np.array([[1, 1], [1, -1]]) / 2**0.5)[0].gate_counts
+        >>> refine(ansatz, "qft:1")[0].gate_counts
         {'rz': 2, 'rx': 1}
     """
     with named_as_in_python("refine"):

@@ -90,7 +90,7 @@ def test_what_is_told_while_writing_is_what_training_tells(pipeline: DiffusionPi
 
 
 def test_circuits_of_exactly_so_many_gates_are_told_and_others_are_not(pipeline: DiffusionPipeline) -> None:
-    prompts = [pipeline.config.prompts[-1]] * 64
+    prompts = [pipeline.config.prompts[-1]] * 16
     before = [
         pipeline.sample(prompts, 0, edit=edit).ids for edit in (None, Edit(max_gates=4), Edit(min_gates=4, max_gates=4))
     ]

@@ -729,8 +729,8 @@ def with_parameters(value: np.float32) -> Callable[[Path], None]:
         (lambda folder: describe_as(folder, gate_pool=[1, 2]), "params.gate_pool is [1, 2], expected a list of names"),
         (lambda folder: describe_as(folder, gate_pool=[]), "the gate set is empty"),
         (
-            lambda folder: describe_as(folder, gate_pool=["h", "rx"]),
-            "holds circuits of the gate 'rx', which is not read: give one whose gates are among h, x,",
+            lambda folder: describe_as(folder, gate_pool=["h", "ch"]),
+            "holds circuits of the gate 'ch', which is not read: give one whose gates are among h, x,",
         ),
         (
             lambda folder: describe_as(folder, gate_pool=["os.system", "h"]),

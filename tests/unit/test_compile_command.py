@@ -32,7 +32,7 @@ def model(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         gate_set=("h", "cx", "x"), num_qubits=2, condition_type="UNITARY", num_samples=20, max_gates=3, n_jobs=1
     )
     data = DatasetGenerator(config).generate()[0]
-    save_pipeline(make_pipeline(pipeline_config(make_config(), data), seed=1), Path("model"), "", {})
+    save_pipeline(make_pipeline(pipeline_config(make_config(), data), seed=0), Path("model"), "", {})
     return "compile.model_dir=model"
 
 

@@ -24,7 +24,7 @@ from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, SourceE
 from quantum_diffusion.evaluation.metrics import EvaluationMetrics
 from quantum_diffusion.evaluation.report.axes import Axis, round_numbers
 from quantum_diffusion.evaluation.report.charts import MOST_POINTS, Bars, Curve, bar_chart, line_chart, smoothed
-from quantum_diffusion.evaluation.report.drawings import drawing, layered
+from quantum_diffusion.evaluation.report.drawings import drawing, layered, named
 from quantum_diffusion.evaluation.report.markup import element, escaped, table
 from quantum_diffusion.evaluation.report.page import write_report
 from quantum_diffusion.evaluation.report.results import write_results_folder
@@ -500,10 +500,12 @@ def test_an_axis_has_its_values_and_its_numbers_between_its_ends(values: list[fl
 def test_every_gate_is_drawn(name: str) -> None:
     gate = GATES[name]
     qubits, angles = tuple(range(1, gate.num_qubits + 1)), SOME_ANGLES[: gate.num_angles]
-    circuit = Circuit(4, (Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :], angles),))
+    instruction = Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :], angles)
+    circuit = Circuit(4, (instruction,))
     page = Page(str(drawing(circuit, "title")))
     (label,) = [value for value in page.values("aria-label") if value.startswith("circuit")]
-    assert f"{name} on q1" in label
+    assert f"{named(instruction)} on q1" in label
+    assert all(f"{angle:g}" in label for angle in angles)
     assert len([1 for _, values in page.tags if values.get("class") == "wire"]) == 4
 
 
