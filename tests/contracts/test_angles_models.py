@@ -5,6 +5,7 @@ Models have random weights: sampling and refinement alone must find short circui
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,19 @@ from quantum_diffusion.circuits.matrices import EXACT_ANGLES, as_two_channels, f
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
-from quantum_diffusion.config.schema import DatasetConfig, TrainingConfig
+from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, TrainingConfig
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.diffusion.noise import Noise
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.evaluation.report.figures import read_evaluation_folder
+from quantum_diffusion.evaluation.target_evaluation import evaluate_targets
 from quantum_diffusion.models.unitary_encoder import PauliEncoder
 from quantum_diffusion.pipeline.augmentation import augment, check_augmentation
 from quantum_diffusion.pipeline.build import pipeline_config
 from quantum_diffusion.pipeline.decoding import AngleGrid
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.refining import Refined, shortened, snapped
@@ -41,6 +45,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "UNITARY": {"unitary_encoder": {"type": "pauli", "params": {"width": 16, "depth": 1, "remaining": True}}},
     "STATE": {"state_encoder": {"params": {"width": 16, "depth": 1, "remaining": True}}},
 }
+
+
+PROMPT = f"Compile using: {list(GATE_SET)}"
 
 
 def generate(**changes: Any) -> CircuitDataset:
@@ -333,3 +340,52 @@ def test_snapped_angles_are_the_roundest() -> None:
     result = snapped(Refined(ids, angles, np.zeros(1)), target, table, EXACT_ANGLES)
     assert gate_count(result.ids).tolist() == [1]
     np.testing.assert_allclose(result.angles[0, 0], np.pi / 2, atol=1e-6)
+
+
+# ---- evaluation, edits
+
+
+@pytest.mark.parametrize("task", ["UNITARY", "STATE"])
+def test_an_evaluation_refines_and_stands_beside_chance(make_config: MakeConfig, tmp_path: Path, task: str) -> None:
+    pipeline = build(make_config, task)
+    data = generate(condition_type=task, num_samples=12, seed=9)
+    asked = EvaluationConfig(dataset="data", model_dir="m", num_targets=8, samples_per_target=12, max_drawings=4)
+    result = evaluate_targets(pipeline, data, asked)
+    figures = result.metrics
+    assert (figures.exact_below, figures.infidelity_edges[1]) == (1e-10, 1e-10)
+    assert sum(figures.infidelity_counts) == 8 * 12
+    assert figures.angles is not None
+    for shares in (figures.angles.solved_below, figures.angles.baseline_random_solved_below):
+        assert list(shares) == ["0.01", "0.0001", "1e-06", "1e-10"]
+        assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert figures.angles.solved_below["1e-10"] == figures.best_of["12"] > 0
+    assert sum(group.num_targets for group in figures.angles.by_angles.values()) == figures.num_targets
+    assert 0 < figures.angles.mean_empty_infidelity <= 1
+    for name, circuits in result.verified.items():
+        target = result.targets.corners[result.targets.names.index(name)]
+        for one in circuits:
+            made = by_qiskit(one)[:, : target.shape[1]]
+            assert infidelities(made[None], target[None])[0] < 1e-10
+    result.write(tmp_path / "results", asked)
+    assert "below 1e-06" in (tmp_path / "results/metrics.md").read_text()
+    assert read_evaluation_folder("results", tmp_path / "results", 4).metrics == figures
+
+
+def test_kept_gates_keep_their_angles(make_config: MakeConfig) -> None:
+    pipeline = build(make_config)
+    start = circuit(("rx", (0.777,), (1,)), ("cx", (), (0, 1)))
+    target = by_qiskit(circuit(("rx", (0.777,), (1,)), ("cx", (), (0, 1)), ("rz", (0.3,), (0,))))
+    edit = Edit(start=start, keep=(0, 1))
+    samples = pipeline.sample(pipeline.requests([PROMPT], [target]).repeated(16), 0, edit=edit)
+    assert all(one.instructions[:2] == start.instructions for one in samples.circuits(np.arange(16)))
+    found = find_exact(pipeline, target, edit=edit, max_tries=512)
+    assert_right(found, target)
+    assert found.circuits[0].circuit.instructions[:2] == start.instructions
+
+
+def test_tiny_angles_are_not_taken_for_none(make_config: MakeConfig) -> None:
+    pipeline = build(make_config)
+    target = by_qiskit(circuit(("rz", (1e-3,), (0,))))
+    found = find_exact(pipeline, target, gates=["h", "rz"], max_tries=512)
+    assert_right(found, target)
+    assert found.circuits[0].circuit.gate_counts == {"rz": 1}

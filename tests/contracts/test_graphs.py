@@ -135,7 +135,7 @@ def test_graphs_make_the_steps_that_plain_ones_are(
     for one, other in zip(recorded.steps, plain.steps[-len(recorded.steps) :], strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-4 if device == "cpu" else 1e-3)
         assert one.learning_rate == other.learning_rate
-    # Muon works in bfloat16 where that is fast, and many instructions have gradients that are hardly more than rounding.
+    # Muon works in bfloat16 where that is fast; of many instructions, most gradients are hardly more than rounding.
     near = 5e-3 if CASES[case].get("optimizer") == "muon" or case == "policy of angles" else 1e-3
     for one, other in zip(state.network.parameters(), expected.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=near)
