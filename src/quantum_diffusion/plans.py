@@ -16,6 +16,7 @@ from typing import Any
 from quantum_diffusion.config.schema import (
     DatasetConfig,
     EvaluationConfig,
+    RefineConfig,
     SampleConfig,
     TargetSearchConfig,
     TrainingConfig,
@@ -156,6 +157,21 @@ def _target_search(config: TargetSearchConfig) -> Plan:
     return _search(config, asked, config.gates or pipeline.gate_pool.names, pipeline.config.max_gates)
 
 
+def _refinement(config: RefineConfig) -> Plan:
+    from quantum_diffusion.search.angles import check_refinement
+
+    circuit = check_refinement(config)
+    angles = sum(len(step.angles) for step in circuit.instructions)
+    sizes = counted(circuit.num_qubits, "qubit"), counted(len(circuit), "gate"), counted(angles, "angle")
+    words = {
+        "circuit": ", ".join(sizes),
+        "asked": str(config.target or config.state or config.energy),
+        "budget": f"{counted(config.starts, 'start')}, usually a few seconds",
+        "folder": config.save_folder or "none: the circuit is only printed",
+    }
+    return Plan(words, None, {"gates": len(circuit), "angles": angles, "folder": config.save_folder})
+
+
 def _search(config: SampleConfig | TargetSearchConfig, asked: str, gates: Any, most: int) -> Plan:
     tries = f"up to {counted(config.max_tries, 'try', 'tries')}, usually a few seconds"
     words = {
@@ -186,5 +202,6 @@ _PLANS: dict[type, Callable[[Any], Plan]] = {
     EvaluationConfig: _evaluation,
     SampleConfig: _sampling,
     TargetSearchConfig: _target_search,
+    RefineConfig: _refinement,
     UiConfig: _page,
 }

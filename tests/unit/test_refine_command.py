@@ -106,7 +106,7 @@ def test_the_nearest_circuit_is_shown_where_none_is_exact(folder: Path, capsys: 
         (["fourier.qasm"], "give one of target, state and energy"),
         (["fourier.qasm", "refine.target=qft:2", "refine.state=ghz:2"], "give one of target, state and energy"),
         (["fixed.qasm", "refine.target=qft:1"], "the circuit has no gates with angles"),
-        (["fourier.qasm", "refine.target=qft:3"], "the target has 3 qubits"),
+        (["fourier.qasm", "refine.target=qft:3"], "the target has more qubits than the circuit, 2"),
         (["nowhere.qasm", "refine.target=qft:2"], "refine.circuit: 'nowhere.qasm'"),
         (["fourier.qasm", "refine.energy=XYZ"], "acts on 3 qubits and the circuit has 2"),
         (["fourier.qasm", "refine.energy=XY+Q"], "cannot read the Hamiltonian"),
@@ -118,10 +118,18 @@ def test_the_nearest_circuit_is_shown_where_none_is_exact(folder: Path, capsys: 
 def test_what_does_not_fit_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    status, _, err = run(capsys, *arguments)
-    assert status == 2
-    assert said in err
-    assert err.count("\n") == 1
+    for dry in ([], ["--dry-run"]):
+        status, _, err = run(capsys, *arguments, *dry)
+        assert status == 2
+        assert said in err
+        assert err.count("\n") == 1
+
+
+def test_a_dry_run_says_what_would_be_done(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "fourier.qasm", "refine.target=qft:2", "refine.save_folder=found", "--dry-run")
+    assert (status, err) == (0, "")
+    assert "2 qubits, 4 gates, 1 angle" in out
+    assert not Path("found").exists()
 
 
 def test_programs_get_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,13 @@ from quantum_diffusion.circuits.simulate import statevectors
 from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import RefineConfig
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, counted, quoted_path
+from quantum_diffusion.errors import (
+    ConfigError,
+    QuantumDiffusionError,
+    TooManyQubitsError,
+    counted,
+    quoted_path,
+)
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.compiling import described, title
 from quantum_diffusion.search.files import read_target_file
@@ -86,15 +92,7 @@ def refine_file(config: RefineConfig) -> Compilation | LowestEnergy:
         GateSetError: The circuit has gates that are not known.
         CheckpointError: `save_folder` is in use.
     """
-    check_kind(config, RefineConfig, "config", PRESETS_HINT)
-    check_save_folder(config.save_folder, "refine.save_folder")
-    try:
-        read = read_target_file(Path(config.circuit))
-        if isinstance(read, np.ndarray):
-            raise ConfigError("it holds a matrix: give an OpenQASM program")
-        circuit = Circuit.from_qiskit(read)
-    except QuantumDiffusionError as problem:
-        raise type(problem)(f"refine.circuit: {quoted_path(config.circuit)}: {problem}") from problem
+    circuit = check_refinement(config)
     if config.energy is not None:
         return minimize_energy(
             circuit, config.energy, starts=config.starts, tolerance=config.tolerance, seed=config.seed
@@ -112,6 +110,56 @@ def refine_file(config: RefineConfig) -> Compilation | LowestEnergy:
     )
 
 
+def check_refinement(config: RefineConfig) -> Circuit:
+    """Refuse what `refine_file` would refuse, and return the circuit."""
+    check_kind(config, RefineConfig, "config", PRESETS_HINT)
+    check_save_folder(config.save_folder, "refine.save_folder")
+    try:
+        read = read_target_file(Path(config.circuit))
+        if isinstance(read, np.ndarray):
+            raise ConfigError("it holds a matrix: give an OpenQASM program")
+        circuit = Circuit.from_qiskit(read)
+    except QuantumDiffusionError as problem:
+        raise type(problem)(f"refine.circuit: {quoted_path(config.circuit)}: {problem}") from problem
+    _check_angles(circuit)
+    if config.energy is None:
+        _read_target(circuit, config.target, config.state, config.seed)
+    else:
+        _read_hamiltonian(circuit, config.energy)
+    return circuit
+
+
+def _check_angles(circuit: Circuit) -> None:
+    if not any(step.angles for step in circuit.instructions):
+        raise ConfigError("the circuit has no gates with angles: give one with e.g. rz, ry or cp")
+
+
+def _read_target(circuit: Circuit, target: object, state: object, seed: int) -> tuple[str, Matrix]:
+    """Return the name of the task and the target of a circuit."""
+    if (target is None) == (state is None):
+        raise ConfigError("give target or state, and not both")
+    task, read, given = (
+        (UnitaryTask.name, target_unitary, target) if state is None else (StateTask.name, target_state, state)
+    )
+    try:
+        return task, read(given, circuit.num_qubits, gates=[*circuit.gate_counts], seed=seed)
+    except TooManyQubitsError:
+        raise ConfigError(
+            f"the target has more qubits than the circuit, {circuit.num_qubits}: give a smaller target, or a circuit "
+            "of as many"
+        ) from None
+
+
+def _read_hamiltonian(circuit: Circuit, text: str) -> PauliSum:
+    total = PauliSum.parse(text)
+    if total.num_qubits != circuit.num_qubits:
+        raise ConfigError(
+            f"the Hamiltonian acts on {counted(total.num_qubits, 'qubit')} and the circuit has {circuit.num_qubits}: "
+            "give one letter for every qubit of the circuit"
+        )
+    return total
+
+
 def refine_angles(circuit: Circuit, target: object, state: object, *, seed: int = 0, **settings: Any) -> Compilation:
     """Find the angles of a circuit for a unitary or a state, given by name, file or array; see `refine_circuit`.
 
@@ -119,13 +167,7 @@ def refine_angles(circuit: Circuit, target: object, state: object, *, seed: int 
         ConfigError: Neither or both are given, one cannot be read or does not fit the circuit.
     """
     check_kind(circuit, Circuit, "circuit")
-    if (target is None) == (state is None):
-        raise ConfigError("give target or state, and not both")
-    gates = [*circuit.gate_counts]
-    if state is None:
-        task, wanted = UnitaryTask.name, target_unitary(target, circuit.num_qubits, gates=gates, seed=seed)
-    else:
-        task, wanted = StateTask.name, target_state(state, circuit.num_qubits, gates=gates, seed=seed)
+    task, wanted = _read_target(circuit, target, state, seed)
     return refine_circuit(circuit, wanted, task=task, seed=seed, **settings)
 
 
@@ -209,8 +251,7 @@ def _starts(circuit: Circuit, count: int, seed: int) -> tuple[Ids, Angles, Instr
     """
     check_kind(circuit, Circuit, "circuit")
     check_count(count, "starts", 1)
-    if not any(step.angles for step in circuit.instructions):
-        raise ConfigError("the circuit has no gates with angles: give one with e.g. rz, ry or cp")
+    _check_angles(circuit)
     table = instruction_table(GatePool(circuit.gate_counts), circuit.num_qubits)
     ids, own = ids_from_circuits([circuit], table, len(circuit)), angles_of_circuits([circuit], table, len(circuit))
     every = np.repeat(ids, count, axis=0)
@@ -236,13 +277,7 @@ def minimize_energy(
     """
     started = time.perf_counter()
     ids, tried, table = _starts(circuit, starts, seed)
-    total = PauliSum.parse(hamiltonian)
-    if total.num_qubits != circuit.num_qubits:
-        raise ConfigError(
-            f"the Hamiltonian acts on {counted(total.num_qubits, 'qubit')} and the circuit has {circuit.num_qubits}: "
-            "give one letter for every qubit of the circuit"
-        )
-    matrix = total.matrix()
+    matrix = _read_hamiltonian(circuit, hamiltonian).matrix()
     found, energies = lowest_energy(ids, tried, matrix, table)
     best = int(energies.argmin())
     (final,) = circuits_from_ids(ids[best : best + 1], table, angles=found[best : best + 1])
