@@ -24,6 +24,7 @@ from quantum_diffusion.arguments import (
     shown,
 )
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import have_angles
 from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
     DatasetConfig,
@@ -248,7 +249,8 @@ def compile(target: object, *, device: str = "auto", **wanted: Unpack[TargetOpti
         >>> compile("ccz", gates=["h", "ccx"])[0].gate_counts
         {'h': 2, 'ccx': 1}
     """
-    return _find("compile", model_folders(None, "compile"), lambda folder: _opened(folder, device), target, wanted)
+    folders = model_folders(None, "compile", have_angles(wanted.get("gates")))
+    return _find("compile", folders, lambda folder: _opened(folder, device), target, wanted)
 
 
 def prepare(target: object, *, device: str = "auto", **wanted: Unpack[TargetOptions]) -> Compilation:

@@ -17,6 +17,9 @@ PREFIX = "pretrained:"
 DEFAULTS = {"sample": ("srv",), "compile": ("unitary_3q", "unitary_4q", "unitary_5q"), "prepare": ("state",)}
 """The default models of each command; it uses the first with enough qubits."""
 
+WITH_ANGLES = {"compile": ("angles_3q",)}
+"""The default models of a command where the gates asked for include some with angles."""
+
 MODEL_FILES = ("*.yaml", "*.safetensors", "README.md", "model.pt", "embedder.pt")
 """The files of a model on the Hub, ours or genQC's; nothing else is downloaded or uploaded."""
 
@@ -46,11 +49,15 @@ def model_folder(model: str | os.PathLike[str]) -> Path:
     return Path(text) if address is None else download(address, "model", MODEL_FILES, CheckpointError)
 
 
-def model_folders(model: str | None, command: str) -> Sequence[Path]:
+def model_folders(model: str | None, command: str, with_angles: bool = False) -> Sequence[Path]:
     """Return the folders of the models that a command may use, those with fewer qubits first.
 
     Args:
         model: See `model_folder`; None gives the pretrained models.
         command: The command.
+        with_angles: Whether the gates asked for include some with angles.
     """
-    return [WEIGHTS / name for name in DEFAULTS[command]] if model is None else [model_folder(model)]
+    if model is not None:
+        return [model_folder(model)]
+    names = WITH_ANGLES if with_angles and command in WITH_ANGLES else DEFAULTS
+    return [WEIGHTS / name for name in names[command]]

@@ -10,11 +10,12 @@ import pytest
 from qiskit import qasm2
 from qiskit.quantum_info import Operator
 
+from quantum_diffusion.circuits.matrices import infidelities
 from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pretrained import DEFAULTS, WEIGHTS, model_folder, pretrained_names
+from quantum_diffusion.pretrained import DEFAULTS, WEIGHTS, WITH_ANGLES, model_folder, pretrained_names
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.targets import TargetTask
 
@@ -23,7 +24,7 @@ MIB = 2**20
 
 def test_all_of_them_open_and_are_small() -> None:
     names = pretrained_names()
-    assert {name for models in DEFAULTS.values() for name in models} == set(names)
+    assert {name for models in (*DEFAULTS.values(), *WITH_ANGLES.values()) for name in models} == set(names)
     total = 0
     for name in names:
         size = sum(file.stat().st_size for file in (WEIGHTS / name).rglob("*") if file.is_file())
@@ -59,6 +60,23 @@ def test_unitaries_are_compiled(name: str) -> None:
     for target in pipeline.task.targets_of(ids, pipeline.table):
         (found,) = find_exact(pipeline, target).circuits
         assert Operator(qasm2.loads(found.circuit.to_qasm2())).equiv(Operator(target))
+
+
+def test_unitaries_are_compiled_with_angles() -> None:
+    pipeline = load_pipeline("pretrained:angles_3q")
+    assert isinstance(pipeline.task, TargetTask)
+    rng = np.random.default_rng(3)
+    ids = random_ids(rng, pipeline.table, 8, 2, 6)
+    angles = pipeline.table.random_angles(ids, rng)
+    for target in pipeline.task.targets_of(ids, pipeline.table, angles):
+        (found,) = find_exact(pipeline, target).circuits
+        made = Operator(qasm2.loads(found.circuit.to_qasm2())).data
+        assert infidelities(made[None], target[None])[0] < 1e-10
+
+
+def test_the_fourier_transform_has_the_gates_of_the_textbook(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("compile", ["qft:3", "compile.gates=[h,cp,swap]", "compile.device=cpu"]) == 0
+    assert "3 h, 3 cp, 1 swap" in capsys.readouterr().out
 
 
 def test_commands_need_no_model(

@@ -222,6 +222,12 @@ GATES: dict[str, Gate] = {
 }
 
 
+def have_angles(names: object) -> bool:
+    """Tell whether a list of gates names some with angles; whatever else was given has none."""
+    known = tuple(GATES)  # unlike a dict, `in` also works for unhashable values
+    return isinstance(names, Iterable) and any(GATES[name].num_angles for name in names if name in known)
+
+
 class GatePool:
     """An ordered set of gates; gate number k of the pool (from 1) is token k.
 

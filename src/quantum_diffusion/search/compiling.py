@@ -13,7 +13,7 @@ from typing import Any
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.files import numbered
-from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.gates import Matrix, have_angles
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
@@ -69,7 +69,7 @@ def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline
     """Return the model of a configuration, and the target as an array; see `open_for_target`."""
     return open_for_target(
         config.command,
-        model_folders(config.model_dir, config.command),
+        model_folders(config.model_dir, config.command, have_angles(config.gates)),
         config.target,
         lambda folder: load_answering(config.command, folder, config.device, config.model_params.weights),
         gates=config.gates,

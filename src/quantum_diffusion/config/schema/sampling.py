@@ -194,7 +194,8 @@ class CompileConfig(TargetSearchConfig):
 
     model_dir: PathText | None = None
     """Folder of a saved model that was trained on unitaries, pretrained:NAME or hf://owner/name; null uses
-    pretrained:unitary_3q, unitary_4q or unitary_5q, depending on the target's qubits."""
+    pretrained:unitary_3q, unitary_4q or unitary_5q, depending on the target's qubits, and pretrained:angles_3q if gates
+    has some with angles."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or a name: qft, toffoli, ccz, ghz or random, also
     with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits); or
