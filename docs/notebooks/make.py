@@ -128,10 +128,10 @@ Find the angles of a circuit of your own, then let a model choose the gates, too
 # %%
 import quantum_diffusion as qd
 
-ansatz = qd.Circuit.from_qasm('''
-include "qelib1.inc"; qreg q[3];
-h q[2]; cp(1) q[1],q[2]; cp(1) q[0],q[2]; h q[1]; cp(1) q[0],q[1]; h q[0]; swap q[0],q[2];
-''')
+ansatz = qd.Circuit.from_qasm(
+    'include "qelib1.inc"; qreg q[3];'
+    "h q[2]; cp(1) q[1],q[2]; cp(1) q[0],q[2]; h q[1]; cp(1) q[0],q[1]; h q[0]; swap q[0],q[2];"
+)
 qd.refine(ansatz, "qft:3")
 # %% [markdown]
 The gates stay; the angles are moved until the circuit implements the quantum Fourier transform. It is called exact if
@@ -140,10 +140,10 @@ its infidelity, simulated in 64 bits from the gates as they are written, is belo
 The same works for the evolution of a Hamiltonian. This circuit is too short for an exact result, so an approximate one
 is asked for:
 # %%
-trotter = qd.Circuit.from_qasm('''
-include "qelib1.inc"; qreg q[2];
-rx(0) q[0]; rx(0) q[1]; cx q[0],q[1]; rz(0) q[1]; cx q[0],q[1]; rx(0) q[0]; rx(0) q[1];
-''')
+trotter = qd.Circuit.from_qasm(
+    'include "qelib1.inc"; qreg q[2];'
+    "rx(0) q[0]; rx(0) q[1]; cx q[0],q[1]; rz(0) q[1]; cx q[0],q[1]; rx(0) q[0]; rx(0) q[1];"
+)
 qd.refine(trotter, "ising:2:J0.4:h0.2:t0.25", tolerance=1e-4)
 # %% [markdown]
 `pauli:0.5*XX-0.3*ZZ:t0.25` is the evolution of any sum of Pauli operators. With `state=` instead of a target, a circuit
