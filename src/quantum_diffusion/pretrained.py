@@ -25,8 +25,10 @@ MODEL_FILES = ("*.yaml", "*.safetensors", "README.md", "model.pt", "embedder.pt"
 
 
 def pretrained_names() -> Sequence[str]:
-    """Return the names of the models that come with the package."""
-    return sorted(folder.name for folder in WEIGHTS.iterdir() if (folder / "config.yaml").is_file())
+    """Return the names of the models that come with the package, those of gates with angles last."""
+    names = [folder.name for folder in WEIGHTS.iterdir() if (folder / "config.yaml").is_file()]
+    with_angles = {name for models in WITH_ANGLES.values() for name in models}
+    return sorted(names, key=lambda name: (name in with_angles, name))
 
 
 def model_folder(model: str | os.PathLike[str]) -> Path:
