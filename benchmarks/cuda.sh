@@ -24,4 +24,4 @@ part training 100 "$python" benchmarks/training.py 2
 part fit-3x16 90 "$python" benchmarks/fit.py --repetitions 3 --steps 50
 part fit-8x52 60 "$python" benchmarks/fit.py --repetitions 3 --steps 15 --qubits 8 --gates 52
 part sampling 60 "$python" benchmarks/sampling.py 2 1024
-part peer 80 "$python" benchmarks/peer/run.py --python "$python" --repetitions 2 --cases "training,sampling" --output "$folder/peer.json"
+part peer 80 "$python" benchmarks/peer/run.py --python "$python" --repetitions 2 --cases "training;sampling" --output "$folder/peer.json"

@@ -1,6 +1,6 @@
 """Compares this package with genQC 0.2.5 and with Qiskit's synthesis, both sides of a case in turn.
 
-Run: python benchmarks/peer/run.py [--repetitions 3] [--cases generation,sampling] [--small] [--output peer.json]; it
+Run: python benchmarks/peer/run.py [--repetitions 3] [--cases "generation;sampling"] [--small] [--output peer.json]; it
 builds an environment for genQC in build/peer on first use (500 MB, or several GB where torch comes with CUDA), uses
 CUDA if available, and needs Linux. Each side of a case runs in a process of its own, which is idle while the other one
 measures; a ratio is the median of the rounds' ratios. theirs.py says what had to be mended for genQC to run.
@@ -261,12 +261,12 @@ def main() -> None:
     """Measure all chosen cases, print tables and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--cases", help="beginnings of titles to measure, separated by commas; default all")
+    parser.add_argument("--cases", help="beginnings of titles to measure, separated by semicolons; default all")
     parser.add_argument("--python", type=Path, help="an interpreter that has genQC; default builds build/peer")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    chosen = tuple((options.cases or "").split(","))
+    chosen = tuple((options.cases or "").split(";"))
     python = options.python or build_environment()
     result: dict[str, Any] = {"versions": versions(), "genqc": [], "qiskit": []}
     print(", ".join(f"{name} {value}" for name, value in result["versions"].items()))
