@@ -95,8 +95,7 @@ def refine(config: RefineConfig) -> Outcome:
         f"the best angles have infidelity {found.best.infidelity:.2g}: raise refine.starts, set refine.tolerance "
         "above it, or give a circuit with more gates"
     )
-    print(f"error: {problem}", file=sys.stderr)
-    return Outcome(NOT_FOUND, {"error": problem, **report})
+    return _not_found(problem, report)
 
 
 def _lowest_energy(found: LowestEnergy, config: RefineConfig) -> Outcome:
@@ -124,6 +123,11 @@ def _lowest_energy(found: LowestEnergy, config: RefineConfig) -> Outcome:
         f"the energy is {found.excess:.2g} of the range above the lowest: raise refine.starts, set refine.tolerance "
         "above it, or give a circuit with more gates"
     )
+    return _not_found(problem, report)
+
+
+def _not_found(problem: str, report: dict[str, Any]) -> Outcome:
+    """Print why nothing was found, and return it as an outcome with the report."""
     print(f"error: {problem}", file=sys.stderr)
     return Outcome(NOT_FOUND, {"error": problem, **report})
 
@@ -192,5 +196,4 @@ def _complain(
     elif isinstance(found, Compilation) and found.best and (found.tolerance or found.search == "refinement"):
         mends.append(f"set {section}.tolerance above {found.best.infidelity:.2g}, the infidelity of the best circuit")
     problem = f"{problem}: {' or '.join(mends)}"
-    print(f"error: {problem}", file=sys.stderr)
-    return Outcome(NOT_FOUND, {"error": problem, **report})
+    return _not_found(problem, report)
