@@ -21,7 +21,7 @@ from quantum_diffusion.circuits.matrices import EXACT_ANGLES, as_two_channels, f
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import decode_tokens, encode_ids
-from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, TrainingConfig
+from quantum_diffusion.config.schema import DatasetConfig, EvaluationConfig, SamplingConfig, TrainingConfig
 from quantum_diffusion.data.container import Batch, CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.diffusion.noise import Noise
@@ -37,6 +37,7 @@ from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.refining import Refined, shortened, snapped
+from quantum_diffusion.search.structures import _Peaks
 from tests.conftest import MakeConfig
 
 GATE_SET = ("h", "cx", "rx", "rz", "cp", "crz")
@@ -262,8 +263,58 @@ def test_limits_are_kept(make_config: MakeConfig) -> None:
     for found in few.circuits:
         assert len(found.circuit) <= 2
         assert set(found.circuit.gate_counts) <= {"rz", "cp"}
-    with pytest.raises(ConfigError, match="search=beam is for gates without angles"):
+
+
+@pytest.mark.parametrize("task", ["UNITARY", "STATE"])
+@pytest.mark.parametrize("search", ["beam", "sampling"])
+def test_beams_and_samples_each_find_circuits(make_config: MakeConfig, task: str, search: Any) -> None:
+    pipeline = build(make_config, task)
+    unitary = by_qiskit(circuit(("rx", (0.7,), (1,)), ("cp", (2.0,), (0, 1))))
+    target = unitary if task == "UNITARY" else unitary[:, 0]
+    assert_right(find_exact(pipeline, target, max_tries=2048, search=search), target)
+
+
+def test_without_what_is_left_to_do_there_is_no_beam(make_config: MakeConfig) -> None:
+    blind = make_config(
+        "transformer", sections={"unitary_encoder": {"type": "pauli", "params": {"width": 16, "depth": 1}}}
+    )
+    pipeline = DiffusionPipeline(pipeline_config(blind, generate(num_samples=30)), seed=5)
+    target = by_qiskit(circuit(*TARGETS["rx"]))
+    with pytest.raises(ConfigError, match="search=beam needs a model that is conditioned on what is left to do"):
         find_exact(pipeline, target, search="beam")
+    assert_right(find_exact(pipeline, target, max_tries=1024), target)
+
+
+@pytest.mark.parametrize("task", ["UNITARY", "STATE"])
+def test_a_reader_may_begin_with_angles_off_the_grid(make_config: MakeConfig, task: str) -> None:
+    """What is left after exact beginnings is what simulation says."""
+    pipeline = build(make_config, task)
+    table, rng = pipeline.table, np.random.default_rng(0)
+    ids = np.pad(random_ids(rng, table, 20, 1, 3), ((0, 0), (0, STEPS - 3)))
+    angles = table.random_angles(ids, rng)
+    made = unitaries(ids, table, angles)
+    target = random_unitary(4, seed=1).data if task == "UNITARY" else random_unitary(4, seed=1).data[:, 0]
+    request = pipeline.requests([PROMPT if task == "UNITARY" else f"Prepare using: {list(GATE_SET)}"], [target])
+    lengths = torch.from_numpy(gate_count(ids))
+    reader = pipeline.reader(request, SamplingConfig()).begun(torch.from_numpy(made.astype(np.complex64)), lengths)
+    expected = target @ made.conj().swapaxes(1, 2) if task == "UNITARY" else made[:, :, :1]
+    np.testing.assert_allclose(from_two_channels(reader.missing.numpy()), expected, atol=1e-5)
+    steps = torch.arange(STEPS)
+    rank = torch.where(steps < lengths[:, None], steps, STEPS)
+    reader(torch.from_numpy(table.on_grid(ids, angles)).long(), rank, lengths[:, None])
+    np.testing.assert_allclose(from_two_channels(reader.missing.numpy()), expected, atol=1e-5)
+
+
+def test_peaks_are_the_maxima_over_an_angle() -> None:
+    table = instruction_table(GatePool(("h", "rz", "u")), 1)
+    likely = torch.full((1, len(table) + 1), 1e-3)
+    rz = next(n for n, step in enumerate(table.instructions, 1) if step.gate == "rz")
+    likely[0, rz + 31], likely[0, rz], likely[0, rz + 10] = 0.2, 0.1, 0.3  # the first two are neighbours
+    found = _Peaks(table, torch.device("cpu"))(likely)[0, rz : rz + 32]
+    assert found[31] == pytest.approx(0.301)
+    assert found[10] == pytest.approx(0.302)
+    others = found[[number for number in range(32) if number not in (31, 10)]]
+    assert others.max() < 0.01
 
 
 def test_nothing_to_do_is_done_without_gates(make_config: MakeConfig) -> None:

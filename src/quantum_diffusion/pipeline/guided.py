@@ -13,7 +13,7 @@ from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.models.policy import InstructionPolicy
 from quantum_diffusion.models.transformer import InstructionTransformer
 from quantum_diffusion.pipeline.condition import Condition
-from quantum_diffusion.tasks.left_to_do import LeftToDo, Remainder
+from quantum_diffusion.tasks.left_to_do import LeftToDo, Remainder, TargetRemainder
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +181,20 @@ class Reader:
             if self.is_guided:
                 ids, at_end = torch.cat([ids, ids]), None if at_end is None else torch.cat([at_end, at_end])
             taken.remainder.append(ids, at_end)
+        return taken
+
+    def begun(self, made: Tensor, lengths: Tensor) -> Reader:
+        """Return a reader of circuits that begin with others, for a reader of one circuit of which nothing is written.
+
+        Args:
+            made: complex64 [M, D, D], the unitaries of the beginnings, whose angles may be off the grid.
+            lengths: int64 [M], their numbers of gates.
+        """
+        taken = self.take(torch.zeros(len(made), dtype=torch.int64, device=made.device))
+        assert isinstance(taken.remainder, TargetRemainder)
+        if self.is_guided:
+            made, lengths = torch.cat([made, made]), torch.cat([lengths, lengths])
+        taken.remainder.append_circuits(made, lengths)
         return taken
 
 

@@ -34,7 +34,7 @@ from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.completions import Completions
 from quantum_diffusion.search.found import MODEL, Found
 from quantum_diffusion.search.reach import check_target_reach
-from quantum_diffusion.search.refining import ROUND, RefinedRounds, closed_form
+from quantum_diffusion.search.refining import RefinedRounds, closed_form
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
@@ -44,6 +44,13 @@ _MOST_OF_CLOSED_FORMS = 1000
 
 _FIRST_WIDTH, _WIDENING = 8, 8
 """Width of the first beam, and the factor by which each next one is wider."""
+
+_FIRST_ROUNDS = (("beam", 16), ("beam", 64), ("sampling", 64), ("beam", 256))
+_NEXT_ROUNDS = (("sampling", 64), ("noisy beam", 256))
+"""Kinds and sizes of the rounds of a search with angles, at first and then again and again."""
+
+_TEMPERATURES = (1.0, 1.5, 2.0)
+"""Factors of the temperature of samples, in turn: hotter ones find unusual circuits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +74,11 @@ class _Round:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """A validated search: the model, the request, its options, and the circuits found so far."""
+    """A validated search: the model, the request, its options, and the circuits found so far.
+
+    Attributes:
+        kinds: "beam", "sampling" or both: where circuits may come from.
+    """
 
     pipeline: DiffusionPipeline
     request: Requests
@@ -77,6 +88,14 @@ class _Search:
     plan: EditPlan
     seed: int
     budget: Budget
+    kinds: Sequence[str]
+
+    def most_gates(self) -> int:
+        """Return the maximum length, below that of the circuits found if shorter ones are wanted."""
+        found, wanted = self.found, self.budget.wanted
+        most = min(found.most_gates, self.plan.max_gates)
+        cheapest = found.cheapest(wanted) if self.budget.is_timed and found.objective == "gates" else ()
+        return min(most, len(cheapest[-1].circuit) - 1) if len(cheapest) == wanted else most
 
     @property
     def may_use_closed_forms(self) -> bool:
@@ -165,9 +184,8 @@ def find_exact(
         edit = bounded  # without simplification, the model itself must keep to the maximum length
     options = SamplingConfig() if options is None else check_kind(options, SamplingConfig, "options")
     pipeline.check_sampling(options)
-    method = "refinement" if pool.num_angles else _beam_or_sampling(search, pipeline, options, edit)
-    if pool.num_angles and search == "beam":
-        raise ConfigError("search=beam is for gates without angles: leave it out, or give such gates")
+    kind = _beam_or_sampling(search, pipeline, options, edit)
+    method = "refinement" if pool.num_angles else kind
     found = Found(
         task=task,
         target=target,
@@ -190,7 +208,8 @@ def find_exact(
     check_guided(request, pipeline.resolved(options))
     plan = plan_edit(edit, pipeline.table, pipeline.config.max_gates)
     kept = outcome_of_kept(pipeline, request, plan)
-    state = _Search(pipeline, request, found, options, edit, plan, seed, budget)
+    kinds = ("beam", "sampling") if (search, kind) == ("auto", "beam") else (kind,)
+    state = _Search(pipeline, request, found, options, edit, plan, seed, budget, kinds)
     result = _run(_METHODS[method](state), found, budget, progress)
     return replace(
         result,
@@ -275,19 +294,12 @@ def _beams(search: _Search) -> Iterator[_Round]:
     instructions = np.flatnonzero(request.allowed[0])
     usable = tuple(instructions[instructions != NO_GATE].tolist())
     completions = Completions(found.task, request.targets[0], usable, pipeline.table)
-    most = min(found.most_gates, plan.max_gates)
-
-    def most_gates() -> int:
-        """Return the maximum length, below that of the circuits found if the objective is the number of gates."""
-        cheapest = found.cheapest(budget.wanted) if budget.is_timed and found.objective == "gates" else ()
-        return min(most, len(cheapest[-1].circuit) - 1) if len(cheapest) == budget.wanted else most
-
     widths = [_FIRST_WIDTH]
     while widths[-1] < budget.max_tries:
         widths.append(widths[-1] * _WIDENING)
     noisy = ((width, number) for number in itertools.count() for width in widths[:-1] or widths)
     for width, number in itertools.chain(((width, None) for width in widths), noisy if budget.is_timed else ()):
-        if most_gates() < 0:
+        if search.most_gates() < 0:
             return
         noise = None if number is None else numpy_generator(search.seed, "beam", number, width)
         levels = beam_search(
@@ -296,7 +308,7 @@ def _beams(search: _Search) -> Iterator[_Round]:
             completions,
             search.options,
             width=min(width, budget.max_tries),
-            most_gates=most_gates,
+            most_gates=search.most_gates,
             tolerance=found.tolerance,
             beginning=plan.beginning,
             noise=noise,
@@ -318,30 +330,41 @@ def _samples(search: _Search) -> Iterator[_Round]:
 
 
 def _refined(search: _Search) -> Iterator[_Round]:
-    """Sample circuits with angles and refine them; see `search.refining`."""
+    """Refine the angles of circuits from beams and samples; see `search.refining`."""
     found, budget = search.found, search.budget
     accepted = max(EXACT_ANGLES, found.tolerance)
     rounds = RefinedRounds(
-        search.pipeline, search.request, search.options, search.edit, search.seed, search.plan.max_gates, accepted
+        search.pipeline,
+        search.request,
+        search.options,
+        search.edit,
+        search.plan,
+        search.seed,
+        accepted,
+        search.most_gates,
     )
-    sampled = 0
-
-    def sizes() -> Iterator[int]:
-        while budget.is_timed or sampled < budget.max_tries:
-            yield ROUND if budget.is_timed else min(ROUND, budget.max_tries - sampled)
-
-    def closed_forms() -> Iterator[_Round]:
-        if search.may_use_closed_forms:
+    tried = 0
+    for number, (kind, size) in enumerate(_rounds(search.kinds)):
+        size = size if budget.is_timed else min(size, budget.max_tries - tried)
+        if not size:
+            break
+        tried += size
+        if kind == "sampling":
+            temperature = _TEMPERATURES[number % len(_TEMPERATURES)]
+            yield _Round(rounds.sample(size, temperature), size, tried)
+        else:
+            noise = numpy_generator(search.seed, "structures", number) if kind == "noisy beam" else None
+            for circuits in rounds.beam(size, noise):
+                yield _Round(circuits, 0, tried)
+        if not number and search.may_use_closed_forms:  # the model has had a first round
             circuits = closed_form(found.task, found.target, found.pool, found.num_qubits, accepted)
-            yield _Round(circuits, 0, sampled, source="Qiskit")
+            yield _Round(circuits, 0, tried, source="Qiskit")
 
-    closed = closed_forms()
-    for circuits, count in rounds(sizes()):
-        if count and sampled:  # the model has had a first round
-            yield from closed
-        sampled += count
-        yield _Round(circuits, count, sampled)
-    yield from closed
+
+def _rounds(kinds: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Yield the kinds and sizes of the rounds of a search with angles, without end."""
+    endless = itertools.chain(_FIRST_ROUNDS, itertools.cycle(_NEXT_ROUNDS))
+    return ((kind, size) for kind, size in endless if kind.endswith(tuple(kinds)))
 
 
 _METHODS: dict[str, Callable[[_Search], Iterator[_Round]]] = {

@@ -1,4 +1,4 @@
-"""Search for circuits with angles: sampled circuits are refined, continued where they fall short, and shortened.
+"""Search for circuits with angles: structures from beams and samples are refined, continued and shortened.
 
 `search.exact` uses it for models of gates with angles, and the command `refine` for its last steps. The model chooses
 the gates; angles come from `tasks.refinement`.
@@ -6,8 +6,7 @@ the gates; angles come from `tasks.refinement`.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,30 +20,26 @@ from quantum_diffusion.circuits.instructions import (
     Ids,
     InstructionTable,
     gate_count,
-    gates_first,
     instruction_table,
 )
 from quantum_diffusion.circuits.rotations import merge_rotations
-from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.editing import Edit
+from quantum_diffusion.pipeline.editing import Edit, EditPlan
+from quantum_diffusion.search.structures import structure_beam
 from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 
-ROUND = 64
-"""Circuits sampled for a round."""
-
-_CONTINUATIONS = 3
-"""How often a circuit that falls short is continued."""
+_CONTINUED = 8
+"""Circuits that fall short continued after a beam, the nearest ones."""
 
 _WORTH_CONTINUING = 0.5
 """Circuits of a larger infidelity are dropped."""
 
-_TEMPERATURES = (1.0, 1.0, 1.5, 1.0, 2.0)
-"""Temperatures of the rounds, in turn: hotter ones find unusual circuits."""
+_SAME_MINIMUM = 7
+"""Decimals of the infidelity by which local minima are told apart."""
 
 _SHORTENED = 8
 """Circuits of a round that are shortened, those with the fewest gates."""
@@ -85,16 +80,17 @@ class Refined:
 
 
 class RefinedRounds:
-    """Rounds of a search for one target.
+    """Rounds of a search for one target: beams over structures and samples, each followed by what continues them.
 
     Args:
         pipeline: A model of gates with angles.
         request: One row.
         options: Sampling options.
         edit: Constraints on the circuits.
+        plan: The same as arrays.
         seed: Seed of the samples.
-        most_gates: Maximum number of gates.
         accepted: Infidelity at which a circuit is good enough.
+        most_gates: Returns the maximum number of gates of a circuit.
     """
 
     def __init__(
@@ -103,9 +99,10 @@ class RefinedRounds:
         request: Requests,
         options: SamplingConfig,
         edit: Edit,
+        plan: EditPlan,
         seed: int,
-        most_gates: int,
         accepted: float,
+        most_gates: Callable[[], int],
     ) -> None:
         assert request.targets is not None
         self._pipeline = pipeline
@@ -113,70 +110,84 @@ class RefinedRounds:
         self._target: Matrix = request.targets
         self._options = options
         self._edit = edit
+        self._open = replace(request, allowed=request.allowed & plan.allowed)
         self._seed = seed
-        self._most_gates = most_gates
         self._accepted = accepted
+        self._most_gates = most_gates
         self._sampled = 0
+        self._num_kept = len(plan.beginning)
+        self._is_kept = (np.arange(len(plan.ids)) < self._num_kept)[:, None]
+        self._beginning = Refined(
+            np.where(self._is_kept[:, 0], plan.ids, NO_GATE)[None],
+            np.where(self._is_kept, plan.angles, 0.0)[None],
+            np.ones(1),
+        )
+        self._short = self._beginning.take(np.zeros(0, dtype=np.int64))
+        self._seen = np.zeros(0)
 
-    def __call__(self, sizes: Iterator[int]) -> Iterator[tuple[list[Circuit], int]]:
-        """Yield circuits of rounds of the given sizes, and the number of circuits sampled for them."""
-        keeps = bool(self._edit.keep)
-        for number, size in enumerate(itertools.takewhile(bool, sizes)):
-            temperature = (self._options.temperature or 1.0) * _TEMPERATURES[number % len(_TEMPERATURES)]
-            tries = self._sample(self._request.repeated(size), self._edit, temperature)
-            yield self._circuits(tries), size
-            can_continue = self._target.shape[1] == self._target.shape[2] and not keeps
-            for _ in range(_CONTINUATIONS if can_continue else 0):
-                tries = self._continued(tries, temperature)
-                if not len(tries):
-                    break
-                yield self._circuits(tries), 0
+    def beam(self, width: int, noise: np.random.Generator | None = None) -> Iterator[list[Circuit]]:
+        """Yield circuits from a beam over structures, a list for each length, then from one that continues them.
 
-    def _sample(self, requests: Requests, edit: Edit, temperature: float) -> Refined:
-        options = self._options.model_copy(update={"temperature": temperature})
-        samples = self._pipeline.sample(requests, self._seed, options, edit=edit, first_sample=self._sampled)
-        self._sampled += len(requests)
+        Args:
+            width: Number of partial circuits.
+            noise: See `structure_beam`.
+        """
+        yield from self._grown(self._beginning, width, noise)
+        yield from self._continued(width)
+
+    def sample(self, count: int, temperature: float) -> list[Circuit]:
+        """Return circuits from samples.
+
+        Args:
+            count: Number of samples.
+            temperature: Factor of the temperature of the options.
+        """
+        options = self._options.model_copy(update={"temperature": (self._options.temperature or 1.0) * temperature})
+        samples = self._pipeline.sample(
+            self._request.repeated(count), self._seed, options, edit=self._edit, first_sample=self._sampled
+        )
+        self._sampled += count
         assert isinstance(samples, TargetSamples)
         assert samples.angles is not None
-        return Refined(samples.ids, samples.angles, samples.infidelities)
+        return self._circuits(Refined(samples.ids, samples.angles, samples.infidelities))
 
-    def _continued(self, tries: Refined, temperature: float) -> Refined:
-        """Return circuits that fall short with more gates, from the model for what is left to do, refined as a whole.
+    def _continued(self, width: int) -> Iterator[list[Circuit]]:
+        """Yield circuits that begin like the nearest ones that fell short, with their exact angles.
 
-        Where that does not bring them nearer to the target, or they become too long, they stay as they were.
+        A beam starts from all beginnings of these, as the gate that they lack may be anywhere.
         """
-        begun = self._worth_continuing(tries)
-        if not len(begun):
-            return begun
-        table = self._pipeline.table
-        made = unitaries(begun.ids, table, begun.angles)
-        requests = self._request.repeated(len(begun))
-        requests = replace(requests, targets=self._target @ made.conj().swapaxes(1, 2))
-        added = self._sample(requests, replace(self._edit, min_gates=1), temperature)
-        ids = np.concatenate([begun.ids, added.ids], axis=1)
-        angles = np.concatenate([begun.angles, added.angles], axis=1)
-        ids, angles = merge_rotations(*gates_first(ids, angles), table)
-        fits = gate_count(ids) <= self._most_gates
+        best = np.argsort(self._short.infidelities, kind="stable")[:_CONTINUED]
+        begun = self._short.take(best)
+        self._short = self._short.take(np.delete(np.arange(len(self._short)), best))
         steps = begun.ids.shape[1]
-        ids, angles = np.where(fits[:, None], ids[:, :steps], begun.ids), angles[:, :steps]
-        angles = np.where(fits[:, None, None], angles, begun.angles)
-        angles, infidelities = refine(ids, angles, self._target, table)
-        nearer = infidelities < begun.infidelities
-        return Refined(
-            np.where(nearer[:, None], ids, begun.ids),
-            np.where(nearer[:, None, None], angles, begun.angles),
-            np.where(nearer, infidelities, begun.infidelities),
-        )
+        lengths = np.arange(max(1, self._num_kept), steps + 1)
+        kept = np.arange(steps) < lengths[:, None]  # [L, T]
+        ids = np.where(kept, begun.ids[:, None], NO_GATE)  # [M, L, T]
+        angles = np.where(kept[..., None], begun.angles[:, None], 0.0)
+        rows = lengths <= gate_count(begun.ids)[:, None]
+        if rows.any():
+            yield from self._grown(Refined(ids[rows], angles[rows], np.ones(int(rows.sum()))), width)
 
-    def _worth_continuing(self, tries: Refined) -> Refined:
-        """Return the circuits that fall short by little enough and may have more gates, each local minimum once."""
-        near = (tries.infidelities >= self._accepted) & (tries.infidelities < _WORTH_CONTINUING)
-        chosen = tries.take(near & (gate_count(tries.ids) < self._most_gates))
-        minima = np.column_stack([self._pipeline.table.first[chosen.ids], np.rint(1e6 * chosen.infidelities)])
-        return chosen.take(np.sort(np.unique(minima, axis=0, return_index=True)[1]))
+    def _grown(self, starts: Refined, width: int, noise: np.random.Generator | None = None) -> Iterator[list[Circuit]]:
+        """Yield the refined circuits of a beam, a list for each of its levels."""
+        levels = structure_beam(
+            self._pipeline,
+            self._open,
+            self._options,
+            (starts.ids, starts.angles),
+            width=width,
+            most_gates=self._most_gates,
+            noise=noise,
+        )
+        for ids, angles in levels:
+            fixed = np.broadcast_to(self._is_kept, angles.shape)
+            yield self._circuits(Refined(ids, *refine(ids, angles, self._target, self._pipeline.table, fixed=fixed)))
 
     def _circuits(self, tries: Refined) -> list[Circuit]:
         """Return the good circuits, the shortest ones also shortened, and the best of the others."""
+        if not len(tries):
+            return []
+        self._keep(tries)
         good = tries.infidelities < self._accepted
         table = self._pipeline.table
         width = [int(self._request.num_qubits[0])]
@@ -190,6 +201,14 @@ class RefinedRounds:
             few = shortened(chosen.take(rows), self._target, table, self._accepted)
             chosen = snapped(chosen.take(rows).joined(few), self._target, table, self._accepted).joined(chosen)
         return circuits_from_ids(chosen.ids, table, width * len(chosen), chosen.angles)
+
+    def _keep(self, tries: Refined) -> None:
+        """Remember circuits that fall short by little enough to be continued, each local minimum once."""
+        near = tries.take((tries.infidelities >= self._accepted) & (tries.infidelities < _WORTH_CONTINUING))
+        minima, rows = np.unique(near.infidelities.round(_SAME_MINIMUM), return_index=True)
+        is_new = ~np.isin(minima, self._seen)
+        self._seen = np.concatenate([self._seen, minima[is_new]])
+        self._short = self._short.joined(near.take(rows[is_new]))
 
 
 def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accepted: float) -> Refined:

@@ -231,14 +231,39 @@ class UnitariesLeft(LeftToDo):
         return _UnitaryRemainder(self._gates, targets)
 
 
-class _UnitaryRemainder(Remainder):
+class TargetRemainder(Remainder):
+    """What is left of targets, whose known gates may also be circuits with angles off the grid."""
+
     def __init__(self, gates: _Gates, targets: Tensor) -> None:
         super().__init__(len(targets), targets.device)
         self._gates = gates
-        self._remaining = torch.complex(targets[:, 0], targets[:, 1])
 
     def begin(self, ids: Tensor) -> None:
-        self._remaining = self._remaining @ self._gates(ids).mH
+        """Append instructions; see `Remainder.begin`."""
+        self._begin_with(self._gates(ids))
+
+    def append_circuits(self, made: Tensor, lengths: Tensor) -> None:
+        """Add circuits to the known prefixes, which are empty.
+
+        Args:
+            made: complex64 [B, D, D], their unitaries.
+            lengths: int64 [B], their numbers of gates.
+        """
+        self._begin_with(made)
+        self._begun = self._begun + lengths[:, None]
+
+    @abstractmethod
+    def _begin_with(self, made: Tensor) -> None:
+        """Append unitaries complex64 [B, D, D] to the known prefixes."""
+
+
+class _UnitaryRemainder(TargetRemainder):
+    def __init__(self, gates: _Gates, targets: Tensor) -> None:
+        super().__init__(gates, targets)
+        self._remaining = torch.complex(targets[:, 0], targets[:, 1])
+
+    def _begin_with(self, made: Tensor) -> None:
+        self._remaining = self._remaining @ made.mH
 
     def end(self, ids: Tensor) -> None:
         self._remaining = self._gates(ids).mH @ self._remaining
@@ -287,14 +312,13 @@ class StatesLeft(LeftToDo):
         return _StateRemainder(self._gates, targets)
 
 
-class _StateRemainder(Remainder):
+class _StateRemainder(TargetRemainder):
     def __init__(self, gates: _Gates, targets: Tensor) -> None:
-        super().__init__(len(targets), targets.device)
-        self._gates = gates
+        super().__init__(gates, targets)
         self._made, self._wanted = (torch.complex(x[:, 0], x[:, 1]) for x in (_zero_states(targets), targets))
 
-    def begin(self, ids: Tensor) -> None:
-        self._made = self._gates(ids) @ self._made
+    def _begin_with(self, made: Tensor) -> None:
+        self._made = made @ self._made
 
     def end(self, ids: Tensor) -> None:
         self._wanted = self._gates(ids).mH @ self._wanted
