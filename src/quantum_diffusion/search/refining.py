@@ -7,7 +7,7 @@ the gates; angles come from `tasks.refinement`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,9 @@ from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
+
+Refine = Callable[..., tuple[Angles, NDArray[np.float64]]]
+"""How a task refines angles; see `TargetTask.refine`."""
 
 ROUND = 64
 """Circuits sampled for a round."""
@@ -108,6 +111,8 @@ class RefinedRounds:
         accepted: float,
     ) -> None:
         assert request.targets is not None
+        assert isinstance(pipeline.task, TargetTask)
+        self._refine: Refine = pipeline.task.refine
         self._pipeline = pipeline
         self._request = request
         self._target: Matrix = request.targets
@@ -160,7 +165,7 @@ class RefinedRounds:
         steps = begun.ids.shape[1]
         ids, angles = np.where(fits[:, None], ids[:, :steps], begun.ids), angles[:, :steps]
         angles = np.where(fits[:, None, None], angles, begun.angles)
-        angles, infidelities = refine(ids, angles, self._target, table)
+        angles, infidelities = self._refine(ids, angles, self._target, table)
         nearer = infidelities < begun.infidelities
         return Refined(
             np.where(nearer[:, None], ids, begun.ids),
@@ -187,12 +192,15 @@ class RefinedRounds:
         else:
             chosen = tries.take(good)
             rows = np.argsort(gate_count(chosen.ids), kind="stable")[:_SHORTENED]
-            few = shortened(chosen.take(rows), self._target, table, self._accepted)
-            chosen = snapped(chosen.take(rows).joined(few), self._target, table, self._accepted).joined(chosen)
+            goal = self._target, table, self._accepted
+            few = shortened(chosen.take(rows), *goal, refine=self._refine)
+            chosen = snapped(chosen.take(rows).joined(few), *goal, refine=self._refine).joined(chosen)
         return circuits_from_ids(chosen.ids, table, width * len(chosen), chosen.angles)
 
 
-def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accepted: float) -> Refined:
+def shortened(
+    circuits: Refined, target: Matrix, table: InstructionTable, accepted: float, *, refine: Refine = refine
+) -> Refined:
     """Delete gates one at a time, each time refining the rest, while the circuits stay good enough.
 
     Args:
@@ -200,6 +208,7 @@ def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accept
         target: complex128 [1, D, R].
         table: The instructions the ids number.
         accepted: Infidelity at which a circuit is good enough.
+        refine: Refines angles; see `TargetTask.refine`.
     """
     ids, angles, infidelities = circuits.ids.copy(), circuits.angles.copy(), circuits.infidelities.copy()
     steps = np.arange(ids.shape[1])
@@ -219,7 +228,15 @@ def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accept
     return Refined(ids, angles, infidelities)
 
 
-def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted: float, merge: bool = True) -> Refined:
+def snapped(
+    circuits: Refined,
+    target: Matrix,
+    table: InstructionTable,
+    accepted: float,
+    merge: bool = True,
+    *,
+    refine: Refine = refine,
+) -> Refined:
     """Round angles to multiples of pi / 2^k one at a time, each time refining the others, while it costs nothing.
 
     Args:
@@ -228,6 +245,7 @@ def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted
         table: The instructions the ids number.
         accepted: Infidelity at which a circuit is good enough.
         merge: Whether to drop gates whose angles have become zero, and merge those that can be.
+        refine: Refines angles; see `TargetTask.refine`.
     """
     ids, angles, infidelities = circuits.ids, circuits.angles.copy(), circuits.infidelities.copy()
     fixed = np.zeros(angles.shape, dtype=np.bool_)
