@@ -87,8 +87,10 @@ def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline
     )
 
 
-def extension_for(command: str, objective: object, target: object) -> Task | None:
-    """Return the task that an objective extends a model's task by, before a model is loaded; None for costs of gates.
+def extension_for(command: str, objective: object, target: object) -> Callable[[], Task] | None:
+    """Return what makes the task that an objective extends a model's task by; None for costs of gates.
+
+    It is called before a model is loaded, and makes the task once the target is known to fit the model.
 
     Raises:
         ConfigError: The objective is the energy, but the command or the target has none.
@@ -102,7 +104,8 @@ def extension_for(command: str, objective: object, target: object) -> Task | Non
             f"{command}.objective=energy needs a Hamiltonian, but the target of {command} is {quoted(given)}: use "
             "prepare with a target such as ground:-1*ZZ-0.5*XI-0.5*IX, or another objective"
         )
-    return EnergyTask(PauliSum.parse(hamiltonian).matrix())
+    total = PauliSum.parse(hamiltonian)
+    return lambda: EnergyTask(total.matrix())
 
 
 def read_negative(config: TargetSearchConfig, pipeline: DiffusionPipeline, target: Matrix) -> Matrix | None:
@@ -167,7 +170,7 @@ def open_for_target(
     gates: Sequence[str] | None = None,
     max_gates: int | None = None,
     seed: int = 0,
-    extension: Task | None = None,
+    extension: Callable[[], Task] | None = None,
 ) -> tuple[DiffusionPipeline, Matrix]:
     """Return the smallest model with enough qubits for the target, and the target as an array.
 
@@ -179,7 +182,7 @@ def open_for_target(
         gates: Gates of random targets; None uses the model's.
         max_gates: Number of gates of random targets that do not specify it; None uses the model's maximum.
         seed: Seed of random targets.
-        extension: The task to extend the model's by; None leaves it. See `extension_for`.
+        extension: Makes the task to extend the model's by; None leaves it. See `extension_for`.
 
     Raises:
         ConfigError: The target cannot be read, or has more qubits than every model.
@@ -191,7 +194,7 @@ def open_for_target(
         config = pipeline.config
         allowed, length = gates or pipeline.gate_pool.names, max_gates or config.max_gates
         array = READERS[command](target, config.num_qubits, gates=allowed, num_gates=length, seed=seed)
-        return pipeline if extension is None else pipeline.extended(extension), array
+        return pipeline if extension is None else pipeline.extended(extension()), array
 
     *smaller, largest = folders
     for folder in smaller:

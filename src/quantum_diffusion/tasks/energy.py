@@ -112,9 +112,12 @@ class EnergyTask(StateTask):
             found[best], reached[best] = lowest_energy(ids[best], found[best], excess, table, fixed=held)
         return found, reached
 
-    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+    def outcome_of(
+        self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable, angles: Angles | None = None
+    ) -> str:
         """Describe a circuit by its energy; see `Task.outcome_of`."""
-        (excess,) = self.distances(ids[None], self.ground_state[None, :, None], table)
+        exact = None if angles is None else angles[None]
+        (excess,) = self.distances(ids[None], self.ground_state[None, :, None], table, exact)
         return f"have {self.measure.words(float(excess))}"
 
     def _on(self, table: InstructionTable) -> Matrix:

@@ -302,7 +302,10 @@ class TargetTask(Task):
             infidelities=np.where(report.valid, self.distances(ids, requests.targets, table, angles), 1.0),
         )
 
-    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+    def outcome_of(
+        self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable, angles: Angles | None = None
+    ) -> str:
         """Describe a circuit by its infidelity with the target; see `Task.outcome_of`."""
         assert target is not None
-        return f"are at infidelity {self.distances(ids[None], target[None], table)[0]:.3g} from the target"
+        exact = None if angles is None else angles[None]
+        return f"are at infidelity {self.distances(ids[None], target[None], table, exact)[0]:.3g} from the target"
