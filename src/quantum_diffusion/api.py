@@ -31,7 +31,7 @@ from quantum_diffusion.config.schema import (
     EvaluationConfig,
     SamplingConfig,
     SearchMethod,
-    SearchObjective,
+    TargetObjective,
     TrainingConfig,
 )
 from quantum_diffusion.config.store import compose
@@ -51,7 +51,7 @@ from quantum_diffusion.pretrained import WEIGHTS, model_folder, model_folders
 from quantum_diffusion.python_names import named_as_in_python
 from quantum_diffusion.search.angles import refine_angles
 from quantum_diffusion.search.compilation import Compilation
-from quantum_diffusion.search.compiling import negative_for_target, open_for_target
+from quantum_diffusion.search.compiling import extension_for, negative_for_target, open_for_target
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -85,7 +85,7 @@ class SearchOptions(SamplingOptions, total=False):
         max_seconds: Time limit in seconds, used in full to look for cheaper circuits; None stops as soon as enough
             circuits are found.
         objective: The cost to minimise: "gates", "two_qubit_gates", "t_count", "depth", or several with weights,
-            {"gates": 1, "t_count": 10}.
+            {"gates": 1, "t_count": 10}; for `prepare` also "energy", that of a target "ground:HAMILTONIAN".
         coupling: Pairs of qubits that gates may act on; None allows all.
         edit: Further constraints (`Edit`): gates to keep, qubits that no gate may touch.
         seed: Seed of the search and of random targets; None draws one.
@@ -96,7 +96,7 @@ class SearchOptions(SamplingOptions, total=False):
     max_gates: int | None
     max_tries: int
     max_seconds: float | None
-    objective: SearchObjective
+    objective: TargetObjective
     coupling: Sequence[tuple[int, int]] | None
     edit: Edit | None
     seed: int | None
@@ -329,7 +329,12 @@ def _find(
     with named_as_in_python(command):
         given = _arguments(wanted, TargetOptions)
         of_random = {name: given.get(name) for name in ("gates", "max_gates")}
-        pipeline, array = open_for_target(command, folders, target, load, seed=given["seed"], **of_random)
+        extension = extension_for(command, given.get("objective"), target)
+        if extension is not None:
+            given["objective"] = "gates"
+        pipeline, array = open_for_target(
+            command, folders, target, load, seed=given["seed"], extension=extension, **of_random
+        )
         negative = negative_for_target(
             command, given.pop("negative", None), pipeline, array, seed=given["seed"], **of_random
         )

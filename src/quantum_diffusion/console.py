@@ -179,13 +179,17 @@ def show_circuits(circuits: Sequence[Circuit]) -> None:
 @only_warn("the table of circuits")
 def show_compilation(compiled: Sequence[CompiledCircuit]) -> None:
     """Print a table of circuits with their gate counts and infidelities, and their drawings."""
+    from quantum_diffusion.search.results import in_table
+
     table = Table(title="Circuits", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("circuit", justify="right", no_wrap=True)
     table.add_column("gates", justify="right", no_wrap=True)
     table.add_column("of each kind", overflow="fold", min_width=_NARROWEST)
-    table.add_column("infidelity", justify="right", no_wrap=True)
+    for name in compiled[0].figures if compiled else ():
+        table.add_column(name, justify="right", no_wrap=True)
     for number, one in enumerate(compiled, start=1):
         kinds = ", ".join(f"{count} {gate}" for gate, count in one.circuit.gate_counts.items())
-        table.add_row(str(number), str(len(one.circuit)), kinds or "none", f"{one.infidelity:.2g}")
+        figures = [in_table(*figure) for figure in one.figures.items()]
+        table.add_row(str(number), str(len(one.circuit)), kinds or "none", *figures)
     _print_table(table)
     show_circuits([one.circuit for one in compiled])

@@ -432,6 +432,9 @@ def test_kept_gates_keep_their_angles(make_config: MakeConfig) -> None:
     found = find_exact(pipeline, target, edit=edit, max_tries=512)
     assert_right(found, target)
     assert found.circuits[0].circuit.instructions[:2] == start.instructions
+    assert (
+        found.kept == f"are at infidelity {infidelities(by_qiskit(start)[None], target[None])[0]:.3g} from the target"
+    )
 
 
 def test_tiny_angles_are_not_taken_for_none(make_config: MakeConfig) -> None:

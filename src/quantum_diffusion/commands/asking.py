@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,13 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
     if is_saved:
         console.out.print(_written(Path(str(config.save_folder))))
     nearest_found = None if found.best is None else {**described(found.best), "qasm": found.best.circuit.to_qasm2()}
-    report = {"target": config.target, "circuits": found.rows(), "nearest": nearest_found, "search": found.search}
+    report = {
+        "target": config.target,
+        "circuits": found.rows(),
+        "nearest": nearest_found,
+        "search": found.search,
+        **asdict(found.measure),
+    }
     return _complain(config, config.command, found, report, found.num_too_long)
 
 
@@ -135,9 +142,11 @@ def _not_found(problem: str, report: dict[str, Any]) -> Outcome:
 def _result(config: TargetSearchConfig, found: Compilation) -> str:
     """Say how many circuits were found for a target."""
     exact = "" if config.tolerance else "exact "
-    within = f" with infidelity {config.tolerance:g} or less" if config.tolerance else ""
+    within = f" with {found.measure.name} {config.tolerance:g} or less" if config.tolerance else ""
     if not found.circuits:
         nearest = "; the circuit shown is the nearest one" if found.best else ""
+        if found.best and found.measure.best_effort:
+            nearest = f"; the circuit shown is the best one: {found.best.words}"
         return f"found no {exact}circuit for {config.target!r}{within}{nearest}"
     return f"found {counted(len(found.circuits), f'distinct {exact}circuit')} for {config.target!r}{within}"
 
@@ -159,6 +168,11 @@ def _show_kept(found: FoundCircuits | Compilation) -> None:
         from quantum_diffusion import console
 
         console.out.print(f"the kept gates at the beginning {found.kept}")
+
+
+def _may_fall_short(found: Compilation) -> bool:
+    """Return whether a circuit that falls short is likely to be of use."""
+    return bool(found.tolerance) or found.search == "refinement" or found.measure.best_effort
 
 
 def _complain(
@@ -193,7 +207,8 @@ def _complain(
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
         problem += ", and no circuit of these gates equals the target, whose entries they cannot make"
         mends = [f"set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"]
-    elif isinstance(found, Compilation) and found.best and (found.tolerance or found.search == "refinement"):
-        mends.append(f"set {section}.tolerance above {found.best.infidelity:.2g}, the infidelity of the best circuit")
+    elif isinstance(found, Compilation) and found.best and _may_fall_short(found):
+        name = found.measure.name
+        mends.append(f"set {section}.tolerance above {found.best.infidelity:.2g}, the {name} of the best circuit")
     problem = f"{problem}: {' or '.join(mends)}"
     return _not_found(problem, report)

@@ -6,6 +6,7 @@ It turns batches into a loss and requests into verified circuits, without knowin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache, cached_property
 from typing import Any
 
@@ -40,11 +41,12 @@ from quantum_diffusion.pipeline.sequence import SequenceAdapter
 from quantum_diffusion.pipeline.state import LossTerms, TrainingState
 from quantum_diffusion.pipeline.workers import sample_on_workers
 from quantum_diffusion.seeding import derive_seed, sample_seeds
+from quantum_diffusion.tasks.base import Task
 from quantum_diffusion.tasks.left_to_do import LEFT_TO_DO, LeftToDo, known_gates
 from quantum_diffusion.tasks.prefix_labels import PREFIX_LABELS
-from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.samples import Requests, SampledCircuits
+from quantum_diffusion.tasks.targets import TargetTask
 
 ADAPTERS: dict[type, type[ProcessAdapter]] = {MaskedParams: SequenceAdapter, GaussianParams: CellsAdapter}
 """Adapter of each class of `scheduler.params`."""
@@ -61,14 +63,14 @@ class DiffusionPipeline:
         ConfigError: Sizes of the model are incompatible, or a prompt has unknown words.
 
     Attributes:
-        task: The task it was trained for.
+        task: The task it was trained for, or an extension of it; see `extended`.
         network: All weights: the backbone, the encoders and the (fixed) gate embedding.
         adapter: The diffusion process, over the gate embedding of the network.
     """
 
     def __init__(self, config: PipelineConfig, seed: int = 0) -> None:
         self.config = config
-        self.task = TASKS[config.condition_type]
+        self.task: Task = TASKS[config.condition_type]
         self.gate_pool = GatePool(config.gate_pool)
         self.table = instruction_table(self.gate_pool, config.num_qubits)
         with torch.random.fork_rng(devices=[]):
@@ -78,6 +80,21 @@ class DiffusionPipeline:
         self._on_grid = AngleGrid(self.table)
         self._left = self._left_to_do()
         self.check_sampling(SamplingConfig())
+
+    def extended(self, task: Task) -> DiffusionPipeline:
+        """Return the same model, with shared weights, for an extension of its task, which then judges its circuits.
+
+        Raises:
+            ConfigError: The task is none for what the model was trained on.
+        """
+        if task.name != self.task.name:
+            raise ConfigError(
+                f"the task {type(task).__name__} is for {task.asked}, but the model for {self.task.asked}: give an "
+                "extension of the task that the model was trained for"
+            )
+        other = copy(self)
+        other.task = task
+        return other
 
     @cached_property
     def _prompt_words(self) -> Tensor:
@@ -413,7 +430,8 @@ class DiffusionPipeline:
             return None
         kept = np.broadcast_to(plan.kept[:, None], (*report.ids.shape, self.gate_pool.num_angles))
         angles = np.where(kept, plan.angles, self.table.angles[report.ids])
-        return refine(report.ids, angles, asked.targets, self.table, fixed=kept, device=self.device)[0]
+        assert isinstance(self.task, TargetTask)
+        return self.task.refine(report.ids, angles, asked.targets, self.table, fixed=kept, device=self.device)[0]
 
     @torch.inference_mode()
     def reader(self, requests: Requests, options: SamplingConfig) -> Reader:

@@ -38,6 +38,7 @@ from quantum_diffusion.search.saving import check_save_folder, save_circuits
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
 from quantum_diffusion.seeding import numpy_generator
+from quantum_diffusion.tasks.energy import energy_in_words
 from quantum_diffusion.tasks.refinement import lowest_energy, refine
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.state import StateTask
@@ -79,7 +80,7 @@ class LowestEnergy:
 
     def __str__(self) -> str:
         return (
-            f"energy {self.energy:.12g}, {self.energy - self.lowest:.2g} above the lowest possible "
+            f"{energy_in_words(self.energy, self.energy - self.lowest)} "
             f"({counted(len(self.circuit), 'gate')}; {self.seconds:.1f} s)\n{self.circuit}"
         )
 

@@ -82,7 +82,8 @@ def outcome_of_kept(pipeline: DiffusionPipeline, request: Requests, plan: EditPl
     if not len(plan.beginning):
         return None
     target = None if request.targets is None else request.targets[0]
-    return pipeline.task.outcome_of(plan.beginning, int(request.num_qubits[0]), target, pipeline.table)
+    angles = plan.angles[: len(plan.beginning)] if pipeline.gate_pool.num_angles else None
+    return pipeline.task.outcome_of(plan.beginning, int(request.num_qubits[0]), target, pipeline.table, angles)
 
 
 def sample_batches(

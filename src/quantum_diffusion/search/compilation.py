@@ -10,6 +10,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.errors import counted
 from quantum_diffusion.search.found import MODEL, CompiledCircuit
 from quantum_diffusion.search.results import CircuitTable
+from quantum_diffusion.tasks.targets import Measure, TargetTask
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -31,6 +32,7 @@ class Compilation(CircuitTable):
         kept: Result of the fixed gates at the start, in words; None if there are none.
         interrupted: Whether the search was interrupted, so that this is the best result until then.
         tolerance: Accepted infidelity.
+        measure: How the infidelities of circuits are told.
         never_exact: Whether the target's entries prove that no circuit of these gates is exact.
     """
 
@@ -46,6 +48,7 @@ class Compilation(CircuitTable):
     kept: str | None = None
     interrupted: bool = False
     tolerance: float = 0.0
+    measure: Measure = TargetTask.measure
     never_exact: bool = False
 
     @property
@@ -56,7 +59,7 @@ class Compilation(CircuitTable):
     def figures(self, row: int) -> Mapping[str, Any]:
         """Return a circuit's infidelity, whether it is exact, and its source if not all are the model's."""
         compiled = self.circuits[row]
-        figures = {"infidelity": compiled.infidelity, "exact": compiled.is_exact}
+        figures: dict[str, Any] = {**compiled.figures, "exact": compiled.is_exact}
         all_alike = all(each.source == MODEL for each in self.circuits)
         return figures if all_alike else figures | {"source": compiled.source}
 
@@ -77,5 +80,5 @@ class Compilation(CircuitTable):
         found = counted(len(self.circuits), "distinct circuit")
         nearest = ""
         if not self.circuits and self.best is not None:
-            nearest = f"; the closest has infidelity {self.best.infidelity:.2g}"
+            nearest = f"; the closest has {self.best.words}"
         return f"{found} for the target{nearest} ({self.effort}; {self.seconds:.1f} s)"

@@ -15,16 +15,19 @@ from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.files import numbered
 from quantum_diffusion.circuits.gates import Matrix, have_angles
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
-from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted
+from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted, quoted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pretrained import model_folders
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.found import CompiledCircuit
+from quantum_diffusion.search.hamiltonians import PauliSum
 from quantum_diffusion.search.sampling import load_answering, read_edit
 from quantum_diffusion.search.saving import check_save_folder, save_circuits
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
+from quantum_diffusion.tasks.base import Task
+from quantum_diffusion.tasks.energy import EnergyTask
 
 READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
 """The function that reads the target of each command."""
@@ -46,6 +49,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
     pipeline, target = open_model_and_target(config)
+    cost = "gates" if config.objective == "energy" else config.objective
     return find_exact(
         pipeline,
         target,
@@ -58,7 +62,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
         search=config.search,
         max_seconds=config.max_seconds,
         tolerance=config.tolerance,
-        objective=config.objective,
+        objective=cost,
         options=config.model_params,
         edit=edit,
         progress=progress,
@@ -66,7 +70,11 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
 
 
 def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline, Matrix]:
-    """Return the model of a configuration, and the target as an array; see `open_for_target`."""
+    """Return the model of a configuration, and the target as an array; see `open_for_target`.
+
+    For objective=energy the model is `extended` by the task of energies.
+    """
+    extension = extension_for(config.command, config.objective, config.target)
     return open_for_target(
         config.command,
         model_folders(config.model_dir, config.command, have_angles(config.gates)),
@@ -75,7 +83,29 @@ def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline
         gates=config.gates,
         max_gates=config.max_gates,
         seed=config.seed,
+        extension=extension,
     )
+
+
+def extension_for(command: str, objective: object, target: object) -> Callable[[], Task] | None:
+    """Return what makes the task that an objective extends a model's task by; None for costs of gates.
+
+    It is called before a model is loaded, and makes the task once the target is known to fit the model.
+
+    Raises:
+        ConfigError: The objective is the energy, but the command or the target has none.
+    """
+    if objective != "energy":
+        return None
+    given = target if isinstance(target, str) else type(target).__name__
+    name, _, hamiltonian = given.partition(":")
+    if command != "prepare" or name != "ground":
+        raise ConfigError(
+            f"{command}.objective=energy needs a Hamiltonian, but the target of {command} is {quoted(given)}: use "
+            "prepare with a target such as ground:-1*ZZ-0.5*XI-0.5*IX, or another objective"
+        )
+    total = PauliSum.parse(hamiltonian)
+    return lambda: EnergyTask(total.matrix())
 
 
 def read_negative(config: TargetSearchConfig, pipeline: DiffusionPipeline, target: Matrix) -> Matrix | None:
@@ -140,6 +170,7 @@ def open_for_target(
     gates: Sequence[str] | None = None,
     max_gates: int | None = None,
     seed: int = 0,
+    extension: Callable[[], Task] | None = None,
 ) -> tuple[DiffusionPipeline, Matrix]:
     """Return the smallest model with enough qubits for the target, and the target as an array.
 
@@ -151,6 +182,7 @@ def open_for_target(
         gates: Gates of random targets; None uses the model's.
         max_gates: Number of gates of random targets that do not specify it; None uses the model's maximum.
         seed: Seed of random targets.
+        extension: Makes the task to extend the model's by; None leaves it. See `extension_for`.
 
     Raises:
         ConfigError: The target cannot be read, or has more qubits than every model.
@@ -161,7 +193,8 @@ def open_for_target(
         pipeline = load(folder)
         config = pipeline.config
         allowed, length = gates or pipeline.gate_pool.names, max_gates or config.max_gates
-        return pipeline, READERS[command](target, config.num_qubits, gates=allowed, num_gates=length, seed=seed)
+        array = READERS[command](target, config.num_qubits, gates=allowed, num_gates=length, seed=seed)
+        return pipeline if extension is None else pipeline.extended(extension()), array
 
     *smaller, largest = folders
     for folder in smaller:
@@ -182,14 +215,14 @@ def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
     files = numbered(result.circuits)
     if not files and result.best is not None:
         files = {"best.qasm": result.best}
-    effort = {key: value for key, value in asdict(result).items() if key not in ("circuits", "best")}
+    effort = {key: value for key, value in asdict(result).items() if key not in ("circuits", "best", "measure")}
     save_circuits(
         config.save_folder,
         {name: compiled.circuit for name, compiled in files.items()},
         asked=repr(config.target),
         titles=list(map(title, files.values())),
         rows=list(map(described, files.values())),
-        summary={**effort, config.command: config.model_dump(mode="json")},
+        summary={**effort, **asdict(result.measure), config.command: config.model_dump(mode="json")},
         language=config.format,
     )
 
@@ -197,14 +230,14 @@ def write_compilation(result: Compilation, config: TargetSearchConfig) -> None:
 def title(compiled: CompiledCircuit) -> str:
     """Describe a circuit's length and infidelity in one line."""
     exact = "exact" if compiled.is_exact else "not exact"
-    return f"{counted(len(compiled.circuit), 'gate')}, {exact} (infidelity {compiled.infidelity:.2g} by simulation)"
+    return f"{counted(len(compiled.circuit), 'gate')}, {exact} ({compiled.words} by simulation)"
 
 
 def described(compiled: CompiledCircuit) -> dict[str, Any]:
     """Return the properties of a compiled circuit as plain values."""
     return {
         "exact": compiled.is_exact,
-        "infidelity": compiled.infidelity,
+        **compiled.figures,
         "num_gates": len(compiled.circuit),
         "gates": compiled.circuit.gate_counts,
     }

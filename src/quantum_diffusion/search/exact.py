@@ -178,7 +178,7 @@ def find_exact(
     edit = Edit() if edit is None else check_kind(edit, Edit, "edit")
     may_simplify = not (edit.keep or edit.min_gates)
     bounded = replace(edit, max_gates=min(most_gates, edit.max_gates or most_gates))
-    if tolerance <= EXACT:  # a target without exact circuits may have approximate ones
+    if tolerance <= EXACT and not task.measure.best_effort:  # others may have circuits that are good enough
         check_target_reach(task, target, pool.names, bounded, pipeline.table, pipeline.config.max_gates)
     if not may_simplify:
         edit = bounded  # without simplification, the model itself must keep to the maximum length
@@ -217,7 +217,8 @@ def find_exact(
         kept=kept,
         seconds=time.perf_counter() - started,
         tolerance=tolerance,
-        never_exact=not result.circuits and not may_be_exact(target, pool.names, most_gates),
+        measure=task.measure,
+        never_exact=not (result.circuits or task.measure.best_effort or may_be_exact(target, pool.names, most_gates)),
     )
 
 

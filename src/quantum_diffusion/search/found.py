@@ -16,13 +16,13 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.gates import GatePool, Matrix
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, instruction_table
-from quantum_diffusion.circuits.matrices import EXACT, exact_below
+from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.phases import drop_phases
 from quantum_diffusion.circuits.rotations import merge_rotations
 from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SearchObjective
-from quantum_diffusion.tasks.targets import TargetTask
+from quantum_diffusion.tasks.targets import Measure, TargetTask
 
 MODEL = "model"
 
@@ -32,6 +32,8 @@ _NO_ANGLE = 1e-7
 _SAME_ANGLES = 1e6
 """Steps in a radian below which angles count as equal."""
 
+_SAME_INFIDELITY = 10  # digits after the point, those of `EXACT_ANGLES`
+
 
 @dataclass(frozen=True)
 class CompiledCircuit:
@@ -40,20 +42,37 @@ class CompiledCircuit:
     Attributes:
         circuit: The circuit, over the allowed gates.
         infidelity: 1 - |tr(V^dagger U)|^2 / D^2 of this circuit's V and the target U (1 - |<v|u>|^2 for states),
-            simulated in float64.
+            simulated in float64; or what the task measures instead.
         source: What it comes from: "model", or "Qiskit" for a closed form.
         exact_below: Infidelity below which it is exact: `EXACT`, or `EXACT_ANGLES` if the gates may have angles.
+        measure: How the infidelity is told.
     """
 
     circuit: Circuit
     infidelity: float
     source: str = MODEL
     exact_below: float = EXACT
+    measure: Measure = TargetTask.measure
 
     @property
     def is_exact(self) -> bool:
         """Whether the circuit implements the target up to a global phase."""
         return self.infidelity < self.exact_below
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Its infidelity, or what the task measures instead, by name."""
+        return self.measure.figures(self.infidelity)
+
+    @property
+    def words(self) -> str:
+        """The same in a few words."""
+        return self.measure.words(self.infidelity)
+
+    @property
+    def shortfall(self) -> tuple[float, int]:
+        """What circuits that are not good enough are ranked by: the infidelity but for rounding, then the gates."""
+        return round(self.infidelity, _SAME_INFIDELITY), len(self.circuit)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -69,7 +88,7 @@ class Found:
         tolerance: Accepted infidelity; an infidelity below `EXACT` is always accepted.
         objective: The cost to minimize.
         may_simplify: Whether circuits may be simplified.
-        best: The circuit with the lowest infidelity; None if there is none.
+        best: The circuit with the lowest infidelity, of several the shortest; None if there is none.
         num_exact: Number of exact candidates, of any length.
         num_too_long: Number of these that were dropped for their length.
     """
@@ -102,14 +121,15 @@ class Found:
         verify = _verify_exact_angles if self.pool.num_angles else _verify
         results = verify(candidates, self.pool, self.num_qubits, distances, simplify)
         for verified in results:
-            result = replace(verified, source=source, exact_below=exact_below(self.pool))
+            below = self.task.exact_below(self.pool)
+            result = replace(verified, source=source, exact_below=below, measure=self.task.measure)
             self.num_exact += result.is_exact
             if len(result.circuit) > self.most_gates:
                 self.num_too_long += result.is_exact
                 continue
             if result.is_exact or result.infidelity <= self.tolerance:
                 self._circuits.setdefault(_rounded(result.circuit), result)
-            if self.best is None or result.infidelity < self.best.infidelity:
+            if self.best is None or result.shortfall < self.best.shortfall:
                 self.best = result
         return len(results)
 

@@ -32,6 +32,9 @@ from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 
+Refine = Callable[..., tuple[Angles, NDArray[np.float64]]]
+"""How a task refines angles; see `TargetTask.refine`."""
+
 _CONTINUED = 8
 """Circuits that fall short continued after a beam, the nearest ones."""
 
@@ -105,6 +108,8 @@ class RefinedRounds:
         most_gates: Callable[[], int],
     ) -> None:
         assert request.targets is not None
+        assert isinstance(pipeline.task, TargetTask)
+        self._refine: Refine = pipeline.task.refine
         self._pipeline = pipeline
         self._request = request
         self._target: Matrix = request.targets
@@ -181,7 +186,9 @@ class RefinedRounds:
         )
         for ids, angles in levels:
             fixed = np.broadcast_to(self._is_kept, angles.shape)
-            yield self._circuits(Refined(ids, *refine(ids, angles, self._target, self._pipeline.table, fixed=fixed)))
+            yield self._circuits(
+                Refined(ids, *self._refine(ids, angles, self._target, self._pipeline.table, fixed=fixed))
+            )
 
     def _circuits(self, tries: Refined) -> list[Circuit]:
         """Return the good circuits, the shortest ones also shortened, and the best of the others."""
@@ -198,8 +205,9 @@ class RefinedRounds:
         else:
             chosen = tries.take(good)
             rows = np.argsort(gate_count(chosen.ids), kind="stable")[:_SHORTENED]
-            few = shortened(chosen.take(rows), self._target, table, self._accepted)
-            chosen = snapped(chosen.take(rows).joined(few), self._target, table, self._accepted).joined(chosen)
+            goal = self._target, table, self._accepted
+            few = shortened(chosen.take(rows), *goal, refine=self._refine)
+            chosen = snapped(chosen.take(rows).joined(few), *goal, refine=self._refine).joined(chosen)
         return circuits_from_ids(chosen.ids, table, width * len(chosen), chosen.angles)
 
     def _keep(self, tries: Refined) -> None:
@@ -211,7 +219,9 @@ class RefinedRounds:
         self._short = self._short.joined(near.take(rows[is_new]))
 
 
-def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accepted: float) -> Refined:
+def shortened(
+    circuits: Refined, target: Matrix, table: InstructionTable, accepted: float, *, refine: Refine = refine
+) -> Refined:
     """Delete gates one at a time, each time refining the rest, while the circuits stay good enough.
 
     Args:
@@ -219,6 +229,7 @@ def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accept
         target: complex128 [1, D, R].
         table: The instructions the ids number.
         accepted: Infidelity at which a circuit is good enough.
+        refine: Refines angles; see `TargetTask.refine`.
     """
     ids, angles, infidelities = circuits.ids.copy(), circuits.angles.copy(), circuits.infidelities.copy()
     steps = np.arange(ids.shape[1])
@@ -238,7 +249,15 @@ def shortened(circuits: Refined, target: Matrix, table: InstructionTable, accept
     return Refined(ids, angles, infidelities)
 
 
-def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted: float, merge: bool = True) -> Refined:
+def snapped(
+    circuits: Refined,
+    target: Matrix,
+    table: InstructionTable,
+    accepted: float,
+    merge: bool = True,
+    *,
+    refine: Refine = refine,
+) -> Refined:
     """Round angles to multiples of pi / 2^k one at a time, each time refining the others, while it costs nothing.
 
     Args:
@@ -247,6 +266,7 @@ def snapped(circuits: Refined, target: Matrix, table: InstructionTable, accepted
         table: The instructions the ids number.
         accepted: Infidelity at which a circuit is good enough.
         merge: Whether to drop gates whose angles have become zero, and merge those that can be.
+        refine: Refines angles; see `TargetTask.refine`.
     """
     ids, angles, infidelities = circuits.ids, circuits.angles.copy(), circuits.infidelities.copy()
     fixed = np.zeros(angles.shape, dtype=np.bool_)

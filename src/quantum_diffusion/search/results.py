@@ -21,6 +21,10 @@ MOST_DRAWN = 12
 """Maximum number of circuits drawn below a table."""
 
 
+_DIGITS = {"energy": 10}
+"""Significant digits of figures, if not two."""
+
+
 class CircuitTable(Sequence[Circuit]):
     """The circuits found by a search, cheapest first, each with its figures."""
 
@@ -108,13 +112,14 @@ class CircuitTable(Sequence[Circuit]):
         """Return the table as texts, header first, without the programs, which are drawn below."""
         rows = [{key: value for key, value in row.items() if key != "qasm"} for row in self.rows()]
         head = ["circuit", *(key.replace("_", " ") for key in rows[0])]
-        body = [[str(number), *map(_cell, row.values())] for number, row in enumerate(rows, start=1)]
+        body = [[str(number), *map(in_table, row, row.values())] for number, row in enumerate(rows, start=1)]
         return [head, *body]
 
 
-def _cell(value: object) -> str:
+def in_table(name: str, value: object) -> str:
+    """Return a figure as the cell of a table."""
     return (
-        f"{value:.2g}"
+        f"{value:.{_DIGITS.get(name, 2)}g}"
         if isinstance(value, float)
         else "yes"
         if value is True

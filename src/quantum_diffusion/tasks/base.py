@@ -194,7 +194,9 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+    def outcome_of(
+        self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable, angles: Angles | None = None
+    ) -> str:
         """Describe a circuit's result in a few words.
 
         Args:
@@ -202,6 +204,7 @@ class Task(ABC):
             num_qubits: Requested number of qubits.
             target: complex128 [D, R]; None for tasks without targets.
             table: The instructions the ids number.
+            angles: float64 [T, A]; None takes those of the ids.
         """
 
 

@@ -6,7 +6,9 @@ that works on the device loads this module: it needs torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +30,9 @@ _BYTES = 2**25
 _PATIENCE = 5  # iterations between looks at the progress
 _PROMISING = 0.9
 """Circuits whose infidelity falls by less than this factor in a few iterations have arrived."""
+
+_STILL_FALLING = 0.999
+"""The same for energies, of which one is of interest even if it is not the lowest possible."""
 
 
 def refine(
@@ -59,26 +64,87 @@ def refine(
         Levenberg, Quart. Appl. Math. 2, 164 (1944); Marquardt, SIAM J. Appl. Math. 11, 431 (1963). The metric is that
         of Fubini and Study, the real part of the quantum geometric tensor (Stokes et al., arXiv 1909.02108).
     """
-    found, infidelity = angles.copy(), np.ones(len(ids))
+
+    def towards(rows: slice) -> _Goal:
+        return _Overlaps.of(np.broadcast_to(targets, (len(ids), *targets.shape[1:]))[rows])
+
+    return _refined(ids, angles, towards, table, fixed, iterations, device)
+
+
+def refine_excess(
+    ids: Ids,
+    angles: Angles,
+    excess: Matrix,
+    table: InstructionTable,
+    *,
+    fixed: NDArray[np.bool_] | None = None,
+    iterations: int = 60,
+    device: torch.device | None = None,
+) -> tuple[Angles, NDArray[np.float64]]:
+    """Move the angles of circuits towards states v of the lowest <v|A|v>, by the Levenberg-Marquardt method.
+
+    It converges fast where the circuits reach 0; `lowest_energy` is more precise for those that do not.
+
+    Args:
+        ids: int16 [N, T]; their angles are ignored.
+        angles: float64 [N, T, A], where to start.
+        excess: The matrix A, complex128 [D, D], positive semidefinite and of norm 1.
+        table: The instructions the ids number.
+        fixed: See `refine`.
+        iterations: See `refine`.
+        device: See `refine`.
+
+    Returns:
+        Angles float64 [N, T, A] in [0, period), and <v|A|v>, float64 [N], from the search.
+    """
+    return _refined(ids, angles, lambda rows: _Excess.of(excess), table, fixed, iterations, device)
+
+
+def _refined(
+    ids: Ids,
+    angles: Angles,
+    towards: Callable[[slice], _Goal],
+    table: InstructionTable,
+    fixed: NDArray[np.bool_] | None,
+    iterations: int,
+    device: torch.device | None,
+) -> tuple[Angles, NDArray[np.float64]]:
+    """Refine circuits in blocks that fit the cache, those of some rows towards a goal; see `refine`."""
+    found, distances = angles.copy(), np.ones(len(ids))
     if not ids.size:
-        return found, infidelity
+        return found, distances
     rotations = rotations_of(table)
     numbers, values = rotations.in_order(ids, angles)
-    free = np.ones_like(values) if fixed is None else 1.0 - rotations.in_order(ids, fixed.astype(np.float64))[1]
+    free = _free(rotations, ids, values, fixed)
     size = 16 * 4**table.num_qubits * numbers.shape[1] * 6
     block = max(1, _BYTES // size)
     for start in range(0, len(ids), block):
         rows = slice(start, start + block)
-        wanted = np.broadcast_to(targets, (len(ids), *targets.shape[1:]))[rows]
-        values[rows], infidelity[rows] = _minimize(
-            rotations, numbers[rows], values[rows], free[rows], wanted, iterations, device
+        values[rows], distances[rows] = _minimize(
+            rotations, numbers[rows], values[rows], free[rows], towards(rows), iterations, device
         )
     found = rotations.back(ids, angles, values)
-    return table.in_period(ids, found), infidelity
+    return table.in_period(ids, found), distances
+
+
+def _free(
+    rotations: Rotations, ids: Ids, values: NDArray[np.float64], fixed: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    """Return 1 for the rotations [N, L] that may move, and 0 for the others."""
+    if fixed is None:
+        return np.ones_like(values)
+    free: NDArray[np.float64] = 1.0 - rotations.in_order(ids, fixed.astype(np.float64))[1]
+    return free
 
 
 def lowest_energy(
-    ids: Ids, angles: Angles, hamiltonian: Matrix, table: InstructionTable, *, iterations: int = 500
+    ids: Ids,
+    angles: Angles,
+    hamiltonian: Matrix,
+    table: InstructionTable,
+    *,
+    fixed: NDArray[np.bool_] | None = None,
+    iterations: int = 500,
 ) -> tuple[Angles, NDArray[np.float64]]:
     """Move the angles of circuits to a local minimum of the energy of their states, by BFGS with exact gradients.
 
@@ -87,6 +153,7 @@ def lowest_energy(
         angles: float64 [N, T, A], where to start.
         hamiltonian: complex128 [D, D].
         table: The instructions the ids number.
+        fixed: See `refine`.
         iterations: Maximum number of steps.
 
     Returns:
@@ -100,10 +167,13 @@ def lowest_energy(
     for row in range(len(ids)):
         numbers, values = rotations.in_order(ids[row : row + 1], angles[row : row + 1])
         place = torch.from_numpy(numbers)
+        free = _free(rotations, ids[row : row + 1], values, None if fixed is None else fixed[row : row + 1])[0]
 
-        def energy_and_slope(tried: NDArray[np.float64], place: Tensor = place) -> tuple[float, NDArray[np.float64]]:
+        def energy_and_slope(
+            tried: NDArray[np.float64], place: Tensor = place, free: NDArray[np.float64] = free
+        ) -> tuple[float, NDArray[np.float64]]:
             energy, slope = rotations.energy(place, torch.from_numpy(tried[None]), matrix)
-            return float(energy[0]), slope[0].numpy()
+            return float(energy[0]), slope[0].numpy() * free
 
         result = minimize(
             energy_and_slope, values[0], jac=True, method="BFGS", options={"maxiter": iterations, "gtol": 1e-10}
@@ -118,40 +188,37 @@ def _minimize(
     numbers: NDArray[np.int64],
     angles: NDArray[np.float64],
     free: NDArray[np.float64],
-    targets: Matrix,
+    goal: _Goal,
     iterations: int,
     device: torch.device | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Refine the angles [N, L] of rotations [N, L], of which those `free` (1, else 0) move; see `refine`."""
     place = torch.device("cpu") if device is None or device.type == "mps" else device  # MPS has no 64 bits
     rotations = rotations.to(place)
-    final, infidelity = torch.from_numpy(angles.copy()).to(place), torch.ones(len(angles), dtype=torch.float64)
-    infidelity = infidelity.to(place)
-    bras = torch.from_numpy(np.ascontiguousarray(targets.conj().swapaxes(1, 2))).to(place)  # [N, R, D]
-    bras = bras / bras.flatten(1).norm(dim=1)[:, None, None] * bras.shape[1] ** 0.5
+    final, distance = torch.from_numpy(angles.copy()).to(place), torch.ones(len(angles), dtype=torch.float64)
+    distance = distance.to(place)
     state = _Walk(
         rows=torch.arange(len(angles), device=place),
         numbers=torch.from_numpy(numbers.astype(np.int64)).to(place),
         angles=final.clone(),
         free=torch.from_numpy(free).to(place),
-        bras=bras,
+        goal=goal.to(place),
         damping=torch.full((len(angles),), _FIRST_DAMPING, dtype=torch.float64, device=place),
     )
-    size = bras.shape[1]
-    overlap = rotations.overlap(state.numbers, state.angles, state.bras)
-    before = overlap
+    merit = state.goal.merit(rotations, state.numbers, state.angles)
+    before = merit
     for iteration in range(1, iterations + 1):
-        gradient, metric = rotations.slope(state.numbers, state.angles, state.bras)
+        gradient, metric = state.goal.slope(rotations, state.numbers, state.angles)
         gradient, metric = gradient * state.free, metric * state.free[:, :, None] * state.free[:, None]
         metric.diagonal(dim1=1, dim2=2).add_(state.damping[:, None])
         factor, failed = torch.linalg.cholesky_ex(metric)
         step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         step = step.masked_fill(failed[:, None] != 0, 0.0).nan_to_num().clamp(-_LONGEST_STEP, _LONGEST_STEP)
         tried = state.angles + step
-        reached = rotations.overlap(state.numbers, tried, state.bras)
-        better = reached > overlap
+        reached = state.goal.merit(rotations, state.numbers, tried)
+        better = reached > merit
         state.angles = torch.where(better[:, None], tried, state.angles)
-        overlap = torch.where(better, reached, overlap)
+        merit = torch.where(better, reached, merit)
         state.damping = torch.where(
             better,
             (state.damping / 5).clamp(min=_LEAST_DAMPING),
@@ -159,28 +226,106 @@ def _minimize(
         )
         if iteration % _PATIENCE and iteration < iterations:
             continue
-        now, earlier = 1 - (overlap / size) ** 2, 1 - (before / size) ** 2
+        now, earlier = state.goal.distance(merit), state.goal.distance(before)
         stays = (now > _DONE) & (iteration < iterations)
         if iteration >= 3 * _PATIENCE:
-            stays &= (now < _PROMISING * earlier) | (now < 100 * _DONE)
+            stays &= (now < state.goal.promising * earlier) | (now < 100 * _DONE)
         ended = state.rows[~stays]
-        final[ended], infidelity[ended] = state.angles[~stays], now[~stays]
+        final[ended], distance[ended] = state.angles[~stays], now[~stays]
         if not bool(stays.any()):
             break
-        state, overlap = state.take(stays), overlap[stays]
-        before = overlap
-    return final.cpu().numpy(), infidelity.clamp(min=0).cpu().numpy()
+        state, merit = state.take(stays), merit[stays]
+        before = merit
+    return final.cpu().numpy(), distance.clamp(min=0).cpu().numpy()
+
+
+class _Goal(Protocol):
+    """What angles of N circuits are refined for: the highest merit, at which their distance is 0."""
+
+    @property
+    def promising(self) -> float:
+        """Factor by which the distance must fall in a few iterations for a circuit to stay in the search."""
+
+    def to(self, device: torch.device) -> _Goal:
+        """Return the goal with its tensors on a device."""
+
+    def __getitem__(self, rows: Tensor) -> _Goal:
+        """Return the goal of some circuits, bool [N]."""
+
+    def merit(self, rotations: Rotations, numbers: Tensor, angles: Tensor) -> Tensor:
+        """Return what is to rise, float64 [N]."""
+
+    def slope(self, rotations: Rotations, numbers: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient of the merit, float64 [N, L], and the matrix of the step, [N, L, L]."""
+
+    def distance(self, merit: Tensor) -> Tensor:
+        """Return the distances of circuits of given merits, float64 [N]."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Overlaps:
+    """Overlaps with targets, the distance being the infidelity."""
+
+    bras: Tensor  # complex128 [N, R, D], of norm R^(1/2)
+    promising: float = _PROMISING
+
+    @classmethod
+    def of(cls, targets: Matrix) -> _Overlaps:
+        bras = torch.from_numpy(np.ascontiguousarray(targets.conj().swapaxes(1, 2)))
+        return cls(bras / bras.flatten(1).norm(dim=1)[:, None, None] * bras.shape[1] ** 0.5)
+
+    def to(self, device: torch.device) -> _Overlaps:
+        return _Overlaps(self.bras.to(device))
+
+    def __getitem__(self, rows: Tensor) -> _Overlaps:
+        return _Overlaps(self.bras[rows])
+
+    def merit(self, rotations: Rotations, numbers: Tensor, angles: Tensor) -> Tensor:
+        return rotations.overlap(numbers, angles, self.bras)
+
+    def slope(self, rotations: Rotations, numbers: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        return rotations.slope(numbers, angles, self.bras)
+
+    def distance(self, merit: Tensor) -> Tensor:
+        return 1 - (merit / self.bras.shape[1]) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Excess:
+    """The expectation value of one matrix for all circuits."""
+
+    matrix: Tensor  # complex128 [D, D]
+    promising: float = _STILL_FALLING
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> _Excess:
+        return cls(torch.from_numpy(matrix))
+
+    def to(self, device: torch.device) -> _Excess:
+        return _Excess(self.matrix.to(device))
+
+    def __getitem__(self, rows: Tensor) -> _Excess:
+        return self
+
+    def merit(self, rotations: Rotations, numbers: Tensor, angles: Tensor) -> Tensor:
+        return -rotations.excess(numbers, angles, self.matrix)
+
+    def slope(self, rotations: Rotations, numbers: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        return rotations.excess_slope(numbers, angles, self.matrix)
+
+    def distance(self, merit: Tensor) -> Tensor:
+        return -merit
 
 
 @dataclass(eq=False)
 class _Walk:
-    """The circuits still being refined: their places, rotations, angles and which move, targets and damping."""
+    """The circuits still being refined: their places, rotations, angles and which move, goal and damping."""
 
     rows: Tensor
     numbers: Tensor
     angles: Tensor
     free: Tensor
-    bras: Tensor
+    goal: _Goal
     damping: Tensor
 
     def take(self, rows: Tensor) -> _Walk:

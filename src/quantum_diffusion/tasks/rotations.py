@@ -113,16 +113,30 @@ class Rotations:
 
     def energy(self, numbers: Tensor, angles: Tensor, hamiltonian: Tensor) -> tuple[Tensor, Tensor]:
         """Return the energies of circuits' states, float64 [N], and their gradients, [N, L]; see `slope`."""
-        gates = self.gates(numbers, angles)
-        before = [self.identity.expand(len(numbers), -1, -1)]
-        for step in range(gates.shape[1]):
-            before.append(gates[:, step] @ before[-1])
-        made = torch.stack(before[:-1], dim=1)
-        kernels = made.mH @ (self.generators[numbers] @ made[..., :1])  # [N, L, D, 1]
-        state = before[-1][:, :, :1]
+        whole, kernels = self._moves(numbers, angles, 1)
+        state = whole[:, :, :1]
         energies = (state.mH @ (hamiltonian @ state))[:, 0, 0].real
-        back = (hamiltonian @ state).mH @ before[-1]  # [N, 1, D]
+        back = (hamiltonian @ state).mH @ whole  # [N, 1, D]
         return energies, -2 * torch.einsum("nrd,nldr->nl", back, kernels).imag
+
+    def excess(self, numbers: Tensor, angles: Tensor, excess: Tensor) -> Tensor:
+        """Return <v|A|v>, float64 [N], of circuits' states v and a positive semidefinite matrix A, [D, D]."""
+        gates = self.gates(numbers, angles)
+        state = gates[:, 0, :, :1]
+        for step in range(1, gates.shape[1]):
+            state = gates[:, step] @ state
+        return (state.mH @ (excess @ state))[:, 0, 0].real
+
+    def excess_slope(self, numbers: Tensor, angles: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
+        """Return half the descent of the excess, float64 [N, L], and its Gauss-Newton matrix, [N, L, L].
+
+        The excess is the squared length of A^(1/2) v, which is zero where v has the lowest energy.
+        """
+        whole, kernels = self._moves(numbers, angles, 1)
+        turned = whole.mH @ (excess @ whole)  # [N, D, D]
+        moves = kernels[..., 0]
+        metric = (moves.conj() @ (moves @ turned.mT).mT).real
+        return (moves @ turned[:, 0, :, None])[..., 0].imag, metric
 
     def slope(self, numbers: Tensor, angles: Tensor, bras: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient of the overlap, float64 [N, L], and the metric [N, L, L].
@@ -130,13 +144,8 @@ class Rotations:
         With L the product of the rotations up to a step, dV/dt = i V K and K = L^dagger A L.
         """
         columns = bras.shape[1]
-        gates = self.gates(numbers, angles)
-        before = [self.identity.expand(len(numbers), -1, -1)]
-        for step in range(gates.shape[1]):
-            before.append(gates[:, step] @ before[-1])
-        made = torch.stack(before[:-1], dim=1)  # [N, L, D, D]
-        kernels = made.mH @ (self.generators[numbers] @ made[..., :columns])  # [N, L, D, R]
-        back = bras @ before[-1]  # [N, R, D]
+        whole, kernels = self._moves(numbers, angles, columns)
+        back = bras @ whole  # [N, R, D]
         overlap = back.diagonal(dim1=1, dim2=2).sum(-1)
         phase = overlap.conj() / overlap.abs().clamp(min=1e-12)
         gradient = -(phase[:, None] * torch.einsum("nrd,nldr->nl", back, kernels)).imag
@@ -144,6 +153,15 @@ class Rotations:
         mean = kernels[:, :, :columns].diagonal(dim1=2, dim2=3).sum(-1).real
         metric = flat @ flat.mT - mean[:, :, None] * mean[:, None] / columns
         return gradient, metric
+
+    def _moves(self, numbers: Tensor, angles: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        """Return the circuits' V, complex128 [N, D, D], and the first columns of the K of `slope`, [N, L, D, R]."""
+        gates = self.gates(numbers, angles)
+        before = [self.identity.expand(len(numbers), -1, -1)]
+        for step in range(gates.shape[1]):
+            before.append(gates[:, step] @ before[-1])
+        made = torch.stack(before[:-1], dim=1)  # [N, L, D, D]
+        return before[-1], made.mH @ (self.generators[numbers] @ made[..., :columns])
 
 
 def _polynomials(numbers: Ids, table: InstructionTable) -> NDArray[np.complex128]:

@@ -169,7 +169,9 @@ class SrvTask(Task):
             wanted=wanted,
         )
 
-    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+    def outcome_of(
+        self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable, angles: Angles | None = None
+    ) -> str:
         """Describe a circuit by its Schmidt rank vector; see `Task.outcome_of`."""
         ranks = schmidt_rank_vectors(ids[None], table)[0, :num_qubits].tolist()
         return f"have the Schmidt rank vector {ranks}"

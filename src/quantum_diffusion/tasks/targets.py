@@ -33,13 +33,34 @@ _MOST_CANDIDATES = 2**18
 """Circuits are drawn in one group per gate subset; many candidates per shard keep these groups from being tiny."""
 
 
+@dataclass(frozen=True)
+class Measure:
+    """How the distance of a circuit from its target is told: as its infidelity, unless a task measures otherwise.
+
+    Attributes:
+        name: What it is called.
+        best_effort: Whether a circuit that falls short is an answer, too: then no target is refused as out of reach.
+    """
+
+    name: ClassVar[str] = "infidelity"
+    best_effort: ClassVar[bool] = False
+
+    def figures(self, distance: float) -> dict[str, float]:
+        """Return the figures of a circuit by name, for tables and programs."""
+        return {"infidelity": distance}
+
+    def words(self, distance: float) -> str:
+        """Return them in a few words."""
+        return f"infidelity {distance:.2g}"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TargetSamples(SampledCircuits):
     """Circuits sampled for targets, with their infidelities from simulation.
 
     Attributes:
         infidelities: float64 [N], 1 - |tr(V^dagger U)|^2 / D^2 of the circuit's V and the target U, or
-            1 - |<v|u>|^2 for states; 1 for invalid samples.
+            1 - |<v|u>|^2 for states, or what the task measures instead (`TargetTask.distances`); 1 for invalid samples.
     """
 
     infidelities: NDArray[np.float64]
@@ -62,10 +83,12 @@ class TargetTask(Task):
     Attributes:
         prompt_begin: Prefix of its prompts.
         qiskit_competes: Whether Qiskit can also find circuits for such targets, as a baseline; see `by_qiskit`.
+        measure: How `distances` are told.
     """
 
     prompt_begin: ClassVar[str]
     qiskit_competes: ClassVar[bool] = False
+    measure: Measure = Measure()
 
     @abstractmethod
     def qubits_of(self, target: Any) -> int:
@@ -203,6 +226,40 @@ class TargetTask(Task):
         ]
         return np.concatenate(parts)
 
+    def exact_below(self, pool: GatePool) -> float:
+        """Return the distance below which circuits of a pool are exact."""
+        return exact_below(pool)
+
+    def refine(
+        self,
+        ids: Ids,
+        angles: Angles,
+        targets: Matrix,
+        table: InstructionTable,
+        *,
+        fixed: NDArray[np.bool_] | None = None,
+        iterations: int | None = None,
+        device: Any = None,
+    ) -> tuple[Angles, NDArray[np.float64]]:
+        """Move the angles of circuits to a local minimum of their `distances`.
+
+        Args:
+            ids: int16 [N, T]; their angles are ignored.
+            angles: float64 [N, T, A], where to start.
+            targets: complex128 [N, D, R], or [1, D, R] for the same target for all circuits.
+            table: The instructions the ids number.
+            fixed: bool [N, T, A], angles to leave as they are; None leaves none.
+            iterations: Maximum number of steps; None chooses it.
+            device: Where to compute, a `torch.device`; None computes on the CPU.
+
+        Returns:
+            Angles float64 [N, T, A], and distances float64 [N] from the search; verify them by simulation.
+        """
+        from quantum_diffusion.tasks.refinement import refine  # needs torch
+
+        most = {} if iterations is None else {"iterations": iterations}
+        return refine(ids, angles, targets, table, fixed=fixed, device=device, **most)
+
     # ------------------------------------------------------------------------------------------------ reach
 
     @abstractmethod
@@ -245,7 +302,10 @@ class TargetTask(Task):
             infidelities=np.where(report.valid, self.distances(ids, requests.targets, table, angles), 1.0),
         )
 
-    def outcome_of(self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable) -> str:
+    def outcome_of(
+        self, ids: Ids, num_qubits: int, target: Matrix | None, table: InstructionTable, angles: Angles | None = None
+    ) -> str:
         """Describe a circuit by its infidelity with the target; see `Task.outcome_of`."""
         assert target is not None
-        return f"are at infidelity {self.distances(ids[None], target[None], table)[0]:.3g} from the target"
+        exact = None if angles is None else angles[None]
+        return f"are at infidelity {self.distances(ids[None], target[None], table, exact)[0]:.3g} from the target"

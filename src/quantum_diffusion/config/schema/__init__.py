@@ -58,6 +58,7 @@ from quantum_diffusion.config.schema.sampling import (
     SamplingConfig,
     SearchMethod,
     SearchObjective,
+    TargetObjective,
     TargetSearchConfig,
     Weights,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "StateEncoderConfig",
     "StepOrder",
     "Symmetry",
+    "TargetObjective",
     "TargetSearchConfig",
     "TextEncoderConfig",
     "TrainingConfig",

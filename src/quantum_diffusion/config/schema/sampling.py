@@ -40,6 +40,11 @@ Cost = Literal["gates", "two_qubit_gates", "t_count", "depth"]
 def _check_objective(value: Any) -> Any:
     names = value if isinstance(value, Mapping) and value else [value]
     for name in names:
+        if name == "energy":
+            raise ValueError(
+                "energy is an objective of prepare alone, with a target ground:HAMILTONIAN and no weights: give "
+                f"one of {', '.join(get_args(Cost))}, or several with weights, e.g. {{gates:1,two_qubit_gates:3}}"
+            )
         if name not in get_args(Cost):
             raise ValueError(
                 unknown_name("cost", name, get_args(Cost)) + "; or weigh several, e.g. {gates:1,two_qubit_gates:3}"
@@ -50,8 +55,14 @@ def _check_objective(value: Any) -> Any:
     return value
 
 
+def _check_target_objective(value: Any) -> Any:
+    return value if value == "energy" else _check_objective(value)
+
+
 SearchObjective = Annotated[Cost | dict[Cost, float], BeforeValidator(_check_objective)]
 """The cost of a circuit: one measure, or several with weights."""
+TargetObjective = Annotated[Cost | Literal["energy"] | dict[Cost, float], BeforeValidator(_check_target_objective)]
+"""The same, or the energy of the state that a circuit prepares."""
 
 
 class SamplingConfig(Section):
@@ -170,7 +181,7 @@ class TargetSearchConfig(Section):
     Ctrl-C ends the search with the best circuits so far."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Largest infidelity to accept; 0 requires exact circuits (infidelity below 1e-6, with angles below 1e-10)."""
-    objective: SearchObjective = "gates"
+    objective: TargetObjective = "gates"
     """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
     several with weights, {gates:1,t_count:10}."""
     num_circuits: Positive = 1
@@ -201,6 +212,9 @@ class CompileConfig(TargetSearchConfig):
     with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits); or
     ising:3:J0.4:h0.2:t0.25, xxz:3:J0.4:delta1.5:h0.2:t0.25 or heisenberg:3:t0.25, the evolution of a spin chain, or
     pauli:0.5*XXI-0.3*IZZ:t0.25, that of a sum of Pauli operators (these need a model with angles, or a tolerance)."""
+    objective: SearchObjective = "gates"
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
+    several with weights, {gates:1,t_count:10}."""
 
 
 class RefineConfig(Section):
@@ -252,3 +266,11 @@ class PrepareConfig(TargetSearchConfig):
     """State to prepare: path of a .npy vector or a .qasm circuit, or a name: ghz, w, dicke:1, basis:101 or random, also
     with the number of qubits (ghz:3, w:3), of qubits and ones (dicke:4:2), or of qubits and gates (random:3:8); or
     ground:0.5*XXI-0.3*IZZ, a ground state of a sum of Pauli operators."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest infidelity to accept; 0 requires exact circuits (infidelity below 1e-6, with angles below 1e-10). For
+    objective=energy, how far above the lowest possible energy a circuit may be, as a share of the range of all
+    energies; 0 requires less than 1e-10."""
+    objective: TargetObjective = "gates"
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
+    several with weights, {gates:1,t_count:10}. energy looks for the lowest energy of a target ground:HAMILTONIAN,
+    instead of for one particular ground state, and then for few gates."""
