@@ -1,6 +1,6 @@
 """Compares our synthesis plugin in Qiskit's transpile with Qiskit's own synthesis of the same blocks.
 
-    python benchmarks/qiskit_plugin.py [BLOCKS [SECONDS [SEED]]]
+    python benchmarks/qiskit_plugin.py [BLOCKS [SECONDS [SEED [KIND]]]]
 
 There are BLOCKS uniformly random circuits of h, cx, ccx, swap, x and z on 3 qubits (4 to 12 gates) and as many on 4
 qubits (4 to 14 gates), each given as one UnitaryGate, and a tenth as many Haar-random unitaries of each size, which
@@ -8,7 +8,7 @@ the plugin leaves to Qiskit. A fifth as many circuits of 4, of 6 and of 8 of the
 uniform angles, follow. All are transpiled at optimization level 3 to rz, sx, x and cx, those with angles also to ecr,
 with full connectivity and on a line, with SECONDS for each block. Loading the models does not count. For Clifford
 blocks the table includes Qiskit's method "clifford". "Exact" counts results equal to the block by Qiskit's Operator,
-including the global phase.
+including the global phase. KIND "discrete" or "angles" measures only those without angles, or with them.
 """
 
 from __future__ import annotations
@@ -121,9 +121,7 @@ def measure(
         report(f"{name}, {'line' if on_line else 'all pairs'}", answers)
 
 
-def main(count: int = 100, max_seconds: float = 0.5, seed: int = 0) -> None:
-    print("| blocks | method (blocks) | two-qubit gates, median / mean | depth | seconds | exact | ", end="")
-    print("two-qubit gates: better / equal / worse than default | depth |\n|---|---|---|---|---|---|---|---|")
+def measure_discrete(count: int, max_seconds: float, seed: int) -> None:
     for num_qubits in MOST_GATES:
         drawn = blocks(num_qubits, count, seed)
         transpiled(drawn[0], METHODS[1], False, max_seconds)  # loads the model
@@ -133,13 +131,25 @@ def main(count: int = 100, max_seconds: float = 0.5, seed: int = 0) -> None:
         measure(f"{num_qubits} qubits, others", others, METHODS[:2], max_seconds)
         haar = [random_unitary(2**num_qubits, seed=seed + row) for row in range(count // 10)]
         measure(f"{num_qubits} qubits, Haar-random", haar, METHODS[:2], max_seconds)
+
+
+def measure_angles(count: int, max_seconds: float, seed: int) -> None:
     transpiled(blocks_with_angles(2, 1, seed)[0], METHODS[1], False, max_seconds)
     for length in ANGLE_GATES:
-        drawn = blocks_with_angles(length, count // 5, seed)
+        drawn = blocks_with_angles(length, count, seed)
         for entangler in ("cx", "ecr"):
             name = f"3 qubits, {length} gates with angles, {entangler}"
             measure(name, drawn, METHODS[:2], max_seconds, entangler)
 
 
+def main(count: int = 100, max_seconds: float = 0.5, seed: int = 0, kind: str = "both") -> None:
+    print("| blocks | method (blocks) | two-qubit gates, median / mean | depth | seconds | exact | ", end="")
+    print("two-qubit gates: better / equal / worse than default | depth |\n|---|---|---|---|---|---|---|---|")
+    if kind != "angles":
+        measure_discrete(count, max_seconds, seed)
+    if kind != "discrete":
+        measure_angles(count // 5, max_seconds, seed)
+
+
 if __name__ == "__main__":
-    main(*(kind(text) for kind, text in zip((int, float, int), sys.argv[1:], strict=False)))
+    main(*(kind(text) for kind, text in zip((int, float, int, str), sys.argv[1:], strict=False)))

@@ -109,8 +109,11 @@ def test_a_block_that_does_nothing_takes_no_gate() -> None:
     assert compiled(holding(UnitaryGate(np.eye(8) * 1j))).count_ops() == {}
 
 
-@pytest.mark.parametrize("model", [None, "pretrained:angles_3q", str(WEIGHTS / "angles_3q")], ids=str)
-@pytest.mark.parametrize("entangler", ["cx", "ecr"])
+@pytest.mark.parametrize(
+    ("entangler", "model"),
+    [("cx", None), ("ecr", None), ("cx", "pretrained:angles_3q"), ("ecr", str(WEIGHTS / "angles_3q"))],
+    ids=["cx", "ecr", "a pretrained model", "a folder"],
+)
 def test_a_block_with_angles_is_exact_with_its_phase_and_cheaper_than_qiskits(
     entangler: str, model: str | None
 ) -> None:
