@@ -1,12 +1,14 @@
 """Compares our synthesis plugin in Qiskit's transpile with Qiskit's own synthesis of the same blocks.
 
-    python benchmarks/qiskit_plugin.py [BLOCKS [SECONDS [SEED]]]
+    python benchmarks/qiskit_plugin.py [BLOCKS [SECONDS [SEED [KIND]]]]
 
 There are BLOCKS uniformly random circuits of h, cx, ccx, swap, x and z on 3 qubits (4 to 12 gates) and as many on 4
 qubits (4 to 14 gates), each given as one UnitaryGate, and a tenth as many Haar-random unitaries of each size, which
-the plugin leaves to Qiskit. All are transpiled at optimization level 3 to rz, sx, x and cx, with full connectivity and
-on a line, with SECONDS for each search. Loading the models does not count. For Clifford blocks the table includes
-Qiskit's method "clifford". "Exact" counts results equal to the block by Qiskit's Operator, including the global phase.
+the plugin leaves to Qiskit. A fifth as many circuits of 4, of 6 and of 8 of these gates and rx, ry, rz and cp, with
+uniform angles, follow. All are transpiled at optimization level 3 to rz, sx, x and cx, those with angles also to ecr,
+with full connectivity and on a line, with SECONDS for each block. Loading the models does not count. For Clifford
+blocks the table includes Qiskit's method "clifford". "Exact" counts results equal to the block by Qiskit's Operator,
+including the global phase. KIND "discrete" or "angles" measures only those without angles, or with them.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.search.unitaries import random_circuit
 from quantum_diffusion.seeding import numpy_generator
 
-BASIS = ["rz", "sx", "x", "cx"]
+ROTATIONS = ["rz", "sx", "x"]
 POOL = ["h", "cx", "ccx", "swap", "x", "z"]
+WITH_ANGLES = ["h", "cx", "ccx", "swap", "rx", "ry", "rz", "cp"]
+ANGLE_GATES = (4, 6, 8)
 MOST_GATES = {3: 12, 4: 14}
 METHODS = ("default", "quantum_diffusion", "clifford")
 
@@ -50,14 +54,20 @@ def blocks(num_qubits: int, count: int, seed: int) -> list[Operator]:
     return [Operator(QiskitBackend().unitary(circuit)) for circuit in circuits]
 
 
-def transpiled(block: Operator, method: str, on_line: bool, max_seconds: float) -> Outcome:
+def blocks_with_angles(length: int, count: int, seed: int) -> list[Operator]:
+    circuits = [random_circuit(3, length, WITH_ANGLES, seed + 1000 * row + length) for row in range(count)]
+    return [Operator(QiskitBackend().unitary(circuit)) for circuit in circuits]
+
+
+def transpiled(block: Operator, method: str, on_line: bool, max_seconds: float, entangler: str = "cx") -> Outcome:
     """Transpile a block and check whether its unitary is unchanged, including the global phase."""
     circuit = QuantumCircuit(block.num_qubits)
     circuit.append(UnitaryGate(block), range(block.num_qubits))
+    basis = [*ROTATIONS, entangler]
     started = time.perf_counter()
     result = transpile(
         circuit,
-        basis_gates=BASIS,
+        basis_gates=basis,
         coupling_map=CouplingMap.from_line(block.num_qubits) if on_line else None,
         optimization_level=3,
         seed_transpiler=0,
@@ -65,7 +75,7 @@ def transpiled(block: Operator, method: str, on_line: bool, max_seconds: float) 
         unitary_synthesis_plugin_config={"max_seconds": max_seconds} if method == "quantum_diffusion" else None,
     )
     seconds = time.perf_counter() - started
-    assert set(result.count_ops()) <= set(BASIS)
+    assert set(result.count_ops()) <= set(basis)
     return Outcome(result.num_nonlocal_gates(), result.depth(), seconds, Operator.from_circuit(result) == block)
 
 
@@ -99,17 +109,19 @@ def compared(ours: Sequence[Outcome], theirs: Sequence[Outcome], field: str) -> 
     return " / ".join(str(signs.count(sign)) for sign in (1, 0, -1))
 
 
-def measure(name: str, some: Sequence[Operator], methods: Sequence[str], max_seconds: float) -> None:
+def measure(
+    name: str, some: Sequence[Operator], methods: Sequence[str], max_seconds: float, entangler: str = "cx"
+) -> None:
     for on_line in (False, True):
         answers = {
-            method: [transpiled(block, method, on_line, max_seconds) for block in some] for method in methods if some
+            method: [transpiled(block, method, on_line, max_seconds, entangler) for block in some]
+            for method in methods
+            if some
         }
         report(f"{name}, {'line' if on_line else 'all pairs'}", answers)
 
 
-def main(count: int = 100, max_seconds: float = 0.5, seed: int = 0) -> None:
-    print("| blocks | method (blocks) | two-qubit gates, median / mean | depth | seconds | exact | ", end="")
-    print("two-qubit gates: better / equal / worse than default | depth |\n|---|---|---|---|---|---|---|---|")
+def measure_discrete(count: int, max_seconds: float, seed: int) -> None:
     for num_qubits in MOST_GATES:
         drawn = blocks(num_qubits, count, seed)
         transpiled(drawn[0], METHODS[1], False, max_seconds)  # loads the model
@@ -121,5 +133,23 @@ def main(count: int = 100, max_seconds: float = 0.5, seed: int = 0) -> None:
         measure(f"{num_qubits} qubits, Haar-random", haar, METHODS[:2], max_seconds)
 
 
+def measure_angles(count: int, max_seconds: float, seed: int) -> None:
+    transpiled(blocks_with_angles(2, 1, seed)[0], METHODS[1], False, max_seconds)
+    for length in ANGLE_GATES:
+        drawn = blocks_with_angles(length, count, seed)
+        for entangler in ("cx", "ecr"):
+            name = f"3 qubits, {length} gates with angles, {entangler}"
+            measure(name, drawn, METHODS[:2], max_seconds, entangler)
+
+
+def main(count: int = 100, max_seconds: float = 0.5, seed: int = 0, kind: str = "both") -> None:
+    print("| blocks | method (blocks) | two-qubit gates, median / mean | depth | seconds | exact | ", end="")
+    print("two-qubit gates: better / equal / worse than default | depth |\n|---|---|---|---|---|---|---|---|")
+    if kind != "angles":
+        measure_discrete(count, max_seconds, seed)
+    if kind != "discrete":
+        measure_angles(count // 5, max_seconds, seed)
+
+
 if __name__ == "__main__":
-    main(*(kind(text) for kind, text in zip((int, float, int), sys.argv[1:], strict=False)))
+    main(*(kind(text) for kind, text in zip((int, float, int, str), sys.argv[1:], strict=False)))

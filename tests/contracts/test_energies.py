@@ -296,7 +296,7 @@ def test_a_search_ends_in_time_and_when_interrupted(make_config: MakeConfig) -> 
     stopped = find(pipeline, ISING, gates=["ry"], progress=interrupt, max_tries=128)
     check(stopped, ISING)
     assert stopped.interrupted
-    assert stopped.num_sampled == 64
+    assert stopped.num_sampled < 64
 
 
 def test_the_model_itself_is_left_as_it_was(make_config: MakeConfig) -> None:

@@ -25,6 +25,7 @@ from qiskit.transpiler.passes.synthesis.plugin import unitary_synthesis_plugin_n
 from quantum_diffusion.circuits.backends.devices import Device, cost, device_of
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.errors import ConfigError
+from quantum_diffusion.pretrained import WEIGHTS
 from quantum_diffusion.search import exact
 from quantum_diffusion.search.qiskit_plugin import PluginConfig
 
@@ -39,6 +40,17 @@ def block(num_qubits: int = 3) -> UnitaryGate:
     circuit.h(0)
     circuit.ccx(0, 1, 2)
     circuit.cx(1, num_qubits - 1)
+    return UnitaryGate(Operator(circuit))
+
+
+def block_with_angles() -> UnitaryGate:
+    """A block that takes three two-qubit gates, and no discrete gates can make."""
+    circuit = QuantumCircuit(3, global_phase=0.3)
+    circuit.rx(0.3, 0)
+    circuit.cx(0, 1)
+    circuit.ry(1.9, 1)
+    circuit.cp(0.7, 1, 2)
+    circuit.rz(2.2, 1)
     return UnitaryGate(Operator(circuit))
 
 
@@ -97,6 +109,22 @@ def test_a_block_that_does_nothing_takes_no_gate() -> None:
     assert compiled(holding(UnitaryGate(np.eye(8) * 1j))).count_ops() == {}
 
 
+@pytest.mark.parametrize(
+    ("entangler", "model"),
+    [("cx", None), ("ecr", None), ("cx", "pretrained:angles_3q"), ("ecr", str(WEIGHTS / "angles_3q"))],
+    ids=["cx", "ecr", "a pretrained model", "a folder"],
+)
+def test_a_block_with_angles_is_exact_with_its_phase_and_cheaper_than_qiskits(
+    entangler: str, model: str | None
+) -> None:
+    basis, circuit = ["rz", "sx", "x", entangler], holding(block_with_angles())
+    result = compiled(circuit, basis, config={"max_seconds": 60, "stop_at_first": True, "model": model})
+    assert np.abs(Operator(result).data - Operator(circuit).data).max() < 1e-8
+    assert set(result.count_ops()) <= set(basis)
+    default = transpile(circuit, basis_gates=basis, optimization_level=3, seed_transpiler=0)
+    assert cost(result, "two_qubit_gates") < cost(default, "two_qubit_gates")
+
+
 @pytest.mark.parametrize("level", [0, 3])
 def test_blocks_in_a_circuit_on_a_line(level: int) -> None:
     angle = Parameter("angle")
@@ -119,10 +147,11 @@ def test_a_circuit_may_be_controlled() -> None:
     assert Operator(controlled) == Operator(block().control(annotated=True))
 
 
-def test_directions_of_a_device_are_kept() -> None:
+@pytest.mark.parametrize("gate", [block(), block_with_angles()], ids=["discrete", "with angles"])
+def test_directions_of_a_device_are_kept(gate: UnitaryGate) -> None:
     backend = GenericBackendV2(4, ["ecr", "rz", "sx", "x", "id"], coupling_map=[[0, 1], [2, 1], [2, 3]], seed=1)
     circuit = QuantumCircuit(4)
-    circuit.append(block(), [0, 1, 3])
+    circuit.append(gate, [0, 1, 3])
     result = transpile(
         circuit,
         backend,
@@ -130,7 +159,7 @@ def test_directions_of_a_device_are_kept() -> None:
         unitary_synthesis_method=NAME,
         unitary_synthesis_plugin_config={"max_seconds": 0.1},
     )
-    assert Operator.from_circuit(result) == Operator(circuit)
+    assert np.abs(Operator.from_circuit(result).data - Operator(circuit).data).max() < 1e-8
     for step in result.data:
         qubits = tuple(result.find_bit(qubit).index for qubit in step.qubits)
         assert backend.target.instruction_supported(step.operation.name, qubits)
@@ -143,11 +172,12 @@ def test_searches_can_stop_at_the_first_circuit() -> None:
     assert time.perf_counter() - started < 60
 
 
-def test_what_is_placed_already_keeps_to_coupled_pairs() -> None:
-    config = {"max_seconds": 0.1, "placed": True}
+@pytest.mark.parametrize("gate", [block(), block_with_angles()], ids=["discrete", "with angles"])
+def test_what_is_placed_already_keeps_to_coupled_pairs(gate: UnitaryGate) -> None:
+    config = {"max_seconds": 20, "stop_at_first": True, "placed": True}
     synthesis = UnitarySynthesis(BASIS, coupling_map=CouplingMap.from_line(3), method=NAME, plugin_config=config)
-    result = PassManager([synthesis]).run(holding(block()))
-    assert Operator(result) == Operator(holding(block()))
+    result = PassManager([synthesis]).run(holding(gate))
+    assert np.abs(Operator(result).data - Operator(holding(gate)).data).max() < 1e-8
     assert pairs_of(result) == {(0, 1), (1, 2)}
     assert set(result.count_ops()) <= set(BASIS)
 
@@ -159,9 +189,10 @@ def test_what_is_placed_already_keeps_to_coupled_pairs() -> None:
     "make",
     [
         lambda: UnitaryGate(random_unitary(8, seed=1)),
+        lambda: UnitaryGate(random_unitary(4, seed=1).expand(np.eye(2)) @ random_unitary(4, seed=2).tensor(np.eye(2))),
         lambda: UnitaryGate(Operator(QuantumCircuit(6).compose(block(4), [0, 2, 3, 5]))),
     ],
-    ids=["random", "six qubits"],
+    ids=["random", "two random ones", "six qubits"],
 )
 def test_what_the_models_cannot_do_is_left_to_qiskit(make: Callable[[], UnitaryGate]) -> None:
     circuit = holding(make())
@@ -173,7 +204,36 @@ def test_no_circuit_that_is_only_nearly_the_block_is_taken() -> None:
     near.append(block(), range(3))
     near.rz(3e-4, 1)
     circuit = holding(UnitaryGate(Operator(near)))
-    assert np.abs(Operator(compiled(circuit)).data - Operator(circuit).data).max() < 1e-5
+    assert np.abs(Operator(compiled(circuit)).data - Operator(circuit).data).max() < 1e-8
+
+
+def test_models_with_angles_are_asked_where_others_find_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Nothing:
+        seconds: float
+        circuits: tuple[()] = ()
+        interrupted: bool = False
+
+    asked = []
+
+    def find_nothing(pipeline: Any, unitary: Any, max_seconds: float, **options: Any) -> Nothing:
+        asked.append((bool(pipeline.gate_pool.num_angles), max_seconds))
+        return Nothing(seconds=max_seconds + 1)
+
+    monkeypatch.setattr(exact, "find_exact", find_nothing)
+    compiled(holding(block()), config={"max_seconds": 1.0, "seed": 7})
+    assert asked == [(False, 0.75), (True, 0.25)]
+    asked.clear()
+    compiled(holding(block_with_angles()), config={"max_seconds": 1.0, "seed": 7})
+    assert asked == [(True, 1.0)]
+    asked.clear()
+    compiled(holding(block()), ["h", "t", "tdg", "cx"], config={"max_seconds": 1.0, "seed": 7})
+    assert asked == [(False, 1.0)]
+
+
+def test_devices_of_discrete_gates_have_no_use_for_models_with_angles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(exact, "find_exact")
+    compiled(holding(block()), ["h", "t", "tdg", "cx"], config={"model": "pretrained:angles_3q"})
 
 
 def test_without_gates_on_two_qubits_qiskit_says_so() -> None:
@@ -217,6 +277,7 @@ assert "torch" not in sys.modules
         ({"objective": "t_count"}, "unknown objective 't_count'"),
         ({"max_qubits": 6}, "max_qubits is 6: give 3 to 5"),
         ({"model": "pretrained:srv"}, "unknown model 'pretrained:srv'"),
+        ({"model": "pretrained:angles_4q"}, "unknown model 'pretrained:angles_4q': did you mean"),
         ({"placed": "no"}, "placed is 'no'"),
         ({"stop_at_first": 1}, "stop_at_first is 1"),
         ({"seed": -1}, "seed is -1"),
@@ -309,10 +370,25 @@ def test_a_device_runs_its_gates_on_its_pairs_and_knows_what_they_cost() -> None
     routed = line.routed(far)
     assert routed is not None
     assert line.runs(routed)
-    needed = {"h": 0, "cx": 1, "swap": 3, "ccx": 6}
+    needed = {"h": 0, "cx": 1, "swap": 3, "ccx": 6, "ry": 0, "cp": 2}
     assert line.costs([*needed, "cswap"]) == needed, "of the gates on three qubits only ccx is taken apart"
     assert free.costs(needed) == needed
     assert "cswap" in free.costs(["cswap"])
+
+
+@pytest.mark.parametrize(
+    ("basis", "rotates"),
+    [
+        (("cx", "rz", "sx"), True),
+        (("cz", "t", "u"), True),
+        (("cx", "h", "t", "tdg"), False),
+        (("cx", "h", "rz", "t", "tdg"), False),
+        (("h", "rzz", "t"), False),
+    ],
+    ids=str,
+)
+def test_a_device_rotates_where_a_gate_on_one_qubit_has_an_angle(basis: tuple[str, ...], rotates: bool) -> None:
+    assert Device(basis).rotates == rotates
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.matrices import infidelities
 from quantum_diffusion.circuits.random import random_ids
-from quantum_diffusion.circuits.simulate import statevectors
+from quantum_diffusion.circuits.simulate import statevectors, unitaries
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.search.angles import minimize_energy
 from quantum_diffusion.search.refining import closed_form
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
-from quantum_diffusion.tasks.refinement import lowest_energy
+from quantum_diffusion.tasks.refinement import lowest_energy, polished
 from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.rotations import rotations_of
 
@@ -156,6 +156,24 @@ def test_gates_stay_unless_they_may_go() -> None:
         qd.refine(spare)
     with pytest.raises(ConfigError, match="circuit is 'h'"):
         qd.refine("h", target)  # type: ignore[arg-type]
+
+
+def test_polished_angles_are_exact_to_rounding_errors() -> None:
+    rng = np.random.default_rng(0)
+    table = instruction_table(GatePool(["h", "cx", "rx", "rz", "cp", "u"]), 3)
+    ids = random_ids(rng, table, 20, 8, 8)
+    angles = table.random_angles(ids, rng)
+    targets = unitaries(ids, table, angles)
+    near = np.where(angles == 0, 0.0, angles + 1e-6 * rng.standard_normal(angles.shape))
+
+    def error(tried: np.ndarray) -> float:
+        made = unitaries(ids, table, tried)
+        phases = np.einsum("nab,nab->n", made.conj(), targets)
+        return float(np.abs(made * (phases / abs(phases))[:, None, None] - targets).max())
+
+    assert infidelities(unitaries(ids, table, near), targets).max() < 1e-10
+    assert error(near) > 1e-7
+    assert error(polished(ids, near, targets, table)) < 1e-13
 
 
 def test_energies_have_exact_gradients_and_fall() -> None:

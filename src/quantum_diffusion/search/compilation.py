@@ -23,7 +23,7 @@ class Compilation(CircuitTable):
         best: The first of these; if there is none, the valid circuit with the lowest infidelity. None if no sample was
             a circuit of at most `max_gates` gates.
         gates: The allowed gates.
-        num_sampled: Number of circuits sampled, or of partial circuits kept by a beam.
+        num_sampled: Number of circuits sampled, of partial circuits kept by a beam, or of circuits refined.
         num_exact: Number of samples, or of completed circuits of a beam, that were exact, of any length.
         num_invalid: Number of samples that were not circuits of the allowed gates.
         num_too_long: Number of exact circuits dropped because they had more than `max_gates` gates when simplified.
@@ -69,7 +69,7 @@ class Compilation(CircuitTable):
         if self.search == "sampling":
             return f"{self.num_exact} of {self.num_sampled} samples were exact, {self.num_invalid} invalid"
         if self.search == "refinement":
-            return f"{counted(self.num_sampled, 'circuit')} sampled and refined"
+            return f"{counted(self.num_sampled, 'circuit')} refined"
         if self.search == "angles":
             return f"refined from {counted(self.num_sampled, 'start')}"
         return f"beam search, {counted(self.num_sampled, 'partial circuit')} tried"

@@ -59,7 +59,7 @@ class _Round:
 
     Attributes:
         circuits: Valid circuits, not verified yet.
-        num_sampled: Number of circuits sampled for them, or of partial circuits kept by a beam.
+        num_sampled: Number of circuits sampled for them, of partial circuits kept by a beam, or of circuits refined.
         progress: Used part of `max_tries`.
         num_invalid: Number of samples that were not circuits.
         source: See `CompiledCircuit`.
@@ -352,11 +352,11 @@ def _refined(search: _Search) -> Iterator[_Round]:
         tried += size
         if kind == "sampling":
             temperature = _TEMPERATURES[number % len(_TEMPERATURES)]
-            yield _Round(rounds.sample(size, temperature), size, tried)
+            yield _Round(*rounds.sample(size, temperature), tried)
         else:
             noise = numpy_generator(search.seed, "structures", number) if kind == "noisy beam" else None
-            for circuits in rounds.beam(size, noise):
-                yield _Round(circuits, 0, tried)
+            for circuits, refined in rounds.beam(size, noise):
+                yield _Round(circuits, refined, tried)
         if not number and search.may_use_closed_forms:  # the model has had a first round
             circuits = closed_form(found.task, found.target, found.pool, found.num_qubits, accepted)
             yield _Round(circuits, 0, tried, source="Qiskit")

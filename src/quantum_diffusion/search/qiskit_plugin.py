@@ -22,16 +22,18 @@ import numpy as np
 import yaml
 from qiskit.converters import circuit_to_dag, dag_to_circuit
 from qiskit.exceptions import QiskitError
-from qiskit.quantum_info import Operator
+from qiskit.quantum_info import PTM, Operator
 from qiskit.transpiler.passes.synthesis.plugin import UnitarySynthesisPlugin
 
 from quantum_diffusion.arguments import check_count, check_kind, check_number
 from quantum_diffusion.circuits.backends.devices import Device, DeviceObjective, cost, device_of
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.gates import Matrix
+from quantum_diffusion.circuits.gates import GatePool, Matrix, have_angles
+from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.invariants import broken_invariants
+from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.errors import ConfigError, GateSetError, unknown_name
-from quantum_diffusion.pretrained import DEFAULTS, PREFIX, WEIGHTS, model_folders
+from quantum_diffusion.pretrained import DEFAULTS, PREFIX, WEIGHTS, WITH_ANGLES, model_folders
 
 if TYPE_CHECKING:  # torch takes seconds, and most blocks need none of it
     from qiskit import QuantumCircuit
@@ -44,7 +46,7 @@ logger = logging.getLogger(__name__)
 MIN_QUBITS, MAX_QUBITS = 3, 5
 """Number of qubits of supported blocks. For fewer, Qiskit's own circuits have the minimum of two-qubit gates."""
 
-_SHIPPED = tuple(PREFIX + name for name in DEFAULTS["compile"])
+_SHIPPED = tuple(PREFIX + name for name in (*DEFAULTS["compile"], *WITH_ANGLES["compile"]))
 
 _TOLERANCE = 1e-8
 """Maximum error of a matrix entry; stricter than `EXACT`, as the circuit must replace the block exactly."""
@@ -55,6 +57,12 @@ _INTEGER_GATES = ("cx", "z", "x", "ccx", "swap", "y", "cz", "cswap")
 _MOST_OF_CHEAP = 3
 """Maximum two-qubit gates of a gate that counts as cheap: swap does, ccx does not."""
 
+_MOST_OF_SPARSE = 12
+"""Maximum gates of a circuit that is known to leave some entries of a Pauli transfer matrix zero."""
+
+_KEPT = 0.25
+"""Part of the time that is kept for a search with angles, in case one without them finds nothing."""
+
 _MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 256, 6, 512
 """Maximum circuits kept per search, circuits of these translated (the cheapest by estimate), and width of a beam."""
 
@@ -64,7 +72,8 @@ class PluginConfig:
     """The options in `unitary_synthesis_plugin_config`.
 
     Attributes:
-        model: A folder, pretrained:NAME or hf://owner/name; None uses the shipped compilers.
+        model: A folder, pretrained:NAME or hf://owner/name; None uses the shipped compilers. Those of gates with angles
+            are used only for devices with rotations by any angle.
         max_seconds: Maximum seconds to search for each distinct block; most blocks use all of it, unless
             `stop_at_first`.
         stop_at_first: Whether to end each search at its first exact circuit instead of looking for cheaper ones.
@@ -207,6 +216,10 @@ def _is_as_cheap(ours: _Rated, default: QuantumCircuit, device: Device, config: 
     return theirs is None or (ours.cost <= theirs.cost and (device.pairs is not None or ours.plain <= theirs.plain))
 
 
+_Searches = list[tuple[Device, tuple[str, ...]]]
+"""The couplings and gates of a model's searches, in order."""
+
+
 @lru_cache(maxsize=256)
 def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated | None:
     """Return the cheapest exact circuit for a unitary on a device; None if none is found.
@@ -215,41 +228,54 @@ def _best_circuit(matrix: bytes, device: Device, config: PluginConfig) -> _Rated
     """
     values = np.frombuffer(matrix, dtype=np.complex128)
     unitary = values.reshape(math.isqrt(len(values)), -1)
-    model = _model_for(config.model, len(unitary).bit_length() - 1)
-    if model is None:
-        return None
+    num_qubits = len(unitary).bit_length() - 1
+    models = _models_for(config.model, device, num_qubits)
+    plans = [(model, some) for model in models if (some := _searches(unitary, model, device, config.placed))]
+    rated: list[_Rated] = []
+    left = config.max_seconds
+    for number, (model, searches) in enumerate(plans, start=1):
+        kept = config.max_seconds * _KEPT if plans[number:] else 0.0
+        rated, left = _searched(unitary, model, searches, device, config, left - kept)
+        if rated:
+            break
+        left += kept
+    if plans and not rated:
+        logger.info("block of %d qubits: no circuit found in time", num_qubits)
+    return min(rated, default=None)
+
+
+def _searched(
+    unitary: Matrix, model: _Model, searches: _Searches, device: Device, config: PluginConfig, left: float
+) -> tuple[list[_Rated], float]:
+    """Return the exact circuits that a model's searches find in the seconds left, and the seconds then left."""
     rated: list[_Rated | None] = []
     done: list[Device] = []
-    left = config.max_seconds
-    searches = _searches(unitary, model, device, config.placed)
     for number, (where, gates) in enumerate(searches, start=1):
         if where in done:
             continue
         share = left / 2 if searches[number:] else left
         circuits, seconds = _found(unitary, model, gates, where, config, share)
-        left -= min(seconds, left / 2)  # a search may overrun
+        left -= min(seconds, share)  # a search may overrun
         done += [where] if circuits else []
         for circuit in _promising(circuits, where.costs(gates), config.placed):
-            exact = (_with_phase(translated, unitary) for translated in where.translate(circuit))
+            exact = (_with_phase(translated, unitary) for translated in where.translate(_polished(circuit, unitary)))
             rated += [_rated(native, device, config, config.placed) for native in exact if native is not None]
-    best = min(filter(None, rated), default=None)
-    if searches and best is None:
-        logger.info("block of %d qubits: no circuit found in time", len(unitary).bit_length() - 1)
-    return best
+    return list(filter(None, rated)), left
 
 
-def _searches(unitary: Matrix, model: _Model, device: Device, placed: bool) -> list[tuple[Device, tuple[str, ...]]]:
-    """Return the couplings and gates to search with; empty if the unitary is provably out of reach.
+def _searches(unitary: Matrix, model: _Model, device: Device, placed: bool) -> _Searches:
+    """Return the couplings and gates to search with; empty if the unitary is out of the model's reach.
 
     A block that is placed later may use any pairs, or only coupled ones for a placement in order. If cheap gates may be
-    enough, they are tried first: a model that may use ccx prefers it even where three cx are enough.
+    enough, they are tried first: a model that may use ccx prefers it even where three cx are enough. With angles, cheap
+    gates may always be enough, and trying them first costs more circuits than it improves.
     """
     searches = []
     for where in dict.fromkeys([device] if placed else [Device(device.basis), device]):
         costs = where.costs(model.gates)
         if any(costs.values()) and not _is_out_of_reach(unitary, tuple(costs), model.max_gates):
             cheap = tuple(gate for gate in costs if costs[gate] <= _MOST_OF_CHEAP)
-            may_be_cheap = not broken_invariants(unitary, cheap)
+            may_be_cheap = not have_angles(costs) and not broken_invariants(unitary, cheap)
             searches += [(where, gates) for gates in ([cheap] if may_be_cheap else []) + [tuple(costs)]]
     if not searches:
         logger.info("block of %d qubits: no circuit of %s", len(unitary).bit_length() - 1, list(model.gates))
@@ -300,6 +326,19 @@ def _cheapest(circuits: Sequence[Circuit], costs: Mapping[str, int]) -> list[Cir
     return sorted(circuits, key=estimate)[:_MOST_TRANSLATED]
 
 
+def _polished(circuit: Circuit, unitary: Matrix) -> Circuit:
+    """Return a circuit with angles exact to rounding errors: searches end before all entries reach `_TOLERANCE`."""
+    if not have_angles(circuit.gate_counts):
+        return circuit
+    from quantum_diffusion.tasks.refinement import polished
+
+    table = instruction_table(GatePool(circuit.gate_counts), circuit.num_qubits)
+    ids = ids_from_circuits([circuit], table, len(circuit))
+    angles = polished(ids, angles_of_circuits([circuit], table, len(circuit)), unitary[None], table)
+    (result,) = circuits_from_ids(ids, table, angles=angles)
+    return result
+
+
 def _with_phase(native: QuantumCircuit, unitary: Matrix) -> QuantumCircuit | None:
     """Set a circuit's global phase to that of the unitary; None if the circuit is not exact."""
     made = Operator(native).data
@@ -323,10 +362,13 @@ class _Model:
     max_gates: int
 
 
-def _model_for(name: str | None, num_qubits: int) -> _Model | None:
-    """Return the first model with enough qubits; None if there is none."""
-    models = map(_described, model_folders(name, "compile"))
-    return next((model for model in models if num_qubits <= model.num_qubits), None)
+def _models_for(name: str | None, device: Device, num_qubits: int) -> list[_Model]:
+    """Return the smallest model with enough qubits, and then, if the device has rotations, the smallest with angles."""
+    kinds = [model_folders(name, "compile")]
+    if name is None:
+        kinds.append(model_folders(None, "compile", with_angles=True))
+    fitting = ([model for model in map(_described, kind) if num_qubits <= model.num_qubits] for kind in kinds)
+    return [models[0] for models in fitting if models and (device.rotates or not have_angles(models[0].gates))]
 
 
 @lru_cache(maxsize=16)
@@ -352,9 +394,15 @@ def _pipeline(folder: Path, process: int) -> DiffusionPipeline:
 
 
 def _is_out_of_reach(unitary: Matrix, gates: Sequence[str], max_gates: int) -> bool:
-    """Tell quickly, without a model, whether no circuit of the gates is the unitary; False proves nothing."""
+    """Tell quickly, without a model, whether no circuit of the gates is the unitary; False proves nothing.
+
+    For gates with angles it is no proof: a random unitary maps each Pauli operator to a sum of all others, and of
+    12,000 random circuits of 12 gates none did.
+    """
     if broken_invariants(unitary, gates):
         return True
+    if have_angles(gates):
+        return max_gates <= _MOST_OF_SPARSE and bool((np.abs(PTM(Operator(unitary)).data[1:, 1:]) > 1e-6).all())
     if not {*gates} <= {"h", *_INTEGER_GATES}:
         return False
     # Entries are integers, divided by sqrt(2) for each h; all other gates only permute and add them.

@@ -35,6 +35,9 @@ from quantum_diffusion.tasks.targets import TargetSamples, TargetTask
 Refine = Callable[..., tuple[Angles, NDArray[np.float64]]]
 """How a task refines angles; see `TargetTask.refine`."""
 
+Tried = tuple[list[Circuit], int]
+"""Circuits worth verifying, and the number of circuits refined to find them."""
+
 _CONTINUED = 8
 """Circuits that fall short continued after a beam, the nearest ones."""
 
@@ -130,8 +133,8 @@ class RefinedRounds:
         self._short = self._beginning.take(np.zeros(0, dtype=np.int64))
         self._seen = np.zeros(0)
 
-    def beam(self, width: int, noise: np.random.Generator | None = None) -> Iterator[list[Circuit]]:
-        """Yield circuits from a beam over structures, a list for each length, then from one that continues them.
+    def beam(self, width: int, noise: np.random.Generator | None = None) -> Iterator[Tried]:
+        """Yield circuits from a beam over structures, those of one length at a time, then from one that continues them.
 
         Args:
             width: Number of partial circuits.
@@ -140,7 +143,7 @@ class RefinedRounds:
         yield from self._grown(self._beginning, width, noise)
         yield from self._continued(width)
 
-    def sample(self, count: int, temperature: float) -> list[Circuit]:
+    def sample(self, count: int, temperature: float) -> Tried:
         """Return circuits from samples.
 
         Args:
@@ -156,7 +159,7 @@ class RefinedRounds:
         assert samples.angles is not None
         return self._circuits(Refined(samples.ids, samples.angles, samples.infidelities))
 
-    def _continued(self, width: int) -> Iterator[list[Circuit]]:
+    def _continued(self, width: int) -> Iterator[Tried]:
         """Yield circuits that begin like the nearest ones that fell short, with their exact angles.
 
         A beam starts from all beginnings of these, as the gate that they lack may be anywhere.
@@ -173,8 +176,8 @@ class RefinedRounds:
         if rows.any():
             yield from self._grown(Refined(ids[rows], angles[rows], np.ones(int(rows.sum()))), width)
 
-    def _grown(self, starts: Refined, width: int, noise: np.random.Generator | None = None) -> Iterator[list[Circuit]]:
-        """Yield the refined circuits of a beam, a list for each of its levels."""
+    def _grown(self, starts: Refined, width: int, noise: np.random.Generator | None = None) -> Iterator[Tried]:
+        """Yield the refined circuits of each level of a beam."""
         levels = structure_beam(
             self._pipeline,
             self._open,
@@ -190,10 +193,10 @@ class RefinedRounds:
                 Refined(ids, *self._refine(ids, angles, self._target, self._pipeline.table, fixed=fixed))
             )
 
-    def _circuits(self, tries: Refined) -> list[Circuit]:
-        """Return the good circuits, the shortest ones also shortened, and the best of the others."""
+    def _circuits(self, tries: Refined) -> Tried:
+        """Return the good circuits, the shortest ones also shortened, or else the best one."""
         if not len(tries):
-            return []
+            return [], 0
         self._keep(tries)
         good = tries.infidelities < self._accepted
         table = self._pipeline.table
@@ -208,7 +211,7 @@ class RefinedRounds:
             goal = self._target, table, self._accepted
             few = shortened(chosen.take(rows), *goal, refine=self._refine)
             chosen = snapped(chosen.take(rows).joined(few), *goal, refine=self._refine).joined(chosen)
-        return circuits_from_ids(chosen.ids, table, width * len(chosen), chosen.angles)
+        return circuits_from_ids(chosen.ids, table, width * len(chosen), chosen.angles), len(tries)
 
     def _keep(self, tries: Refined) -> None:
         """Remember circuits that fall short by little enough to be continued, each local minimum once."""

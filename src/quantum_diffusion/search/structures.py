@@ -64,7 +64,8 @@ def structure_beam(
         noise: Source of Gumbel noise, as in `search.beam.beam_search`; None keeps the likeliest.
 
     Yields:
-        Ids [M, T] and angles [M, T, A] of the circuits that come near the target, after each gate.
+        Ids [M, T] and angles [M, T, A] of the circuits that come near the target, after each gate; or while there are
+        none, of those that come nearer than all before.
     """
     assert request.targets is not None
     table, device = pipeline.table, pipeline.device
@@ -80,12 +81,13 @@ def structure_beam(
     reader = pipeline.reader(request, options).begun(made, torch.from_numpy(lengths).to(device))
     score = torch.zeros(len(ids), device=device)
     seen = keys_of(reader.missing)
-    is_new = len(ids) == 1
+    is_new, closest = len(ids) == 1, 2.0
     while True:
         if is_new:  # those to continue are known already
             near = infidelities(from_two_channels(reader.missing.cpu().numpy()), done)
             best = np.argsort(near, kind="stable")[:_MOST_PROMISING]
-            best = best[near[best] < _PROMISING]
+            best = best[near[best] < max(_PROMISING, closest)]
+            closest = float(near[best].min(initial=closest))
             yield ids[best], angles[best]
         is_new = True
         guidance = pipeline.resolved(options).guidance_scale or 1.0

@@ -22,6 +22,9 @@ from quantum_diffusion.tasks.rotations import Rotations, rotations_of
 _DONE = 1e-14
 """Infidelity at which refinement stops, near the resolution of float64."""
 
+_POLISH = 2
+"""Steps that polish angles: each squares an error of an infidelity of 1e-10 or less."""
+
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 0.1, 1e-8, 1e4
 _LONGEST_STEP = 1.5  # radians
 _BYTES = 2**25
@@ -137,6 +140,31 @@ def _free(
     return free
 
 
+def polished(ids: Ids, angles: Angles, targets: Matrix, table: InstructionTable) -> Angles:
+    """Return the angles of exact circuits to the last digits of float64.
+
+    `refine` compares infidelities, which are quadratic in the errors of a circuit's entries: 1e-14 may stand for 1e-7.
+    The gradient is linear in them, so steps that are taken without a comparison go on.
+
+    Args:
+        ids: int16 [N, T].
+        angles: float64 [N, T, A], of circuits with infidelities below `EXACT_ANGLES`.
+        targets: complex128 [N, D, R] or [1, D, R], as for `refine`.
+        table: The instructions the ids number.
+
+    Returns:
+        float64 [N, T, A] in [0, period).
+    """
+    rotations = rotations_of(table)
+    numbers, values = rotations.in_order(ids, angles)
+    place, moved = torch.from_numpy(numbers), torch.from_numpy(values)
+    goal = _Overlaps.of(np.broadcast_to(targets, (len(ids), *targets.shape[1:])))
+    for _ in range(_POLISH):
+        damping = torch.full((len(ids),), _LEAST_DAMPING, dtype=torch.float64)
+        moved = moved + _step(rotations, place, moved, torch.ones_like(moved), goal, damping)
+    return table.in_period(ids, rotations.back(ids, angles, moved.numpy()))
+
+
 def lowest_energy(
     ids: Ids,
     angles: Angles,
@@ -208,12 +236,7 @@ def _minimize(
     merit = state.goal.merit(rotations, state.numbers, state.angles)
     before = merit
     for iteration in range(1, iterations + 1):
-        gradient, metric = state.goal.slope(rotations, state.numbers, state.angles)
-        gradient, metric = gradient * state.free, metric * state.free[:, :, None] * state.free[:, None]
-        metric.diagonal(dim1=1, dim2=2).add_(state.damping[:, None])
-        factor, failed = torch.linalg.cholesky_ex(metric)
-        step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-        step = step.masked_fill(failed[:, None] != 0, 0.0).nan_to_num().clamp(-_LONGEST_STEP, _LONGEST_STEP)
+        step = _step(rotations, state.numbers, state.angles, state.free, state.goal, state.damping)
         tried = state.angles + step
         reached = state.goal.merit(rotations, state.numbers, tried)
         better = reached > merit
@@ -315,6 +338,16 @@ class _Excess:
 
     def distance(self, merit: Tensor) -> Tensor:
         return -merit
+
+
+def _step(rotations: Rotations, numbers: Tensor, angles: Tensor, free: Tensor, goal: _Goal, damping: Tensor) -> Tensor:
+    """Return the step of the Levenberg-Marquardt method, float64 [N, L], with a damping [N]; see `_minimize`."""
+    gradient, metric = goal.slope(rotations, numbers, angles)
+    gradient, metric = gradient * free, metric * free[:, :, None] * free[:, None]
+    metric.diagonal(dim1=1, dim2=2).add_(damping[:, None])
+    factor, failed = torch.linalg.cholesky_ex(metric)
+    step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+    return step.masked_fill(failed[:, None] != 0, 0.0).nan_to_num().clamp(-_LONGEST_STEP, _LONGEST_STEP)
 
 
 @dataclass(eq=False)

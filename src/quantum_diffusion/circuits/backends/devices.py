@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
-from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.gates import GATES, SOME_ANGLES
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
+    from qiskit.circuit import Gate
     from qiskit.transpiler import CouplingMap, Target
 
 DeviceObjective = Literal["two_qubit_gates", "depth", "gates"]
@@ -82,6 +83,16 @@ class Device:
         return {name: number for name, number in costs.items() if number is not None and name in narrow}
 
     @cached_property
+    def rotates(self) -> bool:
+        """Whether the device turns qubits by any angle.
+
+        With t, a lone rz does not count: Qiskit synthesizes blocks for Clifford+T with it and approximates it later.
+        """
+        gates = [gate for name in self.basis if (gate := _known_gates().get(name)) is not None]
+        turns = {gate.name for gate in gates if gate.num_qubits == 1 and gate.params}
+        return bool(turns) and not ("t" in self.basis and turns == {"rz"})
+
+    @cached_property
     def _joined(self) -> frozenset[_Pair]:
         return frozenset(self.pairs or ())
 
@@ -134,7 +145,7 @@ def device_of(
         qubits: The block's qubits on the device.
     """
     names = _gates_of(target) if target is not None else basis_gates or ()
-    basis = tuple(sorted(set(names) & _known_gates()))
+    basis = tuple(sorted(set(names) & _known_gates().keys()))
     if coupling is None:
         return Device(basis)
     edges = {frozenset(edge) for edge in coupling.get_edges()}
@@ -167,12 +178,12 @@ def _gates_of(target: Target) -> list[str]:
 
 
 @cache
-def _known_gates() -> frozenset[str]:
-    """Return the names of Qiskit's own unitary gates."""
+def _known_gates() -> dict[str, Gate]:
+    """Return Qiskit's own unitary gates by their names, with parameters for angles."""
     from qiskit.circuit import Gate
     from qiskit.circuit.library import get_standard_gate_name_mapping
 
-    return frozenset(name for name, gate in get_standard_gate_name_mapping().items() if isinstance(gate, Gate))
+    return {name: gate for name, gate in get_standard_gate_name_mapping().items() if isinstance(gate, Gate)}
 
 
 @lru_cache(maxsize=1024)
@@ -180,7 +191,8 @@ def _cost_in_basis(name: str, basis: tuple[str, ...]) -> int | None:
     """Return the number of two-qubit gates that a gate needs in a basis; None if the basis cannot express it."""
     gate = GATES[name]
     qubits = tuple(range(gate.num_qubits))
-    step = Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :])
+    angles = SOME_ANGLES[: gate.num_angles]
+    step = Instruction(name, qubits[: gate.num_controls], qubits[gate.num_controls :], angles)
     translated = Device(basis).translate(Circuit(gate.num_qubits, (step,)))
     return two_qubit_gates(translated[0]) if translated else None
 
