@@ -273,18 +273,22 @@ def snapped(
     """
     ids, angles, infidelities = circuits.ids, circuits.angles.copy(), circuits.infidelities.copy()
     fixed = np.zeros(angles.shape, dtype=np.bool_)
+    units = len(_SNAPS)
     for step, number in np.ndindex(angles.shape[1:]):
-        for unit in _SNAPS:
-            rows = np.flatnonzero((table.num_angles[ids[:, step]] > number) & ~fixed[:, step, number])
-            if not len(rows):
-                break
-            tried, held = angles[rows], fixed[rows]
-            tried[:, step, number] = np.rint(tried[:, step, number] / unit) * unit
-            held[:, step, number] = True
-            tried, reached = refine(ids[rows], tried, target, table, fixed=held, iterations=15)
-            kept = reached < np.maximum(accepted / 10, infidelities[rows])
-            rows = rows[kept]
-            angles[rows], infidelities[rows], fixed[rows] = tried[kept], reached[kept], held[kept]
+        rows = np.flatnonzero(table.num_angles[ids[:, step]] > number)
+        if not len(rows):
+            continue
+        several = np.repeat(rows, units)  # each circuit with the angle rounded to each unit
+        tried, held = angles[several], fixed[several]
+        unit = np.tile(_SNAPS, len(rows))
+        tried[:, step, number] = np.rint(tried[:, step, number] / unit) * unit
+        held[:, step, number] = True
+        tried, reached = refine(ids[several], tried, target, table, fixed=held, iterations=15)
+        is_good = (reached < np.maximum(accepted / 10, infidelities[several])).reshape(-1, units)
+        largest = is_good.argmax(axis=1) + units * np.arange(len(rows))
+        can = is_good.any(axis=1)
+        rows, best = rows[can], largest[can]
+        angles[rows], infidelities[rows], fixed[rows] = tried[best], reached[best], held[best]
     if merge:
         ids, angles = merge_rotations(ids, angles, table)
     return Refined(ids, angles, infidelities)
