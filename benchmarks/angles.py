@@ -1,10 +1,11 @@
-"""Measures how often a model of gates with angles finds exact circuits for unseen random targets, beside chance.
+"""Measures how often a model of gates with angles finds exact circuits for unseen targets, beside chance.
 
     python benchmarks/angles.py MODEL [--gates 2,4,6,8,10] [--targets 50] [--tries 128] [--seconds 5] [--seed 0]
         [--exact 0] [--json FILE]
 
-Targets are random circuits of so many gates that merging rotations leaves, over a random subset of the model's gates,
-with uniform angles; the search is told the subset, not the length. It ends with the first exact circuit (infidelity
+Targets are the unitaries (or, for a model of states, the states) of random circuits of so many gates that merging
+rotations leaves, over a random subset of the model's gates, with uniform angles; the search is told the subset, not the
+length. It ends with the first exact circuit (infidelity
 below 1e-10), after --tries samples, or after --seconds. --exact collects so many circuits called exact, over lengths 2
 to 8, and asks Qiskit of each. Chance is as many random circuits of the target's gates and
 length with refined angles. Every circuit called exact is asked of Qiskit. Seconds are processor seconds of one thread.
@@ -36,15 +37,20 @@ from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.candidates import random_subsets
 from quantum_diffusion.tasks.refinement import refine
+from quantum_diffusion.tasks.state import StateTask, returns
+from quantum_diffusion.tasks.targets import TargetTask
 
 _WRONG = 1e-9
 """Infidelity by Qiskit above which a circuit called exact is wrong."""
 
 
 def draw(
-    table: InstructionTable, length: int, count: int, rng: np.random.Generator
+    table: InstructionTable, length: int, count: int, rng: np.random.Generator, of_states: bool = False
 ) -> tuple[Ids, Angles, NDArray[np.bool_]]:
-    """Return random circuits of exactly so many gates after merging: ids, angles and the allowed gates [count, G]."""
+    """Return random circuits of exactly so many gates after merging: ids, angles and the allowed gates [count, G].
+
+    With `of_states`, no gate may leave the state that the gates before it prepare as it is.
+    """
     parts: list[tuple[Ids, Angles, NDArray[np.bool_]]] = []
     while sum(len(part[0]) for part in parts) < count:
         number = 4 * count
@@ -52,6 +58,8 @@ def draw(
         ids = random_ids(rng, table, number, length, length, gates=allowed)
         ids, angles = merge_rotations(ids, table.random_angles(ids, rng), table)
         whole = gate_count(ids) == length
+        if of_states:
+            whole &= ~returns(ids, table, angles).any(axis=1)
         parts.append((ids[whole], angles[whole], allowed[whole]))
     ids, angles, allowed = (np.concatenate(each)[:count] for each in zip(*parts, strict=True))
     return ids, angles, allowed
@@ -67,22 +75,25 @@ def chance(
 
 def by_qiskit(circuit: Circuit, target: Any) -> float:
     """Return the infidelity of a circuit by Qiskit's simulation."""
-    return float(infidelities(np.asarray(Operator(circuit.to_qiskit()).data)[None], target[None])[0])
+    made = np.asarray(Operator(circuit.to_qiskit()).data)[:, : target.shape[1]]
+    return float(infidelities(made[None], target[None])[0])
 
 
 def measure(model: str, length: int, options: argparse.Namespace) -> dict[str, Any]:
     """Search for circuits for targets of one length and return the figures."""
     pipeline = load_pipeline(model)
     rng = np.random.default_rng((options.seed, length))
-    ids, angles, allowed = draw(pipeline.table, length, options.targets, rng)
-    targets = unitaries(ids, pipeline.table, angles)
+    task = pipeline.task
+    assert isinstance(task, TargetTask)
+    ids, angles, allowed = draw(pipeline.table, length, options.targets, rng, isinstance(task, StateTask))
+    targets = task.targets_of(ids, pipeline.table, angles)  # [N, D, R]
     names = np.array(pipeline.gate_pool.names)
     nearest, lengths, wrong, by_chance, seconds = [], [], 0, [], []
     for target, kinds in zip(targets, allowed, strict=True):
         started = time.process_time()
         found = find_exact(
             pipeline,
-            target,
+            target.squeeze(),
             gates=GatePool(names[kinds].tolist()).names,
             max_tries=options.tries,
             max_seconds=options.seconds,
@@ -97,7 +108,8 @@ def measure(model: str, length: int, options: argparse.Namespace) -> dict[str, A
         by_chance.append(chance(pipeline.table, kinds, length, options.tries, target, rng))
     least, random = np.array(nearest), np.array(by_chance)
     solved = int((least < EXACT_ANGLES).sum())
-    empty = infidelities(np.broadcast_to(np.eye(targets.shape[1], dtype=complex), targets.shape), targets)
+    nothing = np.eye(targets.shape[1], targets.shape[2], dtype=np.complex128)
+    empty = infidelities(np.broadcast_to(nothing, targets.shape), targets)
     return {
         "gates": length,
         "targets": len(targets),

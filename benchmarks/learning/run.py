@@ -2,12 +2,13 @@
 
     python benchmarks/learning/run.py SIZE PRESET=BUDGET [PRESET=BUDGET ...] [--seeds 0,1,2] [--folder FOLDER]
 
-SIZE is tiny (Schmidt rank vectors, 3 qubits), small (3 to 5), paper (3 to 8) or compile (unitaries, 3 qubits).
+SIZE is tiny (Schmidt rank vectors, 3 qubits), small (3 to 5), paper (3 to 8), compile (unitaries, 3 qubits) or angles
+(unitaries of gates with angles, 3 qubits; samples are refined).
 PRESET is a name in conf/training or a YAML file; BUDGET is a time of training (300s) or a number of circuits (100000c).
-Sampling time does not count. The data sets are generated once in FOLDER with the presets fast_srv_3q ... and
-fast_unitary_3q; the requested unitaries are those of fast_unitary_3q_test, which are excluded from training. A short
-trial converts a time into a number of steps, so that each learning rate schedule ends with its budget. Run it on an
-idle machine.
+Sampling time does not count. The data sets are generated once in FOLDER with the presets fast_srv_3q ...,
+fast_unitary_3q and parameterised_3q; the requested unitaries are those of a test set, which are excluded from training.
+A short trial converts a time into a number of steps, so that each learning rate schedule ends with its budget. Run it
+on an idle machine.
 """
 
 from __future__ import annotations
@@ -47,7 +48,13 @@ SIZES = {
     "small": [f"fast_srv_{qubits}q" for qubits in range(3, 6)],
     "paper": [f"fast_srv_{qubits}q" for qubits in range(3, 9)],
     "compile": ["fast_unitary_3q"],
+    "angles": ["parameterised_3q"],
 }
+TESTS = {
+    "compile": ["datasets=fast_unitary_3q_test"],
+    "angles": ["datasets=parameterised_3q", "datasets.num_samples=4000", "datasets.seed=1000"],
+}
+"""The data sets of the requested unitaries; other sizes ask for prompts."""
 POINTS = (0.1, 0.2, 0.4, 0.7, 1.0)
 """Fractions of the budget at which to measure."""
 TRIALS = {"cpu": (12, 4), "cuda": (120, 40)}
@@ -196,12 +203,12 @@ def learn(competitor: Competitor, size: str, data: Path, seed: int, requests: in
 
 def ask(pipeline: DiffusionPipeline, size: str, data: Path, count: int) -> Requests:
     """Return the requests: all prompts in turn, or unitaries excluded from training."""
-    if size != "compile":
+    if size not in TESTS:
         prompts = pipeline.config.prompts
         return pipeline.requests([prompts[number % len(prompts)] for number in range(count)])
     tests = DatasetLoader().load_dataset(data.parent / "test")
     circuits = tests.labelled(np.arange(min(count, len(tests))))
-    targets = pipeline.task.targets_of(circuits.ids, circuits.table)
+    targets = pipeline.task.targets_of(circuits.ids, circuits.table, circuits.angles)
     return pipeline.requests(circuits.prompts, list(targets))
 
 
@@ -209,7 +216,8 @@ def measured(pipeline: DiffusionPipeline, asked: Requests, known: Keys, seconds:
     """Sample once for every request and return the figures."""
     samples = pipeline.sample(asked, 0)
     exact, count = samples.matches, len(samples)
-    new = samples.report.valid & ~np.isin(circuit_keys(samples.ids, pipeline.table, samples.num_qubits), known)
+    keys = circuit_keys(samples.ids, pipeline.table, samples.num_qubits, samples.angles)
+    new = samples.report.valid & ~np.isin(keys, known)
     return Point(
         seconds=round(seconds, 2),
         circuits=circuits,
@@ -224,15 +232,16 @@ def measured(pipeline: DiffusionPipeline, asked: Requests, known: Keys, seconds:
 def make_data(size: str, folder: Path) -> Path:
     """Generate the data sets of a size unless they exist; return their folder."""
     data = folder / size / "data"
-    wanted = {name: data / name for name in SIZES[size]}
-    exclude: list[str] = []
-    if size == "compile":
-        wanted = {"fast_unitary_3q_test": data.parent / "test", **wanted}
-    for name, place in wanted.items():
+    wanted = {data / name: [f"datasets={name}"] for name in SIZES[size]}
+    if size in TESTS:
+        tests = data.parent / "test"
+        wanted = {
+            tests: TESTS[size],
+            **{place: [*words, f"datasets.exclude={tests}"] for place, words in wanted.items()},
+        }
+    for place, words in wanted.items():
         if not place.exists():
-            if name == "fast_unitary_3q":
-                exclude = [f"datasets.exclude={data.parent / 'test'}"]
-            config = compose("datasets", DatasetConfig, [f"datasets={name}", f"datasets.output_path={place}", *exclude])
+            config = compose("datasets", DatasetConfig, [*words, f"datasets.output_path={place}"])
             dataset, _ = DatasetGenerator(config).generate()
             save_dataset(dataset, place, {})
     return data
