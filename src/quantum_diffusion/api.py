@@ -24,7 +24,6 @@ from quantum_diffusion.arguments import (
     shown,
 )
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.gates import have_angles
 from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
     DatasetConfig,
@@ -47,11 +46,11 @@ from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.interop.opening import load_pipeline
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
-from quantum_diffusion.pretrained import WEIGHTS, model_folder, model_folders
+from quantum_diffusion.pretrained import WEIGHTS, model_folder
 from quantum_diffusion.python_names import named_as_in_python
 from quantum_diffusion.search.angles import refine_angles
 from quantum_diffusion.search.compilation import Compilation
-from quantum_diffusion.search.compiling import extension_for, negative_for_target, open_for_target
+from quantum_diffusion.search.compiling import extension_for, models_for, negative_for_target, open_for_target
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -249,8 +248,7 @@ def compile(target: object, *, device: str = "auto", **wanted: Unpack[TargetOpti
         >>> compile("ccz", gates=["h", "ccx"])[0].gate_counts
         {'h': 2, 'ccx': 1}
     """
-    folders = model_folders(None, "compile", have_angles(wanted.get("gates")))
-    return _find("compile", folders, lambda folder: _opened(folder, device), target, wanted)
+    return _find("compile", None, lambda folder: _opened(folder, device), target, wanted)
 
 
 def prepare(target: object, *, device: str = "auto", **wanted: Unpack[TargetOptions]) -> Compilation:
@@ -265,7 +263,7 @@ def prepare(target: object, *, device: str = "auto", **wanted: Unpack[TargetOpti
         >>> prepare("ghz:3")[0].gate_counts
         {'h': 1, 'cx': 2}
     """
-    return _find("prepare", model_folders(None, "prepare"), lambda folder: _opened(folder, device), target, wanted)
+    return _find("prepare", None, lambda folder: _opened(folder, device), target, wanted)
 
 
 def refine(
@@ -320,18 +318,22 @@ def refine(
 
 def _find(
     command: str,
-    folders: Sequence[Path],
+    folders: Sequence[Path] | None,
     load: Callable[[Path], DiffusionPipeline],
     target: object,
     wanted: TargetOptions,
 ) -> Compilation:
-    """Search with the first of several models that has enough qubits for the target."""
+    """Search with the first of several models that has enough qubits for the target; None takes pretrained ones."""
     with named_as_in_python(command):
         given = _arguments(wanted, TargetOptions)
         of_random = {name: given.get(name) for name in ("gates", "max_gates")}
         extension = extension_for(command, given.get("objective"), target)
         if extension is not None:
             given["objective"] = "gates"
+        if folders is None:
+            folders = models_for(
+                command, target, given.get("gates"), tolerance=given.get("tolerance", 0.0), seed=given["seed"]
+            )
         pipeline, array = open_for_target(
             command, folders, target, load, seed=given["seed"], extension=extension, **of_random
         )

@@ -17,8 +17,11 @@ PREFIX = "pretrained:"
 DEFAULTS = {"sample": ("srv",), "compile": ("unitary_3q", "unitary_4q", "unitary_5q"), "prepare": ("state",)}
 """The default models of each command; it uses the first with enough qubits."""
 
-WITH_ANGLES = {"compile": ("angles_3q",)}
-"""The default models of a command where the gates asked for include some with angles."""
+WITH_ANGLES = {"compile": ("angles_3q",), "prepare": ("angles_state",)}
+"""The default models of a command for gates with angles."""
+
+QUBITS_WITH_ANGLES = {"compile": 3, "prepare": 4}
+"""Maximum number of qubits of these."""
 
 MODEL_FILES = ("*.yaml", "*.safetensors", "README.md", "model.pt", "embedder.pt")
 """The files of a model on the Hub, ours or genQC's; nothing else is downloaded or uploaded."""
@@ -57,9 +60,8 @@ def model_folders(model: str | None, command: str, with_angles: bool = False) ->
     Args:
         model: See `model_folder`; None gives the pretrained models.
         command: The command.
-        with_angles: Whether the gates asked for include some with angles.
+        with_angles: Whether the pretrained models are those of gates with angles.
     """
     if model is not None:
         return [model_folder(model)]
-    names = WITH_ANGLES if with_angles and command in WITH_ANGLES else DEFAULTS
-    return [WEIGHTS / name for name in names[command]]
+    return [WEIGHTS / name for name in (WITH_ANGLES if with_angles else DEFAULTS)[command]]

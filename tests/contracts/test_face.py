@@ -240,7 +240,7 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.load("pretrained:unitary_3q").compile("ccz", device="cpu"), r"device belongs to qd\.load: load"),
         (lambda: qd.generate(foo=1), "^foo: unknown key 'foo'"),
         (lambda: qd.generate(num_samples=None), "^num_samples: expected a whole number, given None"),
-        (lambda: qd.compile("qft:3"), "all of them are real"),
+        (lambda: qd.load("pretrained:unitary_3q").compile("qft:3"), "all of them are real"),
         (lambda: qd.compile("ccz", coupling=5), "coupling is 5: give a list"),  # type: ignore[arg-type]
         (lambda: qd.sample(np.array(2)), "srv is a ndarray: give a list"),
         (lambda: qd.sample({1, 2}), "srv is a set: give a list"),  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,15 @@ from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.pipeline.checkpoint import load_pipeline
-from quantum_diffusion.pretrained import DEFAULTS, WEIGHTS, WITH_ANGLES, model_folder, pretrained_names
+from quantum_diffusion.pretrained import (
+    DEFAULTS,
+    QUBITS_WITH_ANGLES,
+    WEIGHTS,
+    WITH_ANGLES,
+    model_folder,
+    pretrained_names,
+)
+from quantum_diffusion.search.compiling import _MOST_GATES, _WITHOUT_ANGLES, models_for
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.targets import TargetTask
 
@@ -62,16 +71,52 @@ def test_unitaries_are_compiled(name: str) -> None:
         assert Operator(qasm2.loads(found.circuit.to_qasm2())).equiv(Operator(target))
 
 
-def test_unitaries_are_compiled_with_angles() -> None:
-    pipeline = load_pipeline("pretrained:angles_3q")
+@pytest.mark.parametrize("name", ["angles_3q", "angles_state"])
+def test_targets_are_reached_with_angles(name: str) -> None:
+    pipeline = load_pipeline(f"pretrained:{name}")
     assert isinstance(pipeline.task, TargetTask)
     rng = np.random.default_rng(3)
     ids = random_ids(rng, pipeline.table, 8, 2, 6)
     angles = pipeline.table.random_angles(ids, rng)
     for target in pipeline.task.targets_of(ids, pipeline.table, angles):
-        (found,) = find_exact(pipeline, target).circuits
-        made = Operator(qasm2.loads(found.circuit.to_qasm2())).data
+        (found,) = find_exact(pipeline, target.squeeze()).circuits
+        made = Operator(qasm2.loads(found.circuit.to_qasm2())).data[:, : target.shape[1]]
         assert infidelities(made[None], target[None])[0] < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("command", "target", "settings", "name"),
+    [
+        ("compile", "toffoli", {}, "unitary_3q"),
+        ("compile", "qft:3", {}, "angles_3q"),  # complex
+        ("compile", "ising:2:t0.3", {}, "angles_3q"),  # irrational
+        ("compile", "ising:2:t0.3", {"tolerance": 0.1}, "unitary_3q"),
+        ("compile", "qft:3", {"gates": ["h", "cx"]}, "unitary_3q"),
+        ("compile", "toffoli", {"gates": ["h", "cx", "rz"]}, "angles_3q"),
+        ("compile", "qft:4", {}, "unitary_3q"),  # too wide for the models with angles
+        ("compile", "no such name", {}, "unitary_3q"),
+        ("prepare", "ghz:3", {}, "state"),
+        ("prepare", "w:3", {}, "angles_state"),
+        ("prepare", "w:5", {}, "state"),
+        ("prepare", "ghz:3", {"gates": ["ry", "cx"]}, "angles_state"),
+    ],
+)
+def test_models_with_angles_are_taken_where_angles_are_needed(
+    command: str, target: str, settings: dict[str, Any], name: str
+) -> None:
+    gates, tolerance = settings.get("gates"), settings.get("tolerance", 0.0)
+    assert models_for(command, target, gates, tolerance=tolerance)[0].name == name
+    assert models_for(command, target, gates, "pretrained:srv")[0].name == "srv", "a model that is named"
+
+
+def test_the_limits_of_pretrained_models_are_those_they_say() -> None:
+    for command, names in DEFAULTS.items():
+        for name in names if command != "sample" else ():
+            config = load_pipeline(f"pretrained:{name}").config
+            assert tuple(config.gate_pool) == _WITHOUT_ANGLES
+            assert config.max_gates <= _MOST_GATES
+    for command, (name,) in WITH_ANGLES.items():
+        assert load_pipeline(f"pretrained:{name}").config.num_qubits == QUBITS_WITH_ANGLES[command]
 
 
 def test_the_fourier_transform_has_the_gates_of_the_textbook(capsys: pytest.CaptureFixture[str]) -> None:

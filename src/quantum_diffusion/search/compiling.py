@@ -14,10 +14,11 @@ from typing import Any
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.files import numbered
 from quantum_diffusion.circuits.gates import Matrix, have_angles
+from quantum_diffusion.circuits.invariants import may_be_exact
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted, quoted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pretrained import model_folders
+from quantum_diffusion.pretrained import QUBITS_WITH_ANGLES, model_folders
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.found import CompiledCircuit
@@ -28,9 +29,20 @@ from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
 from quantum_diffusion.tasks.base import Task
 from quantum_diffusion.tasks.energy import EnergyTask
+from quantum_diffusion.tasks.state import StateTask
+from quantum_diffusion.tasks.targets import TargetTask
+from quantum_diffusion.tasks.unitary import UnitaryTask
 
 READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
 """The function that reads the target of each command."""
+
+_TASKS: dict[str, TargetTask] = {task.command: task for task in (UnitaryTask(), StateTask())}
+
+_WITHOUT_ANGLES = ("h", "cx", "z", "x", "ccx", "swap")
+"""The gates of the pretrained compilers without angles."""
+
+_MOST_GATES = 20
+"""Maximum number of gates of their circuits."""
 
 
 def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], None] | None = None) -> Compilation:
@@ -77,7 +89,9 @@ def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline
     extension = extension_for(config.command, config.objective, config.target)
     return open_for_target(
         config.command,
-        model_folders(config.model_dir, config.command, have_angles(config.gates)),
+        models_for(
+            config.command, config.target, config.gates, config.model_dir, tolerance=config.tolerance, seed=config.seed
+        ),
         config.target,
         lambda folder: load_answering(config.command, folder, config.device, config.model_params.weights),
         gates=config.gates,
@@ -159,6 +173,38 @@ def negative_for_target(
         raise ConfigError(
             f"the negative target has more qubits than the target, {num_qubits}: give one of as many or fewer"
         ) from None
+
+
+def models_for(
+    command: str,
+    target: object,
+    gates: Sequence[str] | None,
+    model: str | None = None,
+    *,
+    tolerance: float = 0.0,
+    seed: int = 0,
+) -> Sequence[Path]:
+    """Return the folders of the models that may answer, those with fewer qubits first.
+
+    Pretrained models are those of gates with angles if the gates asked for include some, or if none are asked for and
+    the others provably cannot make the target.
+
+    Args:
+        command: "compile" or "prepare".
+        target: See `open_for_target`.
+        gates: The gates asked for; None asks for none in particular.
+        model: See `model_folder`; None takes the pretrained models.
+        tolerance: Accepted infidelity: with one, gates without angles may be enough.
+        seed: Seed of random targets.
+    """
+    with_angles = have_angles(gates)
+    if gates is None and model is None and not tolerance:
+        with suppress(QuantumDiffusionError):  # told when the model is known
+            array = READERS[command](target, QUBITS_WITH_ANGLES[command], gates=_WITHOUT_ANGLES, seed=seed)
+            task = _TASKS[command]
+            unreachable = task.broken_invariants(array, _WITHOUT_ANGLES)
+            with_angles = bool(unreachable) or not may_be_exact(array, _WITHOUT_ANGLES, _MOST_GATES)
+    return model_folders(model, command, with_angles)
 
 
 def open_for_target(

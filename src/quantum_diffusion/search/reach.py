@@ -20,10 +20,8 @@ from quantum_diffusion.circuits.labels import schmidt_rank_vectors
 from quantum_diffusion.circuits.matrices import EXACT
 from quantum_diffusion.errors import ConfigError, counted
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
+from quantum_diffusion.pretrained import QUBITS_WITH_ANGLES, WITH_ANGLES
 from quantum_diffusion.tasks.targets import TargetTask
-
-_WITH_ANGLES_QUBITS = 3
-"""Qubits of the pretrained model of gates with angles."""
 
 _MOST_BYTES = 2**24
 """Memory for the unitaries of all circuits tried exhaustively: 16,000 circuits of three qubits."""
@@ -172,7 +170,7 @@ def _mend(
     if not may_be_exact(target, [gate.name for gate in without_angles], len(target) ** 2):
         return (
             f"no gates without angles make it exactly: set {section}.tolerance, e.g. to 0.01, to accept approximate "
-            "circuits, or use a model of gates with angles (pretrained:angles_3q)"
+            f"circuits, or use a model of gates with angles (pretrained:{WITH_ANGLES[section][0]})"
         )
     if [*broken] == [ROTATIONS] and num_qubits > 3:
         # This includes the other gates: an exact circuit would be a root of unity times a matrix of determinant 1.
@@ -183,8 +181,8 @@ def _mend(
         return f"add {added} to {section}.gates"
     added = _leading_out(broken, [gate.name for gate in without_angles if gate.num_qubits <= num_qubits], num_qubits)
     trained = f"use a model that was also trained on {added} (datasets.gate_set)"
-    if section == "compile" and num_qubits <= _WITH_ANGLES_QUBITS:
-        trained += "; or give gates with angles, such as compile.gates=[h,cx,rz], and no compile.model_dir"
+    if num_qubits <= QUBITS_WITH_ANGLES[section]:
+        trained += f"; or give gates with angles, such as {section}.gates=[h,cx,rz], and no {section}.model_dir"
     return trained
 
 
