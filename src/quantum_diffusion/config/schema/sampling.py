@@ -205,13 +205,13 @@ class CompileConfig(TargetSearchConfig):
 
     model_dir: PathText | None = None
     """Folder of a saved model that was trained on unitaries, pretrained:NAME or hf://owner/name; null uses
-    pretrained:unitary_3q, unitary_4q or unitary_5q, depending on the target's qubits, and pretrained:angles_3q if gates
-    has some with angles."""
+    pretrained:unitary_3q, unitary_4q or unitary_5q, depending on the target's qubits, or pretrained:angles_3q if gates
+    has some with angles, or is null and these models provably cannot make the target."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or a name: qft, toffoli, ccz, ghz or random, also
     with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits); or
     ising:3:J0.4:h0.2:t0.25, xxz:3:J0.4:delta1.5:h0.2:t0.25 or heisenberg:3:t0.25, the evolution of a spin chain, or
-    pauli:0.5*XXI-0.3*IZZ:t0.25, that of a sum of Pauli operators (these need a model with angles, or a tolerance)."""
+    pauli:0.5*XXI-0.3*IZZ:t0.25, that of a sum of Pauli operators (these need gates with angles, or a tolerance)."""
     objective: SearchObjective = "gates"
     """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
     several with weights, {gates:1,t_count:10}."""
@@ -261,7 +261,8 @@ class PrepareConfig(TargetSearchConfig):
 
     model_dir: PathText | None = None
     """Folder of a saved model that was trained on states, pretrained:NAME or hf://owner/name; null uses
-    pretrained:state."""
+    pretrained:state, or pretrained:angles_state if gates has some with angles, or is null and pretrained:state provably
+    cannot make the target."""
     target: PathText
     """State to prepare: path of a .npy vector or a .qasm circuit, or a name: ghz, w, dicke:1, basis:101 or random, also
     with the number of qubits (ghz:3, w:3), of qubits and ones (dicke:4:2), or of qubits and gates (random:3:8); or
