@@ -105,10 +105,11 @@ import numpy as np
 reversal = np.eye(8)[::-1]  # every bit flipped
 qd.compile(reversal, seed=0)[0]
 # %% [markdown]
-Impossible requests are refused before the search: the shipped compilers' gates are real-valued, but `qft` is complex.
+Impossible requests are refused before the search: these gates are real-valued, but `qft` is complex. Without `gates` a
+model of gates with angles would answer.
 # %%
 try:
-    qd.compile("qft:3")
+    qd.compile("qft:3", gates=["h", "cx", "ccx"])
 except qd.QuantumDiffusionError as problem:
     print(problem)
 # %% [markdown]
@@ -152,6 +153,16 @@ prepares a state:
 pair = qd.Circuit.from_qasm('include "qelib1.inc"; qreg q[2]; ry(1) q[0]; cx q[0],q[1]; ry(1) q[0]; ry(1) q[1];')
 qd.refine(pair, state="ground:-1*ZZ-0.5*XI-0.5*IX")
 # %% [markdown]
+## Let a model choose the gates
+The models that come with the package know angles, too. They are used if you name gates with angles, or where gates
+without angles cannot make the target, such as the amplitudes 1/sqrt(3) of a W state.
+# %%
+qd.prepare("w:3", seed=0)
+# %% [markdown]
+With `objective="energy"` any state counts whose energy is the lowest, of structures and angles alike.
+# %%
+qd.prepare("ground:-1*ZZI-1*IZZ-0.7*XII-0.7*IXI-0.7*IIX", objective="energy", gates=["ry", "cx"], seed=0)
+# %% [markdown]
 ## A model of your own
 A model of gates with angles is trained as any other. The sizes here are tiny; the presets `parameterised_2q` to
 `parameterised_4q` have useful ones.
@@ -174,7 +185,8 @@ model
 # %%
 model.compile("random:2:3", gates=["cx", "rz", "ry"], num=2, seed=1)
 # %% [markdown]
-Each circuit was sampled from the model, refined, shortened where a gate could go, and verified.
+The model wrote the gates of each circuit; its angles were refined, gates that it can do without were deleted, and it was
+verified.
 """,
     "coming_from_genqc": """
 # %% [markdown]

@@ -5,6 +5,8 @@ torch is imported inside functions, so that circuits and configuration stay quic
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from quantum_diffusion.errors import ConfigError, counted, unknown_name
@@ -28,6 +30,22 @@ def multiplies_in_bfloat16(device: torch.device) -> bool:
 def answers_at_once(device: torch.device) -> bool:
     """Return whether reading a value from the device does not wait for queued work (true for the CPU)."""
     return device.type == "cpu"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread for the small matrices of a search: more cost more time than they save.
+
+    Where other programs use the cores, threads that wait for each other make it ten times as slow.
+    """
+    import torch
+
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def select_device(name: str | torch.device) -> torch.device:

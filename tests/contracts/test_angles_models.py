@@ -443,3 +443,16 @@ def test_tiny_angles_are_not_taken_for_none(make_config: MakeConfig) -> None:
     found = find_exact(pipeline, target, gates=["h", "rz"], max_tries=512)
     assert_right(found, target)
     assert found.circuits[0].circuit.gate_counts == {"rz": 1}
+
+
+def test_a_search_uses_one_thread_and_gives_the_others_back(make_config: MakeConfig) -> None:
+    """Threads that wait for each other made searches ten times as slow beside other programs."""
+    pipeline = build(make_config)
+    target, before, used = by_qiskit(circuit(*TARGETS["rx"])), torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        find_exact(pipeline, target, max_tries=64, progress=lambda *_: used.append(torch.get_num_threads()))
+        assert set(used) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -20,7 +20,7 @@ from quantum_diffusion.circuits.matrices import EXACT_ANGLES
 from quantum_diffusion.circuits.simulate import statevectors
 from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import RefineConfig
-from quantum_diffusion.device import select_device
+from quantum_diffusion.device import one_thread, select_device
 from quantum_diffusion.errors import (
     ConfigError,
     QuantumDiffusionError,
@@ -172,6 +172,7 @@ def refine_angles(circuit: Circuit, target: object, state: object, *, seed: int 
     return refine_circuit(circuit, wanted, task=task, seed=seed, **settings)
 
 
+@one_thread()
 def refine_circuit(
     circuit: Circuit,
     target: Matrix,
@@ -260,6 +261,7 @@ def _starts(circuit: Circuit, count: int, seed: int) -> tuple[Ids, Angles, Instr
     return every, np.concatenate([own, others]), table
 
 
+@one_thread()
 def minimize_energy(
     circuit: Circuit, hamiltonian: str, *, starts: int = 32, tolerance: float = 0.0, seed: int = 0
 ) -> LowestEnergy:

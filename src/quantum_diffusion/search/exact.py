@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -24,6 +24,7 @@ from quantum_diffusion.circuits.invariants import may_be_exact
 from quantum_diffusion.circuits.matrices import EXACT, EXACT_ANGLES, infidelities
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
+from quantum_diffusion.device import one_thread
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for, unknown_name
 from quantum_diffusion.pipeline.condition import check_guided
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
@@ -210,7 +211,8 @@ def find_exact(
     kept = outcome_of_kept(pipeline, request, plan)
     kinds = ("beam", "sampling") if (search, kind) == ("auto", "beam") else (kind,)
     state = _Search(pipeline, request, found, options, edit, plan, seed, budget, kinds)
-    result = _run(_METHODS[method](state), found, budget, progress)
+    with one_thread() if pool.num_angles else nullcontext():
+        result = _run(_METHODS[method](state), found, budget, progress)
     return replace(
         result,
         search=method,
