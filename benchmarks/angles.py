@@ -30,7 +30,6 @@ from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTabl
 from quantum_diffusion.circuits.matrices import EXACT_ANGLES, infidelities
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.rotations import merge_rotations
-from quantum_diffusion.circuits.simulate import unitaries
 from quantum_diffusion.evaluation.metrics import wilson_interval
 from quantum_diffusion.evaluation.target_metrics import LEVELS
 from quantum_diffusion.interop.opening import load_pipeline
@@ -131,13 +130,14 @@ def verify_exact(model: str, wanted: int, seed: int) -> None:
     """Ask Qiskit of so many distinct circuits that searches call exact, and print how many are not."""
     pipeline = load_pipeline(model)
     rng = np.random.default_rng((seed, 1))
-    names = np.array(pipeline.gate_pool.names)
+    names, task = np.array(pipeline.gate_pool.names), pipeline.task
+    assert isinstance(task, TargetTask)
     largest, checked, wrong = 0.0, 0, 0
     while checked < wanted:
-        ids, angles, allowed = draw(pipeline.table, int(rng.integers(2, 9)), 1, rng)
-        target = unitaries(ids, pipeline.table, angles)[0]
+        ids, angles, allowed = draw(pipeline.table, int(rng.integers(2, 9)), 1, rng, isinstance(task, StateTask))
+        target = task.targets_of(ids, pipeline.table, angles)[0]
         gates = GatePool(names[allowed[0]].tolist()).names
-        found = find_exact(pipeline, target, gates=gates, num_circuits=200, max_tries=256, seed=seed)
+        found = find_exact(pipeline, target.squeeze(), gates=gates, num_circuits=200, max_tries=256, seed=seed)
         distances = [by_qiskit(circuit, target) for circuit in found.found][: wanted - checked]
         checked += len(distances)
         wrong += sum(distance > _WRONG for distance in distances)

@@ -142,6 +142,8 @@ def test_commands_need_no_model(
     assert "found 1 distinct exact circuit for 'ghz:5' (beam search" in capsys.readouterr().out
     assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 2
     assert "unknown pretrained model 'unitary': did you mean 'unitary_" in capsys.readouterr().err
+    assert run_command("prepare", ["w:3", "prepare.device=cpu"]) == 0
+    assert "gates without angles cannot make the target exactly" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

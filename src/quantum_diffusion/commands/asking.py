@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quantum_diffusion.circuits.gates import have_angles
 from quantum_diffusion.config.schema import RefineConfig, SampleConfig, TargetSearchConfig
 from quantum_diffusion.errors import counted
 from quantum_diffusion.interrupts import INTERRUPTED
@@ -56,6 +57,9 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
         if shown:
             console.show_compilation(shown)
         console.out.print(f"\n{_result(config, found)} ({found.effort}; {found.seconds:.1f} s)")
+    if config.gates is None and config.model_dir is None and have_angles(found.gates):
+        names = ", ".join(found.gates)
+        console.out.print(f"gates without angles cannot make the target exactly, so any of these were allowed: {names}")
     _show_kept(found)
     if is_saved:
         console.out.print(_written(Path(str(config.save_folder))))
@@ -64,6 +68,7 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
         "target": config.target,
         "circuits": found.rows(),
         "nearest": nearest_found,
+        "gates": list(found.gates),
         "search": found.search,
         **asdict(found.measure),
     }
