@@ -49,8 +49,9 @@ from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder
 from quantum_diffusion.python_names import named_as_in_python
 from quantum_diffusion.search.angles import refine_angles
+from quantum_diffusion.search.choosing import Attempt, ask_in_turn, attempts_for
 from quantum_diffusion.search.compilation import Compilation
-from quantum_diffusion.search.compiling import extension_for, models_for, negative_for_target, open_for_target
+from quantum_diffusion.search.compiling import extension_for, negative_for_target, open_for_target
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
 from quantum_diffusion.training.training import DiffusionTrainer
@@ -177,7 +178,7 @@ class Model:
             ConfigError, GateSetError: The target, a gate or an option does not suit this model.
         """
         self._check("compile")
-        return _find("compile", [Path(self.name)], lambda _: self.pipeline, target, wanted)
+        return _find("compile", Path(self.name), lambda _: self.pipeline, target, wanted)
 
     def prepare(self, target: object, **wanted: Unpack[TargetOptions]) -> Compilation:
         """Return verified circuits that prepare a state from |0...0>, up to a global phase.
@@ -191,7 +192,7 @@ class Model:
             ConfigError, GateSetError: The target, a gate or an option does not suit this model.
         """
         self._check("prepare")
-        return _find("prepare", [Path(self.name)], lambda _: self.pipeline, target, wanted)
+        return _find("prepare", Path(self.name), lambda _: self.pipeline, target, wanted)
 
     def _check(self, command: str) -> None:
         task = self.pipeline.task
@@ -318,29 +319,35 @@ def refine(
 
 def _find(
     command: str,
-    folders: Sequence[Path] | None,
+    model: Path | None,
     load: Callable[[Path], DiffusionPipeline],
     target: object,
     wanted: TargetOptions,
 ) -> Compilation:
-    """Search with the first of several models that has enough qubits for the target; None takes pretrained ones."""
+    """Search with a model, or with None, with those that come with the package."""
     with named_as_in_python(command):
         given = _arguments(wanted, TargetOptions)
+        seed, tolerance = given["seed"], given.get("tolerance", 0.0)
         of_random = {name: given.get(name) for name in ("gates", "max_gates")}
         extension = extension_for(command, given.get("objective"), target)
         if extension is not None:
             given["objective"] = "gates"
-        if folders is None:
-            folders = models_for(
-                command, target, given.get("gates"), tolerance=given.get("tolerance", 0.0), seed=given["seed"]
+        unwanted = given.pop("negative", None)
+        max_tries, max_seconds = given.pop("max_tries", 1024), given.pop("max_seconds", None)
+
+        def find(folders: Sequence[Path], limits: Mapping[str, Any]) -> Compilation:
+            pipeline, array = open_for_target(
+                command, folders, target, load, seed=seed, extension=extension, **of_random
             )
-        pipeline, array = open_for_target(
-            command, folders, target, load, seed=given["seed"], extension=extension, **of_random
-        )
-        negative = negative_for_target(
-            command, given.pop("negative", None), pipeline, array, seed=given["seed"], **of_random
-        )
-        return find_exact(pipeline, array, negative=negative, **given)
+            negative = negative_for_target(command, unwanted, pipeline, array, seed=seed, **of_random)
+            return find_exact(pipeline, array, negative=negative, **given, **limits)
+
+        attempts: Sequence[Attempt]
+        if model is None:
+            attempts = attempts_for(command, target, given.get("gates"), tolerance=tolerance, seed=seed)
+        else:
+            attempts = [Attempt([model])]
+        return ask_in_turn(attempts, find, max_tries=max_tries, max_seconds=max_seconds, tolerance=tolerance)
 
 
 def _opened(folder: Path, device: str, weights: str = "averaged") -> DiffusionPipeline:

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +148,17 @@ def _sampling(config: SampleConfig) -> Plan:
 
 
 def _target_search(config: TargetSearchConfig) -> Plan:
-    from quantum_diffusion.search.compiling import open_model_and_target, read_negative
+    from quantum_diffusion.search.compiling import models_of, open_model_and_target, read_negative
 
-    pipeline, target = open_model_and_target(config)
+    first, *others = models_of(config)
+    pipeline, target = open_model_and_target(config, first.folders)
     read_negative(config, pipeline, target)  # refuses what is none
     qubits = len(target).bit_length() - 1
     asked = f"{config.target}, {counted(qubits, 'qubit')}"
-    return _search(config, asked, config.gates or pipeline.gate_pool.names, pipeline.config.max_gates)
+    plan = _search(config, asked, config.gates or pipeline.gate_pool.names, pipeline.config.max_gates)
+    if not others:
+        return plan
+    return replace(plan, words={**plan.words, "otherwise": "gates with angles, if these do not make the target"})
 
 
 def _refinement(config: RefineConfig) -> Plan:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qiskit import qasm2
-from qiskit.quantum_info import Operator
+from qiskit import QuantumCircuit, qasm2
+from qiskit.quantum_info import Operator, Statevector
 
+import quantum_diffusion as qd
+from quantum_diffusion.circuits.gates import have_angles
 from quantum_diffusion.circuits.matrices import infidelities
 from quantum_diffusion.circuits.prompts import srv_prompt
 from quantum_diffusion.circuits.random import random_ids
@@ -24,7 +26,7 @@ from quantum_diffusion.pretrained import (
     model_folder,
     pretrained_names,
 )
-from quantum_diffusion.search.compiling import _MOST_GATES, _WITHOUT_ANGLES, models_for
+from quantum_diffusion.search.choosing import MOST_GATES, WITHOUT_ANGLES, attempts_for
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.tasks.targets import TargetTask
 
@@ -85,36 +87,72 @@ def test_targets_are_reached_with_angles(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "target", "settings", "name"),
+    ("command", "target", "settings", "names"),
     [
-        ("compile", "toffoli", {}, "unitary_3q"),
+        ("compile", "toffoli", {}, "unitary_3q angles_3q"),
         ("compile", "qft:3", {}, "angles_3q"),  # complex
         ("compile", "ising:2:t0.3", {}, "angles_3q"),  # irrational
-        ("compile", "ising:2:t0.3", {"tolerance": 0.1}, "unitary_3q"),
+        ("compile", "ising:2:t0.3", {"tolerance": 0.1}, "brief unitary_3q angles_3q"),
         ("compile", "qft:3", {"gates": ["h", "cx"]}, "unitary_3q"),
         ("compile", "toffoli", {"gates": ["h", "cx", "rz"]}, "angles_3q"),
         ("compile", "qft:4", {}, "unitary_3q"),  # too wide for the models with angles
         ("compile", "no such name", {}, "unitary_3q"),
-        ("prepare", "ghz:3", {}, "state"),
+        ("prepare", "ghz:3", {}, "state angles_state"),
+        (
+            "prepare",
+            np.array([np.cos(0.3), 0, 0, np.sin(0.3)]),
+            {},
+            "brief state angles_state",
+        ),  # perhaps a coincidence
         ("prepare", "w:3", {}, "angles_state"),
         ("prepare", "w:5", {}, "state"),
         ("prepare", "ghz:3", {"gates": ["ry", "cx"]}, "angles_state"),
     ],
 )
-def test_models_with_angles_are_taken_where_angles_are_needed(
-    command: str, target: str, settings: dict[str, Any], name: str
-) -> None:
+def test_models_are_asked_in_order(command: str, target: Any, settings: dict[str, Any], names: str) -> None:
     gates, tolerance = settings.get("gates"), settings.get("tolerance", 0.0)
-    assert models_for(command, target, gates, tolerance=tolerance)[0].name == name
-    assert models_for(command, target, gates, "pretrained:srv")[0].name == "srv", "a model that is named"
+    attempts = attempts_for(command, target, gates, tolerance=tolerance)
+    assert " ".join(f"{'brief ' * one.is_brief}{one.folders[0].name}" for one in attempts) == names
+    (named,) = attempts_for(command, target, gates, "pretrained:srv")
+    assert named.folders[0].name == "srv", "a model that is named"
+
+
+def test_targets_that_need_angles_are_made_whatever_their_numbers() -> None:
+    """Squared amplitudes may be near integers over a power of two by chance."""
+    rng = np.random.default_rng(0)
+    near = [np.cos(np.pi / 6), 0.8, np.cos(0.03), *np.cos(rng.uniform(0, np.pi / 2, 5))]
+    for number, cos in enumerate(near):
+        state = np.array([cos, 0, 0, np.sqrt(1 - cos**2)])
+        (found,) = qd.prepare(state, seed=number, device="cpu").circuits
+        assert found.infidelity < 1e-10
+        assert abs(np.vdot(Statevector(found.circuit.to_qiskit()).data, state)) ** 2 > 1 - 1e-10
+
+
+@pytest.mark.parametrize("angle", [1e-3, 3e-3])
+def test_small_angles_are_not_taken_for_none(angle: float) -> None:
+    circuit = QuantumCircuit(2)
+    circuit.cx(0, 1)
+    circuit.p(angle, 1)
+    (found,) = qd.compile(circuit, seed=0, device="cpu").circuits
+    assert found.infidelity < 1e-10
+    assert len(found.circuit) > 1
+
+
+def test_with_a_tolerance_angles_may_answer_too() -> None:
+    assert qd.prepare("w:3", tolerance=0.01, seed=0, device="cpu").circuits
+    discrete = qd.prepare("ghz:3", tolerance=0.01, seed=0, device="cpu")
+    assert not have_angles(discrete.gates)
+    timed = qd.compile("ising:2:t0.3", tolerance=1e-4, max_seconds=4, seed=0, device="cpu")
+    assert timed.circuits
+    assert timed.seconds < 12
 
 
 def test_the_limits_of_pretrained_models_are_those_they_say() -> None:
     for command, names in DEFAULTS.items():
         for name in names if command != "sample" else ():
             config = load_pipeline(f"pretrained:{name}").config
-            assert tuple(config.gate_pool) == _WITHOUT_ANGLES
-            assert config.max_gates <= _MOST_GATES
+            assert tuple(config.gate_pool) == WITHOUT_ANGLES
+            assert config.max_gates <= MOST_GATES
     for command, (name,) in WITH_ANGLES.items():
         assert load_pipeline(f"pretrained:{name}").config.num_qubits == QUBITS_WITH_ANGLES[command]
 
@@ -143,7 +181,7 @@ def test_commands_need_no_model(
     assert run_command("compile", ["compile.target=ghz", "compile.model_dir=pretrained:unitary"]) == 2
     assert "unknown pretrained model 'unitary': did you mean 'unitary_" in capsys.readouterr().err
     assert run_command("prepare", ["w:3", "prepare.device=cpu"]) == 0
-    assert "gates without angles cannot make the target exactly" in capsys.readouterr().out
+    assert "gates without angles do not make the target exactly" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

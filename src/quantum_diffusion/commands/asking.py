@@ -59,7 +59,7 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
         console.out.print(f"\n{_result(config, found)} ({found.effort}; {found.seconds:.1f} s)")
     if config.gates is None and config.model_dir is None and have_angles(found.gates):
         names = ", ".join(found.gates)
-        console.out.print(f"gates without angles cannot make the target exactly, so any of these were allowed: {names}")
+        console.out.print(f"gates without angles do not make the target exactly, so any of these were allowed: {names}")
     _show_kept(found)
     if is_saved:
         console.out.print(_written(Path(str(config.save_folder))))

@@ -32,16 +32,25 @@ class Budget:
         deadline: End of the search, in seconds of `time.perf_counter`; until then it looks for cheaper circuits. None
             ends it as soon as it has found enough.
         stop_at_first: Whether the search ends as soon as it has found any circuit.
+        give_up_at: When a search that has found nothing ends; None waits for the deadline.
     """
 
     wanted: int
     max_tries: int
     deadline: float | None = None
     stop_at_first: bool = False
+    give_up_at: float | None = None
 
     @classmethod
-    def from_now(cls, wanted: int, max_tries: int, max_seconds: float | None, stop_at_first: bool = False) -> Budget:
-        """Return a budget whose time starts now.
+    def from_now(
+        cls,
+        wanted: int,
+        max_tries: int,
+        max_seconds: float | None,
+        stop_at_first: bool = False,
+        give_up: float | None = None,
+    ) -> Budget:
+        """Return a budget whose time starts now; `give_up` is a share of `max_seconds`.
 
         Raises:
             ConfigError: `max_seconds` is not a positive, finite number.
@@ -51,7 +60,9 @@ class Budget:
         check_number(max_seconds, "max_seconds")
         if not 0 < max_seconds < math.inf:
             raise ConfigError(f"max_seconds is {max_seconds}: give seconds, e.g. 10, or null for no limit")
-        return cls(wanted, max_tries, time.perf_counter() + max_seconds, stop_at_first)
+        now = time.perf_counter()
+        give_up_at = None if give_up is None else now + give_up * max_seconds
+        return cls(wanted, max_tries, now + max_seconds, stop_at_first, give_up_at)
 
     @property
     def is_timed(self) -> bool:
@@ -62,7 +73,10 @@ class Budget:
         """Tell whether the search should end, given the distinct circuits found."""
         if self.stop_at_first and len(found):
             return True
-        return len(found) >= self.wanted if self.deadline is None else time.perf_counter() > self.deadline
+        if self.deadline is None:
+            return len(found) >= self.wanted
+        gives_up = self.give_up_at is not None and not len(found)
+        return time.perf_counter() > (self.give_up_at if gives_up and self.give_up_at else self.deadline)
 
     def next_batch(self, found: Sized, sampled: int) -> int:
         """Return the size of the next batch; 0 ends the search.

@@ -5,7 +5,7 @@ The commands `compile` and `prepare` use it; the search itself is in `search.exa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,36 +13,19 @@ from typing import Any
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.files import numbered
-from quantum_diffusion.circuits.gates import Matrix, have_angles
-from quantum_diffusion.circuits.invariants import may_be_exact
+from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted, quoted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pretrained import QUBITS_WITH_ANGLES, model_folders
+from quantum_diffusion.search.choosing import READERS, Attempt, ask_in_turn, attempts_for
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.exact import find_exact
 from quantum_diffusion.search.found import CompiledCircuit
 from quantum_diffusion.search.hamiltonians import PauliSum
 from quantum_diffusion.search.sampling import load_answering, read_edit
 from quantum_diffusion.search.saving import check_save_folder, save_circuits
-from quantum_diffusion.search.states import target_state
-from quantum_diffusion.search.unitaries import target_unitary
 from quantum_diffusion.tasks.base import Task
 from quantum_diffusion.tasks.energy import EnergyTask
-from quantum_diffusion.tasks.state import StateTask
-from quantum_diffusion.tasks.targets import TargetTask
-from quantum_diffusion.tasks.unitary import UnitaryTask
-
-READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
-"""The function that reads the target of each command."""
-
-_TASKS: dict[str, TargetTask] = {task.command: task for task in (UnitaryTask(), StateTask())}
-
-_WITHOUT_ANGLES = ("h", "cx", "z", "x", "ccx", "swap")
-"""The gates of the pretrained compilers without angles."""
-
-_MOST_GATES = 20
-"""Maximum number of gates of their circuits."""
 
 
 def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], None] | None = None) -> Compilation:
@@ -60,38 +43,52 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     check_kind(config, (CompileConfig, PrepareConfig), "config", PRESETS_HINT)
     check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
-    pipeline, target = open_model_and_target(config)
     cost = "gates" if config.objective == "energy" else config.objective
-    return find_exact(
-        pipeline,
-        target,
-        negative=read_negative(config, pipeline, target),
-        gates=config.gates,
-        max_gates=config.max_gates,
+
+    def find(folders: Sequence[Path], limits: Mapping[str, Any]) -> Compilation:
+        pipeline, target = open_model_and_target(config, folders)
+        return find_exact(
+            pipeline,
+            target,
+            negative=read_negative(config, pipeline, target),
+            gates=config.gates,
+            max_gates=config.max_gates,
+            num_circuits=config.num_circuits,
+            seed=config.seed,
+            search=config.search,
+            tolerance=config.tolerance,
+            objective=cost,
+            options=config.model_params,
+            edit=edit,
+            progress=progress,
+            **limits,
+        )
+
+    return ask_in_turn(
+        models_of(config),
+        find,
         max_tries=config.max_tries,
-        num_circuits=config.num_circuits,
-        seed=config.seed,
-        search=config.search,
         max_seconds=config.max_seconds,
         tolerance=config.tolerance,
-        objective=cost,
-        options=config.model_params,
-        edit=edit,
-        progress=progress,
     )
 
 
-def open_model_and_target(config: TargetSearchConfig) -> tuple[DiffusionPipeline, Matrix]:
-    """Return the model of a configuration, and the target as an array; see `open_for_target`.
+def models_of(config: TargetSearchConfig) -> Sequence[Attempt]:
+    """Return the models that a configuration asks, in order; see `attempts_for`."""
+    return attempts_for(
+        config.command, config.target, config.gates, config.model_dir, tolerance=config.tolerance, seed=config.seed
+    )
+
+
+def open_model_and_target(config: TargetSearchConfig, folders: Sequence[Path]) -> tuple[DiffusionPipeline, Matrix]:
+    """Return the first of some models that fits a configuration, and the target as an array; see `open_for_target`.
 
     For objective=energy the model is `extended` by the task of energies.
     """
     extension = extension_for(config.command, config.objective, config.target)
     return open_for_target(
         config.command,
-        models_for(
-            config.command, config.target, config.gates, config.model_dir, tolerance=config.tolerance, seed=config.seed
-        ),
+        folders,
         config.target,
         lambda folder: load_answering(config.command, folder, config.device, config.model_params.weights),
         gates=config.gates,
@@ -173,38 +170,6 @@ def negative_for_target(
         raise ConfigError(
             f"the negative target has more qubits than the target, {num_qubits}: give one of as many or fewer"
         ) from None
-
-
-def models_for(
-    command: str,
-    target: object,
-    gates: Sequence[str] | None,
-    model: str | None = None,
-    *,
-    tolerance: float = 0.0,
-    seed: int = 0,
-) -> Sequence[Path]:
-    """Return the folders of the models that may answer, those with fewer qubits first.
-
-    Pretrained models are those of gates with angles if the gates asked for include some, or if none are asked for and
-    the others provably cannot make the target.
-
-    Args:
-        command: "compile" or "prepare".
-        target: See `open_for_target`.
-        gates: The gates asked for; None asks for none in particular.
-        model: See `model_folder`; None takes the pretrained models.
-        tolerance: Accepted infidelity: with one, gates without angles may be enough.
-        seed: Seed of random targets.
-    """
-    with_angles = have_angles(gates)
-    if gates is None and model is None and not tolerance:
-        with suppress(QuantumDiffusionError):  # told when the model is known
-            array = READERS[command](target, QUBITS_WITH_ANGLES[command], gates=_WITHOUT_ANGLES, seed=seed)
-            task = _TASKS[command]
-            unreachable = task.broken_invariants(array, _WITHOUT_ANGLES)
-            with_angles = bool(unreachable) or not may_be_exact(array, _WITHOUT_ANGLES, _MOST_GATES)
-    return model_folders(model, command, with_angles)
 
 
 def open_for_target(

@@ -118,6 +118,7 @@ def find_exact(
     search: SearchMethod = "auto",
     max_seconds: float | None = None,
     stop_at_first: bool = False,
+    give_up: float | None = None,
     tolerance: float = 0.0,
     objective: SearchObjective = "gates",
     options: SamplingConfig | None = None,
@@ -146,6 +147,7 @@ def find_exact(
             found.
         stop_at_first: Whether to end the search as soon as it has found a circuit, even if `max_seconds` or
             `num_circuits` ask for more.
+        give_up: Share of `max_seconds` after which a search that has found nothing ends; None does not.
         tolerance: Accepted infidelity, in [0, 1); 0 requires an infidelity below `EXACT`.
         objective: The cost to minimize: "gates", "two_qubit_gates", "t_count" or "depth", or several with weights.
         options: Sampling options; None uses the model's defaults.
@@ -170,7 +172,7 @@ def find_exact(
     pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
     most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
     _check_tolerance(tolerance)
-    budget = Budget.from_now(num_circuits, max_tries, max_seconds, stop_at_first)
+    budget = Budget.from_now(num_circuits, max_tries, max_seconds, stop_at_first, give_up)
     check_count(seed, "seed")
     if search not in get_args(SearchMethod):
         raise ConfigError(unknown_name("search", search, get_args(SearchMethod)))
