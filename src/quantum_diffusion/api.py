@@ -48,7 +48,7 @@ from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder
 from quantum_diffusion.python_names import named_as_in_python
-from quantum_diffusion.search.angles import refine_angles
+from quantum_diffusion.search.angles import LowestEnergy, minimize_energy, refine_angles
 from quantum_diffusion.search.choosing import Attempt, ask_in_turn, attempts_for
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.compiling import extension_for, negative_for_target, open_for_target
@@ -120,8 +120,11 @@ class TargetOptions(SearchOptions, total=False):
 
     Attributes:
         negative: Target that guidance leads away from, given like the target; needs a `guidance_scale` other than 1.
-        gates: Gates that circuits may use; None allows all of the model's gates.
-        tolerance: Largest infidelity to accept, in [0, 1); 0 requires exact circuits (infidelity below 1e-6).
+        gates: Gates that circuits may use; None allows all of the model's gates. Of the models that come with the
+            package, those of gates with angles answer if gates with angles are named, or if none are named and the
+            others do not make the target.
+        tolerance: Largest infidelity to accept, in [0, 1); 0 requires exact circuits (infidelity below 1e-6, with
+            angles below 1e-10). For energies, how far above the lowest possible one, as a share of the range of all.
         search: "beam", "sampling", or "auto", which uses beam search where possible.
     """
 
@@ -253,7 +256,7 @@ def compile(target: object, *, device: str = "auto", **wanted: Unpack[TargetOpti
 
 
 def prepare(target: object, *, device: str = "auto", **wanted: Unpack[TargetOptions]) -> Compilation:
-    """Return verified circuits that prepare a state of up to five qubits, using the model that comes with the package.
+    """Return verified circuits that prepare a state of up to five qubits, using the models that come with the package.
 
     Args:
         target: See `Model.prepare`.
@@ -272,31 +275,38 @@ def refine(
     target: object = None,
     *,
     state: object = None,
+    energy: str | None = None,
     starts: int = 32,
     tolerance: float = 0.0,
     shorten: bool = False,
     round_angles: bool = True,
     seed: int = 0,
     device: str = "auto",
-) -> Compilation:
+) -> Compilation | LowestEnergy:
     """Find the angles with which a circuit implements a unitary or prepares a state, up to a global phase.
+
+    Or those with which its state has the lowest energy.
 
     Args:
         circuit: The circuit; its gates stay, unless `shorten`, and the search starts from its angles.
-        target: The unitary; see `Model.compile`. Give this or `state`.
+        target: The unitary; see `Model.compile`. Give this, `state` or `energy`.
         state: The state; see `Model.prepare`.
+        energy: The Hamiltonian whose energy is minimised, a sum of Pauli operators such as "0.5*XXI-0.3*IZZ", the last
+            letter for qubit 0; `shorten`, `round_angles` and `device` have no effect then.
         starts: Number of searches; all but the first start from random angles.
-        tolerance: Accepted infidelity; 0 requires an infidelity below 1e-10.
+        tolerance: Accepted infidelity; 0 requires an infidelity below 1e-10. For an energy, how far it may be above the
+            lowest possible, as a share of the range of all energies.
         shorten: Whether to delete gates that the target can do without.
         round_angles: Whether to round angles to multiples of pi, pi/2, ..., pi/16 where the others make up for it.
         seed: Seed of the random angles.
         device: See `load`; angles are computed in 64 bits.
 
     Returns:
-        The best circuit, as its only circuit if it is good enough, and as `best`.
+        The best circuit, as its only circuit if it is good enough, and as `best`; with `energy`, the circuit and its
+        energy.
 
     Raises:
-        ConfigError: The circuit has no angles, the target does not fit it, or neither or both are given.
+        ConfigError: The circuit has no angles, the target does not fit it, or not one of them is given.
 
     Example:
         >>> ansatz = Circuit.from_qasm('include "qelib1.inc"; qreg q[1]; rz(1) q[0]; rx(1) q[0]; rz(1) q[0];')
@@ -304,6 +314,10 @@ def refine(
         {'rz': 2, 'rx': 1}
     """
     with named_as_in_python("refine"):
+        if energy is not None:
+            if target is not None or state is not None:
+                raise ConfigError("give one of target, state and energy")
+            return minimize_energy(circuit, energy, starts=starts, tolerance=tolerance, seed=seed)
         return refine_angles(
             circuit,
             target,
@@ -378,7 +392,10 @@ def _arguments(wanted: Mapping[str, Any], known: type) -> dict[str, Any]:
     if coupling is not None:
         example = "[(0, 1), (1, 2)]"
         pairs = tuple(check_wholes(pair, "coupling", example) for pair in check_list(coupling, "coupling", example))
-        given["edit"] = replace(given.get("edit") or Edit(), coupling=pairs)
+        edit: Edit = check_kind(given.get("edit") or Edit(), Edit, "edit")
+        if edit.coupling is not None:
+            raise ConfigError("coupling and edit both give a coupling: leave out one of them")
+        given["edit"] = replace(edit, coupling=pairs)  # type: ignore[arg-type] # Edit checks that they are pairs
     if given.get("gates") is not None:
         given["gates"] = check_texts(given["gates"], "gates", '["h", "cx"]')
     if given.get("progress") is not None and not callable(given["progress"]):

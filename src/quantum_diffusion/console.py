@@ -187,9 +187,13 @@ def show_compilation(compiled: Sequence[CompiledCircuit]) -> None:
     table.add_column("of each kind", overflow="fold", min_width=_NARROWEST)
     for name in compiled[0].figures if compiled else ():
         table.add_column(name, justify="right", no_wrap=True)
+    has_sources = any(one.source != "model" for one in compiled)
+    if has_sources:
+        table.add_column("written by", no_wrap=True)
     for number, one in enumerate(compiled, start=1):
         kinds = ", ".join(f"{count} {gate}" for gate, count in one.circuit.gate_counts.items())
         figures = [in_table(*figure) for figure in one.figures.items()]
-        table.add_row(str(number), str(len(one.circuit)), kinds or "none", *figures)
+        source = [one.source] if has_sources else []
+        table.add_row(str(number), str(len(one.circuit)), kinds or "none", *figures, *source)
     _print_table(table)
     show_circuits([one.circuit for one in compiled])

@@ -104,8 +104,8 @@ def refine(config: RefineConfig) -> Outcome:
     if found.circuits:
         return Outcome(report=report)
     problem = (
-        f"the best angles have infidelity {found.best.infidelity:.2g}: raise refine.starts, set refine.tolerance "
-        "above it, or give a circuit with more gates"
+        f"the best angles have infidelity {found.best.infidelity:.2g}: raise refine.starts, "
+        f"{'set refine.tolerance above it, ' * (found.best.infidelity < _USELESS)}or give a circuit with more gates"
     )
     return _not_found(problem, report)
 
@@ -164,6 +164,9 @@ def _written(folder: Path) -> str:
     return f"the circuits{picture} and a summary are in {folder}"
 
 
+_USELESS = 0.9
+"""Infidelity beyond which no one would accept a circuit."""
+
 _MANY_ALIKE = 20
 """Exact samples per circuit found beyond which more tries are unlikely to find another."""
 
@@ -177,6 +180,8 @@ def _show_kept(found: FoundCircuits | Compilation) -> None:
 
 def _may_fall_short(found: Compilation) -> bool:
     """Return whether a circuit that falls short is likely to be of use."""
+    if found.best is None or found.best.infidelity > _USELESS:
+        return False
     return bool(found.tolerance) or found.search == "refinement" or found.measure.best_effort
 
 
@@ -212,7 +217,8 @@ def _complain(
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
         problem += ", and no circuit of these gates equals the target, whose entries they cannot make"
         mends = [f"set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"]
-    elif isinstance(found, Compilation) and found.best and _may_fall_short(found):
+    elif isinstance(found, Compilation) and _may_fall_short(found):
+        assert found.best is not None
         name = found.measure.name
         mends.append(f"set {section}.tolerance above {found.best.infidelity:.2g}, the {name} of the best circuit")
     problem = f"{problem}: {' or '.join(mends)}"

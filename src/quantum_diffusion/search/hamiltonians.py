@@ -86,7 +86,7 @@ def hamiltonian(name: str, num_qubits: int, parameters: Mapping[str, float]) -> 
 PAULI_FORM = "0.5*XXI-0.3*IZZ (Pauli operators, the last letter for qubit 0)"
 """The form of a user's own Hamiltonian."""
 
-_TERM = re.compile(rf"([+-]?)(?:({_DIGITS})\*)?([IXYZ]+)")
+_TERM = re.compile(rf"([+-]*)(?:({_DIGITS})\*)?([IXYZ]+)")
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ class PauliSum:
         """
         total = text.replace(" ", "")
         found = [*_TERM.finditer(total)]
-        if not found or "".join(term[0] for term in found) != total:
+        if not found or "".join(term[0] for term in found) != total or not all(term[1] for term in found[1:]):
             raise ConfigError(f"cannot read the Hamiltonian {quoted(text)}: expected e.g. {PAULI_FORM}")
-        terms = [((-1 if term[1] == "-" else 1) * float(term[2] or 1), term[3]) for term in found]
+        terms = [((-1) ** term[1].count("-") * float(term[2] or 1), term[3]) for term in found]
         widths = sorted({len(letters) for _, letters in terms})
         if len(widths) > 1:
             raise ConfigError(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quantum_diffusion.circuits.gates import GATES, Matrix
+from quantum_diffusion.circuits.gates import GATES, Matrix, have_angles
 from quantum_diffusion.circuits.instructions import NO_GATE, Ids, InstructionTable
 from quantum_diffusion.circuits.invariants import ROTATIONS, Invariant, may_be_exact, may_entangle
 from quantum_diffusion.circuits.labels import schmidt_rank_vectors
@@ -167,7 +167,7 @@ def _mend(
     """Return advice on gates outside the invariants: of those that may be used, or else of all known gates."""
     num_qubits = len(target).bit_length() - 1
     without_angles = [gate for gate in GATES.values() if not gate.num_angles]
-    if not may_be_exact(target, [gate.name for gate in without_angles], len(target) ** 2):
+    if not have_angles(possible) and not may_be_exact(target, [gate.name for gate in without_angles], len(target) ** 2):
         return (
             f"no gates without angles make it exactly: set {section}.tolerance, e.g. to 0.01, to accept approximate "
             f"circuits, or use a model of gates with angles (pretrained:{WITH_ANGLES[section][0]})"
@@ -181,7 +181,7 @@ def _mend(
         return f"add {added} to {section}.gates"
     added = _leading_out(broken, [gate.name for gate in without_angles if gate.num_qubits <= num_qubits], num_qubits)
     trained = f"use a model that was also trained on {added} (datasets.gate_set)"
-    if num_qubits <= QUBITS_WITH_ANGLES[section]:
+    if not have_angles(possible) and num_qubits <= QUBITS_WITH_ANGLES[section]:
         trained += f"; or give gates with angles, such as {section}.gates=[h,cx,rz], and no {section}.model_dir"
     return trained
 

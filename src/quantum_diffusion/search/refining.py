@@ -44,6 +44,9 @@ _CONTINUED = 8
 _WORTH_CONTINUING = 0.5
 """Circuits of a larger infidelity are dropped."""
 
+_NEARLY, _MOST_NEARLY = 0.05, 2
+"""Infidelity below which a circuit may lack but one turn, and how many of them get one after a beam."""
+
 _SAME_MINIMUM = 7
 """Decimals of the infidelity by which local minima are told apart."""
 
@@ -160,14 +163,17 @@ class RefinedRounds:
         return self._circuits(Refined(samples.ids, samples.angles, samples.infidelities))
 
     def _continued(self, width: int) -> Iterator[Tried]:
-        """Yield circuits that begin like the nearest ones that fell short, with their exact angles.
+        """Yield circuits that continue the nearest ones that fell short, which may lack a gate anywhere.
 
-        A beam starts from all beginnings of these, as the gate that they lack may be anywhere.
+        Those that lack little get one more turn, by any gate at any place; and a beam starts from the beginnings of
+        all of them, with their exact angles.
         """
         best = np.argsort(self._short.infidelities, kind="stable")[:_CONTINUED]
         begun = self._short.take(best)
         self._short = self._short.take(np.delete(np.arange(len(self._short)), best))
         steps = begun.ids.shape[1]
+        for row in np.flatnonzero(begun.infidelities < _NEARLY)[:_MOST_NEARLY]:
+            yield self._refined(*self._with_a_turn(begun.ids[row], begun.angles[row]))
         lengths = np.arange(max(1, self._num_kept), steps + 1)
         kept = np.arange(steps) < lengths[:, None]  # [L, T]
         ids = np.where(kept, begun.ids[:, None], NO_GATE)  # [M, L, T]
@@ -188,10 +194,26 @@ class RefinedRounds:
             noise=noise,
         )
         for ids, angles in levels:
-            fixed = np.broadcast_to(self._is_kept, angles.shape)
-            yield self._circuits(
-                Refined(ids, *self._refine(ids, angles, self._target, self._pipeline.table, fixed=fixed))
-            )
+            yield self._refined(ids, angles)
+
+    def _with_a_turn(self, ids: Ids, angles: Angles) -> tuple[Ids, Angles]:
+        """Return a circuit, ids [T], with each gate that has angles, all 0, at each place, as far as it has room."""
+        table, length = self._pipeline.table, int(np.count_nonzero(ids))
+        if length >= self._most_gates():
+            return ids[None][:0], angles[None][:0]
+        turns = (table.num_angles > 0) & ~table.angles.any(axis=1) & self._open.allowed[0]
+        added = np.flatnonzero(turns).astype(np.int16)
+        places = np.arange(self._num_kept, length + 1)
+        # Row p of the order takes the steps before place p, the added gate (step T), and the others.
+        order = np.stack([np.insert(np.arange(len(ids) - 1), place, len(ids)) for place in places])
+        longer = np.concatenate([np.tile(ids, (len(added), 1)), added[:, None]], axis=1)[:, order]
+        exact = np.concatenate([angles, np.zeros_like(angles[:1])])[order]
+        return longer.reshape(-1, len(ids)), np.tile(exact, (len(added), 1, 1, 1)).reshape(-1, *angles.shape)
+
+    def _refined(self, ids: Ids, angles: Angles) -> Tried:
+        """Refine circuits and return the good ones; see `_circuits`."""
+        fixed = np.broadcast_to(self._is_kept, angles.shape)
+        return self._circuits(Refined(ids, *self._refine(ids, angles, self._target, self._pipeline.table, fixed=fixed)))
 
     def _circuits(self, tries: Refined) -> Tried:
         """Return the good circuits, the shortest ones also shortened, or else the best one."""

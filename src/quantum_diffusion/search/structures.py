@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quantum_diffusion.circuits.instructions import NO_GATE, Angles, Ids, InstructionTable, gate_count
+from quantum_diffusion.circuits.keys import Keys
 from quantum_diffusion.circuits.matrices import from_two_channels, infidelities
 from quantum_diffusion.circuits.normal_form import normal_form
 from quantum_diffusion.circuits.simulate import unitaries
@@ -81,6 +82,7 @@ def structure_beam(
     reader = pipeline.reader(request, options).begun(made, torch.from_numpy(lengths).to(device))
     score = torch.zeros(len(ids), device=device)
     seen = keys_of(reader.missing)
+    turns_by_nothing = (table.num_angles > 0) & ~table.angles.any(axis=1)
     is_new, closest = len(ids) == 1, 2.0
     while True:
         if is_new:  # those to continue are known already
@@ -105,8 +107,7 @@ def structure_beam(
         chosen = torch.from_numpy(different).to(device)
         longer = reader.continued(parents[chosen], gates[chosen])
         keys = keys_of(longer.missing)
-        first = np.sort(np.unique(keys, return_index=True)[1])
-        kept = first[~np.isin(keys[first], seen)][:width]
+        kept = _leaving_different(keys, seen, turns_by_nothing[gates[chosen].cpu().numpy()])[:width]
         if not len(kept):
             return
         seen = np.union1d(seen, keys[kept])
@@ -151,6 +152,18 @@ def _different(ids: Ids, table: InstructionTable) -> NDArray[np.int64]:
     """Return the positions of the first circuit of each structure, in ascending order."""
     structures = normal_form(table.first[ids], table)
     return np.sort(np.unique(structures, axis=0, return_index=True)[1])
+
+
+def _leaving_different(keys: Keys, seen: Keys, is_idle: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the positions of the first circuit for each unseen key of a remainder, in ascending order.
+
+    Circuits whose last gate turns by nothing leave what the one before it leaves, but are kept: refinement may find a
+    small angle.
+    """
+    turning = np.flatnonzero(~is_idle)
+    first = turning[np.unique(keys[turning], return_index=True)[1]]
+    kept: NDArray[np.int64] = np.sort(np.concatenate([np.flatnonzero(is_idle), first[~np.isin(keys[first], seen)]]))
+    return kept
 
 
 class _Peaks:

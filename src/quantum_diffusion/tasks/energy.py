@@ -26,10 +26,12 @@ class EnergyMeasure(Measure):
     Attributes:
         lowest: The lowest possible energy.
         highest: The highest possible energy.
+        constant: What is to be added to all energies.
     """
 
     lowest: float
     highest: float
+    constant: float = 0.0
 
     name: ClassVar[str] = "excess energy"
     best_effort: ClassVar[bool] = True
@@ -41,16 +43,29 @@ class EnergyMeasure(Measure):
 
     def figures(self, distance: float) -> dict[str, float]:
         """Return an energy and its excess by name; see `Measure.figures`."""
-        return {"energy": self.lowest + distance * self.range, "excess": distance}
+        return {"energy": self.energy(distance), "excess": distance}
 
     def words(self, distance: float) -> str:
         """Return an energy in words; see `Measure.words`."""
-        return energy_in_words(self.lowest + distance * self.range, distance * self.range)
+        return energy_in_words(self.energy(distance), distance * self.range)
+
+    def energy(self, distance: float) -> float:
+        """Return the energy of a circuit."""
+        return self.lowest + distance * self.range + self.constant
 
 
 def energy_in_words(energy: float, above_lowest: float) -> str:
     """Say what an energy is, and how far it is above the lowest possible."""
     return f"energy {energy:.12g}, {above_lowest:.2g} above the lowest possible"
+
+
+def _check(hamiltonian: object) -> None:
+    """Refuse what is not a Hamiltonian."""
+    matrix = np.asarray(hamiltonian)
+    size = len(matrix) if matrix.ndim == 2 and matrix.dtype.kind in "iufc" else 0
+    is_square = matrix.shape == (size, size) and size > 1 and size & (size - 1) == 0
+    if not is_square or not np.allclose(matrix, matrix.conj().T):  # NaN is not close, either
+        raise ConfigError("the Hamiltonian is no Hermitian matrix of 2^q rows: give one of finite numbers")
 
 
 class EnergyTask(StateTask):
@@ -61,12 +76,18 @@ class EnergyTask(StateTask):
 
     Args:
         hamiltonian: H, Hermitian, complex128 [D, D]; qubit 0 is the lowest bit of the basis index.
+
+    Raises:
+        ConfigError: It is no such matrix.
     """
 
     def __init__(self, hamiltonian: Matrix) -> None:
+        _check(hamiltonian)
+        constant = float(np.trace(hamiltonian).real) / len(hamiltonian)  # would take digits from the others
+        hamiltonian = hamiltonian - constant * np.eye(len(hamiltonian))
         levels, states = np.linalg.eigh(hamiltonian)
         self.ground_state: Matrix = states[:, 0]  # the target to ask a model for, complex128 [D]
-        self.measure = EnergyMeasure(float(levels[0]), float(levels[-1]))
+        self.measure = EnergyMeasure(float(levels[0]), float(levels[-1]), constant)
         self._num_qubits = len(levels).bit_length() - 1
         self._excess: Matrix = (hamiltonian - levels[0] * np.eye(len(levels))) / self.measure.range
 
