@@ -44,8 +44,9 @@ _CONTINUED = 8
 _WORTH_CONTINUING = 0.5
 """Circuits of a larger infidelity are dropped."""
 
-_NEARLY, _MOST_NEARLY = 0.05, 2
-"""Infidelity below which a circuit may lack but one turn, and how many of them get one after a beam."""
+_NEARLY, _MOST_NEARLY, _ALMOST = 0.05, 2, 1e-3
+"""Infidelity below which a circuit may lack but one turn, how many of them get one after a beam, and below which one
+gets it at once: then a short circuit for a small angle is found before a long one."""
 
 _SAME_MINIMUM = 7
 """Decimals of the infidelity by which local minima are told apart."""
@@ -134,7 +135,7 @@ class RefinedRounds:
             np.ones(1),
         )
         self._short = self._beginning.take(np.zeros(0, dtype=np.int64))
-        self._seen = np.zeros(0)
+        self._seen = self._done = np.zeros(0)  # infidelities of circuits kept, and of those with one more turn
 
     def beam(self, width: int, noise: np.random.Generator | None = None) -> Iterator[Tried]:
         """Yield circuits from a beam over structures, those of one length at a time, then from one that continues them.
@@ -168,12 +169,12 @@ class RefinedRounds:
         Those that lack little get one more turn, by any gate at any place; and a beam starts from the beginnings of
         all of them, with their exact angles.
         """
+        for _ in range(_MOST_NEARLY):
+            yield self._turned(_NEARLY)
         best = np.argsort(self._short.infidelities, kind="stable")[:_CONTINUED]
         begun = self._short.take(best)
         self._short = self._short.take(np.delete(np.arange(len(self._short)), best))
         steps = begun.ids.shape[1]
-        for row in np.flatnonzero(begun.infidelities < _NEARLY)[:_MOST_NEARLY]:
-            yield self._refined(*self._with_a_turn(begun.ids[row], begun.angles[row]))
         lengths = np.arange(max(1, self._num_kept), steps + 1)
         kept = np.arange(steps) < lengths[:, None]  # [L, T]
         ids = np.where(kept, begun.ids[:, None], NO_GATE)  # [M, L, T]
@@ -195,6 +196,16 @@ class RefinedRounds:
         )
         for ids, angles in levels:
             yield self._refined(ids, angles)
+            yield self._turned(_ALMOST)
+
+    def _turned(self, below: float) -> Tried:
+        """Return circuits with one more turn than the nearest one below an infidelity that has not got one yet."""
+        rows = np.flatnonzero((self._short.infidelities < below) & ~np.isin(self._short.infidelities, self._done))
+        if not len(rows):
+            return [], 0
+        row = rows[self._short.infidelities[rows].argmin()]
+        self._done = np.append(self._done, self._short.infidelities[row])
+        return self._refined(*self._with_a_turn(self._short.ids[row], self._short.angles[row]))
 
     def _with_a_turn(self, ids: Ids, angles: Angles) -> tuple[Ids, Angles]:
         """Return a circuit, ids [T], with each gate that has angles, all 0, at each place, as far as it has room."""
