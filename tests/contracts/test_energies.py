@@ -299,6 +299,22 @@ def test_a_search_ends_in_time_and_when_interrupted(make_config: MakeConfig) -> 
     assert stopped.num_sampled < 64
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((3, 3)), np.array([[0, 1], [0, 0]]), np.eye(1), np.full((2, 2), np.nan), "ZZ", np.zeros(4)],
+    ids=str,
+)
+def test_what_is_no_hamiltonian_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no Hermitian matrix of 2\^q rows"):
+        EnergyTask(wrong)
+
+
+def test_a_constant_takes_no_digits_from_the_others(make_config: MakeConfig) -> None:
+    result = find(build(make_config), "1000*II-0.001*ZI-0.0005*IZ", max_tries=64)
+    assert result.circuits
+    assert result.circuits[0].figures["energy"] == pytest.approx(999.9985, abs=1e-9)
+
+
 def test_the_model_itself_is_left_as_it_was(make_config: MakeConfig) -> None:
     pipeline = build(make_config)
     one, other = (find(pipeline, ISING, seed=3, max_tries=64).circuits for _ in range(2))

@@ -14,7 +14,7 @@ import numpy as np
 import pennylane
 import pytest
 from qiskit import QuantumCircuit, qasm3
-from qiskit.quantum_info import Operator, Statevector
+from qiskit.quantum_info import Operator, Statevector, random_unitary
 
 import quantum_diffusion as qd
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
@@ -242,6 +242,12 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.generate(num_samples=None), "^num_samples: expected a whole number, given None"),
         (lambda: qd.load("pretrained:unitary_3q").compile("qft:3"), "all of them are real"),
         (lambda: qd.compile("ccz", coupling=5), "coupling is 5: give a list"),  # type: ignore[arg-type]
+        (lambda: qd.compile("ccz", coupling=[(0, 1)], edit=qd.Edit(coupling=((1, 2),))), "both give a coupling"),
+        (lambda: qd.refine(qd.Circuit(1, ()), "qft:1", energy="1*Z"), "give one of target, state and energy"),
+        (
+            lambda: qd.compile(random_unitary(2, seed=1).data, gates=["rz"]),
+            "add ry or rx to gates|add rx or ry to gates",
+        ),
         (lambda: qd.sample(np.array(2)), "srv is a ndarray: give a list"),
         (lambda: qd.sample({1, 2}), "srv is a set: give a list"),  # type: ignore[arg-type]
         (lambda: qd.sample([1, 2, 2], simplify="no"), "simplify is 'no': give a bool"),  # type: ignore[arg-type]

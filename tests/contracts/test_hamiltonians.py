@@ -12,7 +12,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.errors import ConfigError
-from quantum_diffusion.search.hamiltonians import CHAINS, FORMS, hamiltonian, read_parameters
+from quantum_diffusion.search.hamiltonians import CHAINS, FORMS, PauliSum, hamiltonian, read_parameters
 from quantum_diffusion.search.unitaries import target_unitary
 
 CASES = [
@@ -88,14 +88,22 @@ def test_what_cannot_be_read_is_told_the_form(text: str, said: str) -> None:
         target_unitary(text, 3)
 
 
+def test_sums_joined_with_signs_are_read_and_those_without_are_not() -> None:
+    assert PauliSum.parse("1*ZZ+-0.5*XI").terms == ((1.0, "ZZ"), (-0.5, "XI"))
+    assert PauliSum.parse("--1*ZZ - 0.5*XI").terms == ((1.0, "ZZ"), (-0.5, "XI"))
+    with pytest.raises(ConfigError, match="cannot read the Hamiltonian"):
+        PauliSum.parse("1*ZZ 1*XX")
+
+
 def test_compile_finds_the_swap_and_points_to_the_tolerance(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("compile", ["xxz:2:delta1:t0.7853981633974483"]) == 0
     assert "1 swap" in capsys.readouterr().out
-    assert run_command("compile", ["ising:3:J0.4:h0.2:t0.25"]) == 2
+    discrete = ["ising:3:J0.4:h0.2:t0.25", "compile.model_dir=pretrained:unitary_3q"]
+    assert run_command("compile", discrete) == 2
     assert "set compile.tolerance, e.g. to 0.01" in capsys.readouterr().err
     near = ["compile.tolerance=0.03", "compile.max_tries=8"]
-    assert run_command("compile", ["ising:3:J0.4:h0.2:t0.25", *near]) == 0, "almost nothing happens in so short a time"
+    assert run_command("compile", [*discrete, *near]) == 0, "almost nothing happens in so short a time"
     capsys.readouterr()
     nearer = ["compile.tolerance=0.001", "compile.max_tries=1", "compile.max_gates=2"]
-    assert run_command("compile", ["ising:3:J0.4:h0.2:t0.25", *nearer]) == 3
+    assert run_command("compile", [*discrete, *nearer]) == 3
     assert "set compile.tolerance above 0.027, the infidelity of the best circuit" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.simulate import statevectors, unitaries
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.errors import ConfigError
-from quantum_diffusion.search.angles import minimize_energy
+from quantum_diffusion.search.angles import LowestEnergy, minimize_energy
 from quantum_diffusion.search.refining import closed_form
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
@@ -44,6 +44,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, gates in (("fourier", FOURIER), ("pair", PAIR), ("fixed", "qreg q[1]; h q[0];")):
         Path(f"{name}.qasm").write_text(HEADER + gates)
     return tmp_path
+
+
+def test_energies_are_minimised_in_python() -> None:
+    pair = qd.Circuit.from_qasm('include "qelib1.inc"; qreg q[2]; ry(1) q[0]; cx q[0],q[1]; ry(1) q[0]; ry(1) q[1];')
+    found = qd.refine(pair, energy="-1*ZZ-0.5*XI-0.5*IX")
+    assert isinstance(found, LowestEnergy)
+    assert found.energy == pytest.approx(-np.sqrt(2), abs=1e-9)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -206,7 +206,7 @@ class CompileConfig(TargetSearchConfig):
     model_dir: PathText | None = None
     """Folder of a saved model that was trained on unitaries, pretrained:NAME or hf://owner/name; null uses
     pretrained:unitary_3q, unitary_4q or unitary_5q, depending on the target's qubits, or pretrained:angles_3q if gates
-    has some with angles, or is null and these models provably cannot make the target."""
+    has some with angles, or is null and the others do not make the target."""
     target: PathText
     """Unitary to compile: path of a .npy matrix or a .qasm circuit, or a name: qft, toffoli, ccz, ghz or random, also
     with the number of qubits (qft:3) and, for random, of gates (random:3:8); fredkin, peres or adder (four qubits); or
@@ -261,8 +261,8 @@ class PrepareConfig(TargetSearchConfig):
 
     model_dir: PathText | None = None
     """Folder of a saved model that was trained on states, pretrained:NAME or hf://owner/name; null uses
-    pretrained:state, or pretrained:angles_state if gates has some with angles, or is null and pretrained:state provably
-    cannot make the target."""
+    pretrained:state, or pretrained:angles_state if gates has some with angles, or is null and pretrained:state does
+    not make the target."""
     target: PathText
     """State to prepare: path of a .npy vector or a .qasm circuit, or a name: ghz, w, dicke:1, basis:101 or random, also
     with the number of qubits (ghz:3, w:3), of qubits and ones (dicke:4:2), or of qubits and gates (random:3:8); or
