@@ -185,7 +185,7 @@ model
 # %%
 model.compile("random:2:3", gates=["cx", "rz", "ry"], num=2, seed=1)
 # %% [markdown]
-The model wrote the gates of each circuit; its angles were refined, gates that it can do without were deleted, and it was
+The model wrote the gates of each circuit; its angles were refined, superfluous gates were deleted, and it was
 verified.
 """,
     "coming_from_genqc": """
