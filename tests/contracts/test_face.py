@@ -246,7 +246,7 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.refine(qd.Circuit(1, ()), "qft:1", energy="1*Z"), "give one of target, state and energy"),
         (
             lambda: qd.compile(random_unitary(2, seed=1).data, gates=["rz"]),
-            "add ry or rx to gates|add rx or ry to gates",
+            "add h, rx or ry to gates",
         ),
         (lambda: qd.sample(np.array(2)), "srv is a ndarray: give a list"),
         (lambda: qd.sample({1, 2}), "srv is a set: give a list"),  # type: ignore[arg-type]

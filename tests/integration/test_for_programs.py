@@ -86,11 +86,16 @@ def test_data_training_and_evaluation_answer_in_json(capsys: pytest.CaptureFixtu
     ("command", "arguments", "status", "said"),
     [
         ("compile", ["compile.target=ghz", "compile.nothing=1"], 2, "unknown key 'nothing'"),
-        ("compile", ["qft:3"], 2, "all of them are real"),
+        ("compile", ["qft:3", "compile.model_dir=pretrained:unitary_3q"], 2, "all of them are real"),
         ("compile", ["toffoli:4"], 2, "extend the target by an idle qubit"),
         ("compile", ["toffoly"], 2, "did you mean 'toffoli'"),
         ("compile", ["random:3:12", "compile.max_gates=4", "compile.seed=5"], 3, "found 0 of 1 circuit"),
-        ("prepare", ["w:3", "prepare.max_tries=8"], 3, "no circuit of these gates equals the target"),
+        (
+            "prepare",
+            ["w:3", "prepare.model_dir=pretrained:state", "prepare.max_tries=8"],
+            3,
+            "no circuit of these gates equals the target",
+        ),
         ("sample", ["sample.srv=[1,2,2]", "sample.model_dir=nowhere"], 2, "no saved model at 'nowhere'"),
         ("inspect", ["nowhere"], 2, "does not exist"),
         ("compile", ["ghz", "-m"], 2, "--json works for a single job"),
