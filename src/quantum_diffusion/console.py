@@ -179,6 +179,7 @@ def show_circuits(circuits: Sequence[Circuit]) -> None:
 @only_warn("the table of circuits")
 def show_compilation(compiled: Sequence[CompiledCircuit]) -> None:
     """Print a table of circuits with their gate counts and infidelities, and their drawings."""
+    from quantum_diffusion.search.found import MODEL
     from quantum_diffusion.search.results import in_table
 
     table = Table(title="Circuits", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -187,7 +188,7 @@ def show_compilation(compiled: Sequence[CompiledCircuit]) -> None:
     table.add_column("of each kind", overflow="fold", min_width=_NARROWEST)
     for name in compiled[0].figures if compiled else ():
         table.add_column(name, justify="right", no_wrap=True)
-    has_sources = any(one.source != "model" for one in compiled)
+    has_sources = any(one.source != MODEL for one in compiled)
     if has_sources:
         table.add_column("written by", no_wrap=True)
     for number, one in enumerate(compiled, start=1):

@@ -75,8 +75,8 @@ class Budget:
             return True
         if self.deadline is None:
             return len(found) >= self.wanted
-        gives_up = self.give_up_at is not None and not len(found)
-        return time.perf_counter() > (self.give_up_at if gives_up and self.give_up_at else self.deadline)
+        end = self.deadline if self.give_up_at is None or len(found) else self.give_up_at
+        return time.perf_counter() > end
 
     def next_batch(self, found: Sized, sampled: int) -> int:
         """Return the size of the next batch; 0 ends the search.

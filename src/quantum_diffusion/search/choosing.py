@@ -21,9 +21,8 @@ from quantum_diffusion.pretrained import QUBITS_WITH_ANGLES, model_folders
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
-from quantum_diffusion.tasks.state import StateTask
+from quantum_diffusion.tasks.registry import TASKS
 from quantum_diffusion.tasks.targets import TargetTask
-from quantum_diffusion.tasks.unitary import UnitaryTask
 
 READERS: dict[str, Callable[..., Matrix]] = {"compile": target_unitary, "prepare": target_state}
 """The function that reads the target of each command."""
@@ -34,7 +33,7 @@ WITHOUT_ANGLES = ("h", "cx", "z", "x", "ccx", "swap")
 MOST_GATES = 20
 """Maximum number of gates of their circuits."""
 
-_TASKS: dict[str, TargetTask] = {task.command: task for task in (UnitaryTask(), StateTask())}
+_TASKS = {task.command: task for task in TASKS.values() if isinstance(task, TargetTask)}
 
 _BRIEF_TRIES, _BRIEF_SHARE = 64, 0.25
 """Tries, and share of the time, of models that will hardly make the target."""
@@ -130,7 +129,7 @@ def ask_in_turn(
             left = max(max_seconds - (time.perf_counter() - started), _BRIEF_SHARE * max_seconds)
             limits["max_seconds"] = left
         if attempt is not attempts[-1]:
-            limits |= _shortened(limits) if attempt.is_brief else {"give_up": _PATIENCE}
+            limits |= _brief(limits) if attempt.is_brief else {"give_up": _PATIENCE}
         try:
             found = find(attempt.folders, limits)
         except (ConfigError, GateSetError) as problem:
@@ -145,7 +144,7 @@ def ask_in_turn(
     return replace(best, seconds=time.perf_counter() - started)
 
 
-def _shortened(limits: Mapping[str, Any]) -> dict[str, Any]:
+def _brief(limits: Mapping[str, Any]) -> dict[str, Any]:
     """Return the limits of a brief search."""
     seconds = limits["max_seconds"]
     return {
