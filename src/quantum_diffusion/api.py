@@ -7,45 +7,36 @@ rich display in notebooks.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from quantum_diffusion.arguments import (
-    check_count,
     check_kind,
-    check_list,
     check_path,
-    check_texts,
-    check_wholes,
-    shown,
 )
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.config.command_line import written
 from quantum_diffusion.config.schema import (
     DatasetConfig,
     EvaluationConfig,
-    SamplingConfig,
-    SearchMethod,
-    TargetObjective,
     TrainingConfig,
 )
 from quantum_diffusion.config.store import compose
-from quantum_diffusion.config.validation import Section, validate
+from quantum_diffusion.config.validation import Section
 from quantum_diffusion.data.container import CircuitDataset
 from quantum_diffusion.data.generation import DatasetGenerator
 from quantum_diffusion.device import select_device
-from quantum_diffusion.errors import ConfigError, unknown_name
+from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.evaluation.evaluator import Evaluator
 from quantum_diffusion.evaluation.srv_evaluation import EvaluationResult
 from quantum_diffusion.evaluation.target_evaluation import TargetResult
 from quantum_diffusion.interop.loading import dataset_loader
 from quantum_diffusion.interop.opening import load_pipeline
+from quantum_diffusion.options import SampleOptions, TargetOptions, search_arguments
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
-from quantum_diffusion.pipeline.editing import Edit
 from quantum_diffusion.pretrained import WEIGHTS, model_folder
 from quantum_diffusion.python_names import named_as_in_python
 from quantum_diffusion.search.angles import LowestEnergy, minimize_energy, refine_angles
@@ -57,81 +48,6 @@ from quantum_diffusion.search.sampling import FoundCircuits, find_entangling
 from quantum_diffusion.training.training import DiffusionTrainer
 
 SectionT = TypeVar("SectionT", bound=Section)
-
-
-class SamplingOptions(TypedDict, total=False):
-    """How a model samples: the keys `model_params.*` of the commands, described in docs/configuration.md."""
-
-    guidance_scale: float | None
-    guidance_growth: float | None
-    guidance_mode: str | None
-    sample_steps: int | None
-    scheduler: str | None
-    temperature: float | None
-    top_p: float | None
-    order: str | None
-    auto_batch_size: int
-    n_jobs: int
-    engine: str
-
-
-class SearchOptions(SamplingOptions, total=False):
-    """Options of every search, besides how the model samples.
-
-    Attributes:
-        num: Number of distinct circuits wanted (default: 4 for `sample`, 1 otherwise); the result may hold fewer.
-        max_gates: Maximum number of gates, counted after simplification for targets; None uses the model's limit.
-        max_tries: Maximum number of samples, or maximum beam width (1024); ignored when `max_seconds` is given.
-        max_seconds: Time limit in seconds, used in full to look for cheaper circuits; None stops as soon as enough
-            circuits are found.
-        objective: The cost to minimise: "gates", "two_qubit_gates", "t_count", "depth", or several with weights,
-            {"gates": 1, "t_count": 10}; for `prepare` also "energy", that of a target "ground:HAMILTONIAN".
-        coupling: Pairs of qubits that gates may act on; None allows all.
-        edit: Further constraints (`Edit`): gates to keep, qubits that no gate may touch.
-        seed: Seed of the search and of random targets; None draws one.
-        progress: Called with (tries spent, maximum number of tries).
-    """
-
-    num: int
-    max_gates: int | None
-    max_tries: int
-    max_seconds: float | None
-    objective: TargetObjective
-    coupling: Sequence[tuple[int, int]] | None
-    edit: Edit | None
-    seed: int | None
-    progress: Callable[[int, int], None] | None
-
-
-class SampleOptions(SearchOptions, total=False):
-    """Options of `sample`, in addition to `SearchOptions`.
-
-    Attributes:
-        negative_srv: Vector that guidance leads away from; None leads away from none in particular.
-        simplify: Whether to simplify circuits (default: True).
-    """
-
-    negative_srv: Sequence[int] | None
-    simplify: bool
-
-
-class TargetOptions(SearchOptions, total=False):
-    """Options of `compile` and `prepare`, in addition to `SearchOptions`.
-
-    Attributes:
-        negative: Target that guidance leads away from, given like the target; needs a `guidance_scale` other than 1.
-        gates: Gates that circuits may use; None allows all of the model's gates. Of the models that come with the
-            package, those of gates with angles answer if gates with angles are named, or if none are named and the
-            others do not make the target.
-        tolerance: Largest infidelity to accept, in [0, 1); 0 requires exact circuits (infidelity below 1e-6, with
-            angles below 1e-10). For energies, how far above the lowest possible one, as a share of the range of all.
-        search: "beam", "sampling", or "auto", which uses beam search where possible.
-    """
-
-    negative: object
-    gates: Sequence[str] | None
-    tolerance: float
-    search: SearchMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +82,7 @@ class Model:
         """
         self._check("sample")
         with named_as_in_python("sample"):
-            return find_entangling(self.pipeline, srv, **_arguments(wanted, SampleOptions))
+            return find_entangling(self.pipeline, srv, **search_arguments(wanted, SampleOptions))
 
     def compile(self, target: object, **wanted: Unpack[TargetOptions]) -> Compilation:
         """Return verified circuits that implement a unitary up to a global phase.
@@ -340,7 +256,7 @@ def _find(
 ) -> Compilation:
     """Search with a model, or with None, with those that come with the package."""
     with named_as_in_python(command):
-        given = _arguments(wanted, TargetOptions)
+        given = search_arguments(wanted, TargetOptions)
         seed, tolerance = given["seed"], given.get("tolerance", 0.0)
         of_random = {name: given.get(name) for name in ("gates", "max_gates")}
         extension = extension_for(command, given.get("objective"), target)
@@ -350,11 +266,11 @@ def _find(
         max_tries, max_seconds = given.pop("max_tries", 1024), given.pop("max_seconds", None)
 
         def find(folders: Sequence[Path], limits: Mapping[str, Any]) -> Compilation:
-            pipeline, array = open_for_target(
+            pipeline, array, name = open_for_target(
                 command, folders, target, load, seed=seed, extension=extension, **of_random
             )
             negative = negative_for_target(command, unwanted, pipeline, array, seed=seed, **of_random)
-            return find_exact(pipeline, array, negative=negative, **given, **limits)
+            return replace(find_exact(pipeline, array, negative=negative, **given, **limits), model=name)
 
         attempts: Sequence[Attempt]
         if model is None:
@@ -370,41 +286,6 @@ def _opened(folder: Path, device: str, weights: str = "averaged") -> DiffusionPi
 
 
 _kept = lru_cache(maxsize=8)(load_pipeline)
-
-
-def _arguments(wanted: Mapping[str, Any], known: type) -> dict[str, Any]:
-    """Turn a caller's options into the arguments of a search.
-
-    Raises:
-        ConfigError: A name is unknown, or a value is wrong.
-    """
-    names = known.__annotations__
-    for name in wanted:
-        if name in ("device", "weights"):
-            raise ConfigError(f"{name} belongs to qd.load: load the model with qd.load(MODEL, {name}=...)")
-        if name not in names:
-            raise ConfigError(unknown_name("option", name, names))
-    sampling = SamplingOptions.__annotations__
-    given = {name: value for name, value in wanted.items() if name not in sampling}
-    given["options"] = validate(SamplingConfig, {k: v for k, v in wanted.items() if k in sampling}, "options")
-    seed, coupling = given.get("seed"), given.pop("coupling", None)
-    given["seed"] = secrets.randbits(31) if seed is None else check_count(seed, "seed")
-    if coupling is not None:
-        example = "[(0, 1), (1, 2)]"
-        pairs = tuple(check_wholes(pair, "coupling", example) for pair in check_list(coupling, "coupling", example))
-        edit: Edit = check_kind(given.get("edit") or Edit(), Edit, "edit")
-        if edit.coupling is not None:
-            raise ConfigError("coupling and edit both give a coupling: leave out one of them")
-        given["edit"] = replace(edit, coupling=pairs)  # type: ignore[arg-type] # Edit checks that they are pairs
-    if given.get("gates") is not None:
-        given["gates"] = check_texts(given["gates"], "gates", '["h", "cx"]')
-    if given.get("progress") is not None and not callable(given["progress"]):
-        raise ConfigError(f"progress is {shown(given['progress'])}: give a function of (tries spent, maximum tries)")
-    if "simplify" in given:
-        check_kind(given["simplify"], bool, "simplify")
-    if "num" in given:
-        given["num_circuits"] = given.pop("num")
-    return given
 
 
 # ---------------------------------------------------------------------------------------- data, training, evaluation

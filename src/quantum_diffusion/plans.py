@@ -151,7 +151,7 @@ def _target_search(config: TargetSearchConfig) -> Plan:
     from quantum_diffusion.search.compiling import models_of, open_model_and_target, read_negative
 
     first, *others = models_of(config)
-    pipeline, target = open_model_and_target(config, first.folders)
+    pipeline, target, _ = open_model_and_target(config, first.folders)
     read_negative(config, pipeline, target)  # refuses what is none
     qubits = len(target).bit_length() - 1
     asked = f"{config.target}, {counted(qubits, 'qubit')}"

@@ -54,6 +54,11 @@ def model_folder(model: str | os.PathLike[str]) -> Path:
     return Path(text) if address is None else download(address, "model", MODEL_FILES, CheckpointError)
 
 
+def model_name(folder: Path) -> str:
+    """Return what `model_folder` takes for a folder: `pretrained:NAME` for the models of the package."""
+    return PREFIX + folder.name if folder.parent == WEIGHTS else os.fspath(folder)
+
+
 def model_folders(model: str | None, command: str, with_angles: bool = False) -> Sequence[Path]:
     """Return the folders of the models that a command may use, those with fewer qubits first.
 

@@ -31,6 +31,6 @@ def in_python(message: str, section: str) -> str:
     keys = "|".join(key.removeprefix(f"{section}.") for key, *_ in all_fields(SECTIONS[section], section))
     message = re.sub(rf"^{section}\.(?=\w)|(?<![\w/.]){section}\.(?=({keys})\b)", "", message)
     message = re.sub(r"(?<![\w/.])(model_params|options)\.(?=[a-z])", "", message)
-    message = re.sub(r"(?<![\w/.'])edit\.coupling\b", "coupling", message)
+    message = re.sub(r"(?<![\w/.'])edit\.(?=(coupling|fixed_qubits)\b)", "", message)
     message = re.sub(r"(?<![\w/.'])num_circuits\b", "num", message)
     return re.sub(r"(?<![\w/.'])null\b", "None", message)

@@ -22,7 +22,7 @@ from quantum_diffusion.circuits.gates import GATES, GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.random import random_ids
 from quantum_diffusion.circuits.tokenizer import circuits_from_ids
-from quantum_diffusion.errors import GateSetError
+from quantum_diffusion.errors import GateSetError, QuantumDiffusionError
 
 SWAP = qd.Circuit(2, (qd.Instruction("swap", (), (0, 1)),))  # of three cx in two ways
 BELL = qd.Circuit(2, (qd.Instruction("h", (), (0,)), qd.Instruction("cx", (0,), (1,))))
@@ -170,6 +170,11 @@ def test_options_reach_the_search() -> None:
     assert found.search == "beam"
     for instruction in found[0].instructions:
         assert len(instruction.qubits) == 1 or tuple(sorted(instruction.qubits)) in line
+    wide = qd.Circuit(3, SWAP.instructions)
+    untouched = qd.compile(wide, fixed_qubits=[2], gates=["cx"], seed=0, device="cpu")
+    assert {qubit for step in untouched[0].instructions for qubit in step.qubits} == {0, 1}
+    with pytest.raises(QuantumDiffusionError, match="fixed"):
+        qd.compile(wide, fixed_qubits=[1], seed=0, device="cpu")
     sampled = qd.compile(SWAP, gates=["cx"], search="sampling", num=2, temperature=1, seed=0, device="cpu")
     assert (sampled.search, len(sampled)) == ("sampling", 2)
     calls: list[tuple[int, int]] = []
@@ -242,7 +247,9 @@ def test_seeds_are_drawn_where_none_is_given() -> None:
         (lambda: qd.generate(num_samples=None), "^num_samples: expected a whole number, given None"),
         (lambda: qd.load("pretrained:unitary_3q").compile("qft:3"), "all of them are real"),
         (lambda: qd.compile("ccz", coupling=5), "coupling is 5: give a list"),  # type: ignore[arg-type]
-        (lambda: qd.compile("ccz", coupling=[(0, 1)], edit=qd.Edit(coupling=((1, 2),))), "both give a coupling"),
+        (lambda: qd.compile("ccz", coupling=[(0, 1)], edit=qd.Edit(coupling=((1, 2),))), "both give coupling"),
+        (lambda: qd.compile("ccz", fixed_qubits=2), "^fixed_qubits is 2: give"),  # type: ignore[arg-type]
+        (lambda: qd.compile("ccz", fixed_qubits=[9]), "^fixed_qubits"),
         (lambda: qd.refine(qd.Circuit(1, ()), "qft:1", energy="1*Z"), "give one of target, state and energy"),
         (
             lambda: qd.compile(random_unitary(2, seed=1).data, gates=["rz"]),

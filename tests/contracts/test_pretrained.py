@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,22 @@ def test_commands_need_no_model(
     assert "unknown pretrained model 'unitary': did you mean 'unitary_" in capsys.readouterr().err
     assert run_command("prepare", ["w:3", "prepare.device=cpu"]) == 0
     assert "gates without angles do not make the target exactly" in capsys.readouterr().out
+    assert run_command("compile", ["qft:4", "compile.device=cpu"]) == 2
+    assert "pretrained models of gates with angles take at most 3 qubits" in capsys.readouterr().err
+    assert run_command("prepare", ["w:5", "prepare.max_tries=1", "prepare.device=cpu"]) == 3
+    assert "pretrained models of gates with angles take at most 4 qubits" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("target", "model"), [("toffoli", "pretrained:unitary_3q"), ("qft:3", "pretrained:angles_3q")])
+def test_the_model_that_answered_is_named(
+    target: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = [target, "compile.device=cpu", f"compile.save_folder={tmp_path / 'found'}"]
+    assert run_command("compile", ["--json", *keys]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == model
+    assert json.loads((tmp_path / "found" / "summary.json").read_text())["model"] == model
+    assert qd.compile(target, seed=0, device="cpu").model == model
 
 
 def test_folders_are_taken_as_they_are() -> None:

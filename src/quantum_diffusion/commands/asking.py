@@ -70,6 +70,7 @@ def find_for_target(config: TargetSearchConfig) -> Outcome:
         "nearest": nearest_found,
         "gates": list(found.gates),
         "search": found.search,
+        "model": found.model,
         **asdict(found.measure),
     }
     return _complain(config, config.command, found, report, found.num_too_long)
@@ -185,6 +186,15 @@ def _may_fall_short(found: Compilation) -> bool:
     return bool(found.tolerance) or found.search == "refinement" or found.measure.best_effort
 
 
+def _beyond_angles(config: TargetSearchConfig, found: Compilation) -> bool:
+    """Tell whether models of gates with angles were not asked because the target has too many qubits for them."""
+    from quantum_diffusion.pretrained import QUBITS_WITH_ANGLES
+
+    if config.model_dir is not None or config.gates is not None or found.best is None:
+        return False
+    return found.best.circuit.num_qubits > QUBITS_WITH_ANGLES[config.command]
+
+
 def _complain(
     config: SampleConfig | TargetSearchConfig,
     section: str,
@@ -193,6 +203,7 @@ def _complain(
     num_too_long: int = 0,
 ) -> Outcome:
     """Return the outcome of a search; if it found too few circuits, print why and what to do."""
+    from quantum_diffusion.search.choosing import limit_of_angles
     from quantum_diffusion.search.compilation import Compilation
 
     report = {**report, "num_exact": found.num_exact, "seconds": found.seconds, "save_folder": config.save_folder}
@@ -222,4 +233,6 @@ def _complain(
         name = found.measure.name
         mends.append(f"set {section}.tolerance above {found.best.infidelity:.2g}, the {name} of the best circuit")
     problem = f"{problem}: {' or '.join(mends)}"
+    if isinstance(config, TargetSearchConfig) and isinstance(found, Compilation) and _beyond_angles(config, found):
+        problem += limit_of_angles(config.command)
     return _not_found(problem, report)

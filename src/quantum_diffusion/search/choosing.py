@@ -16,7 +16,13 @@ from quantum_diffusion.arguments import check_count, check_number
 from quantum_diffusion.circuits.gates import GATES, Matrix, have_angles
 from quantum_diffusion.circuits.invariants import likely_exact, may_be_exact
 from quantum_diffusion.circuits.matrices import EXACT_ANGLES
-from quantum_diffusion.errors import ConfigError, GateSetError, QuantumDiffusionError
+from quantum_diffusion.errors import (
+    ConfigError,
+    GateSetError,
+    QuantumDiffusionError,
+    TooManyQubitsError,
+    counted,
+)
 from quantum_diffusion.pretrained import QUBITS_WITH_ANGLES, model_folders
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.states import target_state
@@ -49,10 +55,12 @@ class Attempt:
     Attributes:
         folders: Their folders, those with fewer qubits first.
         is_brief: Whether they will hardly make it, so that little time is spent on them if others follow.
+        advice: Added to their refusal; empty if there is nothing to add.
     """
 
     folders: Sequence[Path]
     is_brief: bool = False
+    advice: str = ""
 
 
 def attempts_for(
@@ -80,17 +88,24 @@ def attempts_for(
     if model is not None or gates is not None:
         return [Attempt(model_folders(model, command, have_angles(gates)))]
     without = Attempt(model_folders(None, command))
-    with_angles = Attempt(model_folders(None, command, with_angles=True))
     try:
         array = READERS[command](target, QUBITS_WITH_ANGLES[command], gates=("h", "cx"), seed=seed)
-    except QuantumDiffusionError:  # too wide for angles, or told by the first who reads it
+    except TooManyQubitsError:
+        return [replace(without, advice=limit_of_angles(command))]
+    except QuantumDiffusionError:  # told by the first who reads it
         return [without]
+    with_angles = Attempt(model_folders(None, command, with_angles=True))
     num_qubits = len(array).bit_length() - 1
     usable = [gate for gate in WITHOUT_ANGLES if GATES[gate].num_qubits <= num_qubits]
     can = may_be_exact(array, usable, MOST_GATES) and not _TASKS[command].broken_invariants(array, usable)
     if not can and not tolerance:
         return [with_angles]
     return [replace(without, is_brief=not can or not likely_exact(array, usable)), with_angles]
+
+
+def limit_of_angles(command: str) -> str:
+    """Say up to which size of targets the pretrained models of gates with angles are asked, to end a message with."""
+    return f"; pretrained models of gates with angles take at most {counted(QUBITS_WITH_ANGLES[command], 'qubit')}"
 
 
 def ask_in_turn(
@@ -133,7 +148,7 @@ def ask_in_turn(
         try:
             found = find(attempt.folders, limits)
         except (ConfigError, GateSetError) as problem:
-            refused = refused or problem
+            refused = refused or type(problem)(f"{problem}{attempt.advice}")
             continue
         best = found if best is None or _rank(found) < _rank(best) else best
         if found.interrupted or _is_good(best, tolerance):

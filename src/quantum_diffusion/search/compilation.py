@@ -34,6 +34,7 @@ class Compilation(CircuitTable):
         tolerance: Accepted infidelity.
         measure: How the infidelities of circuits are told.
         never_exact: Whether the target's entries prove that no circuit of these gates is exact.
+        model: Name or folder of the model that was asked; empty if unknown.
     """
 
     circuits: tuple[CompiledCircuit, ...]
@@ -50,6 +51,7 @@ class Compilation(CircuitTable):
     tolerance: float = 0.0
     measure: Measure = TargetTask.measure
     never_exact: bool = False
+    model: str = ""
 
     @property
     def found(self) -> Sequence[Circuit]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
 from quantum_diffusion.circuits.files import numbered
@@ -17,6 +17,7 @@ from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
 from quantum_diffusion.errors import ConfigError, QuantumDiffusionError, TooManyQubitsError, counted, quoted
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
+from quantum_diffusion.pretrained import model_name
 from quantum_diffusion.search.choosing import READERS, Attempt, ask_in_turn, attempts_for
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.exact import find_exact
@@ -46,11 +47,11 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     cost = "gates" if config.objective == "energy" else config.objective
 
     def find(folders: Sequence[Path], limits: Mapping[str, Any]) -> Compilation:
-        pipeline, target = open_model_and_target(config, folders)
-        return find_exact(
-            pipeline,
-            target,
-            negative=read_negative(config, pipeline, target),
+        opened = open_model_and_target(config, folders)
+        found = find_exact(
+            opened.pipeline,
+            opened.target,
+            negative=read_negative(config, opened.pipeline, opened.target),
             gates=config.gates,
             max_gates=config.max_gates,
             num_circuits=config.num_circuits,
@@ -63,6 +64,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
             progress=progress,
             **limits,
         )
+        return replace(found, model=opened.model)
 
     return ask_in_turn(
         models_of(config),
@@ -80,8 +82,22 @@ def models_of(config: TargetSearchConfig) -> Sequence[Attempt]:
     )
 
 
-def open_model_and_target(config: TargetSearchConfig, folders: Sequence[Path]) -> tuple[DiffusionPipeline, Matrix]:
-    """Return the first of some models that fits a configuration, and the target as an array; see `open_for_target`.
+class Opened(NamedTuple):
+    """A model and the target for it.
+
+    Attributes:
+        pipeline: The model.
+        target: Complex128 [d, d] or [d].
+        model: Name of the model; see `model_name`.
+    """
+
+    pipeline: DiffusionPipeline
+    target: Matrix
+    model: str
+
+
+def open_model_and_target(config: TargetSearchConfig, folders: Sequence[Path]) -> Opened:
+    """Return the first of some models that fits a configuration, with its target; see `open_for_target`.
 
     For objective=energy the model is `extended` by the task of energies.
     """
@@ -182,7 +198,7 @@ def open_for_target(
     max_gates: int | None = None,
     seed: int = 0,
     extension: Callable[[], Task] | None = None,
-) -> tuple[DiffusionPipeline, Matrix]:
+) -> Opened:
     """Return the smallest model with enough qubits for the target, and the target as an array.
 
     Args:
@@ -200,12 +216,12 @@ def open_for_target(
         GateSetError: The target's circuit has no unitary, or does not prepare a pure state.
     """
 
-    def opened(folder: Path) -> tuple[DiffusionPipeline, Matrix]:
+    def opened(folder: Path) -> Opened:
         pipeline = load(folder)
         config = pipeline.config
         allowed, length = gates or pipeline.gate_pool.names, max_gates or config.max_gates
         array = READERS[command](target, config.num_qubits, gates=allowed, num_gates=length, seed=seed)
-        return pipeline if extension is None else pipeline.extended(extension()), array
+        return Opened(pipeline if extension is None else pipeline.extended(extension()), array, model_name(folder))
 
     *smaller, largest = folders
     for folder in smaller:

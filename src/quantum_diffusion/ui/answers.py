@@ -235,7 +235,7 @@ def _target_array(request: FindRequest, model: Model) -> Matrix:
     if request.seed is None:
         raise ConfigError("find.seed is missing: give the one with which the search answered")
     command = model.pipeline.task.command
-    _, target = open_for_target(
+    opened = open_for_target(
         command,
         [Path(request.model)],
         _asked(request, command, model),
@@ -244,7 +244,7 @@ def _target_array(request: FindRequest, model: Model) -> Matrix:
         max_gates=request.max_gates,
         seed=request.seed,
     )
-    return target
+    return opened.target
 
 
 # --------------------------------------------------------------------------------------------------- answers
