@@ -1,11 +1,16 @@
 """What circuits cost, counted by hand, and weights of several costs."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
+from qiskit.exceptions import QiskitError
+from qiskit.quantum_info import Clifford, Operator
 
-from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.circuit import Circuit, Instruction
 from quantum_diffusion.circuits.costs import COSTS, cost_of
+from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.errors import ConfigError
 from tests.conftest import read_gates
 
@@ -20,6 +25,25 @@ def test_costs(name: str, cost: int) -> None:
 
 def test_several_costs_are_summed_with_their_weights() -> None:
     assert cost_of({"depth": 0.5, "t_count": 10, "gates": 0})(CIRCUIT) == 0.5 * 4 + 10 * 2
+
+
+@pytest.mark.parametrize("name", [name for name, gate in GATES.items() if gate.num_angles])
+def test_rotations_are_t_gates_unless_they_are_clifford(name: str) -> None:
+    """Of multiples of pi / 4, those that Qiskit makes a stabilizer tableau of; and hardly any other angle."""
+    gate = GATES[name]
+    qubits = tuple(range(gate.num_qubits))
+    controls, targets = qubits[: gate.num_controls], qubits[gate.num_controls :]
+    for eighths in itertools.product(range(-8, 9, gate.num_angles), repeat=gate.num_angles):
+        angles = tuple(np.pi / 4 * number for number in eighths)
+        circuit = Circuit(gate.num_qubits, (Instruction(name, controls, targets, angles),))
+        try:
+            Clifford.from_operator(Operator(gate.matrix(*angles)))
+        except QiskitError:
+            assert COSTS["t_count"](circuit) == 1
+        else:
+            assert COSTS["t_count"](circuit) == 0
+    nearly = Circuit(gate.num_qubits, (Instruction(name, controls, targets, (1e-4,) * gate.num_angles),))
+    assert COSTS["t_count"](nearly) == 1
 
 
 @pytest.mark.parametrize(

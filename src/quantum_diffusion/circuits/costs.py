@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
 from quantum_diffusion.arguments import shown
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.invariants import clifford_misfit
 from quantum_diffusion.errors import ConfigError, quoted, unknown_name
+
+_CLIFFORD = 1e-13
+"""Misfit below which a gate with angles counts as a Clifford gate: about 1e-6 radians."""
 
 
 def two_qubit_gates(circuit: Circuit) -> int:
@@ -21,8 +27,16 @@ def two_qubit_gates(circuit: Circuit) -> int:
 
 
 def t_count(circuit: Circuit) -> int:
-    """Return the number of t and tdg gates."""
-    return sum(step.gate in ("t", "tdg") for step in circuit.instructions)
+    """Return the number of t and tdg gates, and of gates with angles that are not Clifford gates, each counted once."""
+    return sum(
+        step.gate in ("t", "tdg") or (bool(step.angles) and not _is_clifford(step.gate, step.angles))
+        for step in circuit.instructions
+    )
+
+
+@lru_cache(maxsize=4096)
+def _is_clifford(gate: str, angles: tuple[float, ...]) -> bool:
+    return clifford_misfit(GATES[gate].matrix(*angles)) < _CLIFFORD
 
 
 def depth(circuit: Circuit) -> int:

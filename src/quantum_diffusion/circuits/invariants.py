@@ -205,8 +205,8 @@ def _local(matrix: Matrix) -> float:
     return max(min(misfit(output, source) for output in range(num_qubits)) for source in range(num_qubits))
 
 
-def _clifford(matrix: Matrix) -> float:
-    """Clifford: conjugation maps every X and Z to a product of Paulis."""
+def clifford_misfit(matrix: Matrix) -> float:
+    """Return how far conjugation is from mapping every X and Z to a product of Paulis; 0 for Clifford gates."""
     size = len(matrix)
     index, worst = np.arange(size), 0.0
     for bit in 2 ** np.arange(size.bit_length() - 1):
@@ -342,7 +342,7 @@ INVARIANTS = (
     Invariant("such that the number of qubits in 1 is unchanged", _keeps_weight, *_ZERO),
     Invariant("real, up to a global phase", _real, *_REAL),
     ROTATIONS,
-    Invariant("Clifford", _clifford),
+    Invariant("Clifford", clifford_misfit),
     Invariant("permutations with signs that are sums (XOR) of bits", _phases_of_sums(2)),
     Invariant("permutations with phases that cx and t can produce", _phases_of_sums(8)),
     Invariant("permutations with phases that are multiples of 90 degrees", _phases_of(4)),

@@ -135,8 +135,9 @@ class SampleConfig(Section):
     """Time limit in seconds, used in full to look for cheaper circuits; null stops as soon as num_circuits are found.
     Ctrl-C ends the search with the best circuits so far."""
     objective: SearchObjective = "gates"
-    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
-    several with weights, {gates:1,t_count:10}. The cheapest circuits found are returned."""
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
+    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}. The cheapest circuits found are
+    returned."""
     max_gates: Positive | None = None
     """Maximum number of gates that the model may write; null uses the model's limit."""
     simplify: bool = True
@@ -182,8 +183,8 @@ class TargetSearchConfig(Section):
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Largest infidelity to accept; 0 requires exact circuits (infidelity below 1e-6, with angles below 1e-10)."""
     objective: TargetObjective = "gates"
-    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
-    several with weights, {gates:1,t_count:10}."""
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
+    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}."""
     num_circuits: Positive = 1
     """Number of distinct circuits wanted."""
     save_folder: PathText | None = None
@@ -213,8 +214,8 @@ class CompileConfig(TargetSearchConfig):
     ising:3:J0.4:h0.2:t0.25, xxz:3:J0.4:delta1.5:h0.2:t0.25 or heisenberg:3:t0.25, the evolution of a spin chain, or
     pauli:0.5*XXI-0.3*IZZ:t0.25, that of a sum of Pauli operators (these need gates with angles, or a tolerance)."""
     objective: SearchObjective = "gates"
-    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
-    several with weights, {gates:1,t_count:10}."""
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
+    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}."""
 
 
 class RefineConfig(Section):
@@ -272,6 +273,7 @@ class PrepareConfig(TargetSearchConfig):
     objective=energy, how far above the lowest possible energy a circuit may be, as a share of the range of all
     energies; 0 requires less than 1e-10."""
     objective: TargetObjective = "gates"
-    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t and tdg); depth; or
-    several with weights, {gates:1,t_count:10}. energy looks for the lowest energy of a target ground:HAMILTONIAN,
-    instead of for one particular ground state, and then for few gates."""
+    """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
+    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}. energy
+    looks for the lowest energy of a target ground:HAMILTONIAN, instead of for one particular ground state, and then for
+    few gates."""
