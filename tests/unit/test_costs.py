@@ -9,8 +9,11 @@ from qiskit.exceptions import QiskitError
 from qiskit.quantum_info import Clifford, Operator
 
 from quantum_diffusion.circuits.circuit import Circuit, Instruction
-from quantum_diffusion.circuits.costs import COSTS, cost_of
-from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.costs import COSTS, LeastCosts, cost_of
+from quantum_diffusion.circuits.gates import GATES, GatePool
+from quantum_diffusion.circuits.instructions import NO_GATE, instruction_table
+from quantum_diffusion.circuits.random import random_ids
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
 from quantum_diffusion.errors import ConfigError
 from tests.conftest import read_gates
 
@@ -63,3 +66,30 @@ def test_rotations_are_t_gates_unless_they_are_clifford(name: str) -> None:
 def test_other_objectives_are_refused(objective: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cost_of(objective)
+
+
+@pytest.mark.parametrize("objective", [*COSTS, {"gates": 1, "depth": 2, "two_qubit_gates": 0.5, "t_count": 3}])
+def test_no_longer_circuit_costs_less_than_its_lower_bound(objective: str | dict[str, float]) -> None:
+    table = instruction_table(GatePool(["h", "t", "cx", "ccx", "swap", "rx", "cp"]), 3)
+    ids = random_ids(np.random.default_rng(0), table, 200, 6, 6)
+    cost = cost_of(objective)
+    costs = [cost(circuit) for circuit in circuits_from_ids(ids, table)]
+    least = LeastCosts(objective, table)
+    for known in range(6):
+        begun = np.where(np.arange(6) < known, ids, NO_GATE)
+        bounds = least(begun)[np.arange(len(ids)), ids[:, known]]
+        assert (bounds <= costs).all()
+        if objective in ("gates", "two_qubit_gates") and known == 5:
+            assert bounds.tolist() == costs, "these are known exactly"
+    nothing = least(np.zeros((1, 6), dtype=np.int16))
+    assert nothing.shape == (1, len(table) + 1)
+    assert nothing[0, NO_GATE] == 0
+
+
+@pytest.mark.parametrize(("text", "depth"), [("h 0; h 1; cx 0 1", 2), ("cx 0 1; cx 1 2; h 0", 2), ("h 2; h 2; t 2", 3)])
+def test_the_depth_so_far_counts(text: str, depth: int) -> None:
+    circuit = Circuit(3, read_gates(text))
+    table = instruction_table(GatePool(["h", "t", "cx"]), 3)
+    bounds = LeastCosts("depth", table)(ids_from_circuits([circuit], table, 5))
+    assert (bounds == depth).all()
+    assert COSTS["depth"](circuit) == depth

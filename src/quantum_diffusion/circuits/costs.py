@@ -11,9 +11,13 @@ from functools import lru_cache
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quantum_diffusion.arguments import shown
 from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES
+from quantum_diffusion.circuits.instructions import Ids, InstructionTable
 from quantum_diffusion.circuits.invariants import clifford_misfit
 from quantum_diffusion.errors import ConfigError, quoted, unknown_name
 
@@ -81,3 +85,42 @@ def cost_of(objective: str | Mapping[Any, float]) -> Callable[[Circuit], float]:
             raise ConfigError(f"objective: {unknown_name('cost', name, list(COSTS))}")
     weighted = [(COSTS[name], weight) for name, weight in weights.items()]
     return lambda circuit: sum(weight * cost(circuit) for cost, weight in weighted)
+
+
+class LeastCosts:
+    """Lower bounds on what partial circuits cost once they are complete.
+
+    Angles are taken as not yet known: each may make a Clifford gate.
+
+    Args:
+        objective: What `cost_of` takes.
+        table: The instructions of the circuits.
+    """
+
+    def __init__(self, objective: str | Mapping[Any, float], table: InstructionTable) -> None:
+        weights: Mapping[Any, float] = {objective: 1.0} if isinstance(objective, str) else objective
+        each = [Circuit(table.num_qubits, (step,)) for step in table.instructions]
+        self._of_each = np.zeros(len(each) + 1)
+        for name, weight in weights.items():
+            if name != "depth":
+                free = table.num_angles[1:] > 0 if name == "t_count" else False
+                self._of_each[1:] += weight * np.where(free, 0, [COSTS[name](circuit) for circuit in each])
+        self._of_a_layer = weights.get("depth", 0.0)
+        self._uses_qubit = table.uses_qubit
+
+    def __call__(self, ids: Ids) -> NDArray[np.float64]:
+        """Return a bound for each extension of partial circuits, ids int [W, T], by an instruction: float64 [W, V]."""
+        spent = self._of_each[ids].sum(axis=1)
+        if self._of_a_layer:
+            spent = spent + self._of_a_layer * self._depths(ids)
+        costs: NDArray[np.float64] = spent[:, None] + self._of_each
+        return costs
+
+    def _depths(self, ids: Ids) -> NDArray[np.int64]:
+        layers = np.zeros((len(ids), self._uses_qubit.shape[1]), dtype=np.int64)  # of each qubit's last gate
+        for step in ids.T:
+            uses = self._uses_qubit[step]
+            here = 1 + np.where(uses, layers, 0).max(axis=1, keepdims=True)
+            layers = np.where(uses, here, layers)
+        depths: NDArray[np.int64] = layers.max(axis=1)
+        return depths

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.diffusion.masked import end_is_surer
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.guided import Reader
+from quantum_diffusion.search.bounds import Bound
 from quantum_diffusion.search.completions import Completions, keys_of
 from quantum_diffusion.tasks.samples import Requests
 
@@ -52,7 +53,7 @@ def beam_search(
     options: SamplingConfig,
     *,
     width: int,
-    most_gates: Callable[[], int],
+    bound: Bound,
     tolerance: float,
     beginning: Ids,
     noise: np.random.Generator | None = None,
@@ -68,7 +69,7 @@ def beam_search(
         completions: The table for its target and instructions.
         options: Sampling options, of which guidance and order are used; the temperature is ignored.
         width: Number of partial circuits kept at each length.
-        most_gates: Returns the maximum number of gates of a circuit; called before each length.
+        bound: What circuits may cost, looked up before each length.
         tolerance: Accepted infidelity; 0 means exact circuits only.
         beginning: int16 [n], instructions at the start of every circuit.
         noise: Source of Gumbel noise added to the log-likelihoods, which gives a random beam that prefers likely parts
@@ -90,10 +91,10 @@ def beam_search(
     seen = keys = keys_of(reader.missing)
     closest = 2.0
     for length in range(len(beginning), steps + 1):
-        if length > most_gates():
+        if length > bound.most_gates():
             return
         ends = completions.find_near(reader.missing, tolerance) if tolerance else completions.find(keys)
-        found = parts.joined(*ends, most_gates())
+        found = parts.joined(*ends, bound.most_gates())
         if len(found):
             closest = 0.0
         elif closest and len(parts):
@@ -105,12 +106,15 @@ def beam_search(
         if length == steps or not len(parts):
             return
         likelihood, at_end = _log_probabilities(reader, parts, length, allowed, options, from_ends)
-        likelihood = score[:, None] + likelihood
+        affordable = torch.from_numpy(bound.affordable(parts.ids.cpu().numpy())).to(device)
+        likelihood = (score[:, None] + likelihood).masked_fill(~affordable, -torch.inf)
         chances = likelihood
         if noise is not None:
             uniform = torch.from_numpy(noise.uniform(1e-9, 1, tuple(likelihood.shape))).to(likelihood)
             chances = likelihood - (-uniform.log()).log()
         _, place = chances.flatten().topk(min(_CANDIDATES * width, int(chances.isfinite().sum())))
+        if not len(place):
+            return
         parents, gates = place // chances.shape[1], place % chances.shape[1]
         longer = reader.continued(parents, gates, at_end[parents] if from_ends else None)
         keys = keys_of(longer.missing)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
@@ -30,6 +31,7 @@ from quantum_diffusion.pipeline.condition import check_guided
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
+from quantum_diffusion.search.bounds import Bound
 from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batches
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.completions import Completions
@@ -91,12 +93,11 @@ class _Search:
     budget: Budget
     kinds: Sequence[str]
 
-    def most_gates(self) -> int:
-        """Return the maximum length, below that of the circuits found if shorter ones are wanted."""
-        found, wanted = self.found, self.budget.wanted
-        most = min(found.most_gates, self.plan.max_gates)
-        cheapest = found.cheapest(wanted) if self.budget.is_timed and found.objective == "gates" else ()
-        return min(most, len(cheapest[-1].circuit) - 1) if len(cheapest) == wanted else most
+    @cached_property
+    def bound(self) -> Bound:
+        """What further circuits may cost: with a deadline, no more than those found."""
+        wanted = self.budget.wanted if self.budget.is_timed else None
+        return Bound(self.found, self.pipeline.table, self.plan.max_gates, wanted)
 
     @property
     def may_use_closed_forms(self) -> bool:
@@ -304,7 +305,7 @@ def _beams(search: _Search) -> Iterator[_Round]:
         widths.append(widths[-1] * _WIDENING)
     noisy = ((width, number) for number in itertools.count() for width in widths[:-1] or widths)
     for width, number in itertools.chain(((width, None) for width in widths), noisy if budget.is_timed else ()):
-        if search.most_gates() < 0:
+        if search.bound.most_gates() < 0:
             return
         noise = None if number is None else numpy_generator(search.seed, "beam", number, width)
         levels = beam_search(
@@ -313,7 +314,7 @@ def _beams(search: _Search) -> Iterator[_Round]:
             completions,
             search.options,
             width=min(width, budget.max_tries),
-            most_gates=search.most_gates,
+            bound=search.bound,
             tolerance=found.tolerance,
             beginning=plan.beginning,
             noise=noise,
@@ -346,7 +347,7 @@ def _refined(search: _Search) -> Iterator[_Round]:
         search.plan,
         search.seed,
         accepted,
-        search.most_gates,
+        search.bound,
     )
     tried = 0
     for number, (kind, size) in enumerate(_rounds(search.kinds)):

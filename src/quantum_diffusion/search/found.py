@@ -109,6 +109,10 @@ class Found:
     def __post_init__(self) -> None:
         self._cost = cost_of(self.objective)
 
+    def cost(self, circuit: Circuit) -> float:
+        """Return the cost of a circuit by the objective."""
+        return self._cost(circuit)
+
     def __len__(self) -> int:
         """Return the number of distinct accepted circuits."""
         return len(self._circuits)

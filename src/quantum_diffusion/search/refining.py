@@ -27,6 +27,7 @@ from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_fr
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, EditPlan
+from quantum_diffusion.search.bounds import Bound
 from quantum_diffusion.search.structures import structure_beam
 from quantum_diffusion.tasks.refinement import refine
 from quantum_diffusion.tasks.samples import Requests
@@ -51,8 +52,9 @@ gets it at once: then a short circuit for a small angle is found before a long o
 _SAME_MINIMUM = 7
 """Decimals of the infidelity by which local minima are told apart."""
 
-_SHORTENED = 8
-"""Circuits of a round that are shortened, those with the fewest gates."""
+_SHORTENED, _SNAPPED = 8, 4
+"""Circuits of a round that are shortened, and of these with the others, whose angles are rounded: those with the fewest
+gates."""
 
 _CLOSED_FORM_QUBITS = 2
 
@@ -100,7 +102,7 @@ class RefinedRounds:
         plan: The same as arrays.
         seed: Seed of the samples.
         accepted: Infidelity at which a circuit is good enough.
-        most_gates: Returns the maximum number of gates of a circuit.
+        bound: What circuits may cost.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class RefinedRounds:
         plan: EditPlan,
         seed: int,
         accepted: float,
-        most_gates: Callable[[], int],
+        bound: Bound,
     ) -> None:
         assert request.targets is not None
         assert isinstance(pipeline.task, TargetTask)
@@ -125,7 +127,7 @@ class RefinedRounds:
         self._open = replace(request, allowed=request.allowed & plan.allowed)
         self._seed = seed
         self._accepted = accepted
-        self._most_gates = most_gates
+        self._bound = bound
         self._sampled = 0
         self._num_kept = len(plan.beginning)
         self._is_kept = (np.arange(len(plan.ids)) < self._num_kept)[:, None]
@@ -191,7 +193,7 @@ class RefinedRounds:
             self._options,
             (starts.ids, starts.angles),
             width=width,
-            most_gates=self._most_gates,
+            bound=self._bound,
             noise=noise,
         )
         for ids, angles in levels:
@@ -210,7 +212,7 @@ class RefinedRounds:
     def _with_a_turn(self, ids: Ids, angles: Angles) -> tuple[Ids, Angles]:
         """Return a circuit, ids [T], with each gate that has angles, all 0, at each place, as far as it has room."""
         table, length = self._pipeline.table, int(np.count_nonzero(ids))
-        if length >= self._most_gates():
+        if length >= self._bound.most_gates():
             return ids[None][:0], angles[None][:0]
         turns = (table.num_angles > 0) & ~table.angles.any(axis=1) & self._open.allowed[0]
         added = np.flatnonzero(turns).astype(np.int16)
@@ -242,8 +244,9 @@ class RefinedRounds:
             chosen = tries.take(good)
             rows = np.argsort(gate_count(chosen.ids), kind="stable")[:_SHORTENED]
             goal = self._target, table, self._accepted
-            few = shortened(chosen.take(rows), *goal, refine=self._refine)
-            chosen = snapped(chosen.take(rows).joined(few), *goal, refine=self._refine).joined(chosen)
+            chosen = shortened(chosen.take(rows), *goal, refine=self._refine).joined(chosen)
+            rows = np.argsort(gate_count(chosen.ids), kind="stable")[:_SNAPPED]
+            chosen = snapped(chosen.take(rows), *goal, refine=self._refine).joined(chosen)
         return circuits_from_ids(chosen.ids, table, width * len(chosen), chosen.angles), len(tries)
 
     def _keep(self, tries: Refined) -> None:

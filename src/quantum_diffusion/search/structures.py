@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.diffusion.guidance import guide_log_probabilities
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.guided import Reader
+from quantum_diffusion.search.bounds import Bound
 from quantum_diffusion.search.completions import keys_of
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
@@ -46,7 +47,7 @@ def structure_beam(
     starts: tuple[Ids, Angles],
     *,
     width: int,
-    most_gates: Callable[[], int],
+    bound: Bound,
     noise: np.random.Generator | None = None,
 ) -> Iterator[tuple[Ids, Angles]]:
     """Extend partial circuits for one request gate by gate, keeping the likeliest structures.
@@ -61,7 +62,7 @@ def structure_beam(
         starts: Circuits to extend, ids int16 [N, T] with gates at the front, and their angles float64 [N, T, A], which
             may be off the grid; several are taken for circuits that were looked at before.
         width: Number of partial circuits kept.
-        most_gates: Returns the maximum number of gates of a circuit; called before each gate.
+        bound: What circuits may cost, looked up before each gate.
         noise: Source of Gumbel noise, as in `search.beam.beam_search`; None keeps the likeliest.
 
     Yields:
@@ -94,7 +95,8 @@ def structure_beam(
         is_new = True
         guidance = pipeline.resolved(options).guidance_scale or 1.0
         likelihood = score[:, None] + _log_probabilities(reader, ids, lengths, allowed, peaks, guidance)
-        likelihood[torch.from_numpy(lengths >= most_gates()).to(device)] = -torch.inf
+        can_grow = bound.affordable(ids) & (lengths < bound.most_gates())[:, None]
+        likelihood = likelihood.masked_fill(~torch.from_numpy(can_grow).to(device), -torch.inf)
         chances = likelihood
         if noise is not None:
             chances = likelihood + torch.from_numpy(noise.gumbel(size=tuple(likelihood.shape))).to(likelihood)
