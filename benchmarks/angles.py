@@ -1,14 +1,15 @@
 """Measures how often a model of gates with angles finds exact circuits for unseen targets, beside chance.
 
     python benchmarks/angles.py MODEL [--gates 2,4,6,8,10] [--targets 50] [--tries 128] [--seconds 5] [--seed 0]
-        [--exact 0] [--json FILE]
+        [--exact 0] [--objective NAME] [--json FILE]
 
 Targets are the unitaries (or, for a model of states, the states) of random circuits of so many gates that merging
 rotations leaves, over a random subset of the model's gates, with uniform angles; the search is told the subset, not the
-length. It ends with the first exact circuit (infidelity
-below 1e-10), after --tries samples, or after --seconds. --exact collects so many circuits called exact, over lengths 2
-to 8, and asks Qiskit of each. Chance is as many random circuits of the target's gates and
-length with refined angles. Every circuit called exact is asked of Qiskit. Seconds are processor seconds of one thread.
+length. It ends with the first exact circuit (infidelity below 1e-10), after --tries samples, or after --seconds. With
+--objective it looks for the cheapest circuit until --seconds are over, and all costs are printed. --exact collects so
+many circuits called exact, over lengths 2 to 8, and asks Qiskit of each. Chance is as many random circuits of the
+target's gates and length with refined angles. Every circuit called exact is asked of Qiskit. Seconds are processor
+seconds of one thread.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from qiskit.quantum_info import Operator
 
 from quantum_diffusion.circuits.circuit import Circuit
+from quantum_diffusion.circuits.costs import COSTS
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import Angles, Ids, InstructionTable, gate_count
 from quantum_diffusion.circuits.matrices import EXACT_ANGLES, infidelities
@@ -87,7 +89,7 @@ def measure(model: str, length: int, options: argparse.Namespace) -> dict[str, A
     ids, angles, allowed = draw(pipeline.table, length, options.targets, rng, isinstance(task, StateTask))
     targets = task.targets_of(ids, pipeline.table, angles)  # [N, D, R]
     names = np.array(pipeline.gate_pool.names)
-    nearest, lengths, wrong, by_chance, seconds = [], [], 0, [], []
+    nearest, costs, wrong, by_chance, seconds = [], [], 0, [], []
     for target, kinds in zip(targets, allowed, strict=True):
         started = time.process_time()
         found = find_exact(
@@ -96,13 +98,14 @@ def measure(model: str, length: int, options: argparse.Namespace) -> dict[str, A
             gates=GatePool(names[kinds].tolist()).names,
             max_tries=options.tries,
             max_seconds=options.seconds,
-            stop_at_first=True,
+            objective=options.objective or "gates",
+            stop_at_first=options.objective is None,
             seed=options.seed,
         )
         seconds.append(time.process_time() - started)
         nearest.append(found.best.infidelity if found.best else 1.0)
         if found.circuits:
-            lengths.append(len(found.circuits[0].circuit))
+            costs.append([cost(found.circuits[0].circuit) for cost in COSTS.values()])
             wrong += by_qiskit(found.circuits[0].circuit, target) > _WRONG
         by_chance.append(chance(pipeline.table, kinds, length, options.tries, target, rng))
     least, random = np.array(nearest), np.array(by_chance)
@@ -118,8 +121,8 @@ def measure(model: str, length: int, options: argparse.Namespace) -> dict[str, A
         "chance": float((random < EXACT_ANGLES).mean()),
         "chance_below": {f"{level:g}": float((random < level).mean()) for level in LEVELS},
         "empty_infidelity": float(empty.mean()),
-        "mean_gates": float(np.mean(lengths)) if lengths else None,
-        "called_exact": len(lengths),
+        "mean_costs": dict(zip(COSTS, np.mean(costs, axis=0).tolist(), strict=True)) if costs else {},
+        "called_exact": len(costs),
         "wrong_by_qiskit": wrong,
         "seconds": float(np.mean(seconds)),
         "most_seconds": float(np.max(seconds)),
@@ -155,6 +158,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--exact", type=int, default=0)
+    parser.add_argument("--objective", choices=COSTS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -167,13 +171,16 @@ def main() -> None:
         row = measure(options.model, length, options)
         rows.append(row)
         low, high = (100 * bound for bound in row["interval"])
-        found = "-" if row["mean_gates"] is None else f"{row['mean_gates']:.2f}"
+        costs = {name: f"{cost:.2f}" for name, cost in row["mean_costs"].items()}
+        found = costs.get("gates", "-")
         print(
             f"{length:5d}  {100 * row['solved']:5.1f} % ({low:.1f} to {high:.1f})".ljust(32)
             + f"{100 * row['chance']:5.1f} %  {100 * row['below']['0.01']:8.1f} %  {found:>11}  {row['seconds']:7.2f}"
             + f"  {row['wrong_by_qiskit']:5d}  {row['empty_infidelity']:13.2f}",
             flush=True,
         )
+        if options.objective:
+            print(f"       {', '.join(f'{name} {cost}' for name, cost in costs.items())}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"options": vars(options) | {"json": None}, "rows": rows}, indent=1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.backends.qiskit import QiskitBackend
@@ -258,16 +259,17 @@ def of_states(ids: Ids, table: InstructionTable, angles: Angles) -> Matrix:
 SIMULATE = {"unitaries": unitaries, "states": of_states}
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("kind", SIMULATE)
 @pytest.mark.parametrize("names", ["preset", "diagonal", "three angles"])
-def test_refinement_recovers_moved_angles(names: str, kind: str) -> None:
+def test_refinement_recovers_moved_angles(names: str, kind: str, device: str) -> None:
     table = table_of(names)
     ids, angles = draw(table, 200, 6)
     targets = SIMULATE[kind](ids, table, angles)
     rng = np.random.default_rng(1)
     moved = angles + 0.1 * rng.normal(size=angles.shape) * (table.num_angles[ids][..., None] > 0)
     phases = np.exp(2j * np.pi * rng.random(len(ids)))[:, None, None]
-    found, reached = refine(ids, moved, phases * targets, table)
+    found, reached = refine(ids, moved, phases * targets, table, device=torch.device(device))
     simulated = infidelities(SIMULATE[kind](ids, table, found), targets)
     np.testing.assert_allclose(reached, simulated, atol=1e-12)
     assert simulated.max() < 1e-10
