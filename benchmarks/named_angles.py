@@ -1,7 +1,9 @@
-"""Finds the angles of known structures for named targets, from random starts, beside genQC's published infidelities.
+"""Finds circuits with angles for named targets, beside genQC's published infidelities: by refinement, and by search.
 
-    python benchmarks/named_angles.py [--starts 64] [--seed 0]
+    python benchmarks/named_angles.py [--starts 64] [--seed 0] [--seconds 10] [--model-4q FOLDER]
 
+First the angles of known structures, from random starts; then circuits by `compile`, within --seconds, which names
+those that are Qiskit's. Targets of four qubits need a model of `parameterised_4q`.
 Structures: the textbook's quantum Fourier transforms and Toffoli gate (h, cx, p), and one bond gate of three cx for
 each bond of an XXZ chain, with fields, repeated. The angles of all of them are unknown to the search.
 """
@@ -71,11 +73,48 @@ CASES: list[tuple[str, str, qd.Circuit, float, str]] = [
 """Name, target, structure, accepted infidelity (0 is exact), and genQC's infidelity (best of 64; arXiv 2506.01666)."""
 
 
+GENQC = ["h", "cx", "ccx", "swap", "rx", "ry", "rz", "cp"]
+
+SEARCHES: list[tuple[str, list[str], float, str]] = [
+    ("qft:3", ["h", "cp", "swap"], 0.0, "-"),
+    ("qft:3", GENQC, 0.0, "-"),
+    ("toffoli", ["h", "cx", "cp"], 0.0, "-"),
+    ("toffoli", ["h", "cx", "rz"], 0.0, "-"),
+    (XXZ, GENQC, 1e-4, "3.5e-2"),
+    (XXZ, GENQC, 1e-6, "3.5e-2"),
+    ("qft:4", ["h", "cp", "swap"], 0.0, "1.6e-2"),
+    ("qft:4", GENQC, 0.0, "1.6e-2"),
+]
+"""Target, gates, accepted infidelity and genQC's; the last two need a model of four qubits."""
+
+
+def search(seconds: float, seed: int, wide: str | None) -> None:
+    """Compile each case and print a line for it."""
+    print(
+        "\ntarget                        gates allowed                     gates  infidelity  by Qiskit  from   genQC"
+    )
+    for target, gates, tolerance, published in SEARCHES:
+        if target == "qft:4" and wide is None:
+            continue
+        model = qd.load(wide if target == "qft:4" and wide else "pretrained:angles_3q", device="cpu")
+        found = model.compile(target, gates=gates, tolerance=tolerance, max_seconds=seconds, seed=seed)
+        assert found.best is not None
+        unitary = target_unitary(target, found.best.circuit.num_qubits)
+        qiskit = infidelities(Operator(found.best.circuit.to_qiskit()).data[None], unitary[None])[0]
+        print(
+            f"{target:30s}  {','.join(gates):25s}  {len(found.best.circuit):5d}  {found.best.infidelity:10.1e}"
+            f"  {qiskit:9.1e}  {found.best.source:6s}  {published}",
+            flush=True,
+        )
+
+
 def main() -> None:
-    """Refine each case and print a line for it."""
+    """Refine each case and print a line for it, then search."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--model-4q")
     options = parser.parse_args()
     print("target                  gates  shortened  infidelity  by Qiskit  starts exact  seconds  genQC")
     for name, target, structure, tolerance, published in CASES:
@@ -90,6 +129,7 @@ def main() -> None:
             f"  {qiskit:9.1e}  {found.num_exact:12d}  {found.seconds:7.2f}  {published}",
             flush=True,
         )
+    search(options.seconds, options.seed, options.model_4q)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from qiskit import qasm2
-from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
+from qiskit.quantum_info import Operator, SparsePauliOp, Statevector, random_unitary
 from scipy.linalg import expm
 
 import quantum_diffusion as qd
 from quantum_diffusion.circuits.angles import angle_in_words
+from quantum_diffusion.circuits.backends.synthesis import trotterize
 from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import instruction_table
 from quantum_diffusion.circuits.matrices import infidelities
@@ -24,7 +25,7 @@ from quantum_diffusion.circuits.simulate import statevectors, unitaries
 from quantum_diffusion.cli import run_command
 from quantum_diffusion.errors import ConfigError
 from quantum_diffusion.search.angles import LowestEnergy, minimize_energy
-from quantum_diffusion.search.refining import closed_form
+from quantum_diffusion.search.closed_forms import closed_forms
 from quantum_diffusion.search.states import target_state
 from quantum_diffusion.search.unitaries import target_unitary
 from quantum_diffusion.tasks.refinement import lowest_energy, polished
@@ -249,7 +250,8 @@ def test_evolutions_that_cannot_be_read_are_told_the_form(text: str) -> None:
 def test_closed_forms_are_exact_and_shorter_ones_too(names: tuple[str, ...], num_qubits: int) -> None:
     rng = np.random.default_rng(2)
     target = np.linalg.qr(rng.normal(size=(2, 2**num_qubits, 2**num_qubits)) @ np.eye(2**num_qubits) + 0j)[0][0]
-    circuits = closed_form(unitary_task(), target, GatePool(fitting(names, num_qubits)), num_qubits, 1e-10)
+    pool = GatePool(fitting(names, num_qubits))
+    (circuits,) = closed_forms(unitary_task(), target, pool, num_qubits, 1e-10)
     assert len(circuits) == 2
     assert len(circuits[1]) <= len(circuits[0])
     for circuit in circuits:
@@ -258,10 +260,50 @@ def test_closed_forms_are_exact_and_shorter_ones_too(names: tuple[str, ...], num
 
 def test_there_is_no_closed_form_for_three_qubits_but_diagonals() -> None:
     pool = GatePool(["h", "cx", "p", "cp"])
-    assert closed_form(unitary_task(), target_unitary("qft:3", 3), pool, 3, 1e-10) == []
+    random = random_unitary(8, seed=0).data
+    assert not list(closed_forms(unitary_task(), random, pool, 3, 1e-10))
     phases = np.diag(np.exp(1j * np.array([0, 0.1, 0.2, 0.3, 0, 0, 0, 0.5])))
-    (circuit, *_) = closed_form(unitary_task(), phases, pool, 3, 1e-10)
+    ((circuit, *_),) = closed_forms(unitary_task(), phases, pool, 3, 1e-10)
     assert infidelities(Operator(circuit.to_qiskit()).data[None], phases[None])[0] < 1e-10
+
+
+CHAIN = "xxz:3:J0.4:delta1:h0.2:t0.25"
+
+
+@pytest.mark.parametrize("phase", [0.0, 1.0, 3.0, -2.0])
+def test_product_formulas_come_nearer_and_nearer_whatever_the_phase(phase: float) -> None:
+    target = np.exp(1j * phase) * target_unitary(CHAIN, 3)
+    circuits = list(trotterize(target, ("rx", "ry", "rz", "cx")))
+    made = np.stack([Operator(circuit.to_qiskit()).data for circuit in circuits])
+    missed = infidelities(made, np.broadcast_to(target, made.shape))
+    assert len(missed) == 4
+    assert missed[0] < 1e-3
+    assert missed[3] < missed[1] < missed[0]
+    assert all(len(circuits[0]) < len(circuit) for circuit in circuits[1:])
+
+
+def test_unitaries_that_are_no_evolution_have_no_product_formula() -> None:
+    random = random_unitary(8, seed=0).data
+    gates = ("h", "rx", "rz", "cx")
+    assert not list(trotterize(random, gates))
+    assert not list(trotterize(np.exp(0.3j) * np.eye(8), gates)), "nothing to do"
+    assert not list(trotterize(target_unitary(CHAIN, 3), ("h", "cx"))), "no angles"
+    assert not list(trotterize(target_unitary(CHAIN, 3), ("rz", "cx"))), "Qiskit needs other gates"
+    commuting = target_unitary("pauli:0.3*XXI+0.2*ZZI+0.1*IIZ:t1", 3)
+    first = next(trotterize(commuting, gates))
+    assert infidelities(Operator(first.to_qiskit()).data[None], commuting[None])[0] < 1e-12
+
+
+@pytest.mark.parametrize(("tolerance", "most"), [(1e-4, 32), (1e-6, 40)])
+def test_evolutions_are_made_by_few_gates(tolerance: float, most: int) -> None:
+    """genQC's best of 64 samples is 3.5e-2, with up to 32 gates (arXiv 2506.01666)."""
+    target = target_unitary(CHAIN, 3)
+    pool = GatePool(["h", "cx", "ccx", "swap", "rx", "ry", "rz", "cp"])
+    *rough, (whole, short) = closed_forms(unitary_task(), target, pool, 3, tolerance)
+    assert [len(circuits) for circuits in rough] == [1], "the first formula is not good enough"
+    for circuit in (whole, short):
+        assert infidelities(Operator(circuit.to_qiskit()).data[None], target[None])[0] < tolerance
+    assert len(short) <= most < len(whole)
 
 
 def unitary_task() -> Any:

@@ -33,11 +33,12 @@ from quantum_diffusion.pipeline.editing import Edit, EditPlan, plan_edit
 from quantum_diffusion.search.beam import beam_search
 from quantum_diffusion.search.bounds import Bound
 from quantum_diffusion.search.budget import Budget, outcome_of_kept, sample_batches
+from quantum_diffusion.search.closed_forms import closed_forms
 from quantum_diffusion.search.compilation import Compilation
 from quantum_diffusion.search.completions import Completions
 from quantum_diffusion.search.found import MODEL, Found
 from quantum_diffusion.search.reach import check_target_reach
-from quantum_diffusion.search.refining import RefinedRounds, closed_form
+from quantum_diffusion.search.refining import RefinedRounds
 from quantum_diffusion.seeding import numpy_generator
 from quantum_diffusion.tasks.samples import Requests
 from quantum_diffusion.tasks.targets import TargetTask
@@ -363,8 +364,8 @@ def _refined(search: _Search) -> Iterator[_Round]:
             for circuits, refined in rounds.beam(size, noise):
                 yield _Round(circuits, refined, tried)
         if not number and search.may_use_closed_forms:  # the model has had a first round
-            circuits = closed_form(found.task, found.target, found.pool, found.num_qubits, accepted)
-            yield _Round(circuits, 0, tried, source="Qiskit")
+            for circuits in closed_forms(found.task, found.target, found.pool, found.num_qubits, accepted):
+                yield _Round(circuits, 0, tried, source="Qiskit")
 
 
 def _rounds(kinds: Sequence[str]) -> Iterator[tuple[str, int]]:

@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantum_diffusion.circuits.circuit import Circuit
-from quantum_diffusion.circuits.gates import GatePool, Matrix
+from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.circuits.instructions import (
     NO_GATE,
     Angles,
     Ids,
     InstructionTable,
     gate_count,
-    instruction_table,
 )
 from quantum_diffusion.circuits.rotations import merge_rotations
-from quantum_diffusion.circuits.tokenizer import angles_of_circuits, circuits_from_ids, ids_from_circuits
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids
 from quantum_diffusion.config.schema import SamplingConfig
 from quantum_diffusion.pipeline.diffusion import DiffusionPipeline
 from quantum_diffusion.pipeline.editing import Edit, EditPlan
@@ -55,11 +54,6 @@ _SAME_MINIMUM = 7
 _SHORTENED, _SNAPPED = 8, 4
 """Circuits of a round that are shortened, and of these with the others, whose angles are rounded: those with the fewest
 gates."""
-
-_CLOSED_FORM_QUBITS = 2
-
-_MOST_SHORTENED = 32
-"""Gates of a closed form beyond which shortening it takes longer than it is worth."""
 
 _SNAPS = np.pi / np.array([1, 2, 4, 8, 16])
 """Angles are snapped to multiples of these, the largest first."""
@@ -261,7 +255,9 @@ class RefinedRounds:
 def shortened(
     circuits: Refined, target: Matrix, table: InstructionTable, accepted: float, *, refine: Refine = refine
 ) -> Refined:
-    """Delete gates one at a time, each time refining the rest, while the circuits stay good enough.
+    """Delete gates and refine the rest, while the circuits stay good enough without any one of their gates.
+
+    Every gate is tried alone; of those that can go, as many as possible of 1, 2, 4, ... go at once, the best ones.
 
     Args:
         circuits: N circuits below the accepted infidelity.
@@ -271,19 +267,26 @@ def shortened(
         refine: Refines angles; see `TargetTask.refine`.
     """
     ids, angles, infidelities = circuits.ids.copy(), circuits.angles.copy(), circuits.infidelities.copy()
-    steps = np.arange(ids.shape[1])
     active = np.flatnonzero(gate_count(ids))
     while len(active):
-        tried = np.repeat(ids[active], len(steps), axis=0)
-        tried[np.arange(len(tried)), np.tile(steps, len(active))] = NO_GATE
-        is_gate = (ids[active] != NO_GATE).ravel()
-        found = np.repeat(angles[active], len(steps), axis=0)
-        reached = np.ones(len(tried))
-        found[is_gate], reached[is_gate] = refine(tried[is_gate], found[is_gate], target, table)
-        best = reached.reshape(len(active), -1).argmin(axis=1) + np.arange(len(active)) * len(steps)
-        kept = reached[best] < accepted
-        active, best = active[kept], best[kept]
-        ids[active], angles[active], infidelities[active] = tried[best], found[best], reached[best]
+        whole = ids[active]
+        row, step = np.nonzero(whole)  # each gate of each circuit
+        tried = whole[row]
+        tried[np.arange(len(row)), step] = NO_GATE
+        alone = np.ones(whole.shape)
+        alone[row, step] = refine(tried, angles[active[row]], target, table)[1]
+        order, can_go = alone.argsort(axis=1), (alone < accepted).sum(axis=1)
+        number, rows, shorter = 1, np.arange(len(active)), np.zeros(len(active), dtype=np.bool_)
+        while len(rows := rows[can_go[rows] >= number]):
+            tried = whole[rows]
+            np.put_along_axis(tried, order[rows, :number], NO_GATE, axis=1)
+            found, reached = refine(tried, angles[active[rows]], target, table)
+            good = reached < accepted
+            rows = rows[good]
+            kept, shorter[rows] = active[rows], True
+            ids[kept], angles[kept], infidelities[kept] = tried[good], found[good], reached[good]
+            number *= 2
+        active = active[shorter]
     ids, angles = merge_rotations(ids, angles, table)
     return Refined(ids, angles, infidelities)
 
@@ -328,31 +331,3 @@ def snapped(
     if merge:
         ids, angles = merge_rotations(ids, angles, table)
     return Refined(ids, angles, infidelities)
-
-
-def closed_form(task: TargetTask, target: Matrix, pool: GatePool, num_qubits: int, accepted: float) -> list[Circuit]:
-    """Return Qiskit's circuit where a closed form is known to be good, and if it is not long, a shorter one.
-
-    These are unitaries on one or two qubits (Euler angles, the KAK decomposition) and diagonal ones.
-
-    Args:
-        task: Task of the target.
-        target: complex128 [d, ...].
-        pool: The gates to use.
-        num_qubits: Number of qubits of the target.
-        accepted: Infidelity at which a circuit is good enough.
-    """
-    off_diagonal = np.abs(target - np.diag(np.diag(target))).max() if target.shape[0] == target.shape[-1] else 1.0
-    if num_qubits > _CLOSED_FORM_QUBITS and off_diagonal > accepted:
-        return []
-    circuit = task.by_qiskit(target, pool.names)
-    if circuit is None:
-        return []
-    table = instruction_table(pool, num_qubits)
-    if len(circuit) > _MOST_SHORTENED:
-        return [circuit]
-    ids = ids_from_circuits([circuit], table, len(circuit))
-    angles = angles_of_circuits([circuit], table, len(circuit))
-    short = shortened(Refined(ids, angles, np.zeros(1)), target[None], table, accepted)
-    short = snapped(short, target[None], table, accepted)
-    return [circuit, *circuits_from_ids(short.ids, table, angles=short.angles)]

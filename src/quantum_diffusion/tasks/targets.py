@@ -6,7 +6,7 @@ The tasks of unitaries and states build on it; they only differ in simulation, p
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -281,6 +281,10 @@ class TargetTask(Task):
     def by_qiskit(self, target: Matrix, gates: Sequence[str]) -> Circuit | None:
         """Return Qiskit's circuit of the gates for a target; None if it finds none or does not support the task."""
         return None
+
+    def product_formulas(self, target: Matrix, gates: Sequence[str]) -> Iterator[Circuit]:
+        """Yield approximate circuits of the gates for a target that is a time evolution, the shortest first."""
+        return iter(())
 
     # ---------------------------------------------------------------------------------------------- verifying
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,12 @@ class UnitaryTask(TargetTask):
         from quantum_diffusion.circuits.backends.synthesis import synthesize  # only evaluations need it
 
         return synthesize(target, gates)
+
+    def product_formulas(self, target: Matrix, gates: Sequence[str]) -> Iterator[Circuit]:
+        """Yield product formulas for a unitary whose logarithm has few Pauli terms; see `trotterize`."""
+        from quantum_diffusion.circuits.backends.synthesis import trotterize
+
+        return trotterize(target, gates)
 
 
 def _normalized(target: Matrix) -> Matrix:
