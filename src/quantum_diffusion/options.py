@@ -43,7 +43,8 @@ class SearchOptions(SamplingOptions, total=False):
         max_seconds: Time limit in seconds, used in full to look for cheaper circuits; None stops as soon as enough
             circuits are found.
         objective: The cost to minimise: "gates", "two_qubit_gates", "t_count", "depth", or several with weights,
-            {"gates": 1, "t_count": 10}; for `prepare` also "energy", that of a target "ground:HAMILTONIAN".
+            {"gates": 1, "t_count": 10}, also of gates by name; for `prepare` also "energy", that of a target
+            "ground:HAMILTONIAN".
         coupling: Pairs of qubits that gates may act on; None allows all.
         fixed_qubits: Qubits that no gate may touch; None allows all.
         edit: Further constraints (`Edit`), such as gates to keep.

@@ -177,6 +177,10 @@ def _refinement(config: RefineConfig) -> Plan:
 
 
 def _search(config: SampleConfig | TargetSearchConfig, asked: str, gates: Any, most: int) -> Plan:
+    from quantum_diffusion.circuits.costs import cost_of
+
+    if config.objective != "energy":
+        cost_of(config.objective)  # refuses what is no gate
     tries = f"up to {counted(config.max_tries, 'try', 'tries')}, usually a few seconds"
     words = {
         "asked": asked,

@@ -63,7 +63,7 @@ REFUSED_SETTINGS: list[tuple[str, list[str], list[str]]] = [
     ),
     ("evaluate", ["evaluation.model_params.scheduler=ddmi"], ["evaluation.model_params.scheduler:", "valid:", "ddim"]),
     ("sample", ["sample.model_params.order=rand"], ["sample.model_params.order:", "mean 'random'"]),
-    ("sample", ["sample.objective={deph:2}"], ["sample.objective: unknown cost 'deph': did you mean 'depth'?"]),
+    ("sample", ["sample.objective=deph"], ["sample.objective: unknown cost 'deph': did you mean 'depth'?"]),
     ("sample", ["sample.objective={gates:-1}"], ["sample.objective: the weight of gates is -1"]),
     ("sample", ["sample.max_seconds=0"], ["sample.max_seconds: expected more than 0"]),
     ("train", [DATA, "training.general.mlflow_uri=nonsense"], ["training.general.mlflow_uri: ", "'nonsense'", "http"]),

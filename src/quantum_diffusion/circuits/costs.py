@@ -63,11 +63,17 @@ COSTS: dict[str, Callable[[Circuit], int]] = {
 """Cost functions by the names that `compile.objective` uses."""
 
 
+def _cost(name: str) -> Callable[[Circuit], int]:
+    """Return the cost function of a measure, or of a gate: the number of times it occurs."""
+    return COSTS[name] if name in COSTS else lambda circuit: sum(step.gate == name for step in circuit.instructions)
+
+
 def cost_of(objective: str | Mapping[Any, float]) -> Callable[[Circuit], float]:
     """Return the cost function of an objective.
 
     Args:
-        objective: A name in `COSTS`, or a mapping of names to weights >= 0 for a weighted sum.
+        objective: A name in `COSTS`, or for a weighted sum a mapping of such names, and of gates, to weights >= 0. A
+            gate counts as often as it occurs.
 
     Raises:
         ConfigError: A name is unknown, or a weight is not a number of at least 0.
@@ -81,9 +87,9 @@ def cost_of(objective: str | Mapping[Any, float]) -> Callable[[Circuit], float]:
                 f"objective: the weight of {quoted(name)} is {shown(weight)}: give a number of at least 0"
             )
     for name in weights:
-        if name not in COSTS:
-            raise ConfigError(f"objective: {unknown_name('cost', name, list(COSTS))}")
-    weighted = [(COSTS[name], weight) for name, weight in weights.items()]
+        if name not in COSTS and (name not in GATES or isinstance(objective, str)):
+            raise ConfigError(f"objective: {unknown_name('cost', name, [*COSTS, *GATES])}")
+    weighted = [(_cost(name), weight) for name, weight in weights.items()]
     return lambda circuit: sum(weight * cost(circuit) for cost, weight in weighted)
 
 
@@ -104,7 +110,7 @@ class LeastCosts:
         for name, weight in weights.items():
             if name != "depth":
                 free = table.num_angles[1:] > 0 if name == "t_count" else False
-                self._of_each[1:] += weight * np.where(free, 0, [COSTS[name](circuit) for circuit in each])
+                self._of_each[1:] += weight * np.where(free, 0, [_cost(name)(circuit) for circuit in each])
         self._of_a_layer = weights.get("depth", 0.0)
         self._uses_qubit = table.uses_qubit
 

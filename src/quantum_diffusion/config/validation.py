@@ -210,7 +210,7 @@ def _describe_kind(kind: Any, constraints: Sequence[Any]) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(str(choice) for choice in get_args(kind))
     if get_origin(kind) is dict:
-        return f"{{name: {_describe_kind(get_args(kind)[1], ())}}} of these"
+        return f"{{name: {_describe_kind(get_args(kind)[1], ())}}}"
     if get_origin(kind) is tuple:
         return f"list of {_describe_kind(get_args(kind)[0], ())}"
     limits = [text.format(f"{getattr(c, name):g}") for name, text in _LIMITS for c in constraints if hasattr(c, name)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantum_diffusion.arguments import PRESETS_HINT, check_kind
+from quantum_diffusion.circuits.costs import cost_of
 from quantum_diffusion.circuits.files import numbered
 from quantum_diffusion.circuits.gates import Matrix
 from quantum_diffusion.config.schema import CompileConfig, PrepareConfig, TargetSearchConfig
@@ -45,6 +46,7 @@ def find_for_target(config: TargetSearchConfig, progress: Callable[[int, int], N
     check_save_folder(config.save_folder, f"{config.command}.save_folder")
     edit = read_edit(config.edit)
     cost = "gates" if config.objective == "energy" else config.objective
+    cost_of(cost)  # refuses what is no gate
 
     def find(folders: Sequence[Path], limits: Mapping[str, Any]) -> Compilation:
         opened = open_model_and_target(config, folders)

@@ -63,7 +63,7 @@ _MOST_OF_SPARSE = 12
 _KEPT = 0.25
 """Part of the time that is kept for a search with angles, in case one without them finds nothing."""
 
-_MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 256, 6, 512
+_MOST_FOUND, _MOST_TRANSLATED, _MOST_TRIES = 8, 6, 512
 """Maximum circuits kept per search, circuits of these translated (the cheapest by estimate), and width of a beam."""
 
 
@@ -300,7 +300,7 @@ def _found(
             seed=config.seed,
             max_seconds=max_seconds,
             stop_at_first=config.stop_at_first,
-            objective={"two_qubit_gates": 1, "gates": 0.01},
+            objective={**device.costs(gates), "gates": 0.01},
             edit=Edit(coupling=device.pairs),
         )
     except (ConfigError, GateSetError) as problem:  # provably impossible

@@ -52,8 +52,7 @@ _SAME_MINIMUM = 7
 """Decimals of the infidelity by which local minima are told apart."""
 
 _SHORTENED, _SNAPPED = 8, 4
-"""Circuits of a round that are shortened, and of these with the others, whose angles are rounded: those with the fewest
-gates."""
+"""Good circuits of a round that are shortened, and then those whose angles are rounded: the ones with fewest gates."""
 
 _SNAPS = np.pi / np.array([1, 2, 4, 8, 16])
 """Angles are snapped to multiples of these, the largest first."""

@@ -99,6 +99,7 @@ def find_circuits(config: SampleConfig, progress: Callable[[int, int], None] | N
     check_kind(config, SampleConfig, "config", PRESETS_HINT)
     check_save_folder(config.save_folder, "sample.save_folder")
     edit = read_edit(config.edit)
+    cost_of(config.objective)  # refuses what is no gate
     pipeline = open_model_of(config)
     return find_entangling(
         pipeline,

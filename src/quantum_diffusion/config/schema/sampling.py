@@ -38,14 +38,15 @@ Cost = Literal["gates", "two_qubit_gates", "t_count", "depth"]
 
 
 def _check_objective(value: Any) -> Any:
-    names = value if isinstance(value, Mapping) and value else [value]
-    for name in names:
+    weighs = isinstance(value, Mapping) and bool(value)
+    for name in value if weighs else [value]:
         if name == "energy":
             raise ValueError(
                 "energy is an objective of prepare alone, with a target ground:HAMILTONIAN and no weights: give "
                 f"one of {', '.join(get_args(Cost))}, or several with weights, e.g. {{gates:1,two_qubit_gates:3}}"
             )
-        if name not in get_args(Cost):
+        may_be_gate = weighs and isinstance(name, str) and name.isalpha()  # `circuits.costs` knows the gates
+        if name not in get_args(Cost) and not may_be_gate:
             raise ValueError(
                 unknown_name("cost", name, get_args(Cost)) + "; or weigh several, e.g. {gates:1,two_qubit_gates:3}"
             )
@@ -59,9 +60,9 @@ def _check_target_objective(value: Any) -> Any:
     return value if value == "energy" else _check_objective(value)
 
 
-SearchObjective = Annotated[Cost | dict[Cost, float], BeforeValidator(_check_objective)]
-"""The cost of a circuit: one measure, or several with weights."""
-TargetObjective = Annotated[Cost | Literal["energy"] | dict[Cost, float], BeforeValidator(_check_target_objective)]
+SearchObjective = Annotated[Cost | dict[str, float], BeforeValidator(_check_objective)]
+"""The cost of a circuit: one measure, or several, and gates by name, with weights."""
+TargetObjective = Annotated[Cost | Literal["energy"] | dict[str, float], BeforeValidator(_check_target_objective)]
 """The same, or the energy of the state that a circuit prepares."""
 
 
@@ -136,8 +137,8 @@ class SampleConfig(Section):
     Ctrl-C ends the search with the best circuits so far."""
     objective: SearchObjective = "gates"
     """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
-    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}. The cheapest circuits found are
-    returned."""
+    that are no Clifford gates); depth; or several, also gates by name, with weights: {gates:1,cx:10}.
+    The cheapest circuits found are returned."""
     max_gates: Positive | None = None
     """Maximum number of gates that the model may write; null uses the model's limit."""
     simplify: bool = True
@@ -184,7 +185,7 @@ class TargetSearchConfig(Section):
     """Largest infidelity to accept; 0 requires exact circuits (infidelity below 1e-6, with angles below 1e-10)."""
     objective: TargetObjective = "gates"
     """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
-    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}."""
+    that are no Clifford gates); depth; or several, also gates by name, with weights: {gates:1,cx:10}."""
     num_circuits: Positive = 1
     """Number of distinct circuits wanted."""
     save_folder: PathText | None = None
@@ -215,7 +216,7 @@ class CompileConfig(TargetSearchConfig):
     pauli:0.5*XXI-0.3*IZZ:t0.25, that of a sum of Pauli operators (these need gates with angles, or a tolerance)."""
     objective: SearchObjective = "gates"
     """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
-    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}."""
+    that are no Clifford gates); depth; or several, also gates by name, with weights: {gates:1,cx:10}."""
 
 
 class RefineConfig(Section):
@@ -274,6 +275,6 @@ class PrepareConfig(TargetSearchConfig):
     energies; 0 requires less than 1e-10."""
     objective: TargetObjective = "gates"
     """Cost to minimise: gates; two_qubit_gates (a gate on k qubits counts k - 1 times); t_count (t, tdg and rotations
-    that are no Clifford gates); depth; or several with weights, {gates:1,t_count:10}. energy
-    looks for the lowest energy of a target ground:HAMILTONIAN, instead of for one particular ground state, and then for
-    few gates."""
+    that are no Clifford gates); depth; or several, also gates by name, with weights: {gates:1,cx:10}.
+    energy looks for the lowest energy of a target ground:HAMILTONIAN, instead of for one particular ground state, and
+    then for few gates."""
