@@ -196,5 +196,20 @@ def test_the_model_that_answered_is_named(
     assert qd.compile(target, seed=0, device="cpu").model == model
 
 
+def test_circuits_of_qiskit_keep_to_constraints() -> None:
+    chain, line = "xxz:3:J0.4:delta0.4:h0.2:t0.25", [(0, 1), (1, 2)]
+    (found,) = qd.compile(chain, tolerance=1e-4, coupling=line, max_tries=16, seed=0, device="cpu").circuits
+    assert found.source == "Qiskit"
+    assert {tuple(sorted(step.qubits)) for step in found.circuit.instructions if len(step.qubits) > 1} == {*line}
+    elsewhere = qd.compile(chain, tolerance=1e-4, coupling=[(0, 1), (0, 2)], max_tries=16, seed=0, device="cpu")
+    assert not elsewhere.circuits
+    settings: dict[str, Any] = {"gates": ["h", "cx", "rz"], "max_tries": 16, "seed": 0, "device": "cpu"}
+    (toffoli,) = qd.compile("toffoli", max_gates=15, **settings).circuits
+    assert toffoli.circuit.gate_counts == {"h": 2, "cx": 6, "rz": 7}
+    too_long = qd.compile("toffoli", max_gates=14, **settings)
+    assert not too_long.circuits
+    assert too_long.num_too_long > 0
+
+
 def test_folders_are_taken_as_they_are() -> None:
     assert model_folder("some/folder") == Path("some/folder")

@@ -55,7 +55,8 @@ def test_rotations_are_t_gates_unless_they_are_clifford(name: str) -> None:
     [
         ("dept", "objective: unknown cost 'dept': did you mean 'depth'"),
         ({"gates": 1, "cxx": 2}, "objective: unknown cost 'cxx': did you mean 'cx'"),
-        ("cx", "objective: unknown cost 'cx'"),
+        ("cx", "objective: cx is a gate: give it a weight, {cx: 1}"),
+        ({"cx": 10**400}, "the weight of .cx. is 10+.*: give a number from 0 to 1e.12"),
         ({}, "give one of gates, two_qubit_gates, t_count, depth"),
         (3, "objective is 3"),
         ({"gates": -1}, "the weight of .gates. is -1"),

@@ -289,9 +289,18 @@ def test_unitaries_that_are_no_evolution_have_no_product_formula() -> None:
     assert not list(trotterize(np.exp(0.3j) * np.eye(8), gates)), "nothing to do"
     assert not list(trotterize(target_unitary(CHAIN, 3), ("h", "cx"))), "no angles"
     assert not list(trotterize(target_unitary(CHAIN, 3), ("rz", "cx"))), "Qiskit needs other gates"
-    commuting = target_unitary("pauli:0.3*XXI+0.2*ZZI+0.1*IIZ:t1", 3)
-    first = next(trotterize(commuting, gates))
-    assert infidelities(Operator(first.to_qiskit()).data[None], commuting[None])[0] < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("toffoli", 15), ("ccz", 13), ("pauli:0.3*XXI+0.2*ZZI+0.1*IIZ:t1", 19), ("pauli:0.5*XYI-0.3*IYZ:t0.25", 20)],
+)
+def test_sums_of_commuting_operators_are_made_exactly(name: str, most: int) -> None:
+    """The Toffoli gate with the textbook's gates (Nielsen and Chuang, figure 4.9)."""
+    target = target_unitary(name, 3)
+    circuit = next(trotterize(target, ("h", "rx", "rz", "cx")))
+    assert infidelities(Operator(circuit.to_qiskit()).data[None], target[None])[0] < 1e-12
+    assert len(circuit) <= most
 
 
 @pytest.mark.parametrize(("tolerance", "most"), [(1e-4, 32), (1e-6, 40)])

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from numbers import Real
@@ -19,6 +18,7 @@ from quantum_diffusion.circuits.circuit import Circuit
 from quantum_diffusion.circuits.gates import GATES
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable
 from quantum_diffusion.circuits.invariants import clifford_misfit
+from quantum_diffusion.config.schema import LARGEST_WEIGHT
 from quantum_diffusion.errors import ConfigError, quoted, unknown_name
 
 _CLIFFORD = 1e-13
@@ -82,12 +82,13 @@ def cost_of(objective: str | Mapping[Any, float]) -> Callable[[Circuit], float]:
     if not isinstance(weights, Mapping) or not weights:
         raise ConfigError(f"objective is {shown(weights)}: give one of {', '.join(COSTS)}, or several with weights")
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
-            raise ConfigError(
-                f"objective: the weight of {quoted(name)} is {shown(weight)}: give a number of at least 0"
-            )
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight <= LARGEST_WEIGHT:  # type: ignore[operator]
+            said = f"objective: the weight of {quoted(name)} is {shown(weight)}"
+            raise ConfigError(f"{said}: give a number from 0 to {LARGEST_WEIGHT:g}")
     for name in weights:
-        if name not in COSTS and (name not in GATES or isinstance(objective, str)):
+        if name in GATES and isinstance(objective, str):
+            raise ConfigError(f"objective: {name} is a gate: give it a weight, {{{name}: 1}}")
+        if name not in COSTS and name not in GATES:
             raise ConfigError(f"objective: {unknown_name('cost', name, [*COSTS, *GATES])}")
     weighted = [(_cost(name), weight) for name, weight in weights.items()]
     return lambda circuit: sum(weight * cost(circuit) for cost, weight in weighted)

@@ -227,7 +227,10 @@ def _complain(
         mends.append(f"lower {section}.num_circuits to {len(found.circuits)}")
     elif isinstance(found, Compilation) and found.never_exact and not found.tolerance:
         problem += ", and no circuit of these gates equals the target, whose entries they cannot make"
-        mends = [f"set {section}.tolerance, e.g. to 0.01, to accept approximate circuits"]
+        enough = (
+            "e.g. to 0.01" if found.best is None else f"above {found.best.infidelity:.2g}, that of the best circuit"
+        )
+        mends = [f"set {section}.tolerance, {enough}, to accept approximate circuits"]
     elif isinstance(found, Compilation) and _may_fall_short(found):
         assert found.best is not None
         name = found.measure.name

@@ -207,6 +207,8 @@ def refine_circuit(
         ConfigError: The circuit has no angles, the target does not fit it, or a number is out of range.
     """
     started = time.perf_counter()
+    check_kind(shorten, bool, "shorten")
+    check_kind(round_angles, bool, "round_angles")
     chosen = TASKS[task]
     assert isinstance(chosen, TargetTask)
     every, tried, table = _starts(circuit, starts, seed)

@@ -269,4 +269,5 @@ def described(compiled: CompiledCircuit) -> dict[str, Any]:
         **compiled.figures,
         "num_gates": len(compiled.circuit),
         "gates": compiled.circuit.gate_counts,
+        "source": compiled.source,
     }

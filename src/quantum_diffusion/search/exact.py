@@ -23,7 +23,7 @@ from quantum_diffusion.circuits.gates import GatePool
 from quantum_diffusion.circuits.instructions import NO_GATE
 from quantum_diffusion.circuits.invariants import may_be_exact
 from quantum_diffusion.circuits.matrices import EXACT, EXACT_ANGLES, infidelities
-from quantum_diffusion.circuits.tokenizer import circuits_from_ids
+from quantum_diffusion.circuits.tokenizer import circuits_from_ids, ids_from_circuits
 from quantum_diffusion.config.schema import SamplingConfig, SearchMethod, SearchObjective
 from quantum_diffusion.device import one_thread
 from quantum_diffusion.errors import ConfigError, GateSetError, counted, memory_for, unknown_name
@@ -102,8 +102,13 @@ class _Search:
 
     @property
     def may_use_closed_forms(self) -> bool:
-        """Whether circuits that the model does not write are wanted, too: no edit keeps to some of the qubits."""
-        return bool(self.plan.allowed[1:].all()) and not self.edit.keep and not self.edit.min_gates
+        """Whether circuits that the model does not write are wanted, too."""
+        return not self.edit.keep and not self.edit.min_gates
+
+    def allows(self, circuit: Circuit) -> bool:
+        """Tell whether a circuit keeps to the coupling and leaves the fixed qubits alone."""
+        ids = ids_from_circuits([circuit], self.pipeline.table, len(circuit))
+        return bool((self.plan.allowed | (np.arange(len(self.plan.allowed)) == NO_GATE))[ids].all())
 
 
 @memory_for("searching for circuits for the target", "close other programs, or use a computer with more memory")
@@ -172,7 +177,9 @@ def find_exact(
     num_qubits = task.check_target(target, pipeline.config.num_qubits)
     target = np.asarray(target, dtype=np.complex128)
     pool = choose_gates(pipeline.gate_pool, gates, num_qubits)
-    most_gates = _check_counts(pipeline.config.max_gates, max_gates, max_tries, num_circuits)
+    longest = _MOST_OF_CLOSED_FORMS if pool.num_angles else pipeline.config.max_gates
+    _check_counts(longest, max_gates, max_tries, num_circuits)
+    most_gates = min(pipeline.config.max_gates, max_gates or longest)
     _check_tolerance(tolerance)
     budget = Budget.from_now(num_circuits, max_tries, max_seconds, stop_at_first, give_up)
     check_count(seed, "seed")
@@ -196,7 +203,7 @@ def find_exact(
         target=target,
         pool=pool,
         num_qubits=num_qubits,
-        most_gates=most_gates if max_gates or not pool.num_angles else _MOST_OF_CLOSED_FORMS,
+        most_gates=max_gates or longest,
         tolerance=tolerance,
         objective=objective,
         may_simplify=may_simplify,
@@ -364,7 +371,8 @@ def _refined(search: _Search) -> Iterator[_Round]:
             for circuits, refined in rounds.beam(size, noise):
                 yield _Round(circuits, refined, tried)
         if not number and search.may_use_closed_forms:  # the model has had a first round
-            for circuits in closed_forms(found.task, found.target, found.pool, found.num_qubits, accepted):
+            goal = found.target, found.pool, found.num_qubits, accepted
+            for circuits in closed_forms(found.task, *goal, budget.deadline, search.allows):
                 yield _Round(circuits, 0, tried, source="Qiskit")
 
 
@@ -413,8 +421,8 @@ def choose_gates(pool: GatePool, gates: Sequence[str] | None, num_qubits: int) -
     return chosen
 
 
-def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_circuits: int) -> int:
-    """Return the maximum number of gates of a circuit, given the model's limit `most_gates`."""
+def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_circuits: int) -> None:
+    """Refuse numbers that are out of range, given the maximum number of gates of a circuit in its final form."""
     if max_gates is not None and not 1 <= check_whole(max_gates, "max_gates") <= most_gates:
         raise ConfigError(
             f"max_gates is {max_gates}, but the model writes circuits of at most {counted(most_gates, 'gate')}: give 1 "
@@ -422,7 +430,6 @@ def _check_counts(most_gates: int, max_gates: int | None, max_tries: int, num_ci
         )
     check_count(max_tries, "max_tries", 1)
     check_count(num_circuits, "num_circuits", 1)
-    return max_gates or most_gates
 
 
 def _check_tolerance(tolerance: float) -> None:

@@ -6,6 +6,7 @@ the gates; angles come from `tasks.refinement`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -252,7 +253,13 @@ class RefinedRounds:
 
 
 def shortened(
-    circuits: Refined, target: Matrix, table: InstructionTable, accepted: float, *, refine: Refine = refine
+    circuits: Refined,
+    target: Matrix,
+    table: InstructionTable,
+    accepted: float,
+    *,
+    refine: Refine = refine,
+    deadline: float | None = None,
 ) -> Refined:
     """Delete gates and refine the rest, while the circuits stay good enough without any one of their gates.
 
@@ -264,10 +271,11 @@ def shortened(
         table: The instructions the ids number.
         accepted: Infidelity at which a circuit is good enough.
         refine: Refines angles; see `TargetTask.refine`.
+        deadline: When to stop, in seconds of `time.perf_counter`; None deletes all that can go.
     """
     ids, angles, infidelities = circuits.ids.copy(), circuits.angles.copy(), circuits.infidelities.copy()
     active = np.flatnonzero(gate_count(ids))
-    while len(active):
+    while len(active) and (deadline is None or time.perf_counter() < deadline):
         whole = ids[active]
         row, step = np.nonzero(whole)  # each gate of each circuit
         tried = whole[row]

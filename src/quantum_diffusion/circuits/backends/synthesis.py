@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,16 @@ from quantum_diffusion.errors import GateSetError
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
+    from qiskit.quantum_info import SparsePauliOp
 
 _FORMULAS = ((1, 1), (2, 1), (1, 2), (2, 2))
 """Orders and numbers of steps of product formulas, shorter circuits first."""
 
 _TERMS_PER_QUBIT = 6
 """Maximum number of Pauli terms: chains of spins have four for each qubit, random unitaries nearly all 4^n."""
+
+_ROUNDING = 1e-9
+"""Entries of a diagonal unitary beside the diagonal are smaller."""
 
 _NO_TERM = 1e-9
 _SAME_PHASE = 1e-9
@@ -53,16 +57,12 @@ def synthesize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Circuit
     Returns:
         The shortest of Qiskit's exact circuits; None if there is none.
     """
-    from qiskit import QuantumCircuit
-    from qiskit.circuit.library import UnitaryGate
     from qiskit.exceptions import QiskitError
     from qiskit.quantum_info import Clifford, Operator
     from qiskit.synthesis import synth_clifford_full, synth_clifford_greedy
     from qiskit.transpiler import generate_preset_pass_manager
 
-    num_qubits = len(unitary).bit_length() - 1
-    whole = QuantumCircuit(num_qubits)
-    whole.append(UnitaryGate(unitary, check_input=False), range(num_qubits))
+    whole = _as_a_gate(unitary)
     turns = any(GATES[name].num_angles for name in gates)
     candidates = [whole] if turns or _is_within(whole, tuple(gates)) else []
     with contextlib.suppress(QiskitError):  # raised if the unitary is not Clifford
@@ -84,7 +84,8 @@ def trotterize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Iterato
     """Yield Qiskit's product formulas for a unitary exp(-iH) whose H is a sum of few Pauli operators, from given gates.
 
     H is the logarithm with the eigenvalues on the shortest arc, so that evolutions for a short time have few terms,
-    whatever their global phase. Nothing is yielded for other unitaries, or if Qiskit needs other gates.
+    whatever their global phase. If one-qubit gates make it diagonal, an exact circuit comes first. Nothing is yielded
+    for other unitaries, or if Qiskit needs other gates.
 
     Args:
         unitary: complex128 [D, D].
@@ -105,19 +106,59 @@ def trotterize(unitary: NDArray[np.complex128], gates: Sequence[str]) -> Iterato
 
     num_qubits = len(unitary).bit_length() - 1
     terms = SparsePauliOp.from_operator(_logarithm(unitary), atol=_NO_TERM)
-    terms = SparsePauliOp(terms.paulis, terms.coeffs.real)[(terms.paulis.x | terms.paulis.z).any(axis=1)]
+    acts = terms.paulis.x | terms.paulis.z
+    order = np.lexsort(acts.T)  # terms on the same qubits follow each other, so that Qiskit merges them
+    terms = SparsePauliOp(terms.paulis[order], terms.coeffs.real[order])[acts[order].any(axis=1)]
     if not 0 < len(terms) <= _TERMS_PER_QUBIT * num_qubits or not any(GATES[name].num_angles for name in gates):
         return
-    transpiler = generate_preset_pass_manager(optimization_level=3, basis_gates=basis_gates(gates), seed_transpiler=0)
-    for order, steps in _FORMULAS:
-        whole = QuantumCircuit(num_qubits)
-        whole.append(PauliEvolutionGate(terms, synthesis=SuzukiTrotter(order, steps)), range(num_qubits))
+    formulas = []
+    for degree, steps in _FORMULAS:
+        formula = QuantumCircuit(num_qubits)
+        formula.append(PauliEvolutionGate(terms, synthesis=SuzukiTrotter(degree, steps)), range(num_qubits))
+        formulas.append([formula.decompose()])
+    for parts in filter(None, [_by_a_diagonal(unitary, terms), *formulas]):
+        # Translated one by one and at level 1, the parts of the first stay as they are.
+        level = 1 if len(parts) > 1 else 3
+        transpiler = generate_preset_pass_manager(level, basis_gates=basis_gates(gates), seed_transpiler=0)
         try:
-            circuit = QiskitBackend().from_native(transpiler.run(whole.decompose()))
+            whole = reduce(QuantumCircuit.compose, map(transpiler.run, parts))
+            circuit = QiskitBackend().from_native(whole)
         except (QiskitError, GateSetError):  # it needs other gates
             return
         if set(circuit.gate_counts) <= set(gates):
             yield circuit
+
+
+def _by_a_diagonal(unitary: NDArray[np.complex128], terms: SparsePauliOp) -> list[QuantumCircuit]:
+    """Return one-qubit gates, a diagonal and one-qubit gates, unless a qubit has several kinds of Pauli operators."""
+    from qiskit import QuantumCircuit
+    from qiskit.quantum_info import Operator
+
+    turn = QuantumCircuit(terms.num_qubits)
+    for qubit, (x, z) in enumerate(zip(terms.paulis.x.T, terms.paulis.z.T, strict=True)):
+        if len(np.unique(np.stack([x, z], axis=1)[x | z], axis=0)) > 1:
+            return []
+        if (x & z).any():  # y
+            turn.sdg(qubit)
+        if x.any():
+            turn.h(qubit)
+    turned = Operator(turn).data
+    return [turn, _as_a_gate(turned @ unitary @ turned.conj().T), turn.inverse()]
+
+
+def _as_a_gate(unitary: NDArray[np.complex128]) -> QuantumCircuit:
+    """Return a circuit of one gate: Qiskit finds far shorter circuits for what it is told to be diagonal."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit.library import DiagonalGate, UnitaryGate
+
+    diagonal = np.diag(unitary)
+    if np.abs(unitary - np.diag(diagonal)).max() < _ROUNDING:
+        gate = DiagonalGate(list(np.exp(1j * np.angle(diagonal))))
+    else:
+        gate = UnitaryGate(unitary, check_input=False)
+    whole = QuantumCircuit(gate.num_qubits)
+    whole.append(gate, range(gate.num_qubits))
+    return whole
 
 
 def _logarithm(unitary: NDArray[np.complex128]) -> NDArray[np.complex128]:

@@ -49,6 +49,7 @@ from quantum_diffusion.config.schema.processes import (
     StepOrder,
 )
 from quantum_diffusion.config.schema.sampling import (
+    LARGEST_WEIGHT,
     CompileConfig,
     EditConfig,
     Language,
@@ -76,6 +77,7 @@ from quantum_diffusion.config.validation import Section
 
 __all__ = [
     "GAUSSIAN_SAMPLERS",
+    "LARGEST_WEIGHT",
     "MOST_AMPLITUDE_QUBITS",
     "SAME_MODEL",
     "SECTIONS",

@@ -5,7 +5,6 @@ The commands sample, compile, prepare and refine read them; evaluation uses the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -35,6 +34,8 @@ Language = Literal["qasm2", "qasm3"]
 Weights = Literal["averaged", "last"]
 SearchMethod = Literal["auto", "beam", "sampling"]
 Cost = Literal["gates", "two_qubit_gates", "t_count", "depth"]
+LARGEST_WEIGHT = 1e12
+"""Of a cost in an objective."""
 
 
 def _check_objective(value: Any) -> Any:
@@ -48,11 +49,11 @@ def _check_objective(value: Any) -> Any:
         may_be_gate = weighs and isinstance(name, str) and name.isalpha()  # `circuits.costs` knows the gates
         if name not in get_args(Cost) and not may_be_gate:
             raise ValueError(
-                unknown_name("cost", name, get_args(Cost)) + "; or weigh several, e.g. {gates:1,two_qubit_gates:3}"
+                unknown_name("cost", name, get_args(Cost)) + "; or weigh several, or gates, e.g. {gates:1,cx:10}"
             )
     for name, weight in value.items() if isinstance(value, Mapping) else ():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-            raise ValueError(f"the weight of {name} is {weight!r}: give a number of at least 0")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= LARGEST_WEIGHT:
+            raise ValueError(f"the weight of {name} is {weight!r}: give a number from 0 to {LARGEST_WEIGHT:g}")
     return value
 
 
