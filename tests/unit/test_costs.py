@@ -89,6 +89,19 @@ def test_no_longer_circuit_costs_less_than_its_lower_bound(objective: str | dict
     assert nothing[0, NO_GATE] == 0
 
 
+def test_dear_gates_are_told_from_cheap_ones() -> None:
+    table = instruction_table(GatePool(["h", "cx", "swap", "ccx", "rz"]), 3)
+
+    def excess(objective: str | dict[str, float]) -> dict[str, float]:
+        values = LeastCosts(objective, table).excess
+        return {step.gate: float(value) for step, value in zip(table.instructions, values[1:], strict=True)}
+
+    assert excess({"cx": 1, "swap": 3, "ccx": 5, "gates": 0.01}) == pytest.approx(
+        {"h": 0, "cx": 1 / 3, "swap": 1, "ccx": 5 / 3, "rz": 0}
+    )
+    assert set(excess("gates").values()) == set(excess("depth").values()) == {0}
+
+
 @pytest.mark.parametrize(("text", "depth"), [("h 0; h 1; cx 0 1", 2), ("cx 0 1; cx 1 2; h 0", 2), ("h 2; h 2; t 2", 3)])
 def test_the_depth_so_far_counts(text: str, depth: int) -> None:
     circuit = Circuit(3, read_gates(text))

@@ -114,6 +114,14 @@ class LeastCosts:
                 self._of_each[1:] += weight * np.where(free, 0, [_cost(name)(circuit) for circuit in each])
         self._of_a_layer = weights.get("depth", 0.0)
         self._uses_qubit = table.uses_qubit
+        self._first_of_kind = np.unique(table.gate_index, return_index=True)[1]
+
+    @property
+    def excess(self) -> NDArray[np.float64]:
+        """How much dearer each instruction is than the cheapest, float64 [V], in units of the mean of the dearer gates."""
+        above: NDArray[np.float64] = np.maximum(self._of_each - self._of_each[1:].min(), 0)
+        kinds = above[self._first_of_kind]
+        return above / kinds[kinds > 0].mean() if kinds.any() else above
 
     def __call__(self, ids: Ids) -> NDArray[np.float64]:
         """Return a bound for each extension of partial circuits, ids int [W, T], by an instruction: float64 [W, V]."""

@@ -13,6 +13,9 @@ from quantum_diffusion.circuits.costs import LeastCosts
 from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_count
 from quantum_diffusion.search.found import Found
 
+_RELUCTANCE = 0.5
+"""Nats that a gate of average cost loses against the cheapest ones; with twice as much, fewer targets are solved."""
+
 
 class Bound:
     """The most that circuits may cost.
@@ -54,6 +57,11 @@ class Bound:
         most = self._found.cost(dearest)
         is_shorter = gate_count(ids)[:, None] + 1 < len(dearest)
         return np.asarray((costs < most) | ((costs == most) & is_shorter))
+
+    @property
+    def reluctance(self) -> NDArray[np.float64]:
+        """What a gate's cost takes from its log-probability, float64 [V]; nothing where all gates cost the same."""
+        return _RELUCTANCE * self._least.excess
 
     def _dearest(self) -> Circuit | None:
         """Return the dearest of the wanted circuits, None while there are fewer."""

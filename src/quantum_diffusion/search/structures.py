@@ -83,6 +83,7 @@ def structure_beam(
     reader = pipeline.reader(request, options).begun(made, torch.from_numpy(lengths).to(device))
     score = torch.zeros(len(ids), device=device)
     seen = keys_of(reader.missing)
+    reluctance = torch.from_numpy(bound.reluctance).to(score)
     turns_by_nothing = (table.num_angles > 0) & ~table.angles.any(axis=1)
     is_new, closest = len(ids) == 1, 2.0
     while True:
@@ -95,6 +96,7 @@ def structure_beam(
         is_new = True
         guidance = pipeline.resolved(options).guidance_scale or 1.0
         likelihood = score[:, None] + _log_probabilities(reader, ids, lengths, allowed, peaks, guidance)
+        likelihood = likelihood - reluctance
         can_grow = bound.affordable(ids) & (lengths < bound.most_gates())[:, None]
         likelihood = likelihood.masked_fill(~torch.from_numpy(can_grow).to(device), -torch.inf)
         chances = likelihood
