@@ -118,7 +118,7 @@ class LeastCosts:
 
     @property
     def excess(self) -> NDArray[np.float64]:
-        """How much dearer each instruction is than the cheapest, float64 [V], in units of the mean of the dearer gates."""
+        """How much dearer each instruction is than the cheapest, float64 [V], as a multiple of the mean dearer gate."""
         above: NDArray[np.float64] = np.maximum(self._of_each - self._of_each[1:].min(), 0)
         kinds = above[self._first_of_kind]
         return above / kinds[kinds > 0].mean() if kinds.any() else above
