@@ -14,7 +14,8 @@ from quantum_diffusion.circuits.instructions import Ids, InstructionTable, gate_
 from quantum_diffusion.search.found import Found
 
 _RELUCTANCE = 0.5
-"""Nats that a gate of average cost loses against the cheapest ones; with six times as much, fewer targets are solved."""
+"""Nats that a gate of average cost loses against the cheapest ones. With six times as much, fewer targets are
+solved."""
 
 
 class Bound:
